@@ -1,0 +1,47 @@
+# Everything happens inside this folder: .venv (environment), .demo (Airflow's home), .cache.
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test test-airflow2 test-lowest check format build ci clean
+
+READY := .venv/.ready
+PY := .venv/bin/python
+# A tool of the user's environment must not steer ours.
+unexport PYTHONPATH VIRTUAL_ENV AIRFLOW_HOME
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): uv.lock pyproject.toml scripts/setup.sh
+	@echo "Making the environment in .venv (once)..."
+	@scripts/setup.sh
+	@touch $@
+
+demo: $(READY) ## Run the example DAGs in Airflow against a local Regal, and show what it holds then
+	@exec $(PY) -m scripts.demo
+
+ui: $(READY) ## The same, and keep Airflow's UI and the local Regal's pages open until Ctrl-C
+	@exec $(PY) -m scripts.ui
+
+test: $(READY) ## Run the tests
+	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered -m "not services" tests
+
+test-airflow2: ## Run the tests on the oldest supported Airflow (2.11)
+	@UV_PROJECT_ENVIRONMENT=.venv-airflow2 scripts/setup.sh --no-group airflow3 --group airflow2
+	@.venv-airflow2/bin/python -m pytest -n 2 -m "not services" tests
+
+test-lowest: $(READY) ## Run the tests on the lowest versions of our own requirements
+	@scripts/test_lowest.sh
+
+check: $(READY) ## Lint, types, architecture and docs
+	@scripts/check.sh
+
+format: $(READY) ## Format the code
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+build: $(READY) ## Build the wheel and check what is in it
+	@scripts/build.sh
+
+ci: ## All that has to pass before a change lands
+	@.ci/run
+
+clean: ## Remove everything the targets made
+	rm -rf .venv .venv-airflow2 .venv-lowest .tools .demo .cache dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

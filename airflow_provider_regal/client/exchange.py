@@ -1,0 +1,206 @@
+"""What an attempt to send means, whether it may be repeated, and how long to wait. Decides; does no I/O.
+
+====================================================  ===============  ==========================
+what happened                                         it means         sent again
+====================================================  ===============  ==========================
+2xx                                                   acknowledged     no
+401, 403                                              unauthorized     no, everything stops
+400, 404, 405, 413, 415, 422                          refused          no
+429; 503 with Retry-After; failed before the body     not applied      always
+anything else: 5xx, odd codes, no or half an answer   unknown          only under at_least_once
+====================================================  ===============  ==========================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any, Final, Literal, get_args
+
+Guarantee = Literal["at_most_once", "at_least_once"]
+GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
+
+_REFUSED: Final = frozenset({400, 404, 405, 413, 415, 422})
+_UNAUTHORIZED: Final = frozenset({401, 403})
+_TOO_MANY: Final = 429
+_UNAVAILABLE: Final = 503
+
+# Full jitter over a doubling base: 0-1 s, 0-2 s, ... 0-60 s; the first repeat comes quickly.
+_BASE_S: Final = 1.0
+_LONGEST_S: Final = 60.0
+# A header that asks for more is taken for this much; the patience of the caller may end it sooner.
+LONGEST_RETRY_AFTER_S: Final = 300.0
+
+
+class Meaning(StrEnum):
+    """What became of the event."""
+
+    ACKNOWLEDGED = "acknowledged"
+    NOT_APPLIED = "not_applied"
+    REFUSED = "refused"
+    UNAUTHORIZED = "unauthorized"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Regal answered.
+
+    :param headers: with lower-case names.
+    :param excerpt: the start of the body, any shape.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    excerpt: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """Regal did not answer.
+
+    :param before_body: nothing of the event had been written, so it cannot have been applied.
+    :param reason: what happened, in words.
+    """
+
+    before_body: bool
+    reason: str
+
+
+Attempt = Answer | NoAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do after an attempt.
+
+    :param retry: whether the same event may be sent again.
+    :param wait_s: seconds to wait before that.
+    :param reason: what happened, in words and without personal data; ``said`` holds Regal's own.
+    :param said: Regal's message; it may echo what we sent.
+    :param retry_after_s: what Regal asked for, if it did.
+    :param pauses: whether all senders of this connection must wait (429).
+    """
+
+    meaning: Meaning
+    reason: str
+    retry: bool = False
+    wait_s: float = 0.0
+    said: str = ""
+    status: int | None = None
+    retry_after_s: float | None = None
+    pauses: bool = False
+
+
+def decide(
+    attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float, now: datetime
+) -> Decision:
+    """Decide what an attempt means and what comes next.
+
+    :param guarantee: whether an event that may have arrived may be sent again.
+    :param tries: how many attempts were made so far, this one included.
+    :param jitter: a random number from 0 to 1.
+    :param now: the current time (aware), for ``Retry-After`` given as a date.
+    """
+    if isinstance(attempt, NoAnswer):
+        meaning = Meaning.NOT_APPLIED if attempt.before_body else Meaning.UNKNOWN
+        return _decision(meaning, attempt.reason, guarantee, tries, jitter)
+    retry_after_s = read_retry_after(attempt.headers.get("retry-after"), now)
+    meaning = _meaning(attempt.status, asked_to_wait=retry_after_s is not None)
+    return _decision(
+        meaning,
+        f"HTTP {attempt.status}",
+        guarantee,
+        tries,
+        jitter,
+        said=read_message(attempt.excerpt),
+        status=attempt.status,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _meaning(status: int, *, asked_to_wait: bool) -> Meaning:
+    if 200 <= status < 300:
+        return Meaning.ACKNOWLEDGED
+    if status in _UNAUTHORIZED:
+        return Meaning.UNAUTHORIZED
+    if status in _REFUSED:
+        return Meaning.REFUSED
+    if status == _TOO_MANY or (status == _UNAVAILABLE and asked_to_wait):
+        return Meaning.NOT_APPLIED
+    return Meaning.UNKNOWN
+
+
+def _decision(
+    meaning: Meaning,
+    reason: str,
+    guarantee: Guarantee,
+    tries: int,
+    jitter: float,
+    *,
+    said: str = "",
+    status: int | None = None,
+    retry_after_s: float | None = None,
+) -> Decision:
+    retry = meaning is Meaning.NOT_APPLIED or (
+        meaning is Meaning.UNKNOWN and guarantee == "at_least_once"
+    )
+    back_off_s = jitter * min(_LONGEST_S, _BASE_S * 2 ** min(tries - 1, 10))
+    return Decision(
+        meaning=meaning,
+        reason=reason,
+        retry=retry,
+        wait_s=max(back_off_s, retry_after_s or 0.0) if retry else 0.0,
+        said=said,
+        status=status,
+        retry_after_s=retry_after_s,
+        pauses=status == _TOO_MANY,
+    )
+
+
+def read_retry_after(header: str | None, now: datetime) -> float | None:
+    """Read ``Retry-After``: seconds or an HTTP date; None if absent or unreadable, capped at 300 s."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), LONGEST_RETRY_AFTER_S)
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return min(max((when - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER_S)
+
+
+def read_message(excerpt: bytes) -> str:
+    """Read what Regal says in a body of any shape: both error envelopes, a list, a quoted string, HTML, nothing."""
+    text = excerpt.decode("utf-8", "replace").strip()
+    if not text:
+        return ""
+    try:
+        body: Any = json.loads(text)
+        if isinstance(body, str):  # a JSON document inside a JSON string
+            body = json.loads(body) if body.lstrip().startswith(("{", "[")) else body
+    except (ValueError, RecursionError):
+        return "an HTML page" if text.startswith("<") else _shorten(text)
+    return _shorten(_words_of(body))
+
+
+def _words_of(body: Any) -> str:
+    if isinstance(body, list):
+        return "; ".join(_words_of(item) for item in body[:5])
+    if isinstance(body, dict):
+        words = [_words_of(body[key]) for key in ("message", "error") if body.get(key)]
+        return ", ".join(words)
+    return str(body)
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,134 @@
+"""Where Regal is and how to speak to it: the parts of a connection, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from airflow_provider_regal import defaults
+from airflow_provider_regal.errors import FixConnectionError
+
+EVENTS_PATH: Final = "/events"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where events go.
+
+    :param conn_id: the connection it was read from, for messages.
+    :param origin: scheme and host, such as ``https://events.regalvoice.com``.
+    :param api_key: sent raw in ``Authorization``; never shown.
+    :param rate_limit: requests a second this task may send at most.
+    :param timeout_s: seconds to wait for Regal at most, per request.
+    :param event_source: named by events that name none.
+    :param dry_run: check everything, send nothing.
+    """
+
+    conn_id: str
+    origin: str
+    api_key: str = field(repr=False)
+    rate_limit: int = defaults.RATE_LIMIT
+    timeout_s: float = defaults.TIMEOUT_S
+    event_source: str = defaults.EVENT_SOURCE
+    dry_run: bool = False
+
+    @property
+    def events_url(self) -> str:
+        """Where events are posted."""
+        return self.origin + EVENTS_PATH
+
+
+def target_of(
+    conn_id: str, *, host: str | None, port: int | None, password: str | None, extra: Mapping[str, Any]
+) -> Target:
+    """Read the parts of a connection.
+
+    :raises FixConnectionError: one of them cannot be right; the message names the connection and the field.
+    """
+    return Target(
+        conn_id=conn_id,
+        origin=_origin(conn_id, host, port),
+        api_key=_api_key(conn_id, password),
+        rate_limit=_positive_whole(conn_id, "rate_limit", extra.get("rate_limit"), defaults.RATE_LIMIT),
+        timeout_s=_positive(conn_id, "timeout", extra.get("timeout"), defaults.TIMEOUT_S),
+        event_source=str(extra.get("event_source") or defaults.EVENT_SOURCE),
+        dry_run=_flag(conn_id, "dry_run", extra.get("dry_run")),
+    )
+
+
+def _wrong(conn_id: str, what: str) -> FixConnectionError:
+    return FixConnectionError(f"Connection {conn_id!r}: {what}")
+
+
+def _api_key(conn_id: str, key: str | None) -> str:
+    if not key:
+        raise _wrong(conn_id, "the API key is missing. Put it into the field 'API key' (password).")
+    if key.lower().startswith(("bearer ", "basic ")):
+        raise _wrong(conn_id, "the API key starts with 'Bearer' or 'Basic'. Regal takes the key alone; remove it.")
+    if any(character.isspace() for character in key):
+        raise _wrong(conn_id, "the API key contains a space or line break. Copy it again, without any.")
+    if not (key.isascii() and key.isprintable()):
+        raise _wrong(conn_id, "the API key contains a character no key has. Copy it again.")
+    return key
+
+
+def _origin(conn_id: str, host: str | None, port: int | None) -> str:
+    text = (host or defaults.HOST).strip()
+    if "://" not in text:
+        text = f"https://{text}"
+    example = f"Write it as {defaults.HOST}"
+    try:
+        parts = urlsplit(text)
+        in_url = parts.port
+    except ValueError:
+        raise _wrong(conn_id, f"the host is not a URL. {example}.") from None
+    name = parts.hostname or ""
+    if parts.scheme not in ("https", "http") or not name or any(c.isspace() or c in "_%<>" for c in name):
+        raise _wrong(conn_id, f"the host is not a host name or an http(s) URL. {example}.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise _wrong(conn_id, f"the host carries a user, a query or a fragment. {example}.")
+    if parts.path.rstrip("/") not in ("", EVENTS_PATH):
+        raise _wrong(conn_id, f"the host carries a path other than {EVENTS_PATH}. {example}.")
+    if parts.scheme == "http" and not _is_loopback(name):
+        raise _wrong(conn_id, "plain http would send the API key in clear. Use https; http is for 127.0.0.1 only.")
+    number = in_url or port
+    bracketed = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{bracketed}" + (f":{number}" if number else "")
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _positive(conn_id: str, name: str, given: Any, default: float) -> float:
+    if given is None or given == "":
+        return default
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        number = 0.0
+    if isinstance(given, bool) or not 0 < number < float("inf"):
+        raise _wrong(conn_id, f"{name} must be a number above 0.")
+    return number
+
+
+def _positive_whole(conn_id: str, name: str, given: Any, default: int) -> int:
+    number = _positive(conn_id, name, given, default)
+    if number % 1:
+        raise _wrong(conn_id, f"{name} must be a whole number.")
+    return int(number)
+
+
+def _flag(conn_id: str, name: str, given: Any) -> bool:
+    if given is None or given == "":
+        return False
+    text = str(given).strip().lower()
+    if text not in ("true", "false"):
+        raise _wrong(conn_id, f"{name} must be true or false.")
+    return text == "true"

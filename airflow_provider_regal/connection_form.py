@@ -1,0 +1,62 @@
+"""The connection's form in the Airflow UI: written once, read by 3.x as metadata and by 2.11 through the hook."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from airflow_provider_regal import defaults
+
+# Regal has no user name, no database and no other port; what the extra can hold has a field of its own.
+HIDDEN_FIELDS: Final = ["login", "schema", "port", "extra"]
+RELABELING: Final = {"password": "API key", "host": "Events URL"}
+PLACEHOLDERS: Final = {
+    "host": defaults.HOST,
+    "password": "the key alone, from Regal: Settings > Integrations",
+}
+
+CONN_FIELDS: Final[dict[str, Any]] = {
+    "rate_limit": {
+        "label": "Rate limit (requests/s)",
+        "description": (
+            f"A task never sends more in any second. Empty: {defaults.RATE_LIMIT}, Regal's advice for syncs; an "
+            "account may send 300 in all unless Regal raised it."
+        ),
+        "schema": {"type": ["integer", "null"], "default": defaults.RATE_LIMIT, "minimum": 1},
+    },
+    "timeout": {
+        "label": "Timeout (s)",
+        "description": f"How long to wait for an answer to one request. Empty: {defaults.TIMEOUT_S:.0f}.",
+        "schema": {"type": ["number", "null"], "default": defaults.TIMEOUT_S, "exclusiveMinimum": 0},
+    },
+    "event_source": {
+        "label": "Event source",
+        "description": f"Where events come from, as Regal shows it. Empty: {defaults.EVENT_SOURCE}.",
+        "schema": {"type": ["string", "null"], "default": defaults.EVENT_SOURCE},
+    },
+    "dry_run": {
+        "label": "Dry run",
+        "description": "Check every event and send none.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+}
+
+
+def widgets_of_2_11() -> dict[str, Any]:
+    """Build the fields for Airflow 2.11, which draws forms with wtforms; 3.x has neither library."""
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    from wtforms import BooleanField, DecimalField, IntegerField, StringField
+    from wtforms.validators import NumberRange, Optional
+
+    kinds = {"rate_limit": IntegerField, "timeout": DecimalField, "event_source": StringField, "dry_run": BooleanField}
+    limits = {"rate_limit": [Optional(), NumberRange(min=1)], "timeout": [Optional(), NumberRange(min=0.001)]}
+    text = {"widget": BS3TextFieldWidget()}
+    return {
+        name: kinds[name](
+            field["label"],
+            description=field["description"],
+            default=field["schema"]["default"],
+            validators=limits.get(name, []),
+            **({} if name == "dry_run" else text),
+        )
+        for name, field in CONN_FIELDS.items()
+    }

@@ -1,0 +1,206 @@
+"""Consent: what an opt-in is, and which of them may be sent.
+
+The rules (numbers as in the docs, *Opt-ins and consent*):
+
+1. No evidence, no opt-in: ``subscribed: true`` needs the time the person agreed and the person's IP address.
+   Without them the opt-in is *withheld*, the rest of the event goes. Nothing is ever invented.
+2. An opt-out is never held back for missing or unreadable evidence.
+3. Unknown is left out; only a boolean (or its unmistakable spelling) says yes or no.
+4. Per identifier and channel only the newest counts; at equal times the opt-out wins.
+5. Promoting a phone to primary without its own opt-in is reported.
+6. A time in the future, or older than ``max_consent_age``, withholds the opt-in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
+
+from airflow_provider_regal.events.names import OPT_IN_ALIASES, Channel
+from airflow_provider_regal.events.times import read_time
+from airflow_provider_regal.events.values import Reading, plain
+
+# Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
+_FIRST_REAL_YEAR: Final = 1991
+
+
+def read_truth(value: Any) -> bool:
+    """Read a boolean: true/false, 1/0 of databases without booleans, or exactly the texts true and false.
+
+    :raises ValueError: anything else, so that no stray text subscribes anyone.
+    """
+    value = plain(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    raise ValueError("must be true or false")
+
+
+def read_ip(value: Any) -> str:
+    """Read an IP address, version 4 or 6.
+
+    :raises ValueError: not one.
+    """
+    try:
+        return str(ipaddress.ip_address(str(value).strip()))
+    except ValueError:
+        raise ValueError("not an IP address") from None
+
+
+def _read_time(value: Any, info: ValidationInfo) -> datetime | None:
+    return None if value is None else read_time(value, Reading.of(info).timezone)
+
+
+Time = Annotated[datetime | None, BeforeValidator(_read_time)]
+Truth = Annotated[bool, BeforeValidator(read_truth)]
+Ip = Annotated[str | None, BeforeValidator(lambda value: None if value is None else read_ip(value))]
+
+
+class OptIn(BaseModel):
+    """What a person agreed to, or no longer agrees to, on one channel of one phone or email.
+
+    :param channel: ``sms``, ``voice`` or ``email``.
+    :param subscribed: True for an opt-in, False for an opt-out.
+    :param timestamp: when the person decided; an opt-in without it is withheld.
+    :param ip: the person's address at that moment; an opt-in without it is withheld unless consent was given
+        on paper or by phone (``require_ip=False``).
+    :param text: the wording the person agreed to.
+    :param source: where consent was collected (``signup_form``); Regal prefixes it with the brand.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    channel: Channel
+    subscribed: Truth
+    timestamp: Time = None
+    ip: Ip = None
+    text: str | None = None
+    source: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clear_what_says_nothing(cls, data: Any, info: ValidationInfo) -> Any:
+        """Blank evidence is no evidence, and an opt-out goes even if its evidence cannot be read (rule 2)."""
+        if not isinstance(data, dict):
+            return data
+        cleared = {OPT_IN_ALIASES.get(key, key): value for key, value in data.items()}
+        for name in ("timestamp", "ip", "text", "source"):
+            if name in cleared and _says_nothing(cleared[name]):
+                del cleared[name]
+        if _is_opt_out(cleared.get("subscribed")):
+            for name, read in (("timestamp", _read_time), ("ip", lambda value, _: read_ip(value))):
+                try:
+                    read(cleared.get(name, ""), info)
+                except ValueError:
+                    cleared.pop(name, None)
+            for name in ("text", "source"):
+                if not isinstance(cleared.get(name), str):
+                    cleared.pop(name, None)
+        return cleared
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentPolicy:
+    """Which evidence an opt-in needs before it is sent.
+
+    :param require_ip: withhold opt-ins without the person's IP address. False where consent was given on paper or
+        by phone. (Regal: "required if you are opting in users server side".)
+    :param max_consent_age: withhold opt-ins given longer ago than this; None for no limit.
+    """
+
+    require_ip: bool = True
+    max_consent_age: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """An opt-in that was not sent, and why.
+
+    :param where: the phone or email of the event, by position (``phones[0]``), never by value.
+    """
+
+    where: str
+    channel: Channel
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.channel}: {self.reason}"
+
+
+def judge(
+    opt_ins: Sequence[OptIn], *, where: str, policy: ConsentPolicy, now: datetime
+) -> tuple[list[OptIn], list[Withheld]]:
+    """Decide which opt-ins of one phone or email are sent: at most one a channel, each with its evidence.
+
+    :param now: the current time, aware.
+    :returns: those to send, and those withheld with the reason.
+    """
+    fit: list[OptIn] = []
+    withheld: list[Withheld] = []
+    for opt_in in opt_ins:
+        if not opt_in.subscribed:
+            fit.append(_with_possible_time(opt_in, now))
+        elif reason := _why_withheld(opt_in, policy, now):
+            withheld.append(Withheld(where, opt_in.channel, reason))
+        else:
+            fit.append(opt_in)
+    return _newest_per_channel(fit, now), withheld
+
+
+def _with_possible_time(opt_out: OptIn, now: datetime) -> OptIn:
+    """Take an impossible time off an opt-out: it must neither hold it back nor let an older opt-in win."""
+    if opt_out.timestamp and not _is_real(opt_out.timestamp, now):
+        return opt_out.model_copy(update={"timestamp": None})
+    return opt_out
+
+
+def _is_real(time: datetime, now: datetime) -> bool:
+    return time.year >= _FIRST_REAL_YEAR and time <= now
+
+
+def _newest_per_channel(opt_ins: Iterable[OptIn], now: datetime) -> list[OptIn]:
+    newest: dict[Channel, OptIn] = {}
+    for opt_in in opt_ins:
+        held = newest.get(opt_in.channel)
+        if held is None or _rank(opt_in, now) > _rank(held, now):
+            newest[opt_in.channel] = opt_in
+    return list(newest.values())
+
+
+def _rank(opt_in: OptIn, now: datetime) -> tuple[datetime, bool]:
+    # An opt-out without a time counts as given when it was read.
+    return opt_in.timestamp or now, not opt_in.subscribed
+
+
+def _why_withheld(opt_in: OptIn, policy: ConsentPolicy, now: datetime) -> str | None:
+    if opt_in.timestamp is None:
+        return "no timestamp: send the time the person agreed"
+    if opt_in.timestamp.year < _FIRST_REAL_YEAR:
+        return f"the timestamp lies before {_FIRST_REAL_YEAR}, which is no real time of consent"
+    if opt_in.timestamp > now:
+        return "the timestamp lies in the future"
+    if policy.max_consent_age is not None and now - opt_in.timestamp > policy.max_consent_age:
+        return f"given longer ago than max_consent_age ({policy.max_consent_age})"
+    if policy.require_ip and opt_in.ip is None:
+        return "no ip: send the person's address, or require_ip=False where consent was given on paper or by phone"
+    return None
+
+
+def _says_nothing(value: Any) -> bool:
+    value = plain(value)
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def _is_opt_out(value: Any) -> bool:
+    try:
+        return not read_truth(value)
+    except ValueError:
+        return False

@@ -1,0 +1,164 @@
+"""The four events: Identify, Track, Page, Screen.
+
+Each is read from what people write (``reading``), validated once, and frozen; ``payload`` turns it into Regal's
+form. All faults of an event come in one :class:`~airflow_provider_regal.errors.InvalidEventError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from airflow_provider_regal.errors import InvalidEventError
+from airflow_provider_regal.events import names
+from airflow_provider_regal.events.contact import Email, Phone, one_of_each
+from airflow_provider_regal.events.consent import Time
+from airflow_provider_regal.events.faults import as_faults
+from airflow_provider_regal.events.identifiers import read_user_id
+from airflow_provider_regal.events.reading import draft_of
+from airflow_provider_regal.events.traits import read_properties, read_traits
+from airflow_provider_regal.events.values import Reading
+
+
+def _event_name(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty; Regal needs the name of the event")
+    if value.strip().lower() == "identify":
+        raise ValueError("'identify' is not an event to Regal; use Identify to update a contact")
+    return value
+
+
+def _one_of_each_phone(phones: tuple[Phone, ...]) -> tuple[Phone, ...]:
+    one_of_each(phones, "number", "phones")
+    return phones
+
+
+def _one_of_each_email(emails: tuple[Email, ...]) -> tuple[Email, ...]:
+    one_of_each(emails, "address", "emails")
+    return emails
+
+
+Properties = Annotated[dict[str, Any], BeforeValidator(read_properties)]
+
+
+class Event(BaseModel):
+    """What every event carries: who it is about, and when it happened.
+
+    At least one of user id, phone and email is needed. An event may be written with these names, in Regal's own
+    form (``userId``, ``traits.phones`` as a map) or in Segment's (``traits.phone``, ``traits.optIn[]``).
+
+    :param user_id: your own id of the person; text, numbers keep their digits.
+    :param phones: phones by map (``{number: {...}}``) or list; ``phone=`` gives a single one.
+    :param emails: emails likewise; ``email=`` gives a single one.
+    :param traits: attributes of the contact; times, Decimals, UUIDs, numpy and pandas scalars are converted.
+    :param timestamp: when it happened; a time without zone is read in the reading's zone (UTC).
+    :param event_source: where the event comes from; the connection's ``event_source`` if left out.
+    :raises InvalidEventError: with every fault of the event.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    call: ClassVar[str]
+    promotes: ClassVar[bool] = False
+    aliases: ClassVar[Mapping[str, str]] = names.EVENT_ALIASES
+
+    user_id: Annotated[str, BeforeValidator(read_user_id)] | None = None
+    phones: Annotated[tuple[Phone, ...], AfterValidator(_one_of_each_phone)] = ()
+    emails: Annotated[tuple[Email, ...], AfterValidator(_one_of_each_email)] = ()
+    traits: Annotated[dict[str, Any], BeforeValidator(read_traits)] = Field(default_factory=dict)
+    timestamp: Time = None
+    event_source: str | None = None
+
+    if TYPE_CHECKING:  # what may be written is more than what is kept
+
+        def __init__(self, **written: Any) -> None: ...
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any], reading: Reading | None = None) -> Self:
+        """Read a written event under a reading of your own (time zone, nulls)."""
+        return cls.model_validate(dict(written), context=reading)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, written: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(written, Mapping):
+            return handler(written)
+        draft = draft_of(written, cls.aliases, promotes=cls.promotes)
+        try:
+            event = handler(draft.fields)
+        except ValidationError as error:
+            faults = as_faults(error, draft.origin)
+            # The cause would carry the values; the faults say all of it without them.
+            raise InvalidEventError(cls.call, [*draft.faults, *faults]) from None
+        if draft.faults:
+            raise InvalidEventError(cls.call, draft.faults)
+        return event
+
+
+class Identify(Event):
+    """Create a contact or update its attributes and consent.
+
+    .. code-block:: python
+
+        Identify(traits={"phone": "+19175554444", "firstName": "Anne", "lastName": "Smith"})
+
+    A single ``phone`` or ``email`` becomes the contact's primary one, as with Regal's Segment destination.
+    """
+
+    call: ClassVar[str] = "identify"
+    promotes: ClassVar[bool] = True
+
+
+class Track(Event):
+    """Say that a person did something; in Regal it can start a journey, and so a call.
+
+    :param event: the name of the event, case sensitive in Regal's triggers.
+    :param properties: what is to be known about it.
+    """
+
+    call: ClassVar[str] = "track"
+    aliases: ClassVar[Mapping[str, str]] = MappingProxyType({**names.EVENT_ALIASES, names.NAME: "event"})
+
+    event: Annotated[str, AfterValidator(_event_name)]
+    properties: Properties = Field(default_factory=dict)
+
+
+class Page(Event):
+    """Say that a person saw a web page; Regal gets it as the event ``pageview``.
+
+    :param name: the page's own name; it goes into the properties.
+    :param category: the page's category; likewise.
+    :param properties: such as ``url``, ``path``, ``referrer``, ``title``.
+    """
+
+    call: ClassVar[str] = "page"
+    regal_name: ClassVar[str] = names.PAGE_NAME
+
+    name: str | None = None
+    category: str | None = None
+    properties: Properties = Field(default_factory=dict)
+
+
+class Screen(Page):
+    """Say that a person saw a screen of your app; Regal gets it as the event ``screen``.
+
+    :param name: the screen's own name; it goes into the properties.
+    :param category: the screen's category; likewise.
+    :param properties: what is to be known about it.
+    """
+
+    call: ClassVar[str] = "screen"
+    regal_name: ClassVar[str] = names.SCREEN_NAME

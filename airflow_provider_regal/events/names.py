@@ -1,0 +1,58 @@
+"""The wire names: the only file of the package that spells Regal's and Segment's camelCase.
+
+Sources: REST contract of Regal's Custom Events API (maps ``phones``/``emails``), Regal's Segment destination
+(``phone``, ``email``, ``optIn[]``) and the Segment spec (``userId``, ``messageId``, ``postalCode``).
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final, Literal
+
+Channel = Literal["sms", "voice", "email"]
+
+PHONE_CHANNELS: Final[tuple[Channel, ...]] = ("sms", "voice")
+EMAIL_CHANNELS: Final[tuple[Channel, ...]] = ("email",)
+
+# Wire name of a channel's opt-in, under a phone or an email.
+OPT_IN_KEYS: Final = MappingProxyType[Channel, str](
+    {"sms": "smsOptIn", "voice": "voiceOptIn", "email": "emailOptIn"}
+)
+
+USER_ID: Final = "userId"
+TRAITS: Final = "traits"
+NAME: Final = "name"
+PROPERTIES: Final = "properties"
+ORIGINAL_TIMESTAMP: Final = "originalTimestamp"
+EVENT_SOURCE: Final = "eventSource"
+
+PHONES: Final = "phones"
+EMAILS: Final = "emails"
+LABEL: Final = "label"
+IS_PRIMARY: Final = "isPrimary"
+SUB_BRAND: Final = "subBrand"
+ADDRESS: Final = "address"
+ZIPCODE: Final = "zipcode"
+OPT_IN: Final = "optIn"
+
+# Traits whose type the contract fixes.
+TEXT_TRAITS: Final = ("firstName", "lastName", SUB_BRAND)
+TEXT_ADDRESS: Final = ("street", "city", "state", ZIPCODE, "country")
+
+# How an event may be written -> the name of our field.
+EVENT_ALIASES: Final = MappingProxyType(
+    {
+        USER_ID: "user_id",
+        ORIGINAL_TIMESTAMP: "timestamp",
+        EVENT_SOURCE: "event_source",
+        OPT_IN: "opt_in",
+        SUB_BRAND: "sub_brand",
+    }
+)
+OPT_IN_ALIASES: Final = MappingProxyType({"subscribedAt": "timestamp"})  # Segment's key before May 2021
+CONTACT_ALIASES: Final = MappingProxyType({IS_PRIMARY: "is_primary"})
+ADDRESS_ALIASES: Final = MappingProxyType({"postalCode": ZIPCODE})
+
+# The event names Regal's Segment destination gives to page and screen calls.
+PAGE_NAME: Final = "pageview"
+SCREEN_NAME: Final = "screen"

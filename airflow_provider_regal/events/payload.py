@@ -1,0 +1,146 @@
+"""An event as Regal gets it: one JSON object, always the phones/emails maps, consent judged on the way.
+
+There is no other way from an event to the wire, so that no path can go round the consent rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from airflow_provider_regal.errors import Fault, InvalidEventError
+from airflow_provider_regal.events import names
+from airflow_provider_regal.events.consent import ConsentPolicy, OptIn, Withheld, judge
+from airflow_provider_regal.events.contact import ContactPoint, Phone
+from airflow_provider_regal.events.models import Event, Page, Track
+from airflow_provider_regal.events.times import write_time
+
+# Regal publishes no limit; Segment's own is 32 KB an event. Beyond this it is a mistake, such as a file in a cell.
+LARGEST_BODY: Final = 256 * 1024
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What is sent for one event, and what was left out of it.
+
+    :param call: ``identify``, ``track``, ``page`` or ``screen``.
+    :param body: the JSON object.
+    :param withheld: opt-ins that were not sent, with their reasons.
+    :param notes: what Regal will do that the sender may not expect.
+    """
+
+    call: str
+    body: dict[str, Any]
+    withheld: tuple[Withheld, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The body as UTF-8 JSON.
+
+        :raises InvalidEventError: it is larger than 256 KB.
+        """
+        encoded = _ENCODER.encode(self.body).encode()
+        if len(encoded) > LARGEST_BODY:
+            size = f"{len(encoded):,} bytes; more than {LARGEST_BODY:,} are not sent"
+            raise InvalidEventError(self.call, [Fault("the event", f"is {size}. Leave the largest value out")])
+        return encoded
+
+
+def to_payload(
+    event: Event, *, now: datetime, policy: ConsentPolicy | None = None, event_source: str | None = None
+) -> Payload:
+    """Turn an event into Regal's form.
+
+    :param now: the current time (aware), to tell consent of the future.
+    :param policy: which evidence opt-ins need.
+    :param event_source: used where the event names none.
+    """
+    policy = policy or ConsentPolicy()
+    withheld: list[Withheld] = []
+    traits = dict(event.traits)
+    for member, addresses, key in (
+        (names.PHONES, event.phones, "number"),
+        (names.EMAILS, event.emails, "address"),
+    ):
+        if addresses:
+            traits[member] = {
+                getattr(address, key): _info(address, f"{member}[{position}]", policy, now, withheld)
+                for position, address in enumerate(addresses)
+            }
+    body: dict[str, Any] = {}
+    if event.user_id is not None:
+        body[names.USER_ID] = event.user_id
+    if traits:
+        body[names.TRAITS] = traits
+    body.update(_what_happened(event))
+    if event.timestamp is not None:
+        body[names.ORIGINAL_TIMESTAMP] = write_time(event.timestamp)
+    if source := event.event_source or event_source:
+        body[names.EVENT_SOURCE] = source
+    notes = (*_promotions(event.phones, traits.get(names.PHONES, {})), *_state_note(traits))
+    return Payload(event.call, body, tuple(withheld), notes)
+
+
+def _info(
+    address: ContactPoint, where: str, policy: ConsentPolicy, now: datetime, withheld: list[Withheld]
+) -> dict[str, Any]:
+    info: dict[str, Any] = {}
+    if address.label is not None:
+        info[names.LABEL] = address.label
+    if address.is_primary is not None:
+        info[names.IS_PRIMARY] = address.is_primary
+    fit, kept_back = judge(address.opt_ins, where=where, policy=policy, now=now)
+    withheld += kept_back
+    for opt_in in fit:
+        info[names.OPT_IN_KEYS[opt_in.channel]] = _opt_in(opt_in)
+    return info
+
+
+def _opt_in(opt_in: OptIn) -> dict[str, Any]:
+    written: dict[str, Any] = {"subscribed": opt_in.subscribed}
+    if opt_in.timestamp is not None:
+        written["timestamp"] = write_time(opt_in.timestamp)
+    for name in ("ip", "text", "source"):
+        if (value := getattr(opt_in, name)) is not None:
+            written[name] = value
+    return written
+
+
+def _what_happened(event: Event) -> dict[str, Any]:
+    if isinstance(event, Track):
+        properties, name = event.properties, event.event
+    elif isinstance(event, Page):
+        # The event's name is fixed: a page's title must not become an event name of its own.
+        own = {"name": event.name, "category": event.category}
+        properties = event.properties | {key: value for key, value in own.items() if value is not None}
+        name = event.regal_name
+    else:
+        return {}
+    return {names.NAME: name, names.PROPERTIES: properties} if properties else {names.NAME: name}
+
+
+def _promotions(phones: Sequence[Phone], sent: dict[str, dict[str, Any]]) -> list[str]:
+    """Rule 5: Regal reaches people on the primary phone only, and consent does not move with the flag."""
+    notes = []
+    consented = {names.OPT_IN_KEYS[o.channel] for phone in phones for o in phone.opt_ins if o.subscribed}
+    for position, phone in enumerate(phones):
+        if phone.is_primary and (missing := consented - sent[phone.number].keys()):
+            channels = " and ".join(channel for channel, key in names.OPT_IN_KEYS.items() if key in missing)
+            notes.append(
+                f"phones[{position}] becomes primary without its own opt-in for {channels}, which another phone of "
+                f"the contact has: Regal will stop reaching this person there"
+            )
+    return notes
+
+
+def _state_note(traits: dict[str, Any]) -> list[str]:
+    state = traits.get(names.ADDRESS, {}).get("state")
+    if state and len(state) != 2:
+        return ["traits.address.state is not a two-letter code: Regal's calling rules for the state will not apply"]
+    return []

@@ -1,0 +1,65 @@
+"""What Airflow learns about this package before it imports any of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_regal import __version__
+from airflow_provider_regal.connection_form import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe the provider to Airflow."""
+    return {
+        "package-name": "airflow-provider-regal",
+        "name": "Regal",
+        "description": "Sends contacts, events and opt-ins to `Regal.io <https://www.regal.ai/>`__.",
+        "versions": [__version__],
+        "hooks": [{"integration-name": "Regal", "python-modules": ["airflow_provider_regal.hooks.regal"]}],
+        "operators": [
+            {
+                "integration-name": "Regal",
+                "python-modules": [
+                    f"airflow_provider_regal.operators.{call}" for call in ("identify", "track", "page", "screen")
+                ],
+            }
+        ],
+        "integrations": [
+            {
+                "integration-name": "Regal",
+                "external-doc-url": "https://developer.regal.ai/",
+                "tags": ["service"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "regal",
+                "hook-name": "Regal",
+                "hook-class-name": "airflow_provider_regal.hooks.regal.RegalHook",
+                "ui-field-behaviour": {
+                    "hidden-fields": HIDDEN_FIELDS,
+                    "relabeling": RELABELING,
+                    "placeholders": PLACEHOLDERS,
+                },
+                "conn-fields": CONN_FIELDS,
+            }
+        ],
+        "cli": ["airflow_provider_regal.cli.get_cli_commands"],
+        "config": {
+            "regal": {
+                "description": "Settings of the Regal provider.",
+                "options": {
+                    "dry_run": {
+                        "description": (
+                            "Check every event and send none, in every task. A connection can do the same for "
+                            "itself with the extra ``dry_run``."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "False",
+                    },
+                },
+            }
+        },
+    }

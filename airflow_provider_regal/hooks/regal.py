@@ -1,0 +1,220 @@
+"""The Regal hook: auth, HTTP, and one event at a time.
+
+::
+
+    identify/track/page/screen ─▶ event ─▶ payload (consent judged) ─▶ client.one ─▶ receipt | a typed error
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_regal import connection_form
+from airflow_provider_regal._compat import BaseHook, conf
+from airflow_provider_regal.client.exchange import GUARANTEES, Guarantee
+from airflow_provider_regal.client.pace import Pacer
+from airflow_provider_regal.client.receipt import Receipt
+from airflow_provider_regal.client.target import Target, target_of
+from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.events import (
+    ConsentPolicy,
+    Event,
+    Identify,
+    Page,
+    Reading,
+    Screen,
+    Track,
+    to_payload,
+)
+
+if TYPE_CHECKING:
+    import requests
+
+    from airflow_provider_regal.client.one import Sender
+
+
+@lru_cache(maxsize=64)
+def _pacer_of(origin: str, api_key: str, rate_limit: int) -> Pacer:
+    # One for the process, so that a task that makes a hook per row keeps the rate all the same.
+    return Pacer(rate_limit)
+
+
+class RegalHook(BaseHook):
+    """Send contacts, events and opt-ins to Regal.
+
+    .. code-block:: python
+
+        hook = RegalHook()
+        hook.identify(traits={"phone": "+19175554444", "firstName": "Anne"})
+        hook.track("Loan Application Approved", user_id="anne-1", properties={"amount": 30000})
+
+    :param regal_conn_id: a connection of type ``regal``.
+    :param outage_patience_s: seconds for which one event is repeated while Regal cannot take it.
+    :param consent: which evidence opt-ins need before they are sent.
+    :param reading: how times without a zone and nulls are read.
+    """
+
+    conn_name_attr = "regal_conn_id"
+    default_conn_name = "regal_default"
+    conn_type = "regal"
+    hook_name = "Regal"
+
+    def __init__(
+        self,
+        regal_conn_id: str = default_conn_name,
+        *,
+        outage_patience_s: float = 60.0,
+        consent: ConsentPolicy | None = None,
+        reading: Reading | None = None,
+    ) -> None:
+        super().__init__()
+        self.regal_conn_id = regal_conn_id
+        self.outage_patience_s = outage_patience_s
+        self.consent = consent or ConsentPolicy()
+        self.reading = reading or Reading()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Fields of the connection form on Airflow 2.11."""
+        return connection_form.widgets_of_2_11()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Labels of the connection form on Airflow 2.11."""
+        return {
+            "hidden_fields": connection_form.HIDDEN_FIELDS,
+            "relabeling": connection_form.RELABELING,
+            "placeholders": connection_form.PLACEHOLDERS,
+        }
+
+    @cached_property
+    def target(self) -> Target:
+        """Where events go and how, read from the connection at first use.
+
+        :raises FixConnectionError: the connection cannot be right; the message says which field.
+        """
+        conn = self.get_connection(self.regal_conn_id)
+        return target_of(
+            self.regal_conn_id,
+            host=conn.host,
+            port=conn.port,
+            password=conn.password,
+            extra=conn.extra_dejson,
+        )
+
+    def get_conn(self) -> requests.Session:
+        """Return the one ``requests.Session`` of this hook; it carries the key."""
+        return self._sender.session
+
+    @cached_property
+    def _sender(self) -> Sender:
+        from airflow_provider_regal.client.one import Sender
+
+        pacer = _pacer_of(self.target.origin, self.target.api_key, self.target.rate_limit)
+        return Sender(self.target, pacer=pacer, patience_s=self.outage_patience_s)
+
+    def identify(
+        self, event: Identify | None = None, *, guarantee: Guarantee = "at_least_once", **written: Any
+    ) -> Receipt:
+        """Create a contact or update its attributes and consent.
+
+        :param event: an :class:`~airflow_provider_regal.events.Identify`; or give its fields by name.
+        :param guarantee: whether an event that may have arrived is sent again; a repeat changes no contact.
+        :param written: the fields of ``Identify``, in our names, Regal's form or Segment's.
+        :raises InvalidEventError: the event has faults; it was not sent.
+        :raises FixConnectionError: the connection or its key is wrong.
+        :raises RefusedEventError: Regal refused the event for good.
+        :raises RetryLaterError: surely not applied; Regal could not take it within ``outage_patience_s``.
+        :raises CheckBeforeResendError: nobody can know whether Regal has it.
+        """
+        return self.send(self._one(Identify, event, written), guarantee=guarantee)
+
+    def track(
+        self, event: Track | str | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any
+    ) -> Receipt:
+        """Say that a person did something. It may start a journey, so it is never sent twice by default.
+
+        :param event: a :class:`~airflow_provider_regal.events.Track`; or the event's name, with its fields by name.
+        :param guarantee: ``at_least_once`` sends again what may have arrived, and may reach a person twice.
+        :param written: the fields of ``Track``.
+        :raises RegalError: as :meth:`identify`.
+        """
+        if isinstance(event, str):
+            event, written = None, {**written, "event": event}
+        return self.send(self._one(Track, event, written), guarantee=guarantee)
+
+    def page(
+        self, event: Page | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any
+    ) -> Receipt:
+        """Say that a person saw a web page (Regal's event ``pageview``).
+
+        :param event: a :class:`~airflow_provider_regal.events.Page`; or give its fields by name.
+        :param guarantee: as in :meth:`track`.
+        :param written: the fields of ``Page``.
+        :raises RegalError: as :meth:`identify`.
+        """
+        return self.send(self._one(Page, event, written), guarantee=guarantee)
+
+    def screen(
+        self, event: Screen | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any
+    ) -> Receipt:
+        """Say that a person saw a screen of your app (Regal's event ``screen``).
+
+        :param event: a :class:`~airflow_provider_regal.events.Screen`; or give its fields by name.
+        :param guarantee: as in :meth:`track`.
+        :param written: the fields of ``Screen``.
+        :raises RegalError: as :meth:`identify`.
+        """
+        return self.send(self._one(Screen, event, written), guarantee=guarantee)
+
+    def _one(self, kind: type[Event], event: Event | None, written: dict[str, Any]) -> Event:
+        if event is None:
+            return kind.read(written, self.reading)
+        if written:
+            raise TypeError(f"give an event or its fields, not both (got {', '.join(sorted(written))} as well)")
+        return event
+
+    def send(self, event: Event, *, guarantee: Guarantee) -> Receipt:
+        """Send one event of any kind.
+
+        :param event: what to send.
+        :param guarantee: whether an event that may have arrived is sent again.
+        :raises RegalError: as :meth:`identify`.
+        """
+        if guarantee not in GUARANTEES:
+            raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}")
+        payload = to_payload(
+            event, now=datetime.now(UTC), policy=self.consent, event_source=self.target.event_source
+        )
+        for withheld in payload.withheld:
+            self.log.warning("Opt-in withheld - %s", withheld)
+        for note in payload.notes:
+            self.log.warning("Note: %s", note)
+        if self._dry_run:
+            size = len(payload.encoded)
+            self.log.info("Dry run: this %s event is valid (%d bytes) and was not sent", payload.call, size)
+            return Receipt.of(payload, http_status=None, seconds=0.0, tries=0)
+        receipt = self._sender.send(payload, guarantee)
+        self.log.info(
+            "Regal acknowledged this %s event: HTTP %s after %.3f s, %d tries",
+            receipt.call, receipt.http_status, receipt.seconds, receipt.tries,
+        )  # fmt: skip
+        return receipt
+
+    @property
+    def _dry_run(self) -> bool:
+        return self.target.dry_run or conf.getboolean("regal", "dry_run", fallback=False)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check the connection's fields and that something answers at its host. Never sends an event.
+
+        :returns: whether all is well, and a sentence that says what was and what was not proved.
+        """
+        from airflow_provider_regal.client.probe import probe
+
+        try:
+            return probe(self.target.origin)
+        except FixConnectionError as error:
+            return False, str(error)

@@ -1,0 +1,1 @@
+"""Tasks: one operator a call."""

@@ -1,0 +1,27 @@
+"""Send one screen view."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from airflow_provider_regal.events import Event, Screen
+from airflow_provider_regal.operators.page import RegalPageOperator
+
+
+class RegalScreenOperator(RegalPageOperator):
+    """Tell Regal that a person saw a screen of your app; it gets the event ``screen``.
+
+    .. code-block:: python
+
+        RegalScreenOperator(task_id="home", user_id="anne-1", name="Home")
+
+    Never sent twice by default (``at_most_once``).
+
+    :param name: the screen's own name; it goes into the properties (templated).
+    :param category: the screen's category; likewise (templated).
+    :param properties: what is to be known about it (templated).
+    :param kwargs: every parameter of
+        :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
+    """
+
+    event_class: ClassVar[type[Event]] = Screen

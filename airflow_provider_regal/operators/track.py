@@ -1,0 +1,40 @@
+"""Send one track event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from airflow_provider_regal.events import Event, Track
+from airflow_provider_regal.operators._event import RegalEventOperator
+
+
+class RegalTrackOperator(RegalEventOperator):
+    """Tell Regal that a person did something; it may start a journey, and so a call.
+
+    .. code-block:: python
+
+        RegalTrackOperator(
+            task_id="approved",
+            event="Loan Application Approved",
+            user_id="anne-1",
+            properties={"loanType": "Personal loan", "amount": 30000, "currency": "USD", "term": 12},
+        )
+
+    Never sent twice by default (``at_most_once``).
+
+    :param event: the event's name, case sensitive in Regal's triggers (templated).
+    :param properties: what is to be known about it (templated).
+    :param kwargs: every parameter of
+        :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
+    """
+
+    event_class: ClassVar[type[Event]] = Track
+    payload_fields = (*RegalEventOperator.payload_fields, "properties")
+    open_fields = (*RegalEventOperator.open_fields, "event")
+    template_fields: Sequence[str] = ("regal_conn_id", *payload_fields, *open_fields)
+
+    def __init__(self, *, event: str, properties: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.event = event
+        self.properties = properties

@@ -1,0 +1,126 @@
+"""The side API: what the sandbox knows, as JSON, and its two levers, reset and faults."""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+
+from airflow_provider_regal.sandbox.account import Account
+from airflow_provider_regal.sandbox.contacts import Contact
+from airflow_provider_regal.sandbox.faults import FaultsError, parse_rules
+from airflow_provider_regal.sandbox.keys import ACCOUNT
+from airflow_provider_regal.sandbox.phones import e164
+
+_FLAGS = {"true": True, "false": False}
+
+
+async def get_contacts(request: web.Request) -> web.Response:
+    """List contacts, the one changed last at the front; ``?phone=``, ``?email=``, ``?user_id=``, ``?hidden=true``."""
+    _only(request, "phone", "email", "user_id", "hidden")
+    account = request.app[ACCOUNT]
+    hidden = _flag(request, "hidden") is True
+    wanted = {key: value for key, value in request.query.items() if key != "hidden"}
+    contacts = find_contacts(account, hidden=hidden, **wanted)
+    return web.json_response([contact.to_json() for contact in contacts])
+
+
+def find_contacts(
+    account: Account,
+    *,
+    phone: str | None = None,
+    email: str | None = None,
+    user_id: str | None = None,
+    hidden: bool = False,
+) -> list[Contact]:
+    """Find the contacts that have every identifier given; all of them if none is."""
+    asked = {
+        "phone": phone and (e164(phone) or phone),
+        "email": email and email.strip().lower(),
+        "userId": user_id,
+    }
+    owners = [account.directory.owner(kind, value) for kind, value in asked.items() if value is not None]
+    if not owners:
+        return account.contacts(hidden=hidden)
+    first = owners[0]
+    if first is None or any(owner is not first for owner in owners):
+        return []
+    return [first] if first.visible or hidden else []
+
+
+async def get_contact(request: web.Request) -> web.Response:
+    """Give one profile."""
+    contact = request.app[ACCOUNT].directory.get(int(request.match_info["id"]))
+    if contact is None:
+        raise web.HTTPNotFound(reason="No such contact")
+    return web.json_response(contact.to_json())
+
+
+async def get_events(request: web.Request) -> web.Response:
+    """List requests, newest last; ``?after=N`` only those with a higher number, ``?stored=true`` only those stored."""
+    _only(request, "after", "stored")
+    after = request.query.get("after", "0")
+    if not after.isdecimal():
+        raise web.HTTPBadRequest(text=_message("after must be a request number"), content_type="application/json")
+    stored = _flag(request, "stored")
+    entries = request.app[ACCOUNT].journal.after(int(after))
+    return web.json_response([entry.to_json() for entry in entries if stored in (None, entry.stored)])
+
+
+async def get_stats(request: web.Request) -> web.Response:
+    """Give the counts."""
+    return web.json_response(request.app[ACCOUNT].stats())
+
+
+async def post_reset(request: web.Request) -> web.Response:
+    """Forget all data and counts; the fault rules stay."""
+    request.app[ACCOUNT].reset()
+    return web.json_response({"message": "forgotten: all contacts, events and counts"})
+
+
+async def get_faults(request: web.Request) -> web.Response:
+    """Give the fault rules, and how often each has fired."""
+    return web.json_response(request.app[ACCOUNT].plan.to_json())
+
+
+async def put_faults(request: web.Request) -> web.Response:
+    """Replace the fault rules by the list in the body."""
+    try:
+        request.app[ACCOUNT].set_rules(parse_rules(json.loads(await request.text())))
+    except FaultsError as error:
+        raise web.HTTPBadRequest(text=_message(str(error)), content_type="application/json") from None
+    except ValueError:
+        text = "the body must be a JSON list of rules"
+        raise web.HTTPBadRequest(text=_message(text), content_type="application/json") from None
+    return await get_faults(request)
+
+
+def _only(request: web.Request, *known: str) -> None:
+    for key in request.query:
+        if key not in known:
+            text = f"unknown parameter {key}: there are {', '.join(known)}"
+            raise web.HTTPBadRequest(text=_message(text), content_type="application/json")
+
+
+def _flag(request: web.Request, key: str) -> bool | None:
+    value = request.query.get(key)
+    if value is None:
+        return None
+    if value not in _FLAGS:
+        raise web.HTTPBadRequest(text=_message(f"{key} must be true or false"), content_type="application/json")
+    return _FLAGS[value]
+
+
+def _message(text: str) -> str:
+    return json.dumps({"message": text})
+
+
+ROUTES = [
+    web.get("/sandbox/contacts", get_contacts),
+    web.get(r"/sandbox/contacts/{id:\d{1,12}}", get_contact),
+    web.get("/sandbox/events", get_events),
+    web.get("/sandbox/stats", get_stats),
+    web.post("/sandbox/reset", post_reset),
+    web.get("/sandbox/faults", get_faults),
+    web.put("/sandbox/faults", put_faults),
+]

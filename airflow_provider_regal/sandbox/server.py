@@ -1,0 +1,134 @@
+"""Run a sandbox: bind a socket, serve until told to stop, let go of hanging connections."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shlex
+import signal
+import socket
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+from aiohttp import web
+
+from airflow_provider_regal.sandbox.account import Account
+from airflow_provider_regal.sandbox.app import build_app
+from airflow_provider_regal.sandbox.faults import FaultsError, Rule, parse_rules
+from airflow_provider_regal.sandbox.settings import SandboxSettings
+
+_GRACE_S = 0.3
+_BACKLOG = 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind and listen, so that the port is known, and taken, before anything else starts.
+
+    :param port: 0 picks a free one.
+    :raises OSError: the address cannot be used.
+    """
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return the address to give to clients; every interface is reached on loopback."""
+    host, port = listening.getsockname()[:2]
+    if ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def connection_json(url: str, api_key: str, extra: dict[str, object] | None = None) -> str:
+    """Describe an Airflow connection to the sandbox, as JSON text."""
+    connection: dict[str, object] = {"conn_type": "regal", "host": url, "password": api_key}
+    return json.dumps(connection | ({"extra": extra} if extra else {}))
+
+
+async def start(account: Account, listening: socket.socket) -> web.AppRunner:
+    """Serve ``account`` on a listening socket; ``await runner.cleanup()`` ends it."""
+    # Handlers are cancelled when their client leaves, so that a hanging answer does not hang on for ever.
+    runner = web.AppRunner(build_app(account), access_log=None, shutdown_timeout=_GRACE_S, handler_cancellation=True)
+    await runner.setup()
+    await web.SockSite(runner, listening).start()
+    return runner
+
+
+def run_sandbox(args: argparse.Namespace) -> int:
+    """Run the command ``sandbox`` until Ctrl-C or SIGTERM.
+
+    :return: the exit code; 2 when it could not start.
+    """
+    try:
+        settings = SandboxSettings(
+            api_key=args.api_key,
+            rate_limit=args.rate_limit or None,
+            retry_after=args.retry_after,
+            latency_ms=args.latency_ms,
+            wrong_key_status=args.wrong_key_status,
+            lookup_order=tuple(args.lookup_order.split(",")),
+        )
+        rules = _rules(args.faults)
+        listening = listen(args.host, args.port)
+    except OSError as error:
+        return _fail(f"cannot listen on {args.host}:{args.port}: {error.strerror or error}")
+    except (ValueError, OverflowError) as error:
+        return _fail(str(error))
+    account = Account(settings, rules=rules)
+    asyncio.run(_serve(account, listening))
+    stats = account.stats()
+    print(f"Stopped: {stats['requests']:,} requests, {stats['stored']:,} events stored.", flush=True)
+    return 0
+
+
+def _rules(path: str | None) -> list[Rule]:
+    if path is None:
+        return []
+    try:
+        return parse_rules(json.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(f"cannot read the faults file {path}: {error.strerror}") from None
+    except FaultsError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _fail(reason: str) -> int:
+    print(f"sandbox: {reason}", file=sys.stderr)
+    return 2
+
+
+async def _serve(account: Account, listening: socket.socket) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    url = url_of(listening)
+    host = listening.getsockname()[0]
+    runner = await start(account, listening)
+    print(_greeting(url, account.settings, loopback=ip_address(host).is_loopback), flush=True)
+    await stop.wait()
+    await runner.cleanup()
+
+
+def _greeting(url: str, settings: SandboxSettings, *, loopback: bool) -> str:
+    limit = "none" if settings.rate_limit is None else f"{settings.rate_limit:,} requests in any second"
+    lines = [
+        "A Regal on this machine. Nothing sent here leaves it; it forgets everything when it stops.",
+        "",
+        f"  Pages    {url}/",
+        f"  Events   {url}/events",
+        f"  API key  {settings.api_key}",
+        f"  Limit    {limit}",
+        "",
+        "Point Airflow at it:",
+        "",
+        f"AIRFLOW_CONN_REGAL_DEFAULT={shlex.quote(connection_json(url, settings.api_key))}",
+        "",
+    ]
+    if not loopback:
+        lines += ["Other machines can reach this: the pages and the side API ask for no key.", ""]
+    return "\n".join([*lines, "Ctrl-C stops it."])

@@ -1,0 +1,58 @@
+"""How a sandbox behaves; every option in one place (standard library only: the command line reads it too)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_API_KEY = "sandbox-key"
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8010
+DOCUMENTED_RATE_LIMIT = 300
+IDENTIFIERS = ("phone", "email", "userId")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxSettings:
+    """How a sandbox behaves."""
+
+    api_key: str = DEFAULT_API_KEY
+    """The key expected, raw, in ``Authorization``."""
+    rate_limit: int | None = None
+    """Most requests let through in any second; ``None`` means no limit."""
+    retry_after: int | None = None
+    """Seconds announced in ``Retry-After`` when over the limit; ``None`` leaves the header out."""
+    latency_ms: float = 0
+    """How long every answer takes."""
+    wrong_key_status: int = 401
+    """What a wrong key gets: 401 with an empty body, or 403 with a JSON body."""
+    lookup_order: tuple[str, ...] = IDENTIFIERS
+    """Which identifier finds a profile first."""
+    max_body_bytes: int = 1024 * 1024
+    """A larger body gets 413."""
+    keep_events: int = 20_000
+    """Requests kept in detail; older ones are only counted."""
+    keep_body_bytes: int = 200_000_000
+    """Bytes of bodies kept in all; older ones are only counted."""
+    keep_contacts: int = 50_000
+    """Profiles kept in detail; those not touched for longest are only counted."""
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        :raises ValueError: one cannot be what it is.
+        """
+        if not self.api_key or self.api_key != self.api_key.strip() or not self.api_key.isprintable():
+            raise ValueError("the API key must be printable text without blanks around it")
+        if self.rate_limit is not None and self.rate_limit < 1:
+            raise ValueError("the rate limit must be 1 or more requests per second, or none")
+        if self.retry_after is not None and self.retry_after < 0:
+            raise ValueError("Retry-After must be 0 or more seconds")
+        if self.latency_ms < 0:
+            raise ValueError("the latency must be 0 or more milliseconds")
+        if self.wrong_key_status not in (401, 403):
+            raise ValueError("a wrong key is answered with 401 or 403")
+        if sorted(self.lookup_order) != sorted(IDENTIFIERS):
+            raise ValueError(f"the lookup order must name each of {', '.join(IDENTIFIERS)} once")
+        for name in ("max_body_bytes", "keep_events", "keep_body_bytes", "keep_contacts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")

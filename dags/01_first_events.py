@@ -1,0 +1,68 @@
+"""The first events: a contact, her consent, and three things she did.
+
+The data stands in this file because it is the example of Regal's documentation. A DAG file is stored by Airflow and
+readable in its UI: read your customers from a source instead.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_regal.operators.identify import RegalIdentifyOperator
+from airflow_provider_regal.operators.page import RegalPageOperator
+from airflow_provider_regal.operators.screen import RegalScreenOperator
+from airflow_provider_regal.operators.track import RegalTrackOperator
+
+ANNE = "anne-smith"
+WORDING = "By clicking the 'Submit' button below, I agree to receive automated marketing SMS and calls."
+CONSENT = {"subscribed": True, "timestamp": "2020-08-25T21:23:43Z", "ip": "172.16.254.1", "text": WORDING}
+
+with DAG(
+    dag_id="regal_first_events",
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    tags=["regal", "example"],
+    doc_md=__doc__,
+) as dag:
+    # Regal creates a contact as soon as it hears of a phone or an email.
+    create_contact = RegalIdentifyOperator(
+        task_id="create_contact",
+        user_id=ANNE,
+        traits={"phone": "+19175554444", "firstName": "Anne", "lastName": "Smith"},
+    )
+
+    # Consent needs evidence: when, from which address, and to which wording.
+    opt_in = RegalIdentifyOperator(
+        task_id="opt_in",
+        user_id=ANNE,
+        traits={
+            "phone": "+19175554444",
+            "age": 30,
+            "firstName": "Anne",
+            "lastName": "Smith",
+            "optIn": [{"channel": "sms", **CONSENT}, {"channel": "voice", **CONSENT}],
+        },
+    )
+
+    # In Regal this can start a journey, and so a call: never sent twice.
+    approved = RegalTrackOperator(
+        task_id="loan_application_approved",
+        event="Loan Application Approved",
+        user_id=ANNE,
+        properties={"loanType": "Personal loan", "amount": 30000, "currency": "USD", "term": 12},
+        timestamp="{{ dag_run.start_date }}",
+    )
+
+    saw_page = RegalPageOperator(
+        task_id="saw_pricing_page",
+        user_id=ANNE,
+        name="Pricing",
+        properties={"path": "/pricing", "url": "https://example.com/pricing"},
+    )
+
+    saw_screen = RegalScreenOperator(task_id="saw_home_screen", user_id=ANNE, name="Home")
+
+    create_contact >> opt_in >> [approved, saw_page, saw_screen]

@@ -1,0 +1,109 @@
+"""An Airflow and a Regal on this machine, inside the project's folder ``.demo``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from scripts.processes import free_port, running
+
+PROJECT = Path(__file__).resolve().parent.parent
+HOME = PROJECT / ".demo"
+KEY = "sandbox-key"
+
+
+@dataclass(frozen=True)
+class Regal:
+    """The local Regal."""
+
+    url: str
+
+    @property
+    def connection(self) -> str:
+        """The connection to it, as Airflow reads it from the environment."""
+        return json.dumps({"conn_type": "regal", "host": self.url, "password": KEY})
+
+    def ask(self, what: str) -> Any:
+        """Ask its JSON side API."""
+        with urlopen(f"{self.url}/sandbox/{what}", timeout=10) as answer:
+            return json.load(answer)
+
+    def settled_stats(self) -> Any:
+        """Its figures, once everything received was worked off."""
+        for _ in range(100):
+            stats = self.ask("stats")
+            if not stats["pending"]:
+                return stats
+            time.sleep(0.1)
+        raise SystemExit("The sandbox did not finish working off its events.")
+
+
+@contextlib.contextmanager
+def regal(*, rate_limit: int) -> Iterator[Regal]:
+    """Run the sandbox."""
+    HOME.mkdir(exist_ok=True)
+    port = free_port(8010)
+    command = [sys.executable, "-m", "airflow_provider_regal", "sandbox", "--port", str(port), "--api-key", KEY]
+    command += ["--rate-limit", str(rate_limit)]
+    with running(command, dict(os.environ), HOME / "sandbox.log") as process:
+        here = Regal(f"http://127.0.0.1:{port}")
+        wait_for(f"{here.url}/sandbox/stats", process, HOME / "sandbox.log", patience_s=30)
+        yield here
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, *, patience_s: float) -> None:
+    """Wait until something answers."""
+    ends = time.monotonic() + patience_s
+    while time.monotonic() < ends:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(URLError, ConnectionError, TimeoutError), urlopen(url, timeout=5):
+            return
+        time.sleep(0.2)
+    raise SystemExit(f"{url} did not answer. The last lines of {log}:\n" + log.read_text()[-2000:])
+
+
+def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
+    """The environment of an Airflow that lives in ``.demo`` and knows the local Regal."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return inherited | {
+        "AIRFLOW_HOME": str(HOME / "airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW_CONN_REGAL_DEFAULT": here.connection,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}",
+        **more,
+    }
+
+
+def airflow(env: dict[str, str], *words: str, log: str) -> None:
+    """Run one ``airflow`` command, its output in a file that is shown if it fails."""
+    path = HOME / log
+    with path.open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *words],
+            env=env,
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        lines = path.read_text(errors="replace").splitlines()[-40:]
+        print("\n".join(lines))
+        raise SystemExit(f"'airflow {' '.join(words)}' failed; its whole output is in {path.relative_to(PROJECT)}.")

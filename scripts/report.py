@@ -1,0 +1,73 @@
+"""What the local Regal holds, as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+CHANNELS = ("sms", "voice", "email")
+
+
+def print_contacts(contacts: Sequence[dict[str, Any]]) -> None:
+    """Print the contacts and who is subscribed to what, since when, on which evidence."""
+    heading("Contacts in Regal", len(contacts))
+    for contact in contacts:
+        print(f"  {contact['name'] or '(no name)'}   user id {contact['user_id'] or '-'}")
+        for address, info in (contact["phones"] | contact["emails"]).items():
+            primary = "   primary" if info["is_primary"] else ""
+            print(f"    {address}{primary}")
+            for channel in CHANNELS:
+                if channel in info:
+                    print(f"      {channel:6}{consent(info[channel])}")
+
+
+def consent(status: dict[str, Any]) -> str:
+    """Say one channel's status in a line."""
+    if not status["since"]:
+        return str(status["status"])
+    evidence = f'from {status["ip"]}, to "{shorten(status["text"], 46)}"' if status["ip"] else "no evidence"
+    return f"{status['status']} since {status['since']}, {evidence}"
+
+
+def print_events(events: Sequence[dict[str, Any]]) -> None:
+    """Print the events in the order of their arrival."""
+    heading("Events Regal received", len(events))
+    rows = [
+        (
+            str(event["number"]),
+            event["received_at"][11:19],
+            event["name"] or "contact update",
+            str(event["answer"]),
+            ", ".join(event["body"].get("properties", {})) or "-",
+        )
+        for event in events
+    ]
+    print_table(("no", "at (UTC)", "event", "answer", "properties"), rows)
+
+
+def print_figures(stats: dict[str, Any]) -> None:
+    """Print what would be wrong, and the rate as the server saw it."""
+    findings = stats["contract_findings"] | stats["behaviour_findings"]
+    said = ", ".join(f"{count} x {kind}" for kind, count in findings.items()) or "none"
+    print(f"\n  Findings about these events: {said}")
+    print(f"  Received twice: {stats['duplicates']}")
+    print(f"  Most in any one second: {stats['worst_window_1s_all']} (limit {stats['rate_limit']})")
+
+
+def heading(text: str, count: int) -> None:
+    """Print a heading with a count."""
+    print(f"\n{text} ({count})")
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in aligned columns."""
+    lines = [tuple(head), *map(tuple, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def shorten(text: str | None, length: int) -> str:
+    """Cut a text at a length."""
+    text = text or "no wording kept"
+    return text if len(text) <= length else text[: length - 3] + "..."
