@@ -25,7 +25,7 @@ _CONTRACT = {
     "unknown_top_level_key": ("top-level key not in the contract", "top-level keys not in the contract"),
     "unknown_key": ("key not in the contract", "keys not in the contract"),
     "list_for_map": ("phones or emails sent as an array", "phones or emails sent as arrays"),
-    "legacy_form": ("legacy phone, email or optIn", "legacy phone, email or optIn"),
+    "legacy_form": ("legacy field: phone, email or optIn", "legacy fields: phone, email or optIn"),
     "number_not_e164": ("phone key not in E.164 form", "phone keys not in E.164 form"),
     "address_malformed": ("email key that is no address", "email keys that are no address"),
     "no_subscribed": ("opt-in without subscribed", "opt-ins without subscribed"),

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 from aiohttp import hdrs, web
 
-from airflow_provider_regal.sandbox import views
+from airflow_provider_regal.sandbox import view_activity, view_audience, view_contact
 from airflow_provider_regal.sandbox.keys import ACCOUNT
+from airflow_provider_regal.sandbox.view_words import thousands
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _JINJA = jinja2.Environment(
@@ -21,7 +22,7 @@ _JINJA = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
-_JINJA.filters["thousands"] = views.thousands
+_JINJA.filters["thousands"] = thousands
 _HEADERS = {
     # What was sent is shown here; even if it slipped past the escaping, it could load and run nothing.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -48,7 +49,7 @@ async def audience(request: web.Request) -> web.Response:
     account = request.app[ACCOUNT]
     search = request.query.get("search", "").strip()
     page = _number(request, "page", 1)
-    return _render("audience.html.j2", views.audience(account, search=search, page=page))
+    return _render("audience.html.j2", view_audience.audience(account, search=search, page=page))
 
 
 async def activity(request: web.Request) -> web.Response:
@@ -57,7 +58,7 @@ async def activity(request: web.Request) -> web.Response:
     before = _number(request, "before", 0)
     kind = request.query.get("finding", "")
     paused = "paused" in request.query or before > 0
-    return _render("activity.html.j2", views.activity(account, before=before, kind=kind, paused=paused))
+    return _render("activity.html.j2", view_activity.activity(account, before=before, kind=kind, paused=paused))
 
 
 async def contact(request: web.Request) -> web.Response:
@@ -66,7 +67,7 @@ async def contact(request: web.Request) -> web.Response:
     found = account.directory.get(int(request.match_info["id"]))
     if found is None:
         raise web.HTTPNotFound
-    return _render("contact.html.j2", views.contact(account, found))
+    return _render("contact.html.j2", view_contact.contact(account, found))
 
 
 async def stylesheet(request: web.Request) -> web.Response:

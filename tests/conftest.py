@@ -1,0 +1,78 @@
+"""A real Airflow for the tests: a home of its own for every test process, migrated once when first needed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+HOME = Path(tempfile.mkdtemp(prefix="airflow-"))
+for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "AIRFLOW__"))]:
+    del os.environ[name]
+os.environ.update(  # before anything imports Airflow
+    AIRFLOW_HOME=str(HOME),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__DAGS_FOLDER=str(HOME / "dags"),
+    AIRFLOW__CORE__UNIT_TEST_MODE="False",
+)
+
+import pytest  # noqa: E402
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.testing import Sandbox
+
+pytest_plugins = ["airflow_provider_regal.testing"]
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> Iterator[Path]:
+    """Migrate Airflow's database; gives its file."""
+    (HOME / "dags").mkdir(exist_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, env=dict(os.environ)
+    )
+    yield HOME / "airflow.db"
+
+
+@pytest.fixture
+def run_dag(airflow_db: Path) -> Callable:
+    """Run a DAG of the test in this process, as Airflow would: templates, XCom, mapping, retries."""
+
+    def run(dag, **kwargs):
+        from airflow import __version__
+
+        if not __version__.startswith("2."):
+            from airflow.dag_processing.bundles.manager import DagBundlesManager
+            from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+            DagBundlesManager().sync_bundles_to_db()
+            bag = DagBag(dag_folder=os.devnull)
+            bag.bag_dag(dag)
+            sync_bag_to_db(bag, "dags-folder", None)
+        return dag.test(**kwargs)
+
+    return run
+
+
+@pytest.fixture
+def everything_stored(airflow_db: Path) -> Callable[[], str]:
+    """All that Airflow's database holds, as one text."""
+
+    def read() -> str:
+        with sqlite3.connect(airflow_db) as connection:
+            tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return "\n".join(f"{table}: {row!r}" for table in tables for row in connection.execute(f'SELECT * FROM "{table}"'))
+
+    return read
+
+
+@pytest.fixture
+def regal(monkeypatch: pytest.MonkeyPatch, regal_sandbox: Sandbox) -> Sandbox:
+    """A local Regal that ``regal_default`` points at."""
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal_sandbox.connection())
+    return regal_sandbox

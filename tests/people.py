@@ -1,0 +1,10 @@
+"""Personal data that must turn up nowhere. Kept out of test files, since Airflow stores the source of a DAG's file."""
+
+SECRETS = {
+    "phone": "(212) 555-0147",
+    "e164": "+12125550147",
+    "email": "hidden.person@example.com",
+    "ip": "203.0.113.77",
+    "name": "Zerubbabel",
+    "id": "customer-5150",
+}
