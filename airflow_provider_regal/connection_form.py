@@ -44,10 +44,11 @@ CONN_FIELDS: Final[dict[str, Any]] = {
 def widgets_of_2_11() -> dict[str, Any]:
     """Build the fields for Airflow 2.11, which draws forms with wtforms; 3.x has neither library."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-    from wtforms import BooleanField, DecimalField, IntegerField, StringField
+    from wtforms import BooleanField, FloatField, IntegerField, StringField
     from wtforms.validators import NumberRange, Optional
 
-    kinds = {"rate_limit": IntegerField, "timeout": DecimalField, "event_source": StringField, "dry_run": BooleanField}
+    # A FloatField, because Airflow writes what it gives as JSON, which has no Decimal.
+    kinds = {"rate_limit": IntegerField, "timeout": FloatField, "event_source": StringField, "dry_run": BooleanField}
     limits = {"rate_limit": [Optional(), NumberRange(min=1)], "timeout": [Optional(), NumberRange(min=0.001)]}
     text = {"widget": BS3TextFieldWidget()}
     return {

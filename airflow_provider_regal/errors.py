@@ -17,6 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+# A message is for reading; ``faults`` holds all of them.
+_FAULTS_SHOWN: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class FixConnectionError(RegalError):
 
 
 class FixEventError(RegalError):
-    """This event will never be accepted as it is: mend the data."""
+    """The event will never be accepted as it is: mend the data."""
 
 
 class InvalidEventError(FixEventError):
@@ -65,8 +69,14 @@ class InvalidEventError(FixEventError):
         self.call = call
         self.faults = tuple(faults)
         number = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        lines = "".join(f"\n  - {fault}" for fault in self.faults[:_FAULTS_SHOWN])
+        if (more := len(self.faults) - _FAULTS_SHOWN) > 0:
+            lines += f"\n  - and {more} more"
         super().__init__(f"This {call} event is invalid and was not sent ({number}):{lines}")
+
+    def __reduce__(self) -> tuple[type[InvalidEventError], tuple[str, tuple[Fault, ...]]]:
+        # An exception is otherwise unpickled from its message; Airflow pickles between processes.
+        return type(self), (self.call, self.faults)
 
 
 class _AnsweredError(RegalError):

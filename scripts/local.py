@@ -1,4 +1,4 @@
-"""An Airflow and a Regal on this machine, inside the project's folder ``.demo``."""
+"""An Airflow and a Regal on this machine, inside the project's folder ``.demo`` (or ``$DEMO_HOME``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.request import urlopen
 from scripts.processes import free_port, running
 
 PROJECT = Path(__file__).resolve().parent.parent
-HOME = PROJECT / ".demo"
+HOME = Path(os.environ.get("DEMO_HOME", PROJECT / ".demo"))
 KEY = "sandbox-key"
 
 
@@ -51,7 +51,7 @@ class Regal:
 @contextlib.contextmanager
 def regal(*, rate_limit: int) -> Iterator[Regal]:
     """Run the sandbox."""
-    HOME.mkdir(exist_ok=True)
+    HOME.mkdir(parents=True, exist_ok=True)
     port = free_port(8010)
     command = [sys.executable, "-m", "airflow_provider_regal", "sandbox", "--port", str(port), "--api-key", KEY]
     command += ["--rate-limit", str(rate_limit)]
@@ -106,4 +106,4 @@ def airflow(env: dict[str, str], *words: str, log: str) -> None:
     if done.returncode:
         lines = path.read_text(errors="replace").splitlines()[-40:]
         print("\n".join(lines))
-        raise SystemExit(f"'airflow {' '.join(words)}' failed; its whole output is in {path.relative_to(PROJECT)}.")
+        raise SystemExit(f"'airflow {' '.join(words)}' failed; its whole output is in {path}.")

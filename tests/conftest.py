@@ -66,7 +66,9 @@ def everything_stored(airflow_db: Path) -> Callable[[], str]:
     def read() -> str:
         with sqlite3.connect(airflow_db) as connection:
             tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-            return "\n".join(f"{table}: {row!r}" for table in tables for row in connection.execute(f'SELECT * FROM "{table}"'))
+            return "\n".join(
+                f"{table}: {row!r}" for table in tables for row in connection.execute(f'SELECT * FROM "{table}"')
+            )
 
     return read
 

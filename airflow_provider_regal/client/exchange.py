@@ -14,12 +14,15 @@ anything else: 5xx, odd codes, no or half an answer   unknown          only unde
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, get_args
+
+from airflow_provider_regal.client.hearsay import one_line
 
 Guarantee = Literal["at_most_once", "at_least_once"]
 GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
@@ -34,6 +37,11 @@ _BASE_S: Final = 1.0
 _LONGEST_S: Final = 60.0
 # A header that asks for more is taken for this much; the patience of the caller may end it sooner.
 LONGEST_RETRY_AFTER_S: Final = 300.0
+_SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+# What is shown of it in the end is shorter; cut only then, so that nothing personal is cut in half before it is found.
+_LONGEST_MESSAGE: Final = 2_000
+_DEEPEST_MESSAGE: Final = 5
 
 
 class Meaning(StrEnum):
@@ -65,10 +73,12 @@ class NoAnswer:
 
     :param before_body: nothing of the event had been written, so it cannot have been applied.
     :param reason: what happened, in words.
+    :param cause: what the operating system said, for the traceback.
     """
 
     before_body: bool
     reason: str
+    cause: OSError | None = None
 
 
 Attempt = Answer | NoAnswer
@@ -81,9 +91,10 @@ class Decision:
     :param retry: whether the same event may be sent again.
     :param wait_s: seconds to wait before that.
     :param reason: what happened, in words and without personal data; ``said`` holds Regal's own.
-    :param said: Regal's message; it may echo what we sent.
-    :param retry_after_s: what Regal asked for, if it did.
+    :param said: Regal's message; it may echo what we sent (``hearsay`` makes it fit to be shown).
+    :param retry_after_s: what Regal asked for, if it did; at most 300.
     :param pauses: whether all senders of this connection must wait (429).
+    :param cause: what the operating system said, where there was no answer.
     """
 
     meaning: Meaning
@@ -94,11 +105,10 @@ class Decision:
     status: int | None = None
     retry_after_s: float | None = None
     pauses: bool = False
+    cause: OSError | None = None
 
 
-def decide(
-    attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float, now: datetime
-) -> Decision:
+def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float, now: datetime) -> Decision:
     """Decide what an attempt means and what comes next.
 
     :param guarantee: whether an event that may have arrived may be sent again.
@@ -108,7 +118,7 @@ def decide(
     """
     if isinstance(attempt, NoAnswer):
         meaning = Meaning.NOT_APPLIED if attempt.before_body else Meaning.UNKNOWN
-        return _decision(meaning, attempt.reason, guarantee, tries, jitter)
+        return _decision(meaning, attempt.reason, guarantee, tries, jitter, cause=attempt.cause)
     retry_after_s = read_retry_after(attempt.headers.get("retry-after"), now)
     meaning = _meaning(attempt.status, asked_to_wait=retry_after_s is not None)
     return _decision(
@@ -145,10 +155,9 @@ def _decision(
     said: str = "",
     status: int | None = None,
     retry_after_s: float | None = None,
+    cause: OSError | None = None,
 ) -> Decision:
-    retry = meaning is Meaning.NOT_APPLIED or (
-        meaning is Meaning.UNKNOWN and guarantee == "at_least_once"
-    )
+    retry = meaning is Meaning.NOT_APPLIED or (meaning is Meaning.UNKNOWN and guarantee == "at_least_once")
     back_off_s = jitter * min(_LONGEST_S, _BASE_S * 2 ** min(tries - 1, 10))
     return Decision(
         meaning=meaning,
@@ -159,19 +168,18 @@ def _decision(
         status=status,
         retry_after_s=retry_after_s,
         pauses=status == _TOO_MANY,
+        cause=cause,
     )
 
 
 def read_retry_after(header: str | None, now: datetime) -> float | None:
     """Read ``Retry-After``: seconds or an HTTP date; None if absent or unreadable, capped at 300 s."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), LONGEST_RETRY_AFTER_S)
+    text = (header or "").strip()
+    if _SECONDS.fullmatch(text):
+        return min(float(text), LONGEST_RETRY_AFTER_S)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # the parser of the standard library is no stricter
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
@@ -180,27 +188,23 @@ def read_retry_after(header: str | None, now: datetime) -> float | None:
 
 def read_message(excerpt: bytes) -> str:
     """Read what Regal says in a body of any shape: both error envelopes, a list, a quoted string, HTML, nothing."""
-    text = excerpt.decode("utf-8", "replace").strip()
-    if not text:
-        return ""
+    text = excerpt.decode("utf-8-sig", "replace").strip()
     try:
         body: Any = json.loads(text)
-        if isinstance(body, str):  # a JSON document inside a JSON string
-            body = json.loads(body) if body.lstrip().startswith(("{", "[")) else body
+        if isinstance(body, str) and body.lstrip().startswith(("{", "[")):  # a JSON document inside a JSON string
+            body = json.loads(body)
     except (ValueError, RecursionError):
-        return "an HTML page" if text.startswith("<") else _shorten(text)
-    return _shorten(_words_of(body))
+        return "an HTML page" if text.startswith("<") else one_line(text, _LONGEST_MESSAGE)
+    return one_line(_words_of(body), _LONGEST_MESSAGE)
 
 
-def _words_of(body: Any) -> str:
+def _words_of(body: Any, depth: int = 0) -> str:
+    if body is None or depth > _DEEPEST_MESSAGE:
+        return ""
     if isinstance(body, list):
-        return "; ".join(_words_of(item) for item in body[:5])
+        words = [_words_of(item, depth + 1) for item in body[:5]]
+        return "; ".join(word for word in words if word)
     if isinstance(body, dict):
-        words = [_words_of(body[key]) for key in ("message", "error") if body.get(key)]
-        return ", ".join(words)
+        words = [_words_of(body.get(key), depth + 1) for key in ("message", "error")]
+        return ", ".join(word for word in words if word)
     return str(body)
-
-
-def _shorten(text: str, limit: int = 200) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"

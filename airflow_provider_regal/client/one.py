@@ -14,9 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import requests
-from requests.auth import AuthBase
 
-from airflow_provider_regal import __version__
 from airflow_provider_regal.client.exchange import (
     Answer,
     Attempt,
@@ -26,8 +24,11 @@ from airflow_provider_regal.client.exchange import (
     NoAnswer,
     decide,
 )
+from airflow_provider_regal.client.failures import NO_ANSWER, cause_of, describe_failure
+from airflow_provider_regal.client.hearsay import fit_to_show
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.receipt import Receipt
+from airflow_provider_regal.client.session import keyed_session
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.errors import (
     CheckBeforeResendError,
@@ -37,7 +38,6 @@ from airflow_provider_regal.errors import (
     RetryLaterError,
 )
 from airflow_provider_regal.events import Payload
-from airflow_provider_regal.events.privacy import scrub
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,16 @@ class Clock:
     jitter: Callable[[], float] = random.random
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What was tried so far; ``doubtful`` if one of the tries may have arrived."""
+
+    payload: Payload
+    guarantee: Guarantee
+    tries: int
+    doubtful: bool
+
+
 class Sender:
     """Sends events to one target.
 
@@ -65,14 +75,12 @@ class Sender:
     :param clock: time and chance.
     """
 
-    def __init__(
-        self, target: Target, *, pacer: Pacer, patience_s: float, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, target: Target, *, pacer: Pacer, patience_s: float, clock: Clock | None = None) -> None:
         self._target = target
         self._pacer = pacer
         self._patience_s = patience_s
         self._clock = clock or Clock()
-        self.session = _session(target)
+        self.session = keyed_session(target)
 
     def send(self, payload: Payload, guarantee: Guarantee) -> Receipt:
         """Send one event, repeating it where that is safe under the guarantee.
@@ -83,10 +91,17 @@ class Sender:
         :raises CheckBeforeResendError: nobody can know whether Regal has it.
         """
         body = payload.encoded
+        if not self._wait_for_slot(self._clock.monotonic() + self._patience_s):
+            raise RetryLaterError(
+                "Regal asked this process to wait for longer than outage_patience_s "
+                f"({self._patience_s:g} s), so this {payload.call} event was not sent: run the task again.",
+                tries=0,
+                retry_after_s=self._pacer.pause_left(self._clock.monotonic()),
+            )
         started = self._clock.monotonic()
-        tries = 0
+        ends = started + self._patience_s
+        tries, doubtful = 0, False
         while True:
-            self._wait_for_slot()
             tries += 1
             decision = decide(
                 self._attempt(body),
@@ -95,19 +110,29 @@ class Sender:
                 jitter=self._clock.jitter(),
                 now=self._clock.now(),
             )
-            seconds = self._clock.monotonic() - started
+            now = self._clock.monotonic()
             if decision.meaning is Meaning.ACKNOWLEDGED:
-                return Receipt.of(payload, http_status=decision.status, seconds=seconds, tries=tries)
-            if not decision.retry or seconds + decision.wait_s > self._patience_s:
-                raise self._error(decision, payload, tries, seconds)
-            _log.warning("Regal: %s; sending again in %.1f s (try %d)", decision.reason, decision.wait_s, tries + 1)
+                return Receipt.of(payload, http_status=decision.status, seconds=now - started, tries=tries)
             if decision.pauses:
-                self._pacer.pause(self._clock.monotonic() + decision.wait_s)
+                self._pacer.pause(now + decision.wait_s)
+            # One attempt that may have arrived is enough: what the others say does not take it back.
+            doubtful = doubtful or decision.meaning is Meaning.UNKNOWN
+            sent = _Sent(payload, guarantee, tries, doubtful)
+            if not decision.retry or now + decision.wait_s >= ends:
+                raise self._error(decision, sent, now - started) from decision.cause
+            _log.warning("Regal: %s; sending again in %.1f s (try %d)", decision.reason, decision.wait_s, tries + 1)
             self._clock.sleep(decision.wait_s)
+            if not self._wait_for_slot(ends):
+                raise self._error(decision, sent, self._clock.monotonic() - started) from decision.cause
 
-    def _wait_for_slot(self) -> None:
-        while (wait_s := self._pacer.take(self._clock.monotonic())) > 0:
+    def _wait_for_slot(self, ends: float) -> bool:
+        """Wait until the pacer lets a request go; False if a pause of all senders would outlast ``ends``."""
+        while (wait_s := self._pacer.take(now := self._clock.monotonic())) > 0:
+            pause_s = self._pacer.pause_left(now)
+            if pause_s and now + pause_s > ends:
+                return False
             self._clock.sleep(wait_s)
+        return True
 
     def _attempt(self, body: bytes) -> Attempt:
         watched = _WatchedBody(body)
@@ -121,8 +146,8 @@ class Sender:
                 allow_redirects=False,
                 stream=True,
             )
-        except requests.RequestException as error:
-            return NoAnswer(before_body=not watched.started, reason=describe_failure(error))
+        except NO_ANSWER as error:
+            return NoAnswer(not watched.started, describe_failure(error), cause_of(error))
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, self._excerpt(response))
 
@@ -137,20 +162,20 @@ class Sender:
                 if len(excerpt) >= _EXCERPT_BYTES or self._clock.monotonic() > ends:
                     response.close()
                     break
-        except requests.RequestException as error:
+        except NO_ANSWER as error:
             _log.debug("Regal's answer ended early: %s", type(error).__name__)
             response.close()
         return bytes(excerpt)
 
-    def _error(self, decision: Decision, payload: Payload, tries: int, seconds: float) -> RegalError:
-        said = scrub(decision.said, payload.body)
+    def _error(self, decision: Decision, sent: _Sent, seconds: float) -> RegalError:
+        said = fit_to_show(decision.said, sent=sent.payload.body, api_key=self._target.api_key)
         what = f"{decision.reason}, Regal says: {said}" if said else decision.reason
+        call, status, tries = sent.payload.call, decision.status, sent.tries
         count = "once" if tries == 1 else f"{tries} times in {seconds:.0f} s"
-        call, status = payload.call, decision.status
         if decision.meaning is Meaning.UNAUTHORIZED:
             return FixConnectionError(
-                f"Connection {self._target.conn_id!r}: Regal refused the API key ({what}). Check the field 'API key'; it "
-                "is sent as it stands, without 'Bearer'. The event was not applied.",
+                f"Connection {self._target.conn_id!r}: Regal refused the API key ({what}). Check the field 'API key'; "
+                "it is sent as it stands, without 'Bearer'." + ("" if sent.doubtful else " The event was not applied."),
                 status=status,
             )
         if decision.meaning is Meaning.REFUSED:
@@ -159,7 +184,7 @@ class Sender:
                 status=status,
                 tries=tries,
             )
-        if decision.meaning is Meaning.NOT_APPLIED:
+        if decision.meaning is Meaning.NOT_APPLIED and not sent.doubtful:
             return RetryLaterError(
                 f"Regal could not take this {call} event now ({what}; tried {count}). It was surely not applied: "
                 "run the task again.",
@@ -167,9 +192,14 @@ class Sender:
                 tries=tries,
                 retry_after_s=decision.retry_after_s,
             )
+        advice = (
+            "Look for it in Regal before you send it again; guarantee='at_least_once' repeats such events, and may "
+            "reach a person twice."
+            if sent.guarantee == "at_most_once"
+            else "Sending it again is what guarantee='at_least_once' means: run the task again."
+        )
         return CheckBeforeResendError(
-            f"Nobody can know whether Regal has this {call} event ({what}; sent {count}). Look for it in Regal before "
-            "you send it again; guarantee='at_least_once' repeats such events, and may reach a person twice.",
+            f"Nobody can know whether Regal has this {call} event ({what}; sent {count}). {advice}",
             status=status,
             tries=tries,
         )
@@ -191,46 +221,3 @@ class _WatchedBody:
     def __iter__(self) -> Iterator[bytes]:
         self.started = True
         yield self._body
-
-
-class _RawKey(AuthBase):
-    """Puts the key into ``Authorization`` as it is; an auth object also keeps a .netrc file from replacing it."""
-
-    def __init__(self, api_key: str) -> None:
-        self._api_key = api_key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._api_key
-        return request
-
-
-def _session(target: Target) -> requests.Session:
-    session = plain_session(target.origin)
-    session.auth = _RawKey(target.api_key)
-    return session
-
-
-def plain_session(origin: str) -> requests.Session:
-    """Make a session that carries no key; proxies of the environment are not asked for a loopback host."""
-    session = requests.Session()
-    session.headers["User-Agent"] = f"airflow-provider-regal/{__version__}"
-    session.trust_env = origin.startswith("https:")
-    return session
-
-
-def describe_failure(error: requests.RequestException) -> str:
-    """Name a failure without the library's words, which hold addresses and object ids."""
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the TLS connection failed (certificate or protocol)"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy of the environment could not be reached"
-    if isinstance(error, requests.ConnectTimeout):
-        return "no connection within the timeout"
-    if isinstance(error, requests.ReadTimeout):
-        return "no answer within the timeout"
-    text = str(error)
-    if "resolve" in text or "Name or service" in text:
-        return "the host name could not be resolved"
-    if "refused" in text:
-        return "the connection was refused: nothing listens there"
-    return "the connection was lost"

@@ -5,6 +5,7 @@ Pure: it is told the time and answers with seconds to wait, so that threads, one
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from threading import Lock
 from typing import Final
@@ -22,6 +23,8 @@ class Pacer:
     def __init__(self, limit: int) -> None:
         self._gap_s = 1 / (limit * MARGIN)
         self._next = float("-inf")
+        self._paused_until = float("-inf")
+        self._awaited = False
         self._sent: deque[float] = deque(maxlen=limit)
         self._lock = Lock()
 
@@ -32,16 +35,25 @@ class Pacer:
         :returns: 0.0 if the request may go now (and is counted), else the seconds to wait before asking again.
         """
         with self._lock:
-            earliest = self._next
+            earliest = max(self._next, self._paused_until)
             if len(self._sent) == self._sent.maxlen:
                 earliest = max(earliest, self._sent[0] + 1.0)
             if now < earliest:
-                return earliest - now
-            self._next = now + self._gap_s
+                self._awaited = True
+                # Rounded up, so that whoever waits for just as long is not sent away again.
+                return earliest - now + math.ulp(earliest)
+            # A timer that rings late must not lower the rate; a slot nobody waited for is gone.
+            late = self._awaited and now - earliest < self._gap_s
+            self._next = (earliest if late else now) + self._gap_s
+            self._awaited = False
             self._sent.append(now)
             return 0.0
 
     def pause(self, until: float) -> None:
         """Let nobody send before ``until`` (monotonic seconds): Regal said that we are too fast."""
         with self._lock:
-            self._next = max(self._next, until)
+            self._paused_until = max(self._paused_until, until)
+
+    def pause_left(self, now: float) -> float:
+        """Tell for how many seconds yet nobody may send, whatever the rate."""
+        return max(self._paused_until - now, 0.0)

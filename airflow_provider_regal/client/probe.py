@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-import requests
-
-from airflow_provider_regal.client.one import describe_failure, plain_session
+from airflow_provider_regal.client.failures import NO_ANSWER, describe_failure
+from airflow_provider_regal.client.session import plain_session
 
 _PROBE_TIMEOUT_S = 10.0
 
@@ -20,7 +19,7 @@ def probe(origin: str) -> tuple[bool, str]:
     with plain_session(origin) as session:
         try:
             response = session.get(origin, timeout=_PROBE_TIMEOUT_S, allow_redirects=False, stream=True)
-        except requests.RequestException as error:
+        except NO_ANSWER as error:
             return False, f"{origin}: {describe_failure(error)}."
         response.close()
     milliseconds = (time.monotonic() - started) * 1000

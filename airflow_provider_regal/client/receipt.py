@@ -43,7 +43,7 @@ class Receipt:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The receipt for XCom: counts and times, nothing personal, under 2 KB."""
+        """Give the receipt for XCom: counts and times, nothing personal, under 2 KB."""
         return {
             "call": self.call,
             "status": self.status,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,6 +13,11 @@ from airflow_provider_regal import defaults
 from airflow_provider_regal.errors import FixConnectionError
 
 EVENTS_PATH: Final = "/events"
+# Beyond these it is a slip, and not even a number the machine can wait for.
+_HIGHEST_RATE: Final = 10_000
+_LONGEST_TIMEOUT_S: Final = 3_600
+_LABEL: Final = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+_HOST_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,9 @@ def target_of(
         conn_id=conn_id,
         origin=_origin(conn_id, host, port),
         api_key=_api_key(conn_id, password),
-        rate_limit=_positive_whole(conn_id, "rate_limit", extra.get("rate_limit"), defaults.RATE_LIMIT),
-        timeout_s=_positive(conn_id, "timeout", extra.get("timeout"), defaults.TIMEOUT_S),
-        event_source=str(extra.get("event_source") or defaults.EVENT_SOURCE),
+        rate_limit=_rate_limit(conn_id, extra.get("rate_limit")),
+        timeout_s=_positive(conn_id, "timeout", extra.get("timeout"), defaults.TIMEOUT_S, _LONGEST_TIMEOUT_S),
+        event_source=_text(conn_id, "event_source", extra.get("event_source"), defaults.EVENT_SOURCE),
         dry_run=_flag(conn_id, "dry_run", extra.get("dry_run")),
     )
 
@@ -80,49 +86,69 @@ def _origin(conn_id: str, host: str | None, port: int | None) -> str:
     if "://" not in text:
         text = f"https://{text}"
     example = f"Write it as {defaults.HOST}"
+    if any(character.isspace() for character in text):  # urlsplit would drop some without a word
+        raise _wrong(conn_id, f"the host contains a space or line break. {example}.")
     try:
         parts = urlsplit(text)
         in_url = parts.port
     except ValueError:
         raise _wrong(conn_id, f"the host is not a URL. {example}.") from None
     name = parts.hostname or ""
-    if parts.scheme not in ("https", "http") or not name or any(c.isspace() or c in "_%<>" for c in name):
+    if parts.scheme not in ("https", "http") or not (_HOST_NAME.fullmatch(name) or _is_ip6(name)):
         raise _wrong(conn_id, f"the host is not a host name or an http(s) URL. {example}.")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise _wrong(conn_id, f"the host carries a user, a query or a fragment. {example}.")
     if parts.path.rstrip("/") not in ("", EVENTS_PATH):
         raise _wrong(conn_id, f"the host carries a path other than {EVENTS_PATH}. {example}.")
-    if parts.scheme == "http" and not _is_loopback(name):
+    if parts.scheme == "http" and not is_loopback(name):
         raise _wrong(conn_id, "plain http would send the API key in clear. Use https; http is for 127.0.0.1 only.")
     number = in_url or port
+    if number and not 0 < number < 65_536:
+        raise _wrong(conn_id, "the port must be from 1 to 65535.")
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}" + (f":{number}" if number else "")
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Whether a host name can only mean this machine."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name == "localhost"
 
 
-def _positive(conn_id: str, name: str, given: Any, default: float) -> float:
+def _is_ip6(name: str) -> bool:
+    try:
+        return not ipaddress.IPv6Address(name).scope_id
+    except ValueError:
+        return False
+
+
+def _positive(conn_id: str, name: str, given: Any, default: float, most: float) -> float:
     if given is None or given == "":
         return default
     try:
         number = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = 0.0
-    if isinstance(given, bool) or not 0 < number < float("inf"):
-        raise _wrong(conn_id, f"{name} must be a number above 0.")
+    if isinstance(given, bool) or not 0 < number <= most:
+        raise _wrong(conn_id, f"{name} must be a number above 0 and at most {most:g}.")
     return number
 
 
-def _positive_whole(conn_id: str, name: str, given: Any, default: int) -> int:
-    number = _positive(conn_id, name, given, default)
+def _rate_limit(conn_id: str, given: Any) -> int:
+    number = _positive(conn_id, "rate_limit", given, defaults.RATE_LIMIT, _HIGHEST_RATE)
     if number % 1:
-        raise _wrong(conn_id, f"{name} must be a whole number.")
+        raise _wrong(conn_id, "rate_limit must be a whole number.")
     return int(number)
+
+
+def _text(conn_id: str, name: str, given: Any, default: str) -> str:
+    if given is None:
+        return default
+    if not isinstance(given, str):
+        raise _wrong(conn_id, f"{name} must be text.")
+    return given.strip() or default
 
 
 def _flag(conn_id: str, name: str, given: Any) -> bool:

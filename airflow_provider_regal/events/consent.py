@@ -14,7 +14,8 @@ The rules (numbers as in the docs, *Opt-ins and consent*):
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
@@ -22,11 +23,13 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 
 from airflow_provider_regal.events.names import OPT_IN_ALIASES, Channel
+from airflow_provider_regal.events.plain import Text, is_blank, plain, sendable
 from airflow_provider_regal.events.times import read_time
-from airflow_provider_regal.events.values import Reading, plain
+from airflow_provider_regal.events.values import Reading
 
 # Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
 _FIRST_REAL_YEAR: Final = 1991
+_EVIDENCE: Final = ("timestamp", "ip", "text", "source", *OPT_IN_ALIASES)
 
 
 def read_truth(value: Any) -> bool:
@@ -49,14 +52,16 @@ def read_ip(value: Any) -> str:
 
     :raises ValueError: not one.
     """
-    try:
-        return str(ipaddress.ip_address(str(value).strip()))
-    except ValueError:
-        raise ValueError("not an IP address") from None
+    if isinstance(value, (str, ipaddress.IPv4Address, ipaddress.IPv6Address)):
+        text = str(value).strip()
+        with suppress(ValueError):
+            if "%" not in text:  # a zone (fe80::1%eth0) is a name inside one machine
+                return str(ipaddress.ip_address(text))
+    raise ValueError("not an IP address")
 
 
 def _read_time(value: Any, info: ValidationInfo) -> datetime | None:
-    return None if value is None else read_time(value, Reading.of(info).timezone)
+    return None if is_blank(value) else read_time(value, Reading.of(info).timezone)
 
 
 Time = Annotated[datetime | None, BeforeValidator(_read_time)]
@@ -82,29 +87,22 @@ class OptIn(BaseModel):
     subscribed: Truth
     timestamp: Time = None
     ip: Ip = None
-    text: str | None = None
-    source: str | None = None
+    text: Text | None = None
+    source: Text | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _clear_what_says_nothing(cls, data: Any, info: ValidationInfo) -> Any:
         """Blank evidence is no evidence, and an opt-out goes even if its evidence cannot be read (rule 2)."""
-        if not isinstance(data, dict):
+        if not isinstance(data, Mapping):
             return data
-        cleared = {OPT_IN_ALIASES.get(key, key): value for key, value in data.items()}
-        for name in ("timestamp", "ip", "text", "source"):
-            if name in cleared and _says_nothing(cleared[name]):
-                del cleared[name]
-        if _is_opt_out(cleared.get("subscribed")):
-            for name, read in (("timestamp", _read_time), ("ip", lambda value, _: read_ip(value))):
-                try:
-                    read(cleared.get(name, ""), info)
-                except ValueError:
-                    cleared.pop(name, None)
-            for name in ("text", "source"):
-                if not isinstance(cleared.get(name), str):
-                    cleared.pop(name, None)
-        return cleared
+        told = {key: value for key, value in data.items() if not (key in _EVIDENCE and is_blank(value))}
+        for alias, name in OPT_IN_ALIASES.items():
+            if alias in told:
+                told.setdefault(name, told.pop(alias))
+        if _is_opt_out(told.get("subscribed")):
+            return {key: value for key, value in told.items() if _is_readable(key, value, info)}
+        return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +192,22 @@ def _why_withheld(opt_in: OptIn, policy: ConsentPolicy, now: datetime) -> str | 
     return None
 
 
-def _says_nothing(value: Any) -> bool:
-    value = plain(value)
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
-
-
 def _is_opt_out(value: Any) -> bool:
     try:
         return not read_truth(value)
     except ValueError:
         return False
+
+
+def _is_readable(name: object, value: Any, info: ValidationInfo) -> bool:
+    """Whether a member of an opt-out may stay; what is no evidence is left to pydantic."""
+    try:
+        if name == "timestamp":
+            _read_time(value, info)
+        elif name == "ip":
+            read_ip(value)
+        elif name in _EVIDENCE:
+            return isinstance(value, str) and bool(sendable(value))
+    except ValueError:
+        return False
+    return True

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from airflow_provider_regal.events.consent import OptIn, Truth
+from airflow_provider_regal.events.faults import InnerFaultsError, Location
 from airflow_provider_regal.events.identifiers import read_email, read_phone
 from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS, Channel
+from airflow_provider_regal.events.plain import Text
 
 
 class ContactPoint(BaseModel):
@@ -21,7 +24,7 @@ class ContactPoint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    label: str | None = None
+    label: Text | None = None
     is_primary: Truth | None = None
     opt_ins: tuple[OptIn, ...] = ()
 
@@ -34,7 +37,7 @@ class ContactPoint(BaseModel):
 class Phone(ContactPoint):
     """A phone number.
 
-    :param number: any spelling libphonenumber reads (region US); kept in E.164.
+    :param number: any spelling libphonenumber reads (region US), nothing else around it; kept in E.164.
     """
 
     number: Annotated[str, BeforeValidator(read_phone)]
@@ -59,18 +62,33 @@ class Email(ContactPoint):
         return self
 
 
-def one_of_each(addresses: tuple[Any, ...], key: str, name: str) -> None:
-    """Check that no number or address stands twice and at most one is primary.
+def check_phones(phones: tuple[Phone, ...]) -> tuple[Phone, ...]:
+    """Check that no number stands twice and at most one phone is primary.
 
-    :raises ValueError: saying which, by position.
+    :raises InnerFaultsError: saying which, by position.
     """
-    seen: dict[str, int] = {}
-    for position, address in enumerate(addresses):
-        value = getattr(address, key)
-        if value in seen:
-            raise ValueError(f"{name}[{position}] is the same as {name}[{seen[value]}]; give it once")
-        seen[value] = position
-    primaries = [position for position, address in enumerate(addresses) if address.is_primary]
-    if len(primaries) > 1:
-        both = " and ".join(f"{name}[{position}]" for position in primaries)
-        raise ValueError(f"{both} are both primary; a contact has one")
+    _check([phone.number for phone in phones], phones, "phone")
+    return phones
+
+
+def check_emails(emails: tuple[Email, ...]) -> tuple[Email, ...]:
+    """Check that no address stands twice and at most one email is primary.
+
+    :raises InnerFaultsError: saying which, by position.
+    """
+    _check([email.address for email in emails], emails, "email")
+    return emails
+
+
+def _check(values: list[str], points: Sequence[ContactPoint], kind: str) -> None:
+    faults: list[tuple[Location, str]] = []
+    primaries = 0
+    for position, (value, point) in enumerate(zip(values, points, strict=True)):
+        if value in values[:position]:
+            faults.append(((position,), f"the same {kind} stands in the event already; give it once"))
+        elif point.is_primary:
+            primaries += 1
+            if primaries > 1:
+                faults.append(((position,), f"primary, and so is another {kind}; a contact has one"))
+    if faults:
+        raise InnerFaultsError(faults)

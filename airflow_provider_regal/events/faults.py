@@ -1,4 +1,4 @@
-"""pydantic's findings as faults: the field in the writer's words, the reason without the value."""
+"""Faults and their places: the field in the writer's words, the reason without the value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from airflow_provider_regal.errors import Fault
+from airflow_provider_regal.events.privacy import shown_key
+
+# Where something stands: names of members and positions in lists, from the event downwards.
+Location = tuple[int | str, ...]
 
 _REASONS = MappingProxyType(
     {
@@ -19,30 +23,39 @@ _REASONS = MappingProxyType(
         "model_type": "must be an object",
         "tuple_type": "must be a list",
         "literal_error": "must be sms, voice or email",
+        "invalid_key": "the name of a member is not text",
+        "string_unicode": "the name of a member is not valid Unicode (half of a surrogate pair)",
     }
 )
 
 
-class ManyFaults(ValueError):
-    """Faults found inside one field, such as several traits at once."""
+class InnerFaultsError(ValueError):
+    """Faults found inside one field, such as several traits at once.
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__(f"{len(faults)} faults")
+    :param faults: the place of each below the field, and its reason.
+    """
+
+    def __init__(self, faults: Sequence[tuple[Location, str]]) -> None:
+        super().__init__("; ".join(f"{path_of(where)}: {reason}" for where, reason in faults[:5]))
         self.faults = tuple(faults)
 
 
-def as_faults(error: ValidationError, origin: Callable[[tuple[int | str, ...]], str]) -> list[Fault]:
+def path_of(location: Location) -> str:
+    """Write a place as ``traits.optIn[1].timestamp``; keys that look like personal data are masked."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{shown_key(part)}" for part in location)
+    return "".join(parts).removeprefix(".") or "the event"
+
+
+def as_faults(error: ValidationError, origin: Callable[[Location], Location]) -> list[Fault]:
     """Turn everything pydantic found into faults.
 
-    :param origin: names a location in the words of whoever wrote the event.
+    :param origin: where whoever wrote the event had put what stands at a place now.
     """
     faults: list[Fault] = []
     for details in error.errors(include_url=False, include_input=False):
         raised = details.get("ctx", {}).get("error")
-        if isinstance(raised, ManyFaults):
-            faults += raised.faults
-        else:
-            faults.append(Fault(origin(details["loc"]) or "the event", _reason(details, raised)))
+        found = raised.faults if isinstance(raised, InnerFaultsError) else [((), _reason(details, raised))]
+        faults += [Fault(path_of(origin((*details["loc"], *below))), reason) for below, reason in found]
     return faults
 
 

@@ -6,15 +6,17 @@ import re
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
+from uuid import UUID
 
-from airflow_provider_regal.events.values import plain
+from airflow_provider_regal.events.plain import plain, sendable
 
 # Regal is a US product; numbers of other countries need their "+".
 _REGION: Final = "US"
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-_LOCAL_PART = re.compile(r"[^\s@\"(),:;<>\[\\\]\x00-\x1f\x7f]{1,64}")
-_DOMAIN_LABEL = re.compile(r"(?!-)[^\s@.!-,/:-@\[-`{-\x7f\x00-\x1f]{1,63}(?<!-)")
+_LOCAL_PART = re.compile(r"[^\s@\"(),:;<>\[\\\]]{1,64}")
+_DOMAIN_LABEL = re.compile(r"(?!-)[^\s@.!-,/:-@\[-`{-\x7f]{1,63}(?<!-)")
 _LONGEST_EMAIL: Final = 254
+_TOO_LONG: Final = 10**40
 
 
 def read_phone(value: Any) -> str:
@@ -22,11 +24,11 @@ def read_phone(value: Any) -> str:
 
     Regal drops an invalid number after answering 200, so it is refused here.
 
-    :raises ValueError: not a valid number, or one with an extension.
+    :raises ValueError: not a valid number, or one with an extension or other words around it.
     """
     value = plain(value)
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
-        value = str(value)
+        value = _digits(value, "a phone number")
     if not isinstance(value, str):
         raise ValueError(f"a phone number cannot be a {type(value).__name__}; write text such as +12125550100")
     return _parse_phone(value.strip())
@@ -43,6 +45,9 @@ def _parse_phone(text: str) -> str:
         raise ValueError("not a phone number; write it in E.164, such as +12125550100") from None
     if number.extension:
         raise ValueError("has an extension, which E.164 cannot carry; send the number without it")
+    if any(character.isalpha() for character in text):
+        # libphonenumber finds the number in "do not call 2125550100"; we must not.
+        raise ValueError("holds letters; send the number alone, such as +12125550100")
     if not phonenumbers.is_valid_number(number):
         digits = len(str(number.national_number))
         raise ValueError(
@@ -60,6 +65,7 @@ def read_email(value: Any) -> str:
 
     :raises ValueError: not an email address.
     """
+    value = plain(value)
     if not isinstance(value, str):
         raise ValueError(f"an email address cannot be a {type(value).__name__}")
     address = value.strip().lower()
@@ -68,44 +74,43 @@ def read_email(value: Any) -> str:
     well_formed = (
         bool(at)
         and len(address) <= _LONGEST_EMAIL
+        and address.isprintable()  # zero-width characters come with what was copied from a web page
         and _LOCAL_PART.fullmatch(local) is not None
         and not local.startswith(".")
         and not local.endswith(".")
         and ".." not in local
         and len(labels) > 1
+        and not labels[-1].isdigit()
         and all(_DOMAIN_LABEL.fullmatch(label) for label in labels)
     )
     if not well_formed:
         raise ValueError("not an email address")
-    _check_unicode(address)
     return address
 
 
 def read_user_id(value: Any) -> str:
-    """Read a user id as text: numbers keep their digits, UUIDs their usual form.
+    """Read a user id as text: whole numbers keep their digits, UUIDs their usual form.
 
     :raises ValueError: not an id (a fraction, a boolean, a structure).
     """
     value = plain(value)
-    if isinstance(value, float):
-        raise ValueError("a user id cannot be a fraction (a whole-number column with NULLs becomes one); cast it to text")
-    if isinstance(value, bool) or value is None or isinstance(value, (dict, list, tuple, set, bytes)):
-        raise ValueError(f"a user id cannot be a {type(value).__name__}; send text")
-    text = str(value)
-    _check_unicode(text)
-    return text
-
-
-def is_blank(value: Any) -> bool:
-    """Whether an identifier is simply not there: null, NaN or only white space."""
-    value = plain(value)
     if isinstance(value, str):
-        return not value.strip()
-    return value is None or bool(isinstance(value, (float, Decimal)) and value != value)
+        return sendable(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, float):
+        hint = "a whole-number column with NULLs becomes one; cast it to text"
+        raise ValueError(f"a user id cannot be a fraction ({hint})")
+    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+        return _digits(value, "a user id")
+    raise ValueError(f"a user id cannot be a {type(value).__name__}; send text")
 
 
-def _check_unicode(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("the text is not valid Unicode (half of a surrogate pair)") from None
+def _digits(number: int | Decimal, what: str) -> str:
+    if isinstance(number, Decimal):
+        exponent = number.as_tuple().exponent
+        if not isinstance(exponent, int) or exponent < 0:  # NaN and infinity have letters there
+            raise ValueError(f"{what} cannot be a fraction; send text")
+    if not -_TOO_LONG < number < _TOO_LONG:
+        raise ValueError(f"{what} cannot be a number of more than 40 digits; send text")
+    return str(int(number))

@@ -18,16 +18,16 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 
-from airflow_provider_regal.errors import InvalidEventError
+from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.contact import Email, Phone, one_of_each
 from airflow_provider_regal.events.consent import Time
+from airflow_provider_regal.events.contact import Email, Phone, check_emails, check_phones
 from airflow_provider_regal.events.faults import as_faults
 from airflow_provider_regal.events.identifiers import read_user_id
+from airflow_provider_regal.events.plain import Text
 from airflow_provider_regal.events.reading import draft_of
 from airflow_provider_regal.events.traits import read_properties, read_traits
 from airflow_provider_regal.events.values import Reading
@@ -39,16 +39,6 @@ def _event_name(value: str) -> str:
     if value.strip().lower() == "identify":
         raise ValueError("'identify' is not an event to Regal; use Identify to update a contact")
     return value
-
-
-def _one_of_each_phone(phones: tuple[Phone, ...]) -> tuple[Phone, ...]:
-    one_of_each(phones, "number", "phones")
-    return phones
-
-
-def _one_of_each_email(emails: tuple[Email, ...]) -> tuple[Email, ...]:
-    one_of_each(emails, "address", "emails")
-    return emails
 
 
 Properties = Annotated[dict[str, Any], BeforeValidator(read_properties)]
@@ -76,11 +66,11 @@ class Event(BaseModel):
     aliases: ClassVar[Mapping[str, str]] = names.EVENT_ALIASES
 
     user_id: Annotated[str, BeforeValidator(read_user_id)] | None = None
-    phones: Annotated[tuple[Phone, ...], AfterValidator(_one_of_each_phone)] = ()
-    emails: Annotated[tuple[Email, ...], AfterValidator(_one_of_each_email)] = ()
+    phones: Annotated[tuple[Phone, ...], AfterValidator(check_phones)] = ()
+    emails: Annotated[tuple[Email, ...], AfterValidator(check_emails)] = ()
     traits: Annotated[dict[str, Any], BeforeValidator(read_traits)] = Field(default_factory=dict)
     timestamp: Time = None
-    event_source: str | None = None
+    event_source: Text | None = None
 
     if TYPE_CHECKING:  # what may be written is more than what is kept
 
@@ -89,22 +79,25 @@ class Event(BaseModel):
     @classmethod
     def read(cls, written: Mapping[str, Any], reading: Reading | None = None) -> Self:
         """Read a written event under a reading of your own (time zone, nulls)."""
-        return cls.model_validate(dict(written), context=reading)
+        return cls.model_validate(written, context=reading)
 
     @model_validator(mode="wrap")
     @classmethod
     def _read(cls, written: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        if not isinstance(written, Mapping):
+        if isinstance(written, cls):
             return handler(written)
+        if not isinstance(written, Mapping):
+            reason = f"must be an object, not a {type(written).__name__}"
+            raise InvalidEventError(cls.call, [Fault("the event", reason)])
         draft = draft_of(written, cls.aliases, promotes=cls.promotes)
+        faults = draft.faults
         try:
             event = handler(draft.fields)
         except ValidationError as error:
-            faults = as_faults(error, draft.origin)
-            # The cause would carry the values; the faults say all of it without them.
-            raise InvalidEventError(cls.call, [*draft.faults, *faults]) from None
-        if draft.faults:
-            raise InvalidEventError(cls.call, draft.faults)
+            faults += as_faults(error, draft.origin)
+        # Raised outside of the handler: pydantic's error carries the values, the faults say all of it without.
+        if faults:
+            raise InvalidEventError(cls.call, faults)
         return event
 
 
@@ -132,7 +125,7 @@ class Track(Event):
     call: ClassVar[str] = "track"
     aliases: ClassVar[Mapping[str, str]] = MappingProxyType({**names.EVENT_ALIASES, names.NAME: "event"})
 
-    event: Annotated[str, AfterValidator(_event_name)]
+    event: Annotated[Text, AfterValidator(_event_name)]
     properties: Properties = Field(default_factory=dict)
 
 
@@ -147,8 +140,8 @@ class Page(Event):
     call: ClassVar[str] = "page"
     regal_name: ClassVar[str] = names.PAGE_NAME
 
-    name: str | None = None
-    category: str | None = None
+    name: Text | None = None
+    category: Text | None = None
     properties: Properties = Field(default_factory=dict)
 
 

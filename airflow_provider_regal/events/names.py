@@ -15,9 +15,7 @@ PHONE_CHANNELS: Final[tuple[Channel, ...]] = ("sms", "voice")
 EMAIL_CHANNELS: Final[tuple[Channel, ...]] = ("email",)
 
 # Wire name of a channel's opt-in, under a phone or an email.
-OPT_IN_KEYS: Final = MappingProxyType[Channel, str](
-    {"sms": "smsOptIn", "voice": "voiceOptIn", "email": "emailOptIn"}
-)
+OPT_IN_KEYS: Final = MappingProxyType[Channel, str]({"sms": "smsOptIn", "voice": "voiceOptIn", "email": "emailOptIn"})
 
 USER_ID: Final = "userId"
 TRAITS: Final = "traits"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -35,7 +35,7 @@ class Payload:
     """
 
     call: str
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)
     withheld: tuple[Withheld, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -128,15 +128,21 @@ def _what_happened(event: Event) -> dict[str, Any]:
 def _promotions(phones: Sequence[Phone], sent: dict[str, dict[str, Any]]) -> list[str]:
     """Rule 5: Regal reaches people on the primary phone only, and consent does not move with the flag."""
     notes = []
-    consented = {names.OPT_IN_KEYS[o.channel] for phone in phones for o in phone.opt_ins if o.subscribed}
     for position, phone in enumerate(phones):
-        if phone.is_primary and (missing := consented - sent[phone.number].keys()):
-            channels = " and ".join(channel for channel, key in names.OPT_IN_KEYS.items() if key in missing)
+        if not phone.is_primary:
+            continue
+        elsewhere = {o.channel for other in phones if other is not phone for o in other.opt_ins if o.subscribed}
+        own = {channel for channel, key in names.OPT_IN_KEYS.items() if _subscribes(sent[phone.number].get(key))}
+        if missing := sorted(elsewhere - own):
             notes.append(
-                f"phones[{position}] becomes primary without its own opt-in for {channels}, which another phone of "
-                f"the contact has: Regal will stop reaching this person there"
+                f"phones[{position}] becomes primary without its own opt-in for {' and '.join(missing)}, which "
+                f"another phone of the contact has: Regal will stop reaching this person there"
             )
     return notes
+
+
+def _subscribes(opt_in: dict[str, Any] | None) -> bool:
+    return opt_in is not None and opt_in["subscribed"]
 
 
 def _state_note(traits: dict[str, Any]) -> list[str]:

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 MASK: Final = "***"
-_EMAIL = r"[^\s@\"'<>(),;:]+@[^\s@\"'<>(),;:]+"
+_EMAIL = r"[^\s@\"'<>(),;:]{1,64}@[^\s\"'<>(),;:]+"
 _PHONE = r"\+?\(?\d[\d\s().\-/]{5,}\d"
 _IP4 = r"\b\d{1,3}(?:\.\d{1,3}){3}\b"
 _IP6 = r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])"
 _PERSONAL = re.compile("|".join((_EMAIL, _IP4, _IP6, _PHONE)))
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _SHORTEST_SECRET: Final = 3
+_LONGEST_KEY: Final = 100
+_DEEPEST: Final = 8
 
 
 class KeysOnly(str):
@@ -28,23 +31,34 @@ def keys_only(value: Any) -> Any:
     return KeysOnly(_outline(value))
 
 
-def _outline(value: Any) -> str:
+def shown_key(key: str) -> str:
+    """Write the name of a member as a message may hold it: nothing personal, nothing endless, nothing unprintable."""
+    if len(key) > _LONGEST_KEY:
+        return f"(a name of {len(key)} characters)"
+    masked = _PERSONAL.sub(MASK, key)
+    return "".join(character if character.isprintable() else "?" for character in masked)
+
+
+def _outline(value: Any, depth: int = 0) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(sorted(_member(str(key), item) for key, item in value.items())) + "}"
+        if depth >= _DEEPEST:
+            return "{...}"
+        return "{" + ", ".join(sorted(_member(str(key), item, depth) for key, item in value.items())) + "}"
     if isinstance(value, (list, tuple)):
         return f"[{len(value)}]"
     return MASK
 
 
-def _member(key: str, value: Any) -> str:
+def _member(key: str, value: Any, depth: int) -> str:
     # A phones map has the numbers themselves as keys.
-    shown = _PERSONAL.sub(MASK, key)
-    return f"{shown}: {_outline(value)}" if isinstance(value, (Mapping, list, tuple)) else shown
+    shown = shown_key(key)
+    return f"{shown}: {_outline(value, depth + 1)}" if isinstance(value, (Mapping, list, tuple)) else shown
 
 
 def contact_values(value: Any) -> set[str]:
     """Collect what looks like a phone, an email or an IP address, anywhere inside a value, keys included."""
-    return {found.group().strip() for text in _texts(value) for found in _PERSONAL.finditer(text)}
+    found = (match.group().strip() for text in _texts(value) for match in _PERSONAL.finditer(text))
+    return {value for value in found if not _DATE.match(value)}  # else every log line of that day would be masked
 
 
 def scrub(text: str, sent: Any) -> str:
@@ -57,13 +71,14 @@ def scrub(text: str, sent: Any) -> str:
 
 def _texts(value: Any) -> Iterator[str]:
     """Every text and number inside a value; of a mapping's keys those that look personal."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if _PERSONAL.fullmatch(str(key)):
-                yield str(key)
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple, set)):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, str) or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-        yield str(value)
+    waiting, seen = [value], set[int]()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str) or (isinstance(item, (int, float)) and not isinstance(item, bool)):
+            yield str(item)
+        elif isinstance(item, (Mapping, list, tuple, set)) and id(item) not in seen:
+            seen.add(id(item))
+            if isinstance(item, Mapping):
+                yield from (str(key) for key in item if _PERSONAL.fullmatch(str(key)))
+                item = item.values()
+            waiting += item

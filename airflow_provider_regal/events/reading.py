@@ -19,9 +19,12 @@ from pydantic import BaseModel
 
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.identifiers import is_blank, read_email, read_phone
+from airflow_provider_regal.events.faults import Location, path_of
+from airflow_provider_regal.events.identifiers import read_email, read_phone
+from airflow_provider_regal.events.plain import is_blank, is_nothing, plain
 
-Location = tuple[int | str, ...]
+# An opt-in as it was written, and where.
+_Found = tuple[Location, Any]
 
 
 @dataclass(slots=True)
@@ -29,18 +32,23 @@ class Draft:
     """An event with our field names, not yet validated."""
 
     fields: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Location, str] = field(default_factory=dict)
+    origins: dict[Location, Location] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
-    def fault(self, path: str, reason: str) -> None:
-        self.faults.append(Fault(path, reason))
+    def fault(self, where: Location, reason: str) -> None:
+        """Record what cannot be placed, and where it was written."""
+        self.faults.append(Fault(path_of(where), reason))
 
-    def origin(self, location: Location) -> str:
-        """Name a place of the draft in the words of whoever wrote the event."""
+    def take(self, name: str) -> _Found:
+        """Take a field out of the draft; with the place it was written at."""
+        return self.origins.get((name,), (name,)), self.fields.pop(name, None)
+
+    def origin(self, location: Location) -> Location:
+        """Where whoever wrote the event had put what stands at a place of the draft."""
         for length in range(len(location), 0, -1):
             if (start := self.origins.get(location[:length])) is not None:
-                return start + _path(location[length:])
-        return _path(location).lstrip(".")
+                return start + location[length:]
+        return location
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +58,29 @@ class _Kind:
     many: str
     one: str
     key: str
-    channels: tuple[names.Channel, ...]
+    channels: Mapping[str, names.Channel]
     read: Callable[[Any], str]
 
 
-_PHONE = _Kind(names.PHONES, "phone", "number", names.PHONE_CHANNELS, read_phone)
-_EMAIL = _Kind(names.EMAILS, "email", "address", names.EMAIL_CHANNELS, read_email)
+@dataclass(slots=True)
+class _Entry:
+    """One phone or email of the draft, and where it and each of its opt-ins was written."""
+
+    where: Location
+    given: dict[str, Any]
+    opt_ins: list[_Found] = field(default_factory=list)
+    members: dict[str, str] = field(default_factory=dict)  # our name -> as written, where they differ
 
 
-def draft_of(written: Mapping[str, Any], aliases: Mapping[str, str], *, promotes: bool) -> Draft:
+def _channels(channels: tuple[names.Channel, ...]) -> dict[str, names.Channel]:
+    return {names.OPT_IN_KEYS[channel]: channel for channel in channels}
+
+
+_PHONE = _Kind(names.PHONES, "phone", "number", _channels(names.PHONE_CHANNELS), read_phone)
+_EMAIL = _Kind(names.EMAILS, "email", "address", _channels(names.EMAIL_CHANNELS), read_email)
+
+
+def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes: bool) -> Draft:
     """Bring a written event into one shape.
 
     :param aliases: wire name -> our name, for the fields of this event.
@@ -66,189 +88,192 @@ def draft_of(written: Mapping[str, Any], aliases: Mapping[str, str], *, promotes
     """
     draft = Draft()
     for key, value in written.items():
-        name = aliases.get(key, key)
-        if name in draft.fields:
-            draft.fault(key, f"given twice (also as {name}); give it once")
-        elif value is not None:
+        if not isinstance(key, str):
+            draft.fault((), "the name of a field is not text")
+        elif not is_nothing(value):
+            name = aliases.get(key, key)
+            if name in draft.fields:
+                draft.fault((key,), "given twice under two names; give it once")
             draft.fields[name] = value
-            draft.origins[(name,)] = key
-    if "user_id" in draft.fields and is_blank(draft.fields["user_id"]):
-        del draft.fields["user_id"]
+            draft.origins[(name,)] = (key,)
+    if is_blank(draft.fields.get("user_id")):
+        draft.fields.pop("user_id", None)
     traits = _take_traits(draft)
-    opt_ins = _take_opt_ins(draft, traits)
+    opt_ins = [
+        *_opt_ins(*draft.take("opt_in")),
+        *_opt_ins((names.TRAITS, names.OPT_IN), traits.pop(names.OPT_IN, None)),
+        *_opt_ins((names.TRAITS, "opt_in"), traits.pop("opt_in", None)),
+    ]
     for kind in (_PHONE, _EMAIL):
-        _place(draft, traits, kind, opt_ins, promotes)
-    for path, entry in opt_ins:
-        _no_place(draft, path, entry)
+        opt_ins = _place(draft, traits, kind, opt_ins, promotes)
+    for found in opt_ins:
+        _no_place(draft, *found)
     if traits:
-        draft.fields["traits"] = traits
+        draft.fields[names.TRAITS] = traits
     if not draft.fields.keys() & {"user_id", names.PHONES, names.EMAILS}:
-        draft.fault("user_id, phone, email", "at least one is needed: Regal could not tell whom this is about")
+        draft.fault(("user_id, phone, email",), "at least one is needed: Regal could not tell whom this is about")
     return draft
 
 
 def _take_traits(draft: Draft) -> dict[Any, Any]:
-    given = draft.fields.pop("traits", None)
-    sub_brand = draft.fields.pop("sub_brand", None)
+    where, given = draft.take(names.TRAITS)
     if given is not None and not isinstance(given, Mapping):
-        draft.fault("traits", f"must be an object, not a {type(given).__name__}")
+        draft.fault(where, f"must be an object, not a {type(given).__name__}")
         given = None
-    traits = dict(given or {})
-    if sub_brand is not None:
-        traits.setdefault(names.SUB_BRAND, sub_brand)
-    address = traits.get(names.ADDRESS)
-    if isinstance(address, Mapping):
-        traits[names.ADDRESS] = {names.ADDRESS_ALIASES.get(key, key): value for key, value in address.items()}
+    traits = {} if given is None else dict(given)
+    _rename(draft, traits, (names.TRAITS, names.SUB_BRAND), *draft.take("sub_brand"))
+    if isinstance(traits.get(names.ADDRESS), Mapping):
+        address = traits[names.ADDRESS] = dict(traits[names.ADDRESS])
+        at = (names.TRAITS, names.ADDRESS)
+        for alias, name in names.ADDRESS_ALIASES.items():
+            _rename(draft, address, (*at, name), (*at, alias), address.pop(alias, None))
     return traits
 
 
-def _take_opt_ins(draft: Draft, traits: dict[Any, Any]) -> list[tuple[str, Any]]:
-    """Take the opt-ins that are not under a phone or email yet, with their paths."""
-    taken: list[tuple[str, Any]] = []
-    top = draft.origins.get(("opt_in",), "opt_in")
-    for path, given in (
-        (top, draft.fields.pop("opt_in", None)),
-        (f"traits.{names.OPT_IN}", traits.pop(names.OPT_IN, None)),
-        ("traits.opt_in", traits.pop("opt_in", None)),
-    ):
-        entries = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
-        single = not isinstance(given, (list, tuple))
-        taken += [
-            (path if single else f"{path}[{i}]", entry)
-            for i, entry in enumerate(entries)
-            if not _unknown(entry)
-        ]
-    return taken
+def _rename(draft: Draft, values: dict[Any, Any], where: Location, written_at: Location, value: Any) -> None:
+    """Put a value where it belongs, the last part of ``where``, unless there is one already."""
+    if is_blank(value):
+        return
+    if not is_nothing(values.get(where[-1])):
+        draft.fault(written_at, f"given twice, also as {path_of(where)}; give it once")
+    values[where[-1]] = value
+    draft.origins[where] = written_at
 
 
-def _place(
-    draft: Draft, traits: dict[Any, Any], kind: _Kind, opt_ins: list[tuple[str, Any]], promotes: bool
-) -> None:
-    """Gather the phones (or emails) of an event and put the loose opt-ins where they belong."""
-    entries = _many(draft, draft.fields.pop(kind.many, None), draft.origins.get((kind.many,), kind.many), kind)
-    entries += _many(draft, traits.pop(kind.many, None), f"traits.{kind.many}", kind)
+def _opt_ins(where: Location, given: Any) -> list[_Found]:
+    """One opt-in or a list of them, each with its place; those that say nothing are left out."""
+    given = plain(given)
+    if isinstance(given, (list, tuple)):
+        return [((*where, i), entry) for i, entry in enumerate(given) if not _unknown(entry)]
+    return [] if _unknown(given) else [(where, given)]
+
+
+def _place(draft: Draft, traits: dict[Any, Any], kind: _Kind, opt_ins: list[_Found], promotes: bool) -> list[_Found]:
+    """Gather the phones (or emails) and put the loose opt-ins where they belong; return those left over."""
+    entries = _many(draft, *draft.take(kind.many), kind)
+    entries += _many(draft, (names.TRAITS, kind.many), traits.pop(kind.many, None), kind, lists=False)
     owner: _Entry | None = None  # of the loose opt-ins: the single phone, else the only one
-    for path, value in (
-        (kind.one, draft.fields.pop(kind.one, None)),
-        (f"traits.{kind.one}", traits.pop(kind.one, None)),
-    ):
-        if not is_blank(value):
-            owner = _join(entries, path, value, kind, promotes)
+    for where, value in (draft.take(kind.one), ((names.TRAITS, kind.one), traits.pop(kind.one, None))):
+        if is_blank(value):
+            continue
+        entry = _join(entries, where, value, kind)
+        if owner is None and promotes:
+            entry.given.setdefault("is_primary", True)
+        elif owner is not None and owner is not entry:
+            draft.fault(where, f"differs from the {kind.one} beside the traits; give one, or several as {kind.many}")
+        owner = entry
     if owner is None and len(entries) == 1:
         owner = entries[0]
     if owner is not None:
-        for loose in [loose for loose in opt_ins if _channel(loose[1]) in kind.channels]:
-            opt_ins.remove(loose)
-            owner.add(*loose)
-    if entries:
-        draft.fields[kind.many] = [entry.given for entry in entries]
-        for position, entry in enumerate(entries):
-            entry.name_in(draft, (kind.many, position), kind)
+        owner.opt_ins += [found for found in opt_ins if _channel(found[1]) in kind.channels.values()]
+        opt_ins = [found for found in opt_ins if _channel(found[1]) not in kind.channels.values()]
+    for position, entry in enumerate(entries):
+        location = (kind.many, position)
+        draft.origins[location] = draft.origins[(*location, kind.key)] = entry.where
+        for name, key in entry.members.items():
+            draft.origins[(*location, name)] = (*entry.where, key)
+        for number, (where, opt_in) in enumerate(entry.opt_ins):
+            draft.origins[(*location, "opt_ins", number)] = where
+            for alias, name in names.OPT_IN_ALIASES.items():
+                if isinstance(opt_in, Mapping) and alias in opt_in and name not in opt_in:
+                    draft.origins[(*location, "opt_ins", number, name)] = (*where, alias)
+        draft.fields.setdefault(kind.many, []).append(
+            {**entry.given, "opt_ins": [opt_in for _, opt_in in entry.opt_ins]}
+        )
+    return opt_ins
 
 
-@dataclass(slots=True)
-class _Entry:
-    """One phone or email of the draft, and where each part of it was written."""
-
-    path: str
-    given: Any
-    opt_in_paths: list[str] = field(default_factory=list)
-
-    def add(self, path: str, opt_in: Any) -> None:
-        if isinstance(self.given, BaseModel):
-            self.given = {name: getattr(self.given, name) for name in type(self.given).model_fields}
-        self.given["opt_ins"] = [*self.given.get("opt_ins", ()), opt_in]
-        self.opt_in_paths.append(path)
-
-    def name_in(self, draft: Draft, location: Location, kind: _Kind) -> None:
-        draft.origins[location] = draft.origins[(*location, kind.key)] = self.path
-        count = len(self.opt_in_paths)
-        first = len(self.given.get("opt_ins", ())) - count if isinstance(self.given, dict) else 0
-        for position, path in enumerate(self.opt_in_paths):
-            draft.origins[(*location, "opt_ins", first + position)] = path
-
-
-def _many(draft: Draft, given: Any, path: str, kind: _Kind) -> list[_Entry]:
+def _many(draft: Draft, where: Location, given: Any, kind: _Kind, *, lists: bool = True) -> list[_Entry]:
+    """Read Regal's map or, beside the traits, our list; of a map's keys only the position enters a message."""
+    given = plain(given)
     if given is None:
         return []
     if isinstance(given, Mapping):
-        return [_from_map(draft, key, info, f"{path}[{i}]", kind) for i, (key, info) in enumerate(given.items())]
-    if isinstance(given, (list, tuple)) and not path.startswith("traits."):
-        return [_Entry(f"{path}[{i}]", _member(entry, kind)) for i, entry in enumerate(given)]
-    draft.fault(path, f"must be an object keyed by the {kind.key}, not a {type(given).__name__}")
+        return [_entry(draft, (*where, i), {kind.key: key}, info, kind) for i, (key, info) in enumerate(given.items())]
+    if lists and isinstance(given, (list, tuple)):
+        return [
+            _entry(draft, (*where, i), {}, item, kind)
+            if isinstance(item, (Mapping, BaseModel))
+            else _Entry((*where, i), {kind.key: item})
+            for i, item in enumerate(given)
+            if not is_nothing(item)
+        ]
+    draft.fault(where, f"must be an object keyed by the {kind.key}, not a {type(given).__name__}")
     return []
 
 
-def _member(given: Any, kind: _Kind) -> Any:
-    if isinstance(given, Mapping):
-        return dict(given)
-    return {kind.key: given} if isinstance(given, str) else given
-
-
-def _from_map(draft: Draft, key: Any, info: Any, path: str, kind: _Kind) -> _Entry:
-    """Read one member of Regal's map: ``"+1212...": {"isPrimary": true, "smsOptIn": {...}}``."""
-    entry = _Entry(path, {kind.key: key})
-    if info is None:
+def _entry(draft: Draft, where: Location, given: dict[str, Any], info: Any, kind: _Kind) -> _Entry:
+    """Read what is said about one phone: ``{"isPrimary": true, "smsOptIn": {...}}``, in Regal's names or ours."""
+    entry = _Entry(where, given)
+    if isinstance(info, BaseModel):
+        info = {name: getattr(info, name) for name in type(info).model_fields}
+    if is_nothing(info):
         return entry
     if not isinstance(info, Mapping):
-        draft.fault(path, f"must be an object, not a {type(info).__name__}")
+        draft.fault(where, f"must be an object, not a {type(info).__name__}")
         return entry
-    keys: dict[str, names.Channel] = {names.OPT_IN_KEYS[channel]: channel for channel in kind.channels}
-    for name, value in info.items():
-        if value is None:
+    for key, value in info.items():
+        if is_nothing(value):
             continue
-        if name not in keys:
-            entry.given[names.CONTACT_ALIASES.get(name, name)] = value
-        elif isinstance(value, Mapping):
-            if not _unknown(value):
-                entry.add(f"{path}.{name}", {**value, "channel": keys[name]})
+        if not isinstance(key, str):
+            draft.fault(where, "the name of a member is not text")
+        elif key in kind.channels:
+            entry.opt_ins += _of_channel(draft, (*where, key), value, kind.channels[key])
+        elif key == "opt_ins":
+            entry.opt_ins += _opt_ins((*where, key), value)
+        elif (name := names.CONTACT_ALIASES.get(key, key)) in given:
+            draft.fault((*where, key), "given twice; give it once")
         else:
-            draft.fault(f"{path}.{name}", f"must be an object, not a {type(value).__name__}")
+            given[name] = value
+            if name != key:
+                entry.members[name] = key
     return entry
 
 
-def _join(entries: list[_Entry], path: str, value: Any, kind: _Kind, promotes: bool) -> _Entry:
+def _of_channel(draft: Draft, where: Location, value: Any, channel: names.Channel) -> list[_Found]:
+    if not isinstance(value, Mapping):
+        draft.fault(where, f"must be an object, not a {type(value).__name__}")
+    elif _channel(value) not in (None, channel):
+        draft.fault((*where, "channel"), f"contradicts its place; here stands the opt-in for {channel}")
+    elif not _unknown(value):
+        return [(where, {**value, "channel": channel})]
+    return []
+
+
+def _join(entries: list[_Entry], where: Location, value: Any, kind: _Kind) -> _Entry:
     """Add a single ``phone``/``email``; where the map has the same one, they are one."""
-    entry = next((entry for entry in entries if _same(entry.given, value, kind)), None)
-    if entry is None:
-        entry = _Entry(path, {kind.key: value})
-        entries.append(entry)
-    if promotes and isinstance(entry.given, dict):
-        entry.given.setdefault("is_primary", True)
-    return entry
+    for entry in entries:
+        if _same(entry.given.get(kind.key), value, kind):
+            return entry
+    entries.append(_Entry(where, {kind.key: value}))
+    return entries[-1]
 
 
-def _same(given: Any, value: Any, kind: _Kind) -> bool:
-    other = given.get(kind.key) if isinstance(given, dict) else getattr(given, kind.key, None)
+def _same(one: Any, other: Any, kind: _Kind) -> bool:
     try:
-        return kind.read(other) == kind.read(value)
+        return kind.read(one) == kind.read(other)
     except ValueError:
         return False
 
 
-def _channel(opt_in: Any) -> Any:
-    return opt_in.get("channel") if isinstance(opt_in, Mapping) else getattr(opt_in, "channel", None)
+def _channel(opt_in: Any) -> str | None:
+    channel = opt_in.get("channel") if isinstance(opt_in, Mapping) else getattr(opt_in, "channel", None)
+    return channel if isinstance(channel, str) else None
 
 
 def _unknown(opt_in: Any) -> bool:
     """Whether an opt-in says that nothing is known: then it is left out, never sent as a no."""
-    return isinstance(opt_in, Mapping) and "subscribed" in opt_in and opt_in["subscribed"] is None
+    if isinstance(opt_in, Mapping):
+        return "subscribed" in opt_in and is_blank(opt_in["subscribed"])
+    return is_nothing(opt_in)
 
 
-def _no_place(draft: Draft, path: str, opt_in: Any) -> None:
-    channel = _channel(opt_in)
-    if channel in _PHONE.channels:
-        one, many = _PHONE.one, _PHONE.many
-    elif channel in _EMAIL.channels:
-        one, many = _EMAIL.one, _EMAIL.many
-    else:
-        draft.fault(f"{path}.channel", "must be sms, voice or email")
-        return
-    if many in draft.fields:
-        draft.fault(path, f"the event has several {many}; put the opt-in under the one it belongs to")
-    else:
-        draft.fault(path, f"needs a {one} in the same event: consent belongs to a {one}")
-
-
-def _path(location: Location) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+def _no_place(draft: Draft, where: Location, opt_in: Any) -> None:
+    for kind in (_PHONE, _EMAIL):
+        if _channel(opt_in) in kind.channels.values():
+            if kind.many in draft.fields:
+                draft.fault(where, f"the event has several {kind.many}; put the opt-in under the one it belongs to")
+            else:
+                draft.fault(where, f"needs a {kind.one} in the same event: consent belongs to a {kind.one}")
+            return
+    draft.fault((*where, "channel"), "must be sms, voice or email")

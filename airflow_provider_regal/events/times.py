@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
+
+from airflow_provider_regal.events.plain import plain
 
 # Above this an epoch number is milliseconds: 1e11 seconds would be the year 5138.
 _MILLISECONDS_ABOVE = 1e11
 _EPOCH_TEXT = re.compile(r"-?\d{9,}(\.\d+)?")
+_SPACE_BEFORE_OFFSET = re.compile(r" (?=[+-]\d\d:?\d\d$)")
 
 READABLE_TIMES = "ISO 8601 (2026-03-02T14:05:09Z), 'YYYY-MM-DD HH:MM:SS +00:00' or epoch seconds"
+_NO_EPOCH = "the epoch number lies outside the years 1 to 9999"
 
 
 def read_time(value: object, timezone: tzinfo = UTC) -> datetime:
     """Read a point in time; a naive one is taken to be in ``timezone``.
 
-    :param value: datetime, date, ISO 8601 text, or epoch as number or text (seconds; milliseconds above 1e11).
+    :param value: datetime, date, ISO 8601 text, or epoch as number or text (seconds; milliseconds above 1e11);
+        numpy's and pandas' times too.
     :returns: the time in UTC.
     :raises ValueError: it is none of these; the message does not hold the value.
     """
+    value = plain(value)
     if isinstance(value, datetime):
         return _in_utc(value, timezone)
     if isinstance(value, date):
-        return _in_utc(datetime(value.year, value.month, value.day), timezone)
+        return _in_utc(datetime.combine(value, time.min, tzinfo=timezone), timezone)
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
-        return _from_epoch(float(value))
+        return _from_epoch(value)
     if isinstance(value, str):
-        text = value.strip()
-        if _EPOCH_TEXT.fullmatch(text):
-            return _from_epoch(float(text))
-        try:
-            parsed = datetime.fromisoformat(text)
-        except ValueError:
-            raise ValueError(f"not a readable time; write {READABLE_TIMES}") from None
-        return _in_utc(parsed, timezone)
+        return _from_text(value.strip(), timezone)
     raise ValueError(f"a time cannot be a {type(value).__name__}; write {READABLE_TIMES}")
 
 
@@ -43,20 +42,26 @@ def write_time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(" ", "seconds").replace("+00:00", " +00:00")
 
 
+def _from_text(text: str, timezone: tzinfo) -> datetime:
+    if _EPOCH_TEXT.fullmatch(text):
+        return _from_epoch(float(text))
+    try:
+        return _in_utc(datetime.fromisoformat(_SPACE_BEFORE_OFFSET.sub("", text)), timezone)
+    except ValueError:
+        raise ValueError(f"not a readable time; write {READABLE_TIMES}") from None
+
+
 def _in_utc(value: datetime, timezone: tzinfo) -> datetime:
-    if value != value:  # pandas' NaT is a datetime that equals nothing
-        raise ValueError(f"not a time (NaT); write {READABLE_TIMES}, or leave it out")
-    aware = value if value.tzinfo else value.replace(tzinfo=timezone)
+    aware = value if value.utcoffset() is not None else value.replace(tzinfo=timezone)
     try:
         return aware.astimezone(UTC)
     except OverflowError:
         raise ValueError("the time lies outside the years 1 to 9999 in UTC") from None
 
 
-def _from_epoch(seconds: float) -> datetime:
-    if abs(seconds) > _MILLISECONDS_ABOVE:
-        seconds /= 1000
+def _from_epoch(number: float | Decimal) -> datetime:
     try:
-        return datetime.fromtimestamp(seconds, UTC)
+        seconds = float(number)
+        return datetime.fromtimestamp(seconds / 1000 if abs(seconds) > _MILLISECONDS_ABOVE else seconds, UTC)
     except (OverflowError, ValueError, OSError):
-        raise ValueError("the epoch number lies outside the years 1 to 9999") from None
+        raise ValueError(_NO_EPOCH) from None

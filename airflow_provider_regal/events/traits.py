@@ -2,56 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationInfo
 
-from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.faults import ManyFaults
+from airflow_provider_regal.events.faults import InnerFaultsError, Location
 from airflow_provider_regal.events.values import JsonWriter, Reading
 
 
-def read_traits(given: Any, info: ValidationInfo) -> dict[str, Any]:
+def read_traits(given: Any, info: ValidationInfo) -> Any:
     """Convert the traits of a contact to JSON.
 
-    :raises ManyFaults: every fault of every trait.
+    :raises InnerFaultsError: every fault of every trait.
     """
-    traits = _read_object(given, "traits", info, _check_standard_traits)
-    return traits
+    return _read_object(given, info, standard=True)
 
 
-def read_properties(given: Any, info: ValidationInfo) -> dict[str, Any]:
+def read_properties(given: Any, info: ValidationInfo) -> Any:
     """Convert the properties of an event to JSON.
 
-    :raises ManyFaults: every fault of every property.
+    :raises InnerFaultsError: every fault of every property.
     """
-    return _read_object(given, "properties", info, lambda _: [])
+    return _read_object(given, info, standard=False)
 
 
-def _read_object(given: Any, path: str, info: ValidationInfo, check: Any) -> dict[str, Any]:
+def _read_object(given: Any, info: ValidationInfo, *, standard: bool) -> Any:
     if not isinstance(given, Mapping):
-        raise ManyFaults([Fault(path, f"must be an object, not a {type(given).__name__}")])
+        return given  # pydantic says what it must be
     writer = JsonWriter(Reading.of(info))
-    written = writer.members(given, path)
-    faults = [*writer.faults, *check(written)]
+    written = writer.members(given)
+    faults = [*writer.faults, *(_check_standard_traits(written) if standard else ())]
     if faults:
-        raise ManyFaults(faults)
+        raise InnerFaultsError(faults)
     return written
 
 
-def _check_standard_traits(traits: Mapping[str, Any]) -> list[Fault]:
-    faults = [
-        Fault(f"traits.{name}", "must be text")
-        for name in names.TEXT_TRAITS
-        if not isinstance(traits.get(name, ""), str)
-    ]
-    address = traits.get(names.ADDRESS, {})
-    if not isinstance(address, Mapping):
-        return [*faults, Fault(f"traits.{names.ADDRESS}", "must be an object with street, city, state, zipcode")]
-    for name in names.TEXT_ADDRESS:
-        if not isinstance(address.get(name, ""), str):
+def _check_standard_traits(traits: dict[str, Any]) -> list[tuple[Location, str]]:
+    faults = _check_texts(traits, names.TEXT_TRAITS, ())
+    address = _without_null(traits, names.ADDRESS, {})
+    if isinstance(address, dict):
+        return faults + _check_texts(address, names.TEXT_ADDRESS, (names.ADDRESS,))
+    return [*faults, ((names.ADDRESS,), "must be an object with street, city, state, zipcode")]
+
+
+def _check_texts(values: dict[str, Any], members: Iterable[str], where: Location) -> list[tuple[Location, str]]:
+    faults: list[tuple[Location, str]] = []
+    for name in members:
+        if not isinstance(_without_null(values, name, ""), str):
             hint = " (a number loses its leading zeros)" if name == names.ZIPCODE else ""
-            faults.append(Fault(f"traits.{names.ADDRESS}.{name}", f"must be text{hint}"))
+            faults.append(((*where, name), f"must be text{hint}"))
     return faults
+
+
+def _without_null(values: dict[str, Any], name: str, default: Any) -> Any:
+    """Return a member; where the contract fixes its type, a null is left out even if nulls are sent."""
+    value = values.get(name, default)
+    if value is None:
+        del values[name]
+        return default
+    return value

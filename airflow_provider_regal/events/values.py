@@ -1,7 +1,7 @@
 """Traits and properties: any Python value to JSON.
 
 Regal freezes the type of each attribute with its first value, account-wide, so the types are decided here and
-nowhere else. Every fault is collected with its path; values never enter a message.
+nowhere else. Every fault is collected with its place; values never enter a message.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
-from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic import ValidationInfo
 
-from airflow_provider_regal.errors import Fault
+from airflow_provider_regal.events.faults import Location
+from airflow_provider_regal.events.plain import plain, sendable
 from airflow_provider_regal.events.times import read_time, write_time
 
 # Beyond 2^53 a JSON reader that uses doubles rounds whole numbers without a word.
 _LARGEST_EXACT: Final = 2**53
 _DEEPEST: Final = 32
+# No body of 256 KB holds more; it stops lists that repeat each other without end.
+_MOST_VALUES: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,111 +54,104 @@ class _LeftOut:
 LEFT_OUT: Final = _LeftOut()
 
 
-def plain(value: Any) -> Any:
-    """Turn a numpy or pandas value into Python's own; their ways to say "nothing" become None.
-
-    Neither library is imported: their values are known by the module of their type.
-    """
-    kind = type(value)
-    if kind.__module__.partition(".")[0] not in ("numpy", "pandas"):
-        return value
-    if kind.__name__ in ("NAType", "NaTType"):
-        return None
-    if kind.__name__ == "datetime64":
-        return value.astype("datetime64[us]").item()  # None for numpy's NaT
-    for convert in ("to_pydatetime", "tolist"):
-        if hasattr(value, convert):
-            return getattr(value, convert)()
-    return value
-
-
 class JsonWriter:
     """Writes values as JSON, collecting the faults of all of them."""
 
     def __init__(self, reading: Reading = _USUAL) -> None:
         self._timezone = reading.timezone
-        self._null: None | _LeftOut = None if reading.send_nulls else LEFT_OUT
-        self.faults: list[Fault] = []
+        self._null: _LeftOut | None = None if reading.send_nulls else LEFT_OUT
+        self._open: set[int] = set()  # the objects and lists around the value at hand
+        self._values_left = _MOST_VALUES
+        self.faults: list[tuple[Location, str]] = []
 
-    def members(self, values: Mapping[object, object], path: str, depth: int = 0) -> dict[str, object]:
+    def members(self, values: Mapping[Any, Any], where: Location = ()) -> dict[str, Any]:
         """Write the members of an object; those left out are not in the result."""
-        written: dict[str, object] = {}
+        written: dict[str, Any] = {}
         for key, value in values.items():
             if not isinstance(key, str) or not key:
-                self._fault(path, "a key is not text, or is empty; names must be text")
+                self._fault(where, "a key is not text, or is empty; names must be text")
                 continue
-            self._text(key, f"{path}: the name of a member")
-            result = self.value(value, f"{path}.{key}", depth)
+            here = (*where, key)
+            self._text(key, here)
+            result = self.value(value, here)
             if result is not LEFT_OUT:
                 written[key] = result
         return written
 
-    def value(self, value: object, path: str, depth: int = 0) -> object:
+    def value(self, value: Any, where: Location) -> object:
         """Write one value; ``LEFT_OUT`` if it is not sent."""
-        if isinstance(value, str) and not isinstance(value, Enum):
-            return self._text(value, path)
         value = plain(value)
+        if isinstance(value, str):
+            return self._text(value, where)
         if value is None:
             return self._null
         if isinstance(value, bool):
             return value
-        if isinstance(value, Enum):
-            return self.value(value.value, path, depth)
         if isinstance(value, int):
-            return self._whole(value, path)
+            return self._whole(value, where)
         if isinstance(value, float):
             return value if math.isfinite(value) else self._null
         if isinstance(value, Decimal):
-            return self._decimal(value, path)
-        return self._structured(value, path, depth)
+            return self._decimal(value, where)
+        if isinstance(value, (Mapping, list, tuple)):
+            return self._nested(value, where)
+        return self._other(value, where)
 
-    def _structured(self, value: object, path: str, depth: int) -> object:
-        if isinstance(value, str):
-            return self._text(value, path)
+    def _nested(self, value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], where: Location) -> object:
+        if id(value) in self._open:
+            return self._fault(where, "contains itself; JSON cannot")
+        if len(self._open) >= _DEEPEST:
+            return self._fault(where, f"nested deeper than {_DEEPEST} levels; flatten it")
+        if self._values_left < 0:
+            return LEFT_OUT
+        self._values_left -= len(value)
+        if self._values_left < 0:
+            return self._fault(where, f"the event holds more than {_MOST_VALUES:,} values; leave some out")
+        self._open.add(id(value))
+        if isinstance(value, Mapping):
+            written: object = self.members(value, where)
+        else:
+            items = (self.value(item, (*where, position)) for position, item in enumerate(value))
+            written = [item for item in items if item is not LEFT_OUT]
+        self._open.discard(id(value))
+        return written
+
+    def _other(self, value: object, where: Location) -> object:
         if isinstance(value, datetime):
-            return self._time(value, path)
+            return self._time(value, where)
         if isinstance(value, date):
             return value.isoformat()
         if isinstance(value, UUID):
             return str(value)
-        if isinstance(value, Mapping) or isinstance(value, (list, tuple)):
-            if depth >= _DEEPEST:
-                return self._fault(path, f"nested deeper than {_DEEPEST} levels; flatten it")
-            if isinstance(value, Mapping):
-                return self.members(value, path, depth + 1)
-            written = (self.value(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value))
-            return [item for item in written if item is not LEFT_OUT]
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return self._fault(path, "bytes have no JSON form; decode them to text first")
+            return self._fault(where, "bytes have no JSON form; decode them to text first")
         kind = type(value).__name__
-        return self._fault(path, f"a {kind} has no JSON form; send text, a number, a boolean or a time")
+        return self._fault(where, f"a {kind} has no JSON form; send text, a number, a boolean or a time")
 
-    def _text(self, value: str, path: str) -> object:
+    def _text(self, value: str, where: Location) -> object:
         try:
-            value.encode()
-        except UnicodeEncodeError:
-            return self._fault(path, "the text is not valid Unicode (half of a surrogate pair)")
-        return value
+            return sendable(value)
+        except ValueError as error:
+            return self._fault(where, str(error))
 
-    def _whole(self, value: int, path: str) -> object:
+    def _whole(self, value: int, where: Location) -> object:
         if abs(value) > _LARGEST_EXACT:
-            return self._fault(path, "a whole number beyond 2^53 would be rounded by JSON readers; send it as text")
+            return self._fault(where, "a whole number beyond 2^53 would be rounded by JSON readers; send it as text")
         return int(value)
 
-    def _decimal(self, value: Decimal, path: str) -> object:
+    def _decimal(self, value: Decimal, where: Location) -> object:
         if not value.is_finite():
             return self._null
-        if value == value.to_integral_value() and value.as_tuple().exponent == 0:
-            return self._whole(int(value), path)
-        number = float(value)
-        return number if math.isfinite(number) else self._fault(path, "the number is too large for JSON")
+        if not -_LARGEST_EXACT <= value <= _LARGEST_EXACT:  # abs() overflows at 1E+999999
+            return self._fault(where, "a Decimal beyond 2^53 would be rounded by JSON readers; send it as text")
+        return int(value) if value.as_tuple().exponent == 0 else float(value)
 
-    def _time(self, value: datetime, path: str) -> object:
+    def _time(self, value: datetime, where: Location) -> object:
         try:
             return write_time(read_time(value, self._timezone))
         except ValueError as error:
-            return self._fault(path, str(error))
+            return self._fault(where, str(error))
 
-    def _fault(self, path: str, reason: str) -> _LeftOut:
-        self.faults.append(Fault(path, reason))
+    def _fault(self, where: Location, reason: str) -> _LeftOut:
+        self.faults.append((where, reason))
         return LEFT_OUT

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_regal import connection_form
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
     from airflow_provider_regal.client.one import Sender
 
 
-@lru_cache(maxsize=64)
-def _pacer_of(origin: str, api_key: str, rate_limit: int) -> Pacer:
-    # One for the process, so that a task that makes a hook per row keeps the rate all the same.
-    return Pacer(rate_limit)
+# One pacer for the process, so that a task that makes a hook per row keeps the rate all the same.
+_one_pacer_of = lru_cache(maxsize=64)(lambda origin, api_key, rate_limit: Pacer(rate_limit))
+_pacer_lock = Lock()
+
+
+def _pacer_of(target: Target) -> Pacer:
+    with _pacer_lock:  # two threads that miss the cache at once would get one each
+        return _one_pacer_of(target.origin, target.api_key, target.rate_limit)
 
 
 class RegalHook(BaseHook):
@@ -112,8 +117,7 @@ class RegalHook(BaseHook):
     def _sender(self) -> Sender:
         from airflow_provider_regal.client.one import Sender
 
-        pacer = _pacer_of(self.target.origin, self.target.api_key, self.target.rate_limit)
-        return Sender(self.target, pacer=pacer, patience_s=self.outage_patience_s)
+        return Sender(self.target, pacer=_pacer_of(self.target), patience_s=self.outage_patience_s)
 
     def identify(
         self, event: Identify | None = None, *, guarantee: Guarantee = "at_least_once", **written: Any
@@ -145,9 +149,7 @@ class RegalHook(BaseHook):
             event, written = None, {**written, "event": event}
         return self.send(self._one(Track, event, written), guarantee=guarantee)
 
-    def page(
-        self, event: Page | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any
-    ) -> Receipt:
+    def page(self, event: Page | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any) -> Receipt:
         """Say that a person saw a web page (Regal's event ``pageview``).
 
         :param event: a :class:`~airflow_provider_regal.events.Page`; or give its fields by name.
@@ -157,9 +159,7 @@ class RegalHook(BaseHook):
         """
         return self.send(self._one(Page, event, written), guarantee=guarantee)
 
-    def screen(
-        self, event: Screen | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any
-    ) -> Receipt:
+    def screen(self, event: Screen | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any) -> Receipt:
         """Say that a person saw a screen of your app (Regal's event ``screen``).
 
         :param event: a :class:`~airflow_provider_regal.events.Screen`; or give its fields by name.
@@ -174,6 +174,8 @@ class RegalHook(BaseHook):
             return kind.read(written, self.reading)
         if written:
             raise TypeError(f"give an event or its fields, not both (got {', '.join(sorted(written))} as well)")
+        if type(event) is not kind:  # each call has a guarantee of its own, so another event must not slip in
+            raise TypeError(f"{kind.call} takes a {kind.__name__} or its fields, not a {type(event).__name__}")
         return event
 
     def send(self, event: Event, *, guarantee: Guarantee) -> Receipt:
@@ -185,9 +187,7 @@ class RegalHook(BaseHook):
         """
         if guarantee not in GUARANTEES:
             raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}")
-        payload = to_payload(
-            event, now=datetime.now(UTC), policy=self.consent, event_source=self.target.event_source
-        )
+        payload = to_payload(event, now=datetime.now(UTC), policy=self.consent, event_source=self.target.event_source)
         for withheld in payload.withheld:
             self.log.warning("Opt-in withheld - %s", withheld)
         for note in payload.notes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
+import os
 import shlex
 import signal
 import socket
@@ -73,7 +75,8 @@ def run_sandbox(args: argparse.Namespace) -> int:
         rules = _rules(args.faults)
         listening = listen(args.host, args.port)
     except OSError as error:
-        return _fail(f"cannot listen on {args.host}:{args.port}: {error.strerror or error}")
+        hint = "; give another --port, or 0 for any free one" if error.errno == errno.EADDRINUSE else ""
+        return _fail(f"cannot listen on {args.host}:{args.port}: {_reason(error)}{hint}")
     except (ValueError, OverflowError) as error:
         return _fail(str(error))
     account = Account(settings, rules=rules)
@@ -89,11 +92,18 @@ def _rules(path: str | None) -> list[Rule]:
     try:
         return parse_rules(json.loads(Path(path).read_text(encoding="utf-8")))
     except OSError as error:
-        raise ValueError(f"cannot read the faults file {path}: {error.strerror}") from None
+        raise ValueError(f"cannot read the faults file {path}: {_reason(error)}") from None
     except FaultsError as error:
         raise ValueError(f"{path}: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _reason(error: OSError) -> str:
+    # The message of create_server repeats the address; errors of name lookup have numbers of their own, below zero.
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _fail(reason: str) -> int:

@@ -154,7 +154,9 @@ def test_no_personal_data_and_no_key_reaches_the_database_or_the_log(
 ):
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection())
     if outcome == "refused":
-        regal.set_faults([{"on": {"every": 1}, "do": {"status": 400, "body": f"text:{SECRETS['phone']} of {SECRETS['name']}"}}])
+        regal.set_faults(
+            [{"on": {"every": 1}, "do": {"status": 400, "body": f"text:{SECRETS['phone']} of {SECRETS['name']}"}}]
+        )
     if outcome == "no answer":
         regal.stop()
     # A macro's value is stored nowhere by Airflow itself: whatever is found came from us.
@@ -210,7 +212,7 @@ def test_mapped_operators_send_one_event_each_and_hide_what_came_from_a_template
 
     assert str(run.state) == "success"
     assert sorted(event["body"]["userId"] for event in regal.events()) == ["one", "three", "two"]
-    assert {event["body"]["traits"]["firstName"] for event in regal.events()} == {SECRETS['name']}
+    assert {event["body"]["traits"]["firstName"] for event in regal.events()} == {SECRETS["name"]}
     assert SECRETS["name"] not in everything_stored()
     assert [pulled(run, "track", index)["status"] for index in range(3)] == ["acknowledged"] * 3
 
@@ -256,7 +258,11 @@ def test_an_invalid_event_is_not_sent_nor_retried_and_every_fault_is_named(run_d
     assert regal.stats()["requests"] == 0
     logged = "".join(capfd.readouterr())
     assert "(3 faults)" in logged
-    for field in ("traits.phone: not a valid phone number", "traits.optIn[0].timestamp: not a readable", "timestamp: not"):
+    for field in (
+        "traits.phone: not a valid phone number",
+        "traits.optIn[0].timestamp: not a readable",
+        "timestamp: not",
+    ):
         assert field in logged
 
 

@@ -39,7 +39,12 @@ class Talker:
         self.sandbox = sandbox
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, timeout: float = 5
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = 5,
     ) -> Reply:
         connection = http.client.HTTPConnection(urlsplit(self.sandbox.url).netloc, timeout=timeout)
         try:

@@ -165,5 +165,5 @@ def test_every_answer_takes_the_latency(run_sandbox):
      {"lookup_order": ["phone"]}, {"retry_after": -1}, {"keep_events": 0}],
 )  # fmt: skip
 def test_an_impossible_option_is_refused(options):
-    with pytest.raises(ValueError, match="must|answered"):
+    with pytest.raises(ValueError, match=r"must|answered"):
         Sandbox(**options)

@@ -1,0 +1,52 @@
+"""Why there was no answer, in our own words: the library's hold addresses, object ids and what a server wrote."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from http.client import HTTPException
+from typing import Final
+
+import requests
+from urllib3.exceptions import HTTPError, NewConnectionError
+
+# The second is the layer below, some of whose errors requests lets through.
+NO_ANSWER: Final = (requests.RequestException, HTTPError)
+
+
+def describe_failure(error: Exception) -> str:
+    """Name a failure."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the TLS connection failed (certificate or protocol)"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy of the environment refused or could not be reached"
+    if isinstance(error, requests.ConnectTimeout):
+        return "no connection within the timeout"
+    inside = list(_inside(error))
+    for kind, words in (
+        (socket.gaierror, "the host name could not be resolved"),
+        (ConnectionRefusedError, "the connection was refused: nothing listens there"),
+        (NewConnectionError, "no connection could be made"),
+        ((requests.ReadTimeout, TimeoutError), "no answer within the timeout"),
+        (ConnectionError, "the connection was lost"),
+        ((HTTPException, requests.exceptions.InvalidHeader), "what answered does not speak HTTP properly"),
+    ):
+        if any(isinstance(cause, kind) for cause in inside):
+            return words
+    return "the connection was lost"
+
+
+def cause_of(error: Exception) -> OSError | None:
+    """Find what the operating system or the TLS library said; unlike the layers above it never quotes a server."""
+    for cause in _inside(error):
+        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
+            return cause.with_traceback(None)
+    return None
+
+
+def _inside(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and what it wraps; not its context, which may be a trouble of the caller's own."""
+    yield error
+    for inner in (error.__cause__, getattr(error, "reason", None), *error.args):
+        if isinstance(inner, BaseException):
+            yield from _inside(inner)

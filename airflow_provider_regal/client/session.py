@@ -1,0 +1,126 @@
+"""The ``requests`` session: it follows no redirect, and a timeout bounds a whole answer.
+
+``requests`` counts a timeout anew with every piece that arrives: a server that sends one byte now and then holds it
+for ever. Here the socket's timeout is the time for all of it, headers and body.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from http.client import HTTPResponse
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from airflow_provider_regal import __version__
+from airflow_provider_regal.client.target import Target, is_loopback
+
+
+def keyed_session(target: Target) -> requests.Session:
+    """Make a session that sends the target's key, as it is, with every request."""
+    session = plain_session(target.origin)
+    session.auth = _RawKey(target.api_key)
+    return session
+
+
+def plain_session(origin: str) -> requests.Session:
+    """Make a session that carries no key; for a loopback host it asks the environment for nothing, so for no proxy."""
+    session = _Session()
+    session.headers["User-Agent"] = f"airflow-provider-regal/{__version__}"
+    session.trust_env = not is_loopback(urlsplit(origin).hostname or "")
+    session.auth = _RawKey(None)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter())
+    return session
+
+
+class _RawKey(AuthBase):
+    """Puts the key into ``Authorization`` as it is; any auth object also keeps a .netrc file from filling it in."""
+
+    def __init__(self, api_key: str | None) -> None:
+        self._api_key = api_key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._api_key is not None:
+            request.headers["Authorization"] = self._api_key
+        return request
+
+
+class _Session(requests.Session):
+    """Follows no redirect: wherever it points must get neither the event nor the key.
+
+    ``allow_redirects=False`` alone still reads the whole body of a redirect and parses where it points.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+class _UntilDeadline(io.RawIOBase):
+    """Reads from a socket until the time is up that its timeout gave when the answer began."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        timeout_s = sock.gettimeout()
+        self._ends = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._ends is not None:
+            left_s = self._ends - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("timed out")
+            self._sock.settimeout(left_s)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimelyResponse(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_UntilDeadline(self.fp.detach(), sock))
+
+
+class _HttpConnection(HTTPConnection):
+    response_class = _TimelyResponse
+
+
+class _HttpsConnection(HTTPSConnection):
+    response_class = _TimelyResponse
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+_POOLS: Final = {"http": _HttpPool, "https": _HttpsPool}
+
+
+class _Adapter(HTTPAdapter):
+    """Makes connections whose answers end in time, through a proxy as well."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> ProxyManager:
+        manager: ProxyManager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager

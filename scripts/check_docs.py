@@ -1,0 +1,126 @@
+"""Check what the documents claim: links, code, and that every option stands where the user meets it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from scripts.local import PROJECT
+
+LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
+CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+DOCS = PROJECT / "docs"
+
+
+def documents() -> list[Path]:
+    """All documents a user may read."""
+    return sorted([*PROJECT.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+def broken_links() -> Iterator[str]:
+    """Links to files that are not there, and pages no other page links to."""
+    linked = set()
+    for document in documents():
+        for target in LINK.findall(document.read_text()):
+            if "://" in target:
+                continue
+            path = (document.parent / target).resolve()
+            linked.add(path)
+            if not path.exists():
+                yield f"{document.relative_to(PROJECT)}: {target} does not exist"
+    for page in DOCS.rglob("*.md"):
+        if page.resolve() not in linked:
+            yield f"{page.relative_to(PROJECT)}: no page links to it"
+
+
+def code_that_does_not_compile() -> Iterator[str]:
+    """Python blocks with a syntax error."""
+    for document in documents():
+        for language, code in CODE.findall(document.read_text()):
+            if language == "python":
+                try:
+                    ast.parse(code)
+                except SyntaxError as error:
+                    yield f"{document.relative_to(PROJECT)}: {error}"
+
+
+def late_code_in_the_readme() -> Iterator[str]:
+    """A README whose first code comes after line 35."""
+    lines = (PROJECT / "README.md").read_text().splitlines()
+    first = next((number for number, line in enumerate(lines, 1) if line.startswith("```python")), len(lines))
+    if first >= 35:
+        yield f"README.md: the first code stands on line {first}"
+
+
+def options_without_a_word() -> Iterator[str]:
+    """Options of operators, hook, connection, configuration and command line that no page names."""
+    from airflow_provider_regal.cli import SANDBOX
+    from airflow_provider_regal.connection_form import CONN_FIELDS
+    from airflow_provider_regal.get_provider_info import get_provider_info
+    from airflow_provider_regal.hooks.regal import RegalHook
+    from airflow_provider_regal.operators._event import RegalEventOperator
+    from airflow_provider_regal.operators.page import RegalPageOperator
+    from airflow_provider_regal.operators.track import RegalTrackOperator
+
+    operators = (RegalEventOperator, RegalTrackOperator, RegalPageOperator)
+    met = {
+        "event-operators.md": {name for operator in operators for name in parameters(operator)},
+        "hook.md": parameters(RegalHook),
+        "connection.md": {*CONN_FIELDS, *get_provider_info()["config"]["regal"]["options"]},
+        "sandbox.md": {flag for argument in SANDBOX.arguments for flag in argument.flags},
+    }
+    for page, names in met.items():
+        text = (DOCS / page).read_text()
+        for name in sorted(names):
+            if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
+                yield f"docs/{page}: says nothing of {name}"
+
+
+def parameters(of: type) -> set[str]:
+    """The keyword parameters a class takes itself."""
+    wanted = inspect.signature(of.__init__).parameters.values()
+    return {p.name for p in wanted if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)} - {"self"}
+
+
+def dependencies_without_a_reason() -> Iterator[str]:
+    """Runtime dependencies whose line in docs/dependencies.md is missing or names another bound."""
+    text = (DOCS / "dependencies.md").read_text()
+    for requirement in tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]:
+        name, _, bound = requirement.partition(">=")
+        if f"| {name} | {bound} |" not in text:
+            yield f"docs/dependencies.md: no line for {requirement}"
+
+
+def make_targets_that_are_not_there() -> Iterator[str]:
+    """Make targets a document names and the Makefile lacks; more targets than a page can show."""
+    targets = set(re.findall(r"^([a-z0-9-]+):.*##", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    if len(targets) > 12:
+        yield f"Makefile: {len(targets)} targets in its help"
+    for document in documents():
+        for target in re.findall(r"(?:`|^)make ([a-z0-9-]+)", document.read_text(), re.MULTILINE):
+            if target not in targets:
+                yield f"{document.relative_to(PROJECT)}: there is no 'make {target}'"
+
+
+def main() -> None:
+    """Run every check; say all that is wrong."""
+    checks = (
+        broken_links,
+        code_that_does_not_compile,
+        late_code_in_the_readme,
+        options_without_a_word,
+        dependencies_without_a_reason,
+        make_targets_that_are_not_there,
+    )
+    wrong = [line for check in checks for line in check()]
+    print("\n".join(wrong) or f"{len(documents())} documents: nothing wrong")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

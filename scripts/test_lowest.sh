@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Run the tests on the lowest versions of our own requirements (Airflow decides about its own).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export UV_PROJECT_ENVIRONMENT=.venv-lowest UV_PYTHON_DOWNLOADS=never
+uv=$( [ -x .tools/bin/uv ] && echo .tools/bin/uv || command -v uv )
+
+UV_PROJECT_ENVIRONMENT=.venv-lowest scripts/setup.sh --no-group airflow3 --group airflow2
+mapfile -t lowest < <(.venv-lowest/bin/python -m scripts.lowest)
+echo "On the lowest versions: ${lowest[*]}"
+"$uv" pip install --quiet --python .venv-lowest/bin/python "${lowest[@]}"
+.venv-lowest/bin/python -m pytest -n 2 -q -m "not services" tests

@@ -1,0 +1,152 @@
+"""The rate is kept, and used."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_regal.client.pace import Pacer
+
+# A float cannot tell times closer than this apart; no clock can either.
+TOLERANCE_S = 1e-6
+
+
+def most_in_any_second(sent: list[float]) -> int:
+    most = first = 0
+    for last, time in enumerate(sent):
+        while time - sent[first] >= 1.0 - TOLERANCE_S:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def saturated(limit: int, seconds: float, *, late_s: float = 0.0, start: float = 0.0) -> list[float]:
+    """Send as fast as the pacer lets a sender whose timer rings this much late."""
+    pacer, now, sent = Pacer(limit), start, []
+    while now < start + seconds:
+        wait_s = pacer.take(now)
+        if wait_s:
+            now += wait_s + late_s
+        else:
+            sent.append(now)
+    return sent
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    limit=st.integers(1, 40),
+    start=st.sampled_from([0.0, 1.0, 12_345.678, 4e6]),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["ask", "wait", "idle", "pause"]), st.floats(0, 3)), min_size=1, max_size=400
+    ),
+)
+def test_no_second_ever_holds_more_than_the_limit(limit, start, steps):
+    pacer, now, sent, paused_until = Pacer(limit), start, [], float("-inf")
+    for step, seconds in steps:
+        if step == "idle":
+            now += seconds
+        elif step == "pause":
+            pacer.pause(now + seconds)
+            paused_until = max(paused_until, now + seconds)
+        else:
+            wait_s = pacer.take(now)
+            if wait_s and step == "wait":
+                now += wait_s
+                assert pacer.take(now) == 0.0, "whoever waits for as long as told may go"
+                wait_s = 0.0
+            if not wait_s:
+                assert now >= paused_until
+                sent.append(now)
+    assert most_in_any_second(sent) <= limit
+    assert sent == sorted(sent)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100, 300, 3_000])
+@pytest.mark.parametrize("start", [0.0, 987_654.321])
+def test_a_saturated_sender_gets_94_percent_of_the_limit_and_never_more(limit, start):
+    seconds = 5 if limit > 1_000 else 60
+    sent = saturated(limit, seconds, start=start)
+    assert 0.94 * limit * seconds <= len(sent) <= limit * seconds
+    assert most_in_any_second(sent) <= limit
+
+
+@pytest.mark.parametrize(("limit", "late_s"), [(100, 0.001), (300, 0.0005), (300, 0.003)])
+def test_timers_that_ring_late_do_not_lower_the_rate(limit, late_s):
+    sent = saturated(limit, 20, late_s=late_s)
+    assert len(sent) >= 0.94 * limit * 20
+    assert most_in_any_second(sent) <= limit
+
+
+def test_idle_time_gives_no_credit():
+    pacer = Pacer(10)
+    assert pacer.take(0.0) == 0.0
+    assert pacer.take(0.01) > 0  # somebody waits, and then goes away
+    for idle in (1.0, 60.0, 3_600.0):
+        assert pacer.take(idle) == 0.0
+        assert pacer.take(idle) == pytest.approx(1 / 9.5)
+
+
+def test_slots_are_evenly_spaced():
+    sent = saturated(50, 10)
+    gaps = {round(later - earlier, 6) for earlier, later in zip(sent, sent[1:], strict=False)}
+    assert gaps == {round(1 / 47.5, 6)}
+
+
+def test_a_pause_holds_everybody_back_and_a_shorter_one_does_not_end_it():
+    pacer = Pacer(100)
+    assert pacer.take(10.0) == 0.0
+    pacer.pause(15.0)
+    pacer.pause(12.0)
+    assert [pacer.take(now) for now in (10.5, 12.5)] == pytest.approx([4.5, 2.5])
+    assert pacer.pause_left(12.5) == 2.5
+    assert pacer.take(15.0) == 0.0
+    assert pacer.take(15.0) == pytest.approx(1 / 95), "they do not all go at once when it ends"
+    assert pacer.pause_left(15.0) == 0.0
+
+
+def test_a_wait_for_the_rate_is_no_pause():
+    pacer = Pacer(1)
+    pacer.take(0.0)
+    assert pacer.take(0.1) > 0
+    assert pacer.pause_left(0.1) == 0.0
+
+
+def test_threads_share_one_rate():
+    pacer, sent, lock, now = Pacer(200), [], threading.Lock(), [0.0]
+
+    def send() -> None:
+        for _ in range(100):
+            while True:
+                with lock:
+                    wait_s = pacer.take(now[0])
+                    if not wait_s:
+                        sent.append(now[0])
+                        break
+                    now[0] += wait_s
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(sent) == 800
+    assert most_in_any_second(sent) <= 200
+
+
+def test_threads_that_ask_at_the_same_moment_get_one_slot():
+    pacer, ready, granted = Pacer(1_000), threading.Barrier(16), []
+
+    def ask() -> None:
+        ready.wait()
+        if pacer.take(5.0) == 0.0:
+            granted.append(True)
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert len(granted) == 1
