@@ -44,12 +44,13 @@ CONN_FIELDS: Final[dict[str, Any]] = {
 def widgets_of_2_11() -> dict[str, Any]:
     """Build the fields for Airflow 2.11, which draws forms with wtforms; 3.x has neither library."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-    from wtforms import BooleanField, FloatField, IntegerField, StringField
-    from wtforms.validators import NumberRange, Optional
+    from wtforms import BooleanField, IntegerField, StringField
+    from wtforms.validators import NumberRange, Optional, Regexp
 
-    # A FloatField, because Airflow writes what it gives as JSON, which has no Decimal.
-    kinds = {"rate_limit": IntegerField, "timeout": FloatField, "event_source": StringField, "dry_run": BooleanField}
-    limits = {"rate_limit": [Optional(), NumberRange(min=1)], "timeout": [Optional(), NumberRange(min=0.001)]}
+    # Airflow 2.11 refuses a hook with a field of any other class, so the timeout, which may have a fraction, is text.
+    kinds = {"rate_limit": IntegerField, "timeout": StringField, "event_source": StringField, "dry_run": BooleanField}
+    above_0 = Regexp(r"(?!0*\.?0*$)[0-9]+(\.[0-9]+)?$", message="A number above 0.")
+    limits = {"rate_limit": [Optional(), NumberRange(min=1)], "timeout": [Optional(), above_0]}
     text = {"widget": BS3TextFieldWidget()}
     return {
         name: kinds[name](

@@ -8,7 +8,9 @@
     │   ├── InvalidEventError   we found the faults before sending (``faults``)
     │   └── RefusedEventError   Regal refused it (``status``)
     ├── RetryLaterError         surely not applied; send it again when Regal answers
-    └── CheckBeforeResendError  nobody can know whether Regal has it; a repeat may reach a person twice
+    ├── CheckBeforeResendError  nobody can know whether Regal has it; a repeat may reach a person twice
+    ├── ReadDeadLettersError    a delivery ended with more rows rejected or unknown than allowed (``report``)
+    └── DecideRestartError      an earlier try may have sent rows, and its memory cannot be used: say what to do
 
 No message holds an API key or personal data: values never enter, only field names, counts and reasons.
 """
@@ -117,3 +119,14 @@ class RetryLaterError(_AnsweredError):
 
 class CheckBeforeResendError(_AnsweredError):
     """Sent, and nobody can know whether Regal has it. Look in Regal before sending it again."""
+
+
+class ReadDeadLettersError(RegalError):
+    """A delivery ended, and more of its rows were rejected or are unknown than allowed: look at its dead letters.
+
+    :param message: how many, why, where the dead letters lie, and what to do.
+    """
+
+
+class DecideRestartError(RegalError):
+    """An earlier try may have sent rows, and what it remembered cannot be used. Only you can say what to do."""

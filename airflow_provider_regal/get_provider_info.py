@@ -20,9 +20,20 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "Regal",
                 "python-modules": [
-                    f"airflow_provider_regal.operators.{call}" for call in ("identify", "track", "page", "screen")
+                    f"airflow_provider_regal.operators.{call}"
+                    for call in ("identify", "track", "page", "screen", "rows")
                 ],
             }
+        ],
+        "transfers": [
+            {
+                "source-integration-name": "SQL",
+                "target-integration-name": "Regal",
+                "python-module": "airflow_provider_regal.transfers.sql_to_regal",
+            }
+        ],
+        "task-decorators": [
+            {"name": "regal", "class-name": "airflow_provider_regal.decorators.regal.regal_task"},
         ],
         "integrations": [
             {
@@ -58,6 +69,16 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "boolean",
                         "example": None,
                         "default": "False",
+                    },
+                    "storage_path": {
+                        "description": (
+                            "Where tasks keep rows, progress and dead letters: a folder that every worker sees. "
+                            "Empty: ``regal`` beside the DAGs folder."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/mnt/shared/regal",
+                        "default": "",
                     },
                 },
             }

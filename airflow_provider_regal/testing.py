@@ -123,7 +123,7 @@ class Sandbox:
         listening = listen(DEFAULT_HOST, self._port)
         self._port, self._url = listening.getsockname()[1], url_of(listening)
         loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run, args=(loop,), name="regal-sandbox", daemon=True)
+        self._thread = threading.Thread(target=loop.run_forever, name="regal-sandbox", daemon=True)
         self._thread.start()
         self._loop = loop
         self._runner = asyncio.run_coroutine_threadsafe(start(self._account, listening), loop).result(_START_S)
@@ -218,11 +218,6 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    loop.run_forever()
 
 
 try:

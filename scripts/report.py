@@ -48,7 +48,7 @@ def print_events(events: Sequence[dict[str, Any]]) -> None:
 def print_figures(stats: dict[str, Any]) -> None:
     """Print what would be wrong, and the rate as the server saw it."""
     findings = stats["contract_findings"] | stats["behaviour_findings"]
-    said = ", ".join(f"{count} x {kind}" for kind, count in findings.items()) or "none"
+    said = "; ".join(finding["text"] for finding in findings.values()) or "none"
     print(f"\n  Findings about these events: {said}")
     print(f"  Received twice: {stats['duplicates']}")
     print(f"  Most in any one second: {stats['worst_window_1s_all']} (limit {stats['rate_limit']})")

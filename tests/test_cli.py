@@ -54,8 +54,14 @@ def port_of(lines: list[str]) -> int:
 
 def post(port: int, key: str = "sandbox-key", timeout: float = 5) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-    connection.request("POST", "/events", '{"userId": "a"}', {"Authorization": key, "Content-Type": "application/json"})
-    return connection.getresponse()
+    headers = {"Authorization": key, "Content-Type": "application/json", "Connection": "close"}
+    try:
+        connection.request("POST", "/events", '{"userId": "a"}', headers)
+        reply = connection.getresponse()
+        reply.read()
+        return reply
+    finally:
+        connection.close()
 
 
 def test_it_says_where_it_is_and_gives_the_line_to_copy(start):

@@ -4,5 +4,6 @@
 
     payload ─▶ pace ─▶ one (requests) ─▶ attempt ─▶ exchange.decide ─▶ done | wait and send again | a typed error
 
-``exchange`` decides and does no I/O; ``one`` acts. ``target`` says where and with which key.
+``exchange`` decides and does no I/O; ``one`` acts, on a ``session`` that bounds every answer in time. ``target`` says
+where and with which key; ``failures`` and ``hearsay`` put into words what went wrong, without personal data.
 """

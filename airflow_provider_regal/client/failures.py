@@ -8,7 +8,7 @@ from http.client import HTTPException
 from typing import Final
 
 import requests
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError, LocationValueError, NewConnectionError
 
 # The second is the layer below, some of whose errors requests lets through.
 NO_ANSWER: Final = (requests.RequestException, HTTPError)
@@ -22,6 +22,8 @@ def describe_failure(error: Exception) -> str:
         return "the proxy of the environment refused or could not be reached"
     if isinstance(error, requests.ConnectTimeout):
         return "no connection within the timeout"
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, LocationValueError)):
+        return "the proxy that the environment names cannot be used"  # our own address was checked before
     inside = list(_inside(error))
     for kind, words in (
         (socket.gaierror, "the host name could not be resolved"),

@@ -6,15 +6,13 @@ Every attempt takes a slot of the pacer, repeats included. What an answer means 
 from __future__ import annotations
 
 import logging
-import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 import requests
 
+from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.exchange import (
     Answer,
     Attempt,
@@ -43,17 +41,6 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_CONNECT_S: Final = 10.0
 _EXCERPT_BYTES: Final = 2_048
-_LONGEST_BODY_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Time and chance, so that tests can bring their own."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    jitter: Callable[[], float] = random.random
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +140,12 @@ class Sender:
 
     def _excerpt(self, response: requests.Response) -> bytes:
         """Read the start of the body. The status has decided already: a broken body changes nothing."""
-        ends = self._clock.monotonic() + min(self._target.timeout_s, _LONGEST_BODY_S)
         excerpt = bytearray()
         try:
-            # Byte by byte, because a larger piece would wait for a server that drips.
+            # Byte by byte, because a larger piece is lost as a whole if its end does not come.
             for byte in response.iter_content(1):
                 excerpt += byte
-                if len(excerpt) >= _EXCERPT_BYTES or self._clock.monotonic() > ends:
+                if len(excerpt) >= _EXCERPT_BYTES:
                     response.close()
                     break
         except NO_ANSWER as error:

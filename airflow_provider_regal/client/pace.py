@@ -5,13 +5,14 @@ Pure: it is told the time and answers with seconds to wait, so that threads, one
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from threading import Lock
 from typing import Final
 
 # At 99-100 % the network bunches arrivals into a second too many; 95 % stayed under in every measured run.
 MARGIN: Final = 0.95
+_LEAST_SHARE: Final = 0.05
+_RECOVERY: Final = 0.1
 
 
 class Pacer:
@@ -25,6 +26,7 @@ class Pacer:
         self._next = float("-inf")
         self._paused_until = float("-inf")
         self._awaited = False
+        self._cut_to, self._cut_at = 1.0, float("-inf")
         self._sent: deque[float] = deque(maxlen=limit)
         self._lock = Lock()
 
@@ -40,11 +42,11 @@ class Pacer:
                 earliest = max(earliest, self._sent[0] + 1.0)
             if now < earliest:
                 self._awaited = True
-                # Rounded up, so that whoever waits for just as long is not sent away again.
-                return earliest - now + math.ulp(earliest)
+                return earliest - now
             # A timer that rings late must not lower the rate; a slot nobody waited for is gone.
-            late = self._awaited and now - earliest < self._gap_s
-            self._next = (earliest if late else now) + self._gap_s
+            gap_s = self._gap_s / self._share(now)
+            late = self._awaited and now - earliest < gap_s
+            self._next = (earliest if late else now) + gap_s
             self._awaited = False
             self._sent.append(now)
             return 0.0
@@ -53,6 +55,17 @@ class Pacer:
         """Let nobody send before ``until`` (monotonic seconds): Regal said that we are too fast."""
         with self._lock:
             self._paused_until = max(self._paused_until, until)
+
+    def slow_down(self, now: float) -> None:
+        """Halve the rate, at most once a second; it recovers by a tenth of the limit a second."""
+        with self._lock:
+            share = self._share(now)
+            if now - self._cut_at >= 1.0:
+                self._cut_to = max(share / 2, _LEAST_SHARE)
+                self._cut_at = now
+
+    def _share(self, now: float) -> float:
+        return min(1.0, self._cut_to + _RECOVERY * max(now - self._cut_at, 0.0))
 
     def pause_left(self, now: float) -> float:
         """Tell for how many seconds yet nobody may send, whatever the rate."""

@@ -82,7 +82,7 @@ def _api_key(conn_id: str, key: str | None) -> str:
 
 
 def _origin(conn_id: str, host: str | None, port: int | None) -> str:
-    text = (host or defaults.HOST).strip()
+    text = (host or "").strip() or defaults.HOST
     if "://" not in text:
         text = f"https://{text}"
     example = f"Write it as {defaults.HOST}"

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Strict
 
 _PYTHONS_OWN: Final = frozenset(
     {str, int, float, bool, type(None), dict, list, tuple, bytes, datetime, date, Decimal, UUID}
@@ -67,4 +67,5 @@ def sendable(text: str) -> str:
     raise ValueError(problem)  # outside of the handler, whose error carries the text
 
 
-Text = Annotated[str, AfterValidator(sendable)]
+# Strict, since pydantic would else read bytes as text.
+Text = Annotated[str, Strict(), BeforeValidator(plain), AfterValidator(sendable)]

@@ -274,6 +274,6 @@ def _no_place(draft: Draft, where: Location, opt_in: Any) -> None:
             if kind.many in draft.fields:
                 draft.fault(where, f"the event has several {kind.many}; put the opt-in under the one it belongs to")
             else:
-                draft.fault(where, f"needs a {kind.one} in the same event: consent belongs to a {kind.one}")
+                draft.fault(where, f"there is no {kind.one} in the event that it could belong to")
             return
     draft.fault((*where, "channel"), "must be sms, voice or email")

@@ -1,12 +1,14 @@
-"""The Regal hook: auth, HTTP, and one event at a time.
+"""The Regal hook: auth, HTTP, one event at a time, or many rows.
 
 ::
 
     identify/track/page/screen ─▶ event ─▶ payload (consent judged) ─▶ client.one ─▶ receipt | a typed error
+    deliver ─▶ rows ─▶ delivery (run folder, engine) ─▶ report | a typed error
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from threading import Lock
@@ -18,6 +20,7 @@ from airflow_provider_regal.client.exchange import GUARANTEES, Guarantee
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.receipt import Receipt
 from airflow_provider_regal.client.target import Target, target_of
+from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.events import (
     ConsentPolicy,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     import requests
 
     from airflow_provider_regal.client.one import Sender
+    from airflow_provider_regal.journal.report import DeliveryReport
 
 
 # One pacer for the process, so that a task that makes a hook per row keeps the rate all the same.
@@ -41,9 +45,9 @@ _one_pacer_of = lru_cache(maxsize=64)(lambda origin, api_key, rate_limit: Pacer(
 _pacer_lock = Lock()
 
 
-def _pacer_of(target: Target) -> Pacer:
+def _pacer_of(target: Target, rate: int) -> Pacer:
     with _pacer_lock:  # two threads that miss the cache at once would get one each
-        return _one_pacer_of(target.origin, target.api_key, target.rate_limit)
+        return _one_pacer_of(target.origin, target.api_key, rate)
 
 
 class RegalHook(BaseHook):
@@ -117,7 +121,8 @@ class RegalHook(BaseHook):
     def _sender(self) -> Sender:
         from airflow_provider_regal.client.one import Sender
 
-        return Sender(self.target, pacer=_pacer_of(self.target), patience_s=self.outage_patience_s)
+        pacer = self.pacer(self.target.rate_limit)
+        return Sender(self.target, pacer=pacer, patience_s=self.outage_patience_s)
 
     def identify(
         self, event: Identify | None = None, *, guarantee: Guarantee = "at_least_once", **written: Any
@@ -192,19 +197,62 @@ class RegalHook(BaseHook):
             self.log.warning("Opt-in withheld - %s", withheld)
         for note in payload.notes:
             self.log.warning("Note: %s", note)
-        if self._dry_run:
+        if self.dry_run:
             size = len(payload.encoded)
             self.log.info("Dry run: this %s event is valid (%d bytes) and was not sent", payload.call, size)
             return Receipt.of(payload, http_status=None, seconds=0.0, tries=0)
         receipt = self._sender.send(payload, guarantee)
         self.log.info(
-            "Regal acknowledged this %s event: HTTP %s after %.3f s, %d tries",
+            "Regal acknowledged this %s event: HTTP %s after %.3f s, try %d",
             receipt.call, receipt.http_status, receipt.seconds, receipt.tries,
         )  # fmt: skip
         return receipt
 
+    def deliver(
+        self,
+        rows: Iterable[Mapping[str, Any] | Event],
+        *,
+        call: str | None = None,
+        event: str | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> DeliveryReport:
+        """Deliver many rows, each with an outcome; a retry of the task goes on where the last try stopped.
+
+        .. code-block:: python
+
+            report = RegalHook().deliver(rows, call="track", event="Lesson Booked")
+
+        :param rows: dictionaries (give ``call``), or events. Read completely before the first is sent.
+        :param call: what the dictionaries are: ``identify``, ``track``, ``page`` or ``screen``.
+        :param event: the name of the track events, where no column ``event`` holds it.
+        :param name: tells the deliveries of one task apart; needed from the second one on.
+        :param options: as of :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
+        :raises ReadDeadLettersError: more rows were rejected or are unknown than allowed.
+        :raises DecideRestartError: an earlier try may have sent rows, and what it remembered cannot be used.
+        :raises FixConnectionError: the connection or its key is wrong.
+        :raises RetryLaterError: an outage; a later try goes on.
+        """
+        from airflow_provider_regal.hooks._delivering import TaskDelivery, current_context, only_events
+
+        if call is None:
+            rows, call = only_events(rows), "track"
+        return TaskDelivery(
+            self,
+            context=current_context(),
+            settings=DeliverySettings.of(call=call, event=event, **options),
+            rows=lambda: rows,
+            source=("rows", self.regal_conn_id),
+            name=name,
+        ).run()
+
+    def pacer(self, rate: int) -> Pacer:
+        """Return the one pacer of this process for this target and rate."""
+        return _pacer_of(self.target, rate)
+
     @property
-    def _dry_run(self) -> bool:
+    def dry_run(self) -> bool:
+        """Whether nothing is sent, by the connection or by Airflow's configuration."""
         return self.target.dry_run or conf.getboolean("regal", "dry_run", fallback=False)
 
     def test_connection(self) -> tuple[bool, str]:

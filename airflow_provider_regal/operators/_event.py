@@ -8,22 +8,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from airflow_provider_regal._compat import AirflowFailException, BaseOperator, mask_secret
+from airflow_provider_regal._compat import BaseOperator, mask_secret
 from airflow_provider_regal.client.exchange import GUARANTEES, Guarantee
-from airflow_provider_regal.errors import (
-    CheckBeforeResendError,
-    FixConnectionError,
-    FixEventError,
-)
 from airflow_provider_regal.events import ConsentPolicy, Event, Reading
 from airflow_provider_regal.events.privacy import contact_values, keys_only
 from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
     import jinja2
@@ -143,26 +138,13 @@ class RegalEventOperator(BaseOperator):
         written = self._hide_payload()
         reading = Reading(timezone=ZoneInfo(self.timezone), send_nulls=self.send_nulls)
         consent = ConsentPolicy(require_ip=self.require_ip, max_consent_age=self.max_consent_age)
-        with _failing_for_good(self.guarantee):
+        with failing_for_good(self.guarantee):
             event = self.event_class.read(written, reading)
             _mask({phone.number for phone in event.phones} | {email.address for email in event.emails})
             hook = RegalHook(
                 self.regal_conn_id, outage_patience_s=self.outage_patience_s, consent=consent, reading=reading
             )
             return hook.send(event, guarantee=self.guarantee).as_dict()
-
-
-@contextmanager
-def _failing_for_good(guarantee: Guarantee) -> Iterator[None]:
-    """Fail without retry what cannot succeed; an outage passes through, and Airflow retries it."""
-    try:
-        yield
-    except (FixConnectionError, FixEventError) as error:
-        raise AirflowFailException(str(error)) from error
-    except CheckBeforeResendError as error:
-        if guarantee == "at_least_once":
-            raise
-        raise AirflowFailException(str(error)) from error
 
 
 def _mask(values: Collection[str]) -> None:

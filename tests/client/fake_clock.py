@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow_provider_regal.client.one import Clock
+from airflow_provider_regal.client.clock import Clock
 
 START = datetime(2026, 3, 2, 12, tzinfo=UTC)
 

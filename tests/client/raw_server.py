@@ -226,9 +226,7 @@ def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
     file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file = folder / "key.pem"
     key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file, key_file)

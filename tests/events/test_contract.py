@@ -7,12 +7,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from airflow_provider_regal.errors import InvalidEventError
+from airflow_provider_regal.events import (
+    ConsentPolicy,
+    Event,
+    Identify,
+    Page,
+    Payload,
+    Reading,
+    Screen,
+    Track,
+    to_payload,
+)
 from tests.events import hostile
 from tests.events.contract import as_sent, breaches
 from tests.events.saying import NOW, PHONE
-
-from airflow_provider_regal.errors import InvalidEventError
-from airflow_provider_regal.events import ConsentPolicy, Event, Identify, Page, Payload, Reading, Screen, Track, to_payload
 
 EVENTS = (Identify, Track, Page, Screen)
 
@@ -119,8 +129,8 @@ def test_personal_data_in_every_field_stays_out_of_the_error(event):
         entry = {"channel": "sms", "subscribed": True, "timestamp": value, "ip": value, "text": [value]}
         for written in (
             dict.fromkeys(fields, value),
-            dict.fromkeys(fields, [value]),
-            dict.fromkeys(fields, {value.strip(): {value.strip(): b""}}) if value != hostile.NAME else {},
+            {field: [value] for field in fields},
+            {field: {value.strip(): {value.strip(): b""}} for field in fields if value != hostile.NAME},
             {"phones": {value: {"smsOptIn": entry, "label": [value]}}, "traits": {"a": [value.encode()]}},
             {"phone": value, "email": value, "opt_in": [entry, {**entry, "channel": value}, value]},
         ):

@@ -105,6 +105,12 @@ def test_every_documented_form_of_a_timestamp_is_read(text):
     assert moment(text) == moment("2026-03-02T14:05:09+00:00")
 
 
+def test_the_same_date_again_is_not_older(regal):
+    for _ in range(2):
+        regal.post(sms(**EVIDENCE))
+    assert regal.findings() == ["duplicate"]
+
+
 def test_a_timestamp_in_no_form_is_not_compared():
     assert moment("yesterday") is None
     assert moment("") is None
@@ -137,6 +143,12 @@ def test_the_legacy_array_does_not_touch_phones_of_earlier_calls(regal):
 def test_the_legacy_array_applies_to_the_map_when_there_is_no_legacy_phone(regal):
     regal.post({"traits": {"phones": {PHONE: {}}, "optIn": [legacy("voice", **EVIDENCE)]}})
     assert status(regal, "voice")["status"] == "Subscribed"
+
+
+def test_the_legacy_array_belongs_to_the_legacy_phone_alone_when_a_map_is_there_too(regal):
+    regal.post({"traits": {"phone": PHONE, "phones": {OTHER: {}}, "optIn": [legacy("sms", **EVIDENCE)]}})
+    contact = regal.sandbox.contact(phone=PHONE)
+    assert [contact["phones"][number]["sms"]["status"] for number in (PHONE, OTHER)] == ["Subscribed", "No Status"]
 
 
 def test_a_legacy_opt_in_without_timestamp_is_ignored_and_counted(regal):

@@ -135,6 +135,15 @@ def test_two_profiles_stay_two_when_an_event_names_both(regal):
     assert len(regal.sandbox.contacts(hidden=True)) == 2
 
 
+def test_a_user_id_leads_to_one_profile_only(regal):
+    regal.post({"userId": "a", "traits": phones(PHONE)})
+    regal.post({"userId": "b", "traits": phones(OTHER)})
+    regal.post({"userId": "b", "traits": phones(PHONE)})
+    assert regal.findings() == ["identifier_moved", "user_id_replaced"]
+    assert [contact["user_id"] for contact in regal.sandbox.contacts()] == ["b", None]
+    assert regal.sandbox.contact(user_id="b")["primary_phone"] == PHONE
+
+
 def test_consent_goes_along_with_a_number_that_moves(regal):
     regal.post({"userId": "a", "traits": {"emails": {MAIL: {"emailOptIn": {"subscribed": False}}}}})
     regal.post({"traits": phones(PHONE) | emails(MAIL)})

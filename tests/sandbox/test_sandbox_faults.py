@@ -149,6 +149,13 @@ def test_drop_stores_the_event_and_closes_without_an_answer(regal):
     assert regal.sandbox.stats()["by_status"] == {"dropped": 1}
 
 
+def test_drop_can_be_told_not_to_store(regal):
+    regal.sandbox.set_faults([{"do": {"drop": True, "store": False}}])
+    with pytest.raises(http.client.RemoteDisconnected):
+        regal.post(BODY)
+    assert regal.sandbox.stats()["stored"] == 0
+
+
 def raw_post(url: str, timeout: float = 5) -> socket.socket:
     where = urlsplit(url)
     connection = socket.create_connection((where.hostname, where.port), timeout=timeout)
@@ -231,6 +238,14 @@ def test_slow_body_sends_the_headers_at_once_and_then_drips(regal):
             received += connection.recv(10_000)
         assert time.monotonic() - start >= 0.25
     assert len(regal.sandbox.contacts()) == 1
+
+
+def test_the_latency_comes_before_a_slow_body_too(run_sandbox):
+    regal = run_sandbox(latency_ms=100, faults=[{"do": {"slow_body": True, "delay_ms": 1}}])
+    with raw_post(regal.sandbox.url) as connection:
+        start = time.monotonic()
+        connection.recv(10_000)
+        assert time.monotonic() - start >= 0.1
 
 
 @pytest.mark.parametrize(

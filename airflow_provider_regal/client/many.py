@@ -1,0 +1,116 @@
+"""One attempt to send one event, asynchronously, on one aiohttp session; the engine makes many of them at once.
+
+What an answer means is decided in ``exchange``; here it is only fetched.
+"""
+
+from __future__ import annotations
+
+import ssl
+from types import TracebackType
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+
+from airflow_provider_regal import __version__
+from airflow_provider_regal.client.exchange import Answer, Attempt, NoAnswer
+from airflow_provider_regal.client.target import Target, is_loopback
+
+_LONGEST_CONNECT_S: Final = 10.0
+_EXCERPT_BYTES: Final = 2_048
+
+
+class ManySender:
+    """Sends to one target over many connections.
+
+    :param target: where, and with which key.
+    :param max_connections: open at most at once.
+    """
+
+    def __init__(self, target: Target, *, max_connections: int) -> None:
+        self._url = target.events_url
+        # One bound for the whole exchange: aiohttp's total covers connecting, headers and body.
+        self._proxy = proxy_of(target.origin)
+        timeout = aiohttp.ClientTimeout(total=target.timeout_s, sock_connect=_LONGEST_CONNECT_S)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60),
+            headers={
+                "Authorization": target.api_key,
+                "Content-Type": "application/json",
+                "User-Agent": f"airflow-provider-regal/{__version__}",
+            },
+            timeout=timeout,
+            auto_decompress=False,
+            raise_for_status=False,
+        )
+
+    async def __aenter__(self) -> ManySender:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def attempt(self, body: bytes) -> Attempt:
+        """Post one event; an answer or the lack of one, never an exception of the network."""
+        watched = _WatchedBody(body)
+        try:
+            async with self._session.post(
+                self._url, data=watched, allow_redirects=False, proxy=self._proxy
+            ) as response:
+                excerpt = b""
+                try:
+                    excerpt = await response.content.read(_EXCERPT_BYTES)
+                except (aiohttp.ClientError, TimeoutError, OSError):
+                    response.close()  # the status has decided already
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status, headers, excerpt)
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
+            return NoAnswer(before_body=not watched.started, reason=_what_failed(error))
+
+
+def proxy_of(origin: str) -> str | None:
+    """Find the proxy the environment names for a target; never one for this machine.
+
+    aiohttp's own ``trust_env`` would let a .netrc file replace the key.
+    """
+    parts = urlsplit(origin)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
+
+
+class _WatchedBody(aiohttp.BytesPayload):
+    """A body that knows whether it was asked for: a failure before that means that Regal cannot have the event."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body, content_type="application/json")
+        self.started = False
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self.started = True
+        await super().write(writer)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        # What newer versions of aiohttp (3.12 and later) call instead.
+        self.started = True
+        await super().write_with_length(writer, content_length)
+
+
+def _what_failed(error: BaseException) -> str:
+    """Name a failure without the library's words."""
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
+        return "the TLS connection failed (certificate or protocol)"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host name could not be resolved"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "no connection within the timeout"
+    if isinstance(error, TimeoutError):
+        return "no answer within the timeout"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "the connection was refused: nothing listens there"
+    return "the connection was lost"

@@ -1,0 +1,162 @@
+"""The books of a delivery: every outcome is written here, dead letter first, before the row counts as settled."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_regal.client.exchange import Decision
+from airflow_provider_regal.client.hearsay import fit_to_show
+from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.delivery.prepare import Ready, Refused
+from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.journal.dead_letters import DeadLetter
+from airflow_provider_regal.journal.progress import Outcome
+from airflow_provider_regal.journal.report import DeliveryReport
+from airflow_provider_regal.journal.run_folder import RunFolder
+
+
+class Books:
+    """Writes what became of each row into the run folder, and counts it in the report.
+
+    :param folder: an open run folder.
+    :param target: for messages about the connection; its key is masked in Regal's words.
+    """
+
+    def __init__(self, folder: RunFolder, report: DeliveryReport, target: Target) -> None:
+        self._folder = folder
+        self._progress = folder.progress
+        self._target = target
+        self.report = report
+
+    def note(self, row: Ready) -> None:
+        """Note what a row leaves out, now that it is about to be sent."""
+        if row.payload.withheld:
+            self.report.opt_ins_withheld += len(row.payload.withheld)
+            self._folder.withheld(row.position, [str(withheld) for withheld in row.payload.withheld])
+        if row.payload.call in NAMED_CALLS and not row.has_time:
+            self.report.without_time += 1
+
+    async def reserve(self, positions: Sequence[int]) -> None:
+        """Note durably that these rows may be sent now."""
+        if positions:
+            self._progress.reserve(positions)
+            await asyncio.to_thread(self._progress.sync)
+
+    def flush(self) -> None:
+        """Hand what was noted to the operating system."""
+        self._progress.flush()
+
+    def acknowledge(self, row: Ready) -> None:
+        """Note that Regal has the row."""
+        self._progress.settle(row.position, Outcome.ACKNOWLEDGED)
+        self._count_requests(row)
+
+    def reject(self, row: Refused, now: datetime) -> None:
+        """Note that the row can never be sent."""
+        self._write(
+            row.position,
+            key=None,
+            call=row.call,
+            status="rejected",
+            reason="invalid",
+            field=row.faults[0].field,
+            message="; ".join(map(str, row.faults)),
+            attempts=0,
+            times=(now, now),
+            payload=dict(row.row),
+        )
+        self._progress.settle(row.position, Outcome.REJECTED)
+
+    def refuse(self, row: Ready, decision: Decision, now: datetime) -> None:
+        """Note that Regal refuses the row for good."""
+        self._bury(row, "rejected", self._said(row, decision), decision.reason, now)
+        self._progress.settle(row.position, Outcome.REJECTED)
+
+    def lose_sight(self, row: Ready, decision: Decision, now: datetime, *, in_outage: bool) -> None:
+        """Note that nobody can know whether Regal has the row."""
+        self._bury(row, "unknown", self._said(row, decision), decision.reason, now)
+        self._progress.settle(row.position, Outcome.UNKNOWN)
+        self.report.unknown_of_outage += in_outage
+
+    def interrupted(self, row: Ready, now: datetime) -> None:
+        """Note that we cut the request off ourselves before it was answered."""
+        if row.guarantee == "at_least_once":
+            self.leave_open(row)
+            return
+        self._bury(row, "unknown", "stopped while it was being sent", "interrupted", now)
+        self._progress.settle(row.position, Outcome.UNKNOWN)
+        self.report.unknown_of_outage += 1
+
+    def died(self, row: Ready | Refused, now: datetime) -> None:
+        """Note that an earlier try died between reserving the row and noting an answer."""
+        if isinstance(row, Ready):
+            key, call, payload = _key(row), row.payload.call, json.loads(row.body)
+        else:  # its mapping changed since
+            key, call, payload = None, row.call, dict(row.row)
+        self._write(
+            row.position,
+            key=key,
+            call=call,
+            status="unknown",
+            reason="worker died",
+            field=None,
+            message="the worker died while it was being sent; look for it in Regal",
+            attempts=1,
+            times=(now, now),
+            payload=payload,
+        )
+        self._progress.settle(row.position, Outcome.UNKNOWN)
+        self.report.unknown_of_outage += 1
+
+    def leave_open(self, row: Ready) -> None:
+        """Leave the row unsettled: a later try sends it."""
+        self._count_requests(row)
+        if not row.doubtful:
+            self._progress.release(row.position)
+
+    def unauthorized(self, decision: Decision) -> FixConnectionError:
+        """Make the error for a refused key."""
+        return FixConnectionError(
+            f"Connection {self._target.conn_id!r}: Regal refused the API key ({decision.reason}). Check the field "
+            "'API key'; it is sent as it stands, without 'Bearer'. Everything not settled is kept: mend the "
+            "connection and clear the task.",
+            status=decision.status,
+        )
+
+    def _count_requests(self, row: Ready) -> None:
+        self.report.requests += row.tries
+        self.report.repeats += max(row.tries - 1, 0)
+
+    def _said(self, row: Ready, decision: Decision) -> str:
+        said = fit_to_show(decision.said, sent=row.payload.body, api_key=self._target.api_key)
+        return f"{decision.reason}, Regal says: {said}" if said else decision.reason
+
+    def _bury(self, row: Ready, status: str, message: str, reason: str, now: datetime) -> None:
+        self._count_requests(row)
+        self._write(
+            row.position,
+            key=_key(row),
+            call=row.payload.call,
+            status=status,
+            reason=reason,
+            field=None,
+            message=message,
+            attempts=row.tries,
+            times=(row.first_time or now, now),
+            payload=json.loads(row.body),
+        )
+
+    def _write(self, position: int, *, times: tuple[datetime, datetime], **what: Any) -> None:
+        first, last = (time.isoformat(timespec="milliseconds") for time in times)
+        self._folder.dead_letters.write(
+            DeadLetter(run=str(self._folder.path), position=position, first_time=first, last_time=last, **what)
+        )
+
+
+def _key(row: Ready) -> str:
+    return row.identifiers[0].removeprefix("user:")

@@ -1,0 +1,126 @@
+"""How many requests may be under way, and when none may: concurrency and outages.
+
+::
+
+    open ── ten failures in a row, or no answer for long ──▶ probing: one row at a time, with back-off
+      ▲                                                          │                     │
+      └────────────── any answer that is not a failure ──────────┘                     └─ patience ends: stop
+
+Pure: it is told the time and what happened.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+FAILURES_OF_AN_OUTAGE: Final = 10
+_SILENCE_S: Final = 2.0
+_SILENCE_P99: Final = 5.0
+_FIRST_LATENCY_S: Final = 0.1
+_SMOOTHING: Final = 0.1
+_REMEMBERED: Final = 200
+_HEADROOM: Final = 1.3
+_SPARE: Final = 4
+_FIRST_PROBE_S: Final = 0.5
+_LONGEST_PROBE_S: Final = 30.0
+
+
+class Gate:
+    """Counts what is under way and knows whether Regal is there.
+
+    :param max_connections: the hard cap.
+    :param patience_s: seconds an outage may last.
+    """
+
+    def __init__(self, *, max_connections: int, patience_s: float) -> None:
+        self._max_connections = max_connections
+        self._patience_s = patience_s
+        self._latency_s = _FIRST_LATENCY_S
+        self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
+        self._p99_s = 0.0
+        self._failures = 0
+        self._first_failure = 0.0
+        self._last_answer = float("-inf")
+        self._started: dict[int, float] = {}
+        self._outage_since: float | None = None
+        self._next_probe = 0.0
+        self._probe_gap_s = _FIRST_PROBE_S
+        self.outages = 0
+
+    @property
+    def under_way(self) -> int:
+        """Requests that were started and not yet answered or lost."""
+        return len(self._started)
+
+    @property
+    def probing(self) -> bool:
+        """Whether Regal seems to be down."""
+        return self._outage_since is not None
+
+    def limit(self, rate: float) -> int:
+        """Say how many requests may be under way: rate times latency, and some."""
+        wanted = int(rate * self._latency_s * _HEADROOM) + _SPARE
+        return max(1, min(self._max_connections, wanted))
+
+    def wait_s(self, now: float, rate: float) -> float:
+        """Say when one more request may start: 0 for now, else the seconds until it is worth asking again."""
+        self._notice_silence(now)
+        if self.probing:
+            if self._started:
+                return 0.05
+            return max(0.0, self._next_probe - now)
+        return 0.0 if self.under_way < self.limit(rate) else 0.05
+
+    def patience_left_s(self, now: float) -> float:
+        """Say for how long the outage may go on; without one, for ever."""
+        if self._outage_since is None:
+            return float("inf")
+        return self._outage_since + self._patience_s - now
+
+    def start(self, position: int, now: float) -> None:
+        """Note that a request starts."""
+        self._started[position] = now
+
+    def succeed(self, position: int, now: float) -> None:
+        """Note an answer that is no sign of an outage; it ends one."""
+        latency_s = now - self._started.pop(position)
+        self._latencies.append(latency_s)
+        self._latency_s += _SMOOTHING * (latency_s - self._latency_s)
+        self._last_answer = now
+        self._failures = 0
+        self._outage_since = None
+        self._probe_gap_s = _FIRST_PROBE_S
+        if len(self._latencies) % 20 == 1:
+            ordered = sorted(self._latencies)
+            self._p99_s = ordered[int(len(ordered) * 0.99)]
+
+    def fail(self, position: int, now: float, *, answered: bool) -> None:
+        """Note a transport error, a 5xx or a 429.
+
+        :param answered: whether Regal answered at all.
+        """
+        self._started.pop(position)
+        if answered:
+            self._last_answer = now
+        if not self._failures:
+            self._first_failure = now
+        self._failures += 1
+        if self.probing:
+            self._probe_gap_s = min(_LONGEST_PROBE_S, self._probe_gap_s * 2)
+            self._next_probe = now + self._probe_gap_s
+        elif self._failures >= FAILURES_OF_AN_OUTAGE:
+            self._begin_outage(self._first_failure, now)
+
+    def _notice_silence(self, now: float) -> None:
+        if self.probing or not self._started:
+            return
+        oldest = next(iter(self._started.values()))
+        silent_s = now - max(self._last_answer, oldest)
+        if silent_s > max(_SILENCE_S, _SILENCE_P99 * self._p99_s):
+            self._begin_outage(now - silent_s, now)
+
+    def _begin_outage(self, since: float, now: float) -> None:
+        self._outage_since = since
+        self._next_probe = now + self._probe_gap_s
+        self.outages += 1

@@ -1,0 +1,138 @@
+"""The options of a delivery, in one frozen object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from airflow_provider_regal.client.exchange import GUARANTEES, Guarantee
+from airflow_provider_regal.events import ConsentPolicy, Reading
+from airflow_provider_regal.events.mapping import RowMapping
+
+NAMED_CALLS: Final = frozenset({"track", "page", "screen"})
+
+
+def default_guarantee(call: str) -> Guarantee:
+    """Choose by what a repeat does: to a contact nothing, but a named event may phone a person twice."""
+    return "at_most_once" if call in NAMED_CALLS else "at_least_once"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    """How rows are delivered.
+
+    :param mapping: how a row becomes an event.
+    :param guarantee: ``at_most_once`` or ``at_least_once``; by default that of the call.
+    :param max_rejected: fail if more rows were rejected; a whole number of rows or a share of those read.
+    :param max_unknown: likewise for unknown rows; None for the larger of 10 rows and 1 %.
+    :param min_rows: fail, before anything is sent, if the source gave fewer.
+    :param limit: deliver only the first rows.
+    :param rate: requests a second; None for the connection's ``rate_limit``.
+    :param max_connections: open at most at once.
+    :param outage_patience_s: seconds an outage may last before the delivery stops, to be resumed by a retry.
+    :param checkpoint_interval_s: seconds between two checkpoints.
+    :param max_event_age: reject named events older than this, since they may start live journeys; None for no limit.
+    :param dry_run: map and validate all, send nothing.
+    :param restart: send everything again, whatever was sent before.
+    """
+
+    mapping: RowMapping
+    guarantee: Guarantee | None = None
+    max_rejected: float = 0
+    max_unknown: float | None = None
+    min_rows: int = 0
+    limit: int | None = None
+    rate: int | None = None
+    max_connections: int = 256
+    outage_patience_s: float = 300.0
+    checkpoint_interval_s: float = 1.0
+    max_event_age: timedelta | None = timedelta(days=7)
+    dry_run: bool = False
+    restart: bool = False
+    reading: Reading = field(default_factory=Reading)
+    consent: ConsentPolicy = field(default_factory=ConsentPolicy)
+
+    def __post_init__(self) -> None:
+        if self.guarantee is not None and self.guarantee not in GUARANTEES:
+            raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}, not {self.guarantee!r}")
+        for name in ("max_rejected", "max_unknown"):
+            _check_threshold(name, getattr(self, name))
+        for name in ("max_connections", "outage_patience_s", "checkpoint_interval_s", "rate"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")
+        for name in ("min_rows", "limit"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be below 0")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        call: str,
+        event: str | None = None,
+        mapping: Mapping[str, str | None] | None = None,
+        types: Mapping[str, type] | None = None,
+        column_names: str = "lower_upper",
+        timezone: str = "UTC",
+        send_nulls: bool = False,
+        require_ip: bool = True,
+        max_consent_age: timedelta | None = None,
+        outage_patience: timedelta | float = 300.0,
+        checkpoint_interval: timedelta | float = 1.0,
+        **options: Any,
+    ) -> DeliverySettings:
+        """Build the settings from the options as users write them.
+
+        :raises ValueError: an option cannot be right.
+        """
+        if column_names not in ("lower_upper", "keep"):
+            raise ValueError("column_names must be 'lower_upper' or 'keep'")
+        return cls(
+            mapping=RowMapping(call, event, mapping, types, lower_upper=column_names == "lower_upper"),
+            reading=Reading(timezone=zone_of(timezone), send_nulls=send_nulls),
+            consent=ConsentPolicy(require_ip=require_ip, max_consent_age=max_consent_age),
+            outage_patience_s=_seconds(outage_patience),
+            checkpoint_interval_s=_seconds(checkpoint_interval),
+            **options,
+        )
+
+    def guarantee_of(self, call: str) -> Guarantee:
+        """Say under which guarantee an event of a call is sent."""
+        return self.guarantee or default_guarantee(call)
+
+    def rejected_allowed(self, read: int) -> int:
+        """Say how many rejected rows are tolerated."""
+        return _rows(self.max_rejected, read)
+
+    def unknown_allowed(self, read: int) -> int:
+        """Say how many unknown rows are tolerated."""
+        return max(10, read // 100) if self.max_unknown is None else _rows(self.max_unknown, read)
+
+
+def zone_of(timezone: str) -> ZoneInfo:
+    """Find a time zone.
+
+    :raises ValueError: there is none of this name.
+    """
+    try:
+        return ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"timezone must be a name such as UTC or America/New_York, not {timezone!r}") from None
+
+
+def _seconds(given: timedelta | float) -> float:
+    return given.total_seconds() if isinstance(given, timedelta) else float(given)
+
+
+def _rows(threshold: float, read: int) -> int:
+    return threshold if isinstance(threshold, int) else int(threshold * read)
+
+
+def _check_threshold(name: str, value: float | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or value < 0 or (isinstance(value, float) and value > 1):
+        raise ValueError(f"{name} must be a whole number of rows, or a share from 0.0 to 1.0")

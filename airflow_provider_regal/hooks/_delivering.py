@@ -1,0 +1,120 @@
+"""A delivery inside a task instance: its place, its report in XCom, its end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_regal._compat import AirflowException, get_current_context
+from airflow_provider_regal.delivery.preview import preview
+from airflow_provider_regal.delivery.run import Delivery, Rows
+from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.events import Event
+from airflow_provider_regal.hooks._place import Place, place_of, place_outside_a_task
+
+if TYPE_CHECKING:
+    from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.hooks.regal import RegalHook
+    from airflow_provider_regal.journal.report import DeliveryReport
+
+REPORT_KEY: Final = "regal_report"
+_used: set[tuple[Path, int, int]] = set()
+
+
+class TaskDelivery:
+    """Delivers rows for a task instance, or outside of one.
+
+    :param context: Airflow's; None outside of a task.
+    :param source: what identifies the source, without its rows: connection, rendered SQL, paths.
+    :param name: tells deliveries of one task instance apart.
+    :raises ValueError: a second delivery of one task instance has no name of its own.
+    """
+
+    def __init__(
+        self,
+        hook: RegalHook,
+        *,
+        context: Context | None,
+        settings: DeliverySettings,
+        rows: Callable[[], Rows],
+        source: tuple[str, ...],
+        name: str | None = None,
+    ) -> None:
+        self._hook = hook
+        self._context = context
+        self._settings = settings
+        self._rows = rows
+        self._source = source
+        self._name = name
+        self._delivery: Delivery | None = None
+        self._stopped = False
+
+    def run(self) -> DeliveryReport:
+        """Deliver, and push the report before anything is raised.
+
+        :raises RegalError: as :meth:`airflow_provider_regal.delivery.run.Delivery.run`.
+        """
+        target = self._hook.target
+        if self._settings.dry_run or self._hook.dry_run:
+            report = preview(self._rows(), self._settings, event_source=target.event_source, log=self._hook.log.info)
+            self._push(report)
+            return report
+        place = self._place()
+        key = (place.folder, place.this.epoch, place.this.number)
+        if key in _used:
+            raise ValueError("A task instance makes a second delivery: give each a name of its own (name=...).")
+        _used.add(key)
+        rate = self._settings.rate or target.rate_limit
+        delivery = self._delivery = Delivery(
+            folder=place.folder,
+            rows=self._rows,
+            fingerprint=hashlib.sha256("\0".join(self._source).encode()).hexdigest(),
+            settings=self._settings,
+            target=target,
+            pacer=self._hook.pacer(rate),
+            this=place.this,
+            lost=place.lost,
+            on_progress=place.progress,
+            on_start=place.started,
+        )
+        if self._stopped:
+            delivery.stop()
+        try:
+            return delivery.run()
+        finally:
+            self._push(delivery.report)
+
+    def stop(self) -> None:
+        """Stop soon; called from Airflow's signal handler."""
+        self._stopped = True
+        if self._delivery is not None:
+            self._delivery.stop()
+
+    def _place(self) -> Place:
+        return place_outside_a_task(self._name) if self._context is None else place_of(self._context, self._name)
+
+    def _push(self, report: DeliveryReport) -> None:
+        if self._context is not None:
+            key = REPORT_KEY if self._name is None else f"{REPORT_KEY}_{self._name}"
+            self._context["ti"].xcom_push(key=key, value=report.as_dict())
+
+
+def current_context() -> Context | None:
+    """Find Airflow's context of the running task; None outside of one."""
+    try:
+        return get_current_context()
+    except (AirflowException, RuntimeError):
+        return None
+
+
+def only_events(rows: Rows) -> Rows:
+    """Give the rows on, as long as they are events.
+
+    :raises ValueError: one is not; then ``call`` is needed.
+    """
+    for row in rows:
+        if not isinstance(row, Event):
+            raise ValueError("call= is needed where rows are dictionaries: identify, track, page or screen")
+        yield row

@@ -1,0 +1,85 @@
+"""Where a task instance keeps its run folder, and which of its tries this is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote, urlsplit
+from uuid import uuid4
+
+from airflow_provider_regal._compat import conf
+from airflow_provider_regal.delivery.tries import Try
+from airflow_provider_regal.errors import FixConnectionError
+
+if TYPE_CHECKING:
+    from airflow_provider_regal._compat import Context
+
+_POINTER: Final = "regal_run_folder"
+_PROGRESS: Final = "regal_progress"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a delivery needs to know of the task instance it runs in.
+
+    :param folder: the same for every try.
+    :param lost: if the folder is missing: whether an earlier try may have had one.
+    :param started: called once the delivery starts: remembers the folder where Airflow can.
+    :param progress: called with each progress line.
+    """
+
+    folder: Path
+    this: Try
+    lost: bool
+    started: Callable[[], None] = lambda: None
+    progress: Callable[[str], None] = lambda line: None
+
+
+def storage() -> Path:
+    """Find the folder of all run folders: ``[regal] storage_path``, by default ``regal`` in Airflow's home.
+
+    :raises FixConnectionError: it is on object storage, which this version does not write to.
+    """
+    given = conf.get("regal", "storage_path", fallback="")
+    if not given:
+        return Path(conf.get("core", "dags_folder")).parent / "regal"
+    parts = urlsplit(given)
+    if parts.scheme not in ("", "file") or parts.netloc:
+        raise FixConnectionError(
+            f"[regal] storage_path is {parts.scheme}://..., but must be a folder every worker sees, such as /mnt/regal."
+        )
+    return Path(unquote(parts.path))
+
+
+def place_of(context: Context, name: str | None) -> Place:
+    """Find the place of a task instance.
+
+    :param name: of the delivery, where a task makes several.
+    """
+    ti: Any = context["ti"]
+    task = context["task"]
+    suffix = "" if name is None else f"/{quote(name, safe='')}"
+    key = _POINTER + suffix
+    map_index = max(getattr(ti, "map_index", -1), -1)
+    folder = storage().joinpath(*(quote(str(part), safe="") for part in (ti.dag_id, ti.run_id, ti.task_id, map_index)))
+    if name is not None:
+        folder = folder / "deliveries" / quote(name, safe="")
+    # Grows when a finished task is cleared, and stays through automatic retries.
+    this = Try(epoch=max(int(ti.max_tries) - int(task.retries or 0), 0), number=int(ti.try_number))
+    store: Any = context.get("task_state_store")  # Airflow 3.3 and later
+    if store is None:
+        return Place(folder, this, lost=this.number > 1 or this.epoch > 0)
+    return Place(
+        folder,
+        this,
+        lost=store.get(key) is not None,
+        started=lambda: store.set(key, str(folder)),
+        progress=lambda line: store.set(_PROGRESS + suffix, line),
+    )
+
+
+def place_outside_a_task(name: str | None) -> Place:
+    """Find a place for a delivery that no task instance makes, such as one from a script: it cannot be resumed."""
+    return Place(storage() / "outside-tasks" / quote(name or uuid4().hex, safe=""), Try(), lost=False)

@@ -1,0 +1,91 @@
+"""The report: what became of all rows, in counts. It holds nothing personal and stays under 2 KB."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+REASONS_SHOWN: Final = 5
+
+
+@dataclass(slots=True)
+class DeliveryReport:
+    """What became of a delivery.
+
+    For a finished one ``read == acknowledged + rejected + unknown + skipped``.
+
+    :param status: ``finished``, ``stopped`` (rows are left, a retry continues), ``dry_run`` or ``nothing_to_do``.
+    :param read: rows the source gave.
+    :param repeats: requests beyond the first of each row.
+    :param unknown_of_outage: unknowns of a crash or of an outage's first failures; they warn, but do not fail the task.
+    :param reasons: reason -> rows, of rejected and unknown rows.
+    :param run_folder: where rows and dead letters lie.
+    """
+
+    run_folder: str
+    status: str = "finished"
+    read: int = 0
+    acknowledged: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    skipped: int = 0
+    unknown_of_outage: int = 0
+    opt_ins_withheld: int = 0
+    without_time: int = 0
+    requests: int = 0
+    repeats: int = 0
+    outages: int = 0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def settled(self) -> int:
+        """Rows with an outcome."""
+        return self.acknowledged + self.rejected + self.unknown + self.skipped
+
+    @property
+    def per_second(self) -> float:
+        """Requests a second, over the whole delivery."""
+        return self.requests / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the report for XCom."""
+        common = self.reasons.most_common(REASONS_SHOWN)
+        return {
+            "status": self.status,
+            "read": self.read,
+            "acknowledged": self.acknowledged,
+            "rejected": self.rejected,
+            "unknown": self.unknown,
+            "skipped": self.skipped,
+            "opt_ins_withheld": self.opt_ins_withheld,
+            "without_time": self.without_time,
+            "requests": self.requests,
+            "repeats": self.repeats,
+            "outages": self.outages,
+            "seconds": round(self.seconds, 3),
+            "per_second": round(self.per_second, 1),
+            "run_folder": self.run_folder,
+            "reasons": {reason[:120]: count for reason, count in common},
+        }
+
+    def as_table(self) -> str:
+        """Draw the report for the log."""
+        lines = [
+            f"{name:<14}{count:>12,}"
+            for name, count in (
+                ("read", self.read),
+                ("acknowledged", self.acknowledged),
+                ("rejected", self.rejected),
+                ("unknown", self.unknown),
+                ("skipped", self.skipped),
+            )
+        ]
+        if self.opt_ins_withheld:
+            lines.append(f"{'opt-ins withheld':<16}{self.opt_ins_withheld:>10,}")
+        lines.append(
+            f"{self.requests:,} requests in {self.seconds:.1f} s ({self.per_second:.0f}/s), {self.repeats} repeats"
+        )
+        lines += [f"{count:>8,} x {reason}" for reason, count in self.reasons.most_common()]
+        return "\n".join(lines)

@@ -1,0 +1,186 @@
+"""The run folder: one task instance's memory, on a file system that every try of it can see."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from airflow_provider_regal.journal.dead_letters import DeadLetters, rewrite
+from airflow_provider_regal.journal.progress import Progress
+from airflow_provider_regal.journal.rows import read_rows, write_rows
+
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Whose folder this is, and how its last try ended.
+
+    :param fingerprint: of the source: connection, rendered SQL, paths.
+    :param epoch: which clear of the task instance; 0 through all automatic retries of the first.
+    :param try_number: the last try that worked here.
+    :param restarted: that try, or one before it in this epoch, was told to send everything again.
+    :param outcome: ``finished``, ``failed`` (on a threshold), or None: rows are left.
+    """
+
+    fingerprint: str
+    epoch: int
+    try_number: int
+    restarted: bool = False
+    outcome: str | None = None
+
+
+class FolderInUseError(OSError):
+    """Another try still holds the folder."""
+
+
+class RunFolder:
+    """The files of one run folder; at most one try has it open.
+
+    :param path: made, readable by its owner only, when missing.
+    :raises FolderInUseError: another process sends from it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise FolderInUseError(f"another try still sends from {path}") from error
+        self._progress: Progress | None = None
+        self._dead_letters: DeadLetters | None = None
+
+    @property
+    def marker(self) -> Marker | None:
+        """Read the marker; None in a new folder."""
+        text = self._read("marker.json")
+        return Marker(**{k: v for k, v in text.items() if k != "version"}) if text else None
+
+    @marker.setter
+    def marker(self, marker: Marker) -> None:
+        self._replace("marker.json", {"version": _VERSION, **asdict(marker)})
+
+    @property
+    def row_count(self) -> int | None:
+        """Say how many rows the snapshot holds; None if it is not complete."""
+        text = self._read("rows.json")
+        return int(text["count"]) if text else None
+
+    @property
+    def progress(self) -> Progress:
+        """The log of reserved and settled rows.
+
+        :raises CorruptProgress: it cannot be read.
+        """
+        if self._progress is None:
+            self._progress = Progress(self.path / "progress.log")
+        return self._progress
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The rejected and unknown rows."""
+        if self._dead_letters is None:
+            self._dead_letters = DeadLetters(self.path / "dead_letters.jsonl")
+        return self._dead_letters
+
+    def start_over(self) -> None:
+        """Forget everything but the marker and the lock."""
+        self.close_files()
+        for file in self.path.iterdir():
+            if file.name not in ("lock", "marker.json"):
+                file.unlink()
+
+    def take_snapshot(self, rows: Iterable[Mapping[str, Any]], limit: int | None) -> int:
+        """Read the whole source into the folder.
+
+        :returns: how many rows.
+        """
+        self.drop_rows()
+        with _private_files():
+            count = write_rows(self.path, rows, limit=limit)
+        self._replace("rows.json", {"count": count})
+        return count
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Read the snapshot back."""
+        return read_rows(self.path)
+
+    def drop_rows(self) -> None:
+        """Remove the rows; dead letters keep what is still needed."""
+        (self.path / "rows.json").unlink(missing_ok=True)
+        for chunk in self.path.glob("rows-*.jsonl"):
+            chunk.unlink()
+
+    def withheld(self, position: int, reasons: list[str]) -> None:
+        """Keep which opt-ins of a row were not sent, and why."""
+        with _private_files(), (self.path / "withheld.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"position": position, "withheld": reasons}) + "\n")
+
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        """Keep the report of this try."""
+        self._replace("report.json", report)
+
+    def read_report(self) -> Mapping[str, Any]:
+        """Read the report of the last try that wrote one."""
+        return self._read("report.json") or {}
+
+    def close_files(self) -> None:
+        """Close progress and dead letters, each forced to disk; only rows that are still dead keep a letter."""
+        letters, self._dead_letters = self._dead_letters, None
+        progress = self.progress if letters is not None else self._progress
+        self._progress = None
+        try:
+            if letters is not None and progress is not None:
+                letters.close(progress.is_dead)
+        finally:
+            if progress is not None:
+                progress.close()
+
+    def close(self) -> None:
+        """Close everything and let the next try in."""
+        self.close_files()
+        os.close(self._lock)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return found
+
+    def _replace(self, name: str, content: Mapping[str, Any]) -> None:
+        rewrite(self.path / name, iter([json.dumps(content) + "\n"]))
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def remove_old_folders(storage: Path, *, older_than_s: float, now: float) -> int:
+    """Remove run folders nothing was written to for long.
+
+    :returns: how many were removed.
+    """
+    removed = 0
+    for marker in storage.rglob("marker.json"):
+        folder = marker.parent
+        newest = max((file.stat().st_mtime for file in folder.iterdir()), default=now)
+        if now - newest > older_than_s:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
+    return removed

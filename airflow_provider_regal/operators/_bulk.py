@@ -1,0 +1,141 @@
+"""What all bulk operators share: the options, the delivery, its end.
+
+::
+
+    fields ─▶ Airflow renders templates ─▶ execute: open_rows ─▶ TaskDelivery ─▶ report in XCom
+                                             on_kill ─▶ stop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_regal._compat import BaseOperator
+from airflow_provider_regal.client.exchange import Guarantee
+from airflow_provider_regal.delivery.run import Rows
+from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.events.consent import read_truth
+from airflow_provider_regal.hooks._delivering import TaskDelivery
+from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.operators._failing import failing_for_good
+
+if TYPE_CHECKING:
+    from airflow_provider_regal._compat import Context
+
+
+class RegalBulkOperator(BaseOperator):
+    """Deliver many rows; the base of all bulk operators.
+
+    :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``.
+    :param event: the name of the track events, where no column ``event`` holds it (templated).
+    :param mapping: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a field, None.
+    :param regal_conn_id: connection of type ``regal`` (templated).
+    :param guarantee: ``at_most_once`` never sends again what may have arrived, ``at_least_once`` does; by default the
+        former for track, page and screen, the latter for identify.
+    :param restart: send everything again, whatever was sent before (templated).
+    :param max_rejected: fail if more rows were rejected: whole number of rows, or share of those read.
+    :param max_unknown: likewise for rows of which nobody knows; by default the larger of 10 rows and 1 %.
+    :param min_rows: fail, before anything is sent, if the source gives fewer.
+    :param rate: requests a second; ``"pool_slots"`` for the task's pool slots; by default the connection's.
+    :param max_connections: open at most at once.
+    :param outage_patience: seconds or ``timedelta`` an outage may last before the task fails, to be retried.
+    :param checkpoint_interval: seconds or ``timedelta`` between two checkpoints.
+    :param max_event_age: reject named events older than this; None for no limit.
+    :param dry_run: map and validate everything, send nothing.
+    :param limit: deliver only the first rows.
+    :param types: column -> type to coerce to.
+    :param timezone: zone of times that name none.
+    :param send_nulls: send null for empty values instead of leaving them out.
+    :param column_names: ``lower_upper`` lower-cases names that are all upper case; ``keep`` does not.
+    :param require_ip: withhold opt-ins without the person's IP address.
+    :param max_consent_age: withhold opt-ins given longer ago.
+    """
+
+    template_fields: Sequence[str] = ("regal_conn_id", "event", "restart")
+    ui_color = "#d9efe6"
+
+    def __init__(
+        self,
+        *,
+        call: str,
+        event: str | None = None,
+        mapping: Mapping[str, str | None] | None = None,
+        regal_conn_id: str = "regal_default",
+        guarantee: Guarantee | None = None,
+        restart: bool | str = False,
+        max_rejected: float = 0,
+        max_unknown: float | None = None,
+        min_rows: int = 0,
+        rate: int | Literal["pool_slots"] | None = None,
+        max_connections: int = 256,
+        outage_patience: timedelta | float = 300.0,
+        checkpoint_interval: timedelta | float = 1.0,
+        max_event_age: timedelta | None = timedelta(days=7),
+        dry_run: bool = False,
+        limit: int | None = None,
+        types: Mapping[str, type] | None = None,
+        timezone: str = "UTC",
+        send_nulls: bool = False,
+        column_names: str = "lower_upper",
+        require_ip: bool = True,
+        max_consent_age: timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.call = call
+        self.event = event
+        self.regal_conn_id = regal_conn_id
+        self.restart = restart
+        self.rate = rate
+        self._options: dict[str, Any] = {
+            "mapping": mapping,
+            "guarantee": guarantee,
+            "max_rejected": max_rejected,
+            "max_unknown": max_unknown,
+            "min_rows": min_rows,
+            "max_connections": max_connections,
+            "outage_patience": outage_patience,
+            "checkpoint_interval": checkpoint_interval,
+            "max_event_age": max_event_age,
+            "dry_run": dry_run,
+            "limit": limit,
+            "types": types,
+            "timezone": timezone,
+            "send_nulls": send_nulls,
+            "column_names": column_names,
+            "require_ip": require_ip,
+            "max_consent_age": max_consent_age,
+        }
+        DeliverySettings.of(call=call, **self._options)  # what cannot be right is said when the DAG is written
+        self._delivery: TaskDelivery | None = None
+
+    def open_rows(self, context: Context) -> Rows:
+        """Open the source."""
+        raise NotImplementedError
+
+    def source(self) -> tuple[str, ...]:
+        """Name the source, without its rows: if it changes between tries, rows cannot be told apart."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Deliver; return the report."""
+        restart = read_truth(self.restart)
+        rate = context["task"].pool_slots if self.rate == "pool_slots" else self.rate
+        with failing_for_good():
+            self._delivery = TaskDelivery(
+                RegalHook(self.regal_conn_id),
+                context=context,
+                settings=DeliverySettings.of(
+                    call=self.call, event=self.event, rate=rate, restart=restart, **self._options
+                ),
+                rows=lambda: self.open_rows(context),
+                source=self.source(),
+            )
+            return self._delivery.run().as_dict()
+
+    def on_kill(self) -> None:
+        """Stop with everything unsettled kept."""
+        if self._delivery is not None:
+            self._delivery.stop()

@@ -1,0 +1,46 @@
+"""Rows that are at hand: a list, what an upstream task returned, or what a function gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_regal.delivery.run import Rows
+from airflow_provider_regal.operators._bulk import RegalBulkOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_regal._compat import Context
+
+
+class RegalRowsOperator(RegalBulkOperator):
+    """Deliver rows that are at hand.
+
+    .. code-block:: python
+
+        RegalRowsOperator(task_id="lessons", call="track", event="Lesson Booked", rows=[{"user_id": "anne"}])
+
+    :param rows: a list of dictionaries, or the output of an upstream task. Never rendered; Airflow stores what stands
+        in the DAG file and what tasks return, so pass customer data by source.
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
+        task.
+    """
+
+    def __init__(self, *, rows: Rows | Callable[[], Rows] | Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rows = rows
+        # Not a template field, which would store the rows; so the dependency is ours to set.
+        if hasattr(rows, "operator") and hasattr(rows, "resolve"):
+            self.set_upstream(rows.operator)
+
+    def source(self) -> tuple[str, ...]:
+        """Name the task: its rows have no other name."""
+        return ("rows", self.task_id)
+
+    def open_rows(self, context: Context) -> Rows:
+        """Resolve what an upstream task returned, or call the function."""
+        rows: Any = self.rows
+        if hasattr(rows, "resolve"):
+            rows = rows.resolve(context)
+        elif callable(rows):
+            rows = rows()
+        return [] if rows is None else rows

@@ -1,0 +1,45 @@
+"""What a session adds to a request of its own accord, and what it leaves out."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from airflow_provider_regal.client.session import keyed_session, plain_session
+from airflow_provider_regal.client.target import target_of
+
+HOSTS = ["https://events.regalvoice.com", "http://127.0.0.1:8010", "https://localhost:8010"]
+
+
+@pytest.fixture(autouse=True)
+def netrc(monkeypatch, tmp_path):
+    file = tmp_path / "netrc"
+    file.write_text("default login someone password hunter2\n")
+    monkeypatch.setenv("NETRC", str(file))
+
+
+def prepared(session, origin):
+    return session.prepare_request(requests.Request("GET", origin)).headers
+
+
+@pytest.mark.parametrize("origin", HOSTS)
+def test_the_key_is_sent_raw_and_a_netrc_file_does_not_replace_it(origin):
+    target = target_of("c", host=origin, port=None, password="k3y", extra={})
+    assert prepared(keyed_session(target), origin)["Authorization"] == "k3y"
+
+
+@pytest.mark.parametrize("origin", HOSTS)
+def test_a_session_without_a_key_sends_no_other_secret_either(origin):
+    assert "Authorization" not in prepared(plain_session(origin), origin)
+
+
+@pytest.mark.parametrize(("origin", "trusted"), list(zip(HOSTS, [True, False, False], strict=True)))
+def test_the_environment_is_asked_only_for_hosts_elsewhere(origin, trusted, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/company.pem")
+    settings = plain_session(origin).merge_environment_settings(origin, {}, True, None, None)
+    assert settings["verify"] == ("/etc/company.pem" if trusted else True)
+
+
+@pytest.mark.parametrize("origin", HOSTS)
+def test_certificates_are_verified(origin):
+    assert plain_session(origin).verify is True

@@ -1,0 +1,48 @@
+"""A delivery against a real local Regal, without Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_regal.client.pace import Pacer
+from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.delivery.run import Delivery
+from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.tries import Try
+from airflow_provider_regal.testing import Sandbox
+
+UNLIMITED = 100_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def deliver(folder: Path, regal_sandbox: Sandbox) -> Callable:
+    """Run one try of a delivery; gives its report."""
+
+    def run(
+        rows, *, call="track", number=1, epoch=0, lost=False, source="table", timeout_s=30.0, rate=UNLIMITED, **options
+    ):
+        if call == "track":
+            options.setdefault("event", "Lesson Booked")
+        target = Target("regal_test", regal_sandbox.url, regal_sandbox.api_key, rate_limit=rate, timeout_s=timeout_s)
+        delivery = Delivery(
+            folder=folder,
+            rows=rows if callable(rows) else lambda: rows,
+            fingerprint=source,
+            settings=DeliverySettings.of(call=call, **options),
+            target=target,
+            pacer=Pacer(rate),
+            this=Try(epoch, number),
+            lost=lost,
+        )
+        run.last = delivery
+        return delivery.run()
+
+    return run

@@ -1,0 +1,227 @@
+"""The consent rules (DESIGN §6): nothing invented, no opt-out lost, unknown left out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from types import MappingProxyType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from airflow_provider_regal.events import OptIn, Phone, Track
+from tests.events import hostile
+from tests.events.saying import (
+    GIVEN,
+    IP,
+    MAIL,
+    NO_IP_NEEDED,
+    PHONE,
+    faults,
+    opt_in,
+    payload,
+    reasons,
+    sent,
+)
+
+# Rule 1: no evidence, no opt-in.
+
+
+def test_an_opt_in_with_its_evidence_is_sent():
+    assert sent(opt_in(text="I agree.", source="form")) == {
+        "sms": {
+            "subscribed": True,
+            "timestamp": "2026-03-02 14:05:09 +00:00",
+            "ip": IP,
+            "text": "I agree.",
+            "source": "form",
+        }
+    }
+
+
+@pytest.mark.parametrize("missing", [None, "", "  ", *hostile.NOTHINGS])
+def test_an_opt_in_without_a_timestamp_is_withheld(missing):
+    entry = {**opt_in(), "timestamp": missing}
+    assert sent(entry) == {}
+    assert reasons(entry) == ["no timestamp: send the time the person agreed"]
+
+
+@pytest.mark.parametrize("missing", [None, "", "\t", *hostile.NOTHINGS])
+def test_an_opt_in_without_an_ip_is_withheld(missing):
+    entry = {**opt_in(), "ip": missing}
+    assert sent(entry) == {}
+    (reason,) = reasons(entry)
+    assert reason.startswith("no ip")
+    assert sent(entry, policy=NO_IP_NEEDED)["sms"]["subscribed"] is True
+
+
+def test_the_rest_of_the_event_goes_without_the_withheld_opt_in():
+    made = payload(phone=PHONE, traits={"plan": "gold"}, opt_in=[opt_in(timestamp=None), opt_in(channel="voice")])
+    assert made.body["traits"]["plan"] == "gold"
+    assert set(made.body["traits"]["phones"][PHONE]) == {"isPrimary", "voiceOptIn"}
+    assert [str(withheld) for withheld in made.withheld] == [
+        "phones[0] sms: no timestamp: send the time the person agreed"
+    ]
+
+
+def test_an_unreadable_time_of_an_opt_in_is_a_fault_in_the_writers_words():
+    written = {"phone": PHONE, "optIn": [opt_in(), opt_in(channel="voice", timestamp="soon")]}
+    assert list(faults(traits=written)) == ["traits.optIn[1].timestamp"]
+
+
+@pytest.mark.parametrize("bad", ["203.0.113.777", "localhost", "fe80::1%eth0", "10.0.0.0/8", 3405803785, b"\x7f\0\0\1"])
+def test_an_unreadable_ip_of_an_opt_in_is_a_fault(bad):
+    assert faults(phone=PHONE, opt_in=[opt_in(ip=bad)]) == {"opt_in[0].ip": "not an IP address"}
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [(" 203.0.113.9 ", IP), (ip_address(IP), IP), ("2001:DB8::0001", "2001:db8::1")],
+)
+def test_an_ip_is_kept_in_its_usual_form(written, kept):
+    assert sent(opt_in(ip=written))["sms"]["ip"] == kept
+
+
+# Rule 2: an opt-out is never held back for its evidence.
+
+BARE = {"subscribed": False}
+
+
+def test_an_opt_out_needs_no_evidence():
+    assert sent({"channel": "sms", "subscribed": False}) == {"sms": BARE}
+    assert reasons({"channel": "sms", "subscribed": False}) == []
+
+
+def test_an_opt_out_keeps_the_evidence_that_can_be_read():
+    entry = opt_in(False, ip="nonsense", text="STOP", source=["a", "list"])
+    assert sent(entry) == {"sms": {**BARE, "timestamp": "2026-03-02 14:05:09 +00:00", "text": "STOP"}}
+
+
+@hostile.many
+@given(
+    st.dictionaries(st.sampled_from(["timestamp", "ip", "text", "source", "subscribedAt"]), hostile.values),
+    st.sampled_from([False, "false", " FALSE ", 0, hostile.NumpyLike(False)]),
+    st.sampled_from([dict, MappingProxyType, hostile.Row]),
+)
+def test_no_evidence_however_bad_holds_an_opt_out_back(evidence, no, kind):
+    entry = kind({"channel": "sms", "subscribed": no, **evidence})
+    assert sent(entry)["sms"]["subscribed"] is False
+    placed = kind({"subscribed": no, **evidence})
+    made = payload(phones={PHONE: {"smsOptIn": placed}}, traits={"emails": {MAIL: {"emailOptIn": placed}}})
+    assert made.body["traits"]["phones"][PHONE]["smsOptIn"]["subscribed"] is False
+    assert made.body["traits"]["emails"][MAIL]["emailOptIn"]["subscribed"] is False
+    assert OptIn.model_validate(dict(entry)).subscribed is False
+
+
+@pytest.mark.parametrize("time", ["2999-01-01", "1970-01-01", "0001-01-01T00:00:00", "garbage", 10**400, None, ""])
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_opt_out_of_an_impossible_time_is_sent_and_beats_an_older_opt_in(time, order):
+    both = [opt_in(), {**opt_in(False), "timestamp": time}]
+    assert sent(*both[::order]) == {"sms": {**BARE, "ip": IP}}
+
+
+def test_a_withheld_opt_in_does_not_push_an_older_opt_out_aside():
+    newer = opt_in(timestamp="2026-05-01", ip=None)
+    assert sent(newer, opt_in(False, timestamp="2026-04-01"))["sms"]["subscribed"] is False
+
+
+# Rule 3: unknown is left out; only what is unmistakably a boolean says yes or no.
+
+
+@pytest.mark.parametrize("unknown", [None, "", " ", *hostile.NOTHINGS])
+def test_unknown_consent_is_left_out_and_never_sent_as_a_no(unknown):
+    entry = {**opt_in(), "subscribed": unknown}
+    placed = {"subscribed": unknown, "timestamp": GIVEN}
+    for written in (
+        {"opt_in": [entry]},
+        {"opt_in": entry},
+        {"traits": {"optIn": [entry]}},
+        {"phones": [{"number": PHONE, "opt_ins": [entry]}]},
+        {"phones": {PHONE: {"smsOptIn": placed}}},
+        {"phones": {PHONE: {"smsOptIn": None}}},
+    ):
+        made = payload(written={"phone": PHONE, **written})
+        assert made.body["traits"]["phones"] == {PHONE: {"isPrimary": True}}
+        assert made.withheld == ()
+
+
+@pytest.mark.parametrize("no", ["false", "False", " FALSE ", 0, False, hostile.NumpyLike(False)])
+def test_a_no_never_subscribes_anyone(no):
+    assert sent(opt_in(no))["sms"]["subscribed"] is False
+
+
+@pytest.mark.parametrize("yes", ["true", "TRUE", 1, True, hostile.NumpyLike(True)])
+def test_a_yes_is_sent_as_a_boolean(yes):
+    assert sent(opt_in(yes))["sms"]["subscribed"] is True
+
+
+@pytest.mark.parametrize("stray", ["yes", "no", "1", "0", "t", "on", 2, -1, 1.0, 0.0, [True], {"a": 1}, b"true"])
+def test_anything_else_is_a_fault(stray):
+    assert faults(phone=PHONE, opt_in=[opt_in(stray)]) == {"opt_in[0].subscribed": "must be true or false"}
+
+
+@hostile.many
+@given(hostile.values)
+def test_only_a_yes_subscribes(value):
+    try:
+        subscribed = OptIn(channel="sms", subscribed=value).subscribed
+    except ValidationError:
+        return
+    if subscribed:
+        value = value.value if isinstance(value, hostile.NumpyLike) else value
+        assert value is True or value == 1 or value.strip().lower() == "true"
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_an_opt_in_that_does_not_say_yes_or_no_is_a_fault(form):
+    entry = {"channel": "sms", "timestamp": GIVEN, "ip": IP}
+    written = {"phones": {PHONE: {"smsOptIn": {"ip": IP}}}} if form else {"phone": PHONE, "opt_in": [entry]}
+    (fault,) = faults(written=written).items()
+    assert fault[0].endswith(".subscribed")
+
+
+# The model itself.
+
+
+def test_segments_old_key_for_the_time_is_read():
+    entry = {**opt_in(timestamp=None), "subscribedAt": GIVEN}
+    assert sent(entry)["sms"]["timestamp"] == "2026-03-02 14:05:09 +00:00"
+
+
+def test_the_new_key_wins_over_the_old_one_and_an_empty_one_does_not():
+    both = {**opt_in(), "subscribedAt": "2020-01-01"}
+    assert sent(both)["sms"]["timestamp"].startswith("2026")
+    for empty in ({"timestamp": "", "subscribedAt": GIVEN}, {"subscribedAt": None}):
+        assert sent({**opt_in(), **empty})["sms"]["timestamp"].startswith("2026")
+
+
+def test_an_unknown_member_of_an_opt_in_is_a_fault():
+    assert list(faults(phone=PHONE, opt_in=[opt_in(colour="red")])) == ["opt_in[0].colour"]
+
+
+@pytest.mark.parametrize("channel", ["SMS", "fax", "", None, 5, ["sms"]])
+def test_an_unknown_channel_is_a_fault(channel):
+    entry = {**opt_in(), "channel": channel}
+    assert faults(phone=PHONE, opt_in=[entry]) == {"opt_in[0].channel": "must be sms, voice or email"}
+
+
+def test_made_by_hand_a_bad_opt_in_does_not_show_its_values():
+    with pytest.raises(ValidationError) as caught:
+        OptIn(
+            channel=hostile.NAME,
+            subscribed=hostile.NAME,
+            timestamp=hostile.NAME,
+            ip=hostile.SECRET_IPS[1],
+            text=[hostile.NOTE],
+        )
+    for text in (str(caught.value), repr(caught.value)):
+        assert not any(secret in text for secret in hostile.SECRETS)
+
+
+def test_an_opt_in_made_by_hand_can_be_used_in_every_form():
+    mine = OptIn(channel="sms", subscribed=True, timestamp=datetime(2026, 3, 2, tzinfo=UTC), ip=IP)
+    for written in ({"opt_in": mine}, {"opt_in": [mine]}, {"phones": [Phone(number=PHONE, opt_ins=(mine,))]}):
+        made = payload(Track, event="Seen", written={"phone": PHONE, **written})
+        assert made.body["traits"]["phones"][PHONE]["smsOptIn"]["subscribed"] is True

@@ -1,0 +1,162 @@
+"""A query's rows to Regal, in a real Airflow, from a real database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
+
+
+def a_dag(name, *, retries=0, **kwargs):
+    return DAG(
+        dag_id=name,
+        schedule=None,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        default_args={"retries": retries, "retry_delay": timedelta(0)},
+        **kwargs,
+    )
+
+
+@pytest.fixture
+def warehouse(tmp_path, monkeypatch):
+    path = tmp_path / "warehouse.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE customers (id INTEGER, phone TEXT, first_name TEXT, plan TEXT, sms INTEGER, at TEXT)"
+        )
+        connection.executemany(
+            "INSERT INTO customers VALUES (?, ?, ?, ?, ?, ?)",
+            [(n, f"(212) 555-{n:04d}", f"Name{n}", "gold", n % 2, "2026-01-02 03:04:05") for n in range(100, 150)],
+        )
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
+    return path
+
+
+CONTACTS = """
+SELECT id AS user_id, phone, first_name, plan, sms AS sms_opt_in, at AS sms_opt_in_at, '203.0.113.9' AS sms_opt_in_ip
+FROM customers WHERE id >= :low ORDER BY id
+"""
+
+
+def report_of(run, key="regal_report"):
+    (ti,) = run.get_task_instances()
+    return ti.xcom_pull(task_ids=ti.task_id, key=key)
+
+
+def test_the_rows_of_a_query_become_contacts_with_consent(run_dag, regal, warehouse):
+    with a_dag("contacts") as dag:
+        SqlToRegalOperator(
+            task_id="contacts",
+            sql=CONTACTS,
+            sql_conn_id="warehouse",
+            call="identify",
+            parameters={"low": "{{ 100 + 10 }}"},
+        )
+
+    run = run_dag(dag)
+
+    assert str(run.state) == "success"
+    report = report_of(run)
+    assert report == report_of(run, "return_value")
+    assert (report["read"], report["acknowledged"], report["status"]) == (40, 40, "finished")
+    assert regal.stats()["contract_findings"] == {}
+    subscribed = regal.contact(user_id="111")
+    assert subscribed["traits"] == {"firstName": "Name111", "plan": "gold"}
+    assert subscribed["phones"]["+12125550111"]["sms"]["status"] == "Subscribed"
+    assert regal.contact(user_id="110")["phones"]["+12125550110"]["sms"]["status"] == "Unsubscribed"
+
+
+def test_a_failed_delivery_pushes_its_report_and_says_what_to_do(run_dag, regal, warehouse, capfd):
+    with a_dag("failing", retries=3) as dag:
+        SqlToRegalOperator(
+            task_id="events",
+            sql="SELECT CASE WHEN id = 103 THEN NULL ELSE id END AS user_id, plan FROM customers ORDER BY id",
+            sql_conn_id="warehouse",
+            call="track",
+            event="Plan Seen",
+        )
+
+    run = run_dag(dag)
+
+    assert str(run.state) == "failed"
+    report = report_of(run)
+    assert (report["acknowledged"], report["rejected"]) == (49, 1)
+    assert regal.stats()["requests"] == 49
+    logged = "".join(capfd.readouterr())
+    assert "1 rejected, more than max_rejected=0" in logged
+    assert "dead_letters.jsonl" in logged
+
+
+def test_an_outage_is_resumed_by_airflows_retry_without_sending_anything_twice(run_dag, regal, warehouse):
+    regal.set_faults([{"on": {"from": 21, "to": 23}, "do": {"status": 503, "retry_after": 90}}])
+    with a_dag("resumed", retries=6) as dag:
+        SqlToRegalOperator(
+            task_id="events",
+            sql="SELECT id AS user_id, plan FROM customers ORDER BY id",
+            sql_conn_id="warehouse",
+            call="track",
+            event="Plan Seen",
+            outage_patience=30,
+            max_connections=8,
+        )
+
+    run = run_dag(dag)
+
+    assert str(run.state) == "success"
+    assert report_of(run)["acknowledged"] == 50
+    stored = [event["body"]["userId"] for event in regal.events() if event["stored"]]
+    assert len(stored) == len(set(stored)) == 50
+
+
+@pytest.mark.parametrize(
+    ("sql", "complaint"),
+    [
+        ("SELECT id AS user_id, plan, plan FROM customers", "two columns named 'plan'"),
+        ("CREATE TABLE x (y INTEGER)", "gives no rows"),
+    ],
+)
+def test_a_query_that_cannot_be_used_says_why(sql, complaint, run_dag, regal, warehouse, capfd):
+    with a_dag("unusable_" + complaint[:3]) as dag:
+        SqlToRegalOperator(task_id="events", sql=sql, sql_conn_id="warehouse", call="track", event="X")
+    assert str(run_dag(dag).state) == "failed"
+    assert complaint in "".join(capfd.readouterr())
+    assert regal.stats()["requests"] == 0
+
+
+def test_a_dry_run_maps_everything_and_sends_nothing(run_dag, regal, warehouse, capfd):
+    with a_dag("dry") as dag:
+        SqlToRegalOperator(task_id="contacts", sql="SELECT id AS user_id, phone FROM customers",
+                           sql_conn_id="warehouse", call="identify", dry_run=True, limit=30)  # fmt: skip
+    run = run_dag(dag)
+    assert report_of(run)["status"] == "dry_run"
+    assert report_of(run)["read"] == 30
+    assert regal.stats()["requests"] == 0
+    logged = "".join(capfd.readouterr())
+    assert "30 of 30 rows would be sent" in logged
+    assert "2125550" not in logged
+
+
+def test_the_rate_can_be_the_tasks_pool_slots(run_dag, regal, warehouse, monkeypatch):
+    with a_dag("slots") as dag:
+        SqlToRegalOperator(task_id="events", sql="SELECT id AS user_id FROM customers", sql_conn_id="warehouse",
+                           call="track", event="X", rate="pool_slots", pool_slots=20)  # fmt: skip
+    assert str(run_dag(dag).state) == "success"
+    assert regal.stats()["worst_window_1s_all"] <= 20
+
+
+def test_no_row_reaches_the_database_or_the_log(run_dag, regal, warehouse, everything_stored, capfd):
+    with a_dag("private") as dag:
+        SqlToRegalOperator(
+            task_id="contacts", sql=CONTACTS, sql_conn_id="warehouse", call="identify", parameters={"low": 0}
+        )
+    run_dag(dag)
+    everything = everything_stored() + "".join(capfd.readouterr())
+    number = 100 + 23  # put together here, since Airflow stores the source of a DAG's file
+    for secret in (f"5550{number}", f"555-0{number}", f"Name{number}", regal.api_key):
+        assert secret not in everything
