@@ -1,6 +1,6 @@
 # Everything happens inside this folder: .venv (environment), .demo (Airflow's home), .cache.
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-airflow2 test-lowest check format build ci clean
+.PHONY: help demo ui test test-long test-airflow2 test-lowest check format build ci clean
 
 READY := .venv/.ready
 PY := .venv/bin/python
@@ -22,11 +22,14 @@ ui: $(READY) ## The same, and keep Airflow's UI and the local Regal's pages open
 	@exec $(PY) -m scripts.ui
 
 test: $(READY) ## Run the tests
-	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered -m "not services" tests
+	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered -m "not services and not long" tests
+
+test-long: $(READY) ## Run the tests that take minutes: many kills, many rows
+	@$(PY) -m pytest -n 2 -m long tests
 
 test-airflow2: ## Run the tests on the oldest supported Airflow (2.11)
 	@UV_PROJECT_ENVIRONMENT=.venv-airflow2 scripts/setup.sh --no-group airflow3 --group airflow2
-	@.venv-airflow2/bin/python -m pytest -n 2 -m "not services" tests
+	@.venv-airflow2/bin/python -m pytest -n 2 -m "not services and not long" tests
 
 test-lowest: $(READY) ## Run the tests on the lowest versions of our own requirements
 	@scripts/test_lowest.sh

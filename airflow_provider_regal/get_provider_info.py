@@ -55,6 +55,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONN_FIELDS,
             }
         ],
+        "extra-links": ["airflow_provider_regal.links.RegalDeadLettersLink"],
         "cli": ["airflow_provider_regal.cli.get_cli_commands"],
         "config": {
             "regal": {
@@ -69,6 +70,13 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "boolean",
                         "example": None,
                         "default": "False",
+                    },
+                    "retention_days": {
+                        "description": "Run folders nothing was written to for so long are removed.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "30",
                     },
                     "storage_path": {
                         "description": (

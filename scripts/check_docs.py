@@ -63,13 +63,16 @@ def options_without_a_word() -> Iterator[str]:
     from airflow_provider_regal.connection_form import CONN_FIELDS
     from airflow_provider_regal.get_provider_info import get_provider_info
     from airflow_provider_regal.hooks.regal import RegalHook
+    from airflow_provider_regal.operators._bulk import RegalBulkOperator
     from airflow_provider_regal.operators._event import RegalEventOperator
     from airflow_provider_regal.operators.page import RegalPageOperator
     from airflow_provider_regal.operators.track import RegalTrackOperator
+    from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
-    operators = (RegalEventOperator, RegalTrackOperator, RegalPageOperator)
+    one, many = (RegalEventOperator, RegalTrackOperator, RegalPageOperator), (RegalBulkOperator, SqlToRegalOperator)
     met = {
-        "event-operators.md": {name for operator in operators for name in parameters(operator)},
+        "event-operators.md": {name for operator in one for name in parameters(operator)},
+        "sql-to-regal.md": {name for operator in many for name in parameters(operator)},
         "hook.md": parameters(RegalHook),
         "connection.md": {*CONN_FIELDS, *get_provider_info()["config"]["regal"]["options"]},
         "sandbox.md": {flag for argument in SANDBOX.arguments for flag in argument.flags},

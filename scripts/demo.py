@@ -1,32 +1,50 @@
-"""``make demo``: run the example DAGs in Airflow against a local Regal, and show what it holds then."""
+"""``make demo``: run the example DAGs in Airflow against a local Regal, kill a task midway, show what came of it."""
 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from scripts import local
+from scripts.accounts import Accounts
+from scripts.crash import Crash
 from scripts.processes import stop_on_signals
-from scripts.report import print_contacts, print_events, print_figures
+from scripts.report import print_contacts, print_deliveries, print_events, print_figures
+from scripts.warehouse import EVENTS_OF_THE_DAY, make_warehouse
 
-RATE_LIMIT = 100
-DAGS = ("regal_first_events",)
+RATE_LIMIT = 300
+FIRST = "regal_first_events"
+BULK = "regal_contacts_and_events"
 
 
-def run_dags(env: dict[str, str]) -> None:
-    """Migrate Airflow's database and run every example DAG to its end."""
-    say("Preparing Airflow's database in .demo/airflow")
+def run_dags(here: local.Regal, env: dict[str, str]) -> Accounts:
+    """Migrate Airflow's database and run every example DAG to its end.
+
+    :returns: the accounts of the bulk delivery, not audited yet.
+    """
+    now = datetime.now(UTC)
+    say("Preparing Airflow's database and a warehouse in .demo")
+    make_warehouse(local.WAREHOUSE, now)
     local.airflow(env, "db", "migrate", log="migrate.log")
-    for dag in DAGS:
-        say(f"Running the DAG {dag}")
-        local.airflow(env, "dags", "test", dag, log=f"{dag}.log")
+    with local.api_server(env) as answers:
+        say(f"Running the DAG {FIRST}")
+        local.airflow(env, "dags", "test", FIRST, log=f"{FIRST}.log")
+        answers()
+        say(f"Running the DAG {BULK}; its task 'events' is killed midway")
+        crash = Crash(here, BULK, "events", after=EVENTS_OF_THE_DAY // 2)
+        local.airflow(env, "dags", "test", "--use-executor", BULK, now.isoformat(), log=f"{BULK}.log", over=crash.look)
+    return Accounts(here, BULK, now, killed_after=crash.arrived)
 
 
-def show(here: local.Regal) -> None:
-    """Print what the local Regal holds."""
+def show(here: local.Regal, accounts: Accounts) -> None:
+    """Print what the local Regal holds, and whether the figures add up."""
     stats = here.settled_stats()
     print_contacts(here.ask("contacts"))
     print_events(here.ask("events"))
+    print_deliveries(accounts)
     print_figures(stats)
+    if wrong := accounts.audit(stats):
+        raise SystemExit("\nThe figures do not add up:\n  " + "\n  ".join(wrong))
 
 
 def say(what: str) -> None:
@@ -39,8 +57,7 @@ def main() -> None:
     stop_on_signals()
     with local.regal(rate_limit=RATE_LIMIT) as here:
         say(f"A local Regal listens at {here.url}")
-        run_dags(local.airflow_environment(here))
-        show(here)
+        show(here, run_dags(here, local.airflow_environment(here)))
     print(
         "\nThe logs are in .demo. To look around in Airflow's UI and on the local Regal's pages: make ui\n"
         "What the tasks do is written in dags/; what it all means, in docs/index.md."

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from scripts.processes import free_port, running
 PROJECT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("DEMO_HOME", PROJECT / ".demo"))
 KEY = "sandbox-key"
+WAREHOUSE = HOME / "warehouse.db"
+RUN_FOLDERS = HOME / "regal"
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,13 @@ class Regal:
     """The local Regal."""
 
     url: str
+    rate_limit: int
 
     @property
     def connection(self) -> str:
         """The connection to it, as Airflow reads it from the environment."""
-        return json.dumps({"conn_type": "regal", "host": self.url, "password": KEY})
+        extra = {"rate_limit": self.rate_limit}
+        return json.dumps({"conn_type": "regal", "host": self.url, "password": KEY, "extra": extra})
 
     def ask(self, what: str) -> Any:
         """Ask its JSON side API."""
@@ -56,7 +61,7 @@ def regal(*, rate_limit: int) -> Iterator[Regal]:
     command = [sys.executable, "-m", "airflow_provider_regal", "sandbox", "--port", str(port), "--api-key", KEY]
     command += ["--rate-limit", str(rate_limit)]
     with running(command, dict(os.environ), HOME / "sandbox.log") as process:
-        here = Regal(f"http://127.0.0.1:{port}")
+        here = Regal(f"http://127.0.0.1:{port}", rate_limit)
         wait_for(f"{here.url}/sandbox/stats", process, HOME / "sandbox.log", patience_s=30)
         yield here
 
@@ -75,6 +80,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, *, patience_
 
 def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
     """The environment of an Airflow that lives in ``.demo`` and knows the local Regal."""
+    port = free_port(8080)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return inherited | {
         "AIRFLOW_HOME": str(HOME / "airflow"),
@@ -83,27 +89,46 @@ def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__REGAL__STORAGE_PATH": str(RUN_FOLDERS),
         "AIRFLOW_CONN_REGAL_DEFAULT": here.connection,
+        "AIRFLOW_CONN_REGAL_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(WAREHOUSE)}),
         "NO_PROXY": "127.0.0.1,localhost",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}",
         **more,
     }
 
 
-def airflow(env: dict[str, str], *words: str, log: str) -> None:
-    """Run one ``airflow`` command, its output in a file that is shown if it fails."""
+@contextlib.contextmanager
+def api_server(env: dict[str, str]) -> Iterator[Callable[[], None]]:
+    """Run Airflow's API server, to which tasks in processes of their own report; gives what waits until it answers."""
+    log = HOME / "api-server.log"
+    with running([sys.executable, "-m", "airflow", "api-server", "--workers", "1"], env, log) as process:
+        yield lambda: wait_for(airflow_url(env) + "/api/v2/version", process, log, patience_s=120)
+
+
+def airflow_url(env: dict[str, str]) -> str:
+    """Where Airflow's UI and API are."""
+    return f"http://127.0.0.1:{env['AIRFLOW__API__PORT']}"
+
+
+def airflow(env: dict[str, str], *words: str, log: str, over: Callable[[], bool] = lambda: False) -> None:
+    """Run one ``airflow`` command, its output in a file that is shown if it fails.
+
+    :param over: asked again and again while it runs; once it says yes, the command is given ten seconds to end by
+        itself. (In rare cases ``dags test --use-executor`` waits for an idle worker for ever.)
+    """
     path = HOME / log
-    with path.open("wb") as out:
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", *words],
-            env=env,
-            cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode:
+    with running([sys.executable, "-m", "airflow", *words], env, path) as process:
+        while process.poll() is None and not over():
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        failed = process.poll()  # None: it was over, and is ended now
+    if failed:
         lines = path.read_text(errors="replace").splitlines()[-40:]
         print("\n".join(lines))
         raise SystemExit(f"'airflow {' '.join(words)}' failed; its whole output is in {path}.")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scripts.accounts import Accounts
 
 CHANNELS = ("sms", "voice", "email")
+CONTACTS_SHOWN = 4
+EVENTS_SHOWN = 12
 
 
 def print_contacts(contacts: Sequence[dict[str, Any]]) -> None:
     """Print the contacts and who is subscribed to what, since when, on which evidence."""
     heading("Contacts in Regal", len(contacts))
-    for contact in contacts:
+    for contact in contacts[-CONTACTS_SHOWN:]:
         print(f"  {contact['name'] or '(no name)'}   user id {contact['user_id'] or '-'}")
         for address, info in (contact["phones"] | contact["emails"]).items():
             primary = "   primary" if info["is_primary"] else ""
@@ -19,6 +24,7 @@ def print_contacts(contacts: Sequence[dict[str, Any]]) -> None:
             for channel in CHANNELS:
                 if channel in info:
                     print(f"      {channel:6}{consent(info[channel])}")
+    print_rest(len(contacts) - CONTACTS_SHOWN)
 
 
 def consent(status: dict[str, Any]) -> str:
@@ -40,9 +46,34 @@ def print_events(events: Sequence[dict[str, Any]]) -> None:
             str(event["answer"]),
             ", ".join(event["body"].get("properties", {})) or "-",
         )
-        for event in events
+        for event in events[:EVENTS_SHOWN]
     ]
     print_table(("no", "at (UTC)", "event", "answer", "properties"), rows)
+    print_rest(len(events) - EVENTS_SHOWN)
+
+
+def print_deliveries(accounts: Accounts) -> None:
+    """Print what became of the rows of the warehouse, and that the crash made nobody hear of anything twice."""
+    reports = {task: accounts.report(task) for task in ("contacts", "events")}
+    heading("Rows delivered from the warehouse", sum(report["read"] for report in reports.values()))
+    outcomes = ("read", "acknowledged", "rejected", "unknown", "skipped", "opt_ins_withheld")
+    print_table(
+        ("task", "tries", *(outcome.replace("_", " ") for outcome in outcomes)),
+        [(task, str(accounts.tries(task)), *(str(r[name]) for name in outcomes)) for task, r in reports.items()],
+    )
+    for task, report in reports.items():
+        for reason, count in report["reasons"].items():
+            print(f"  {task}: {count} x {reason}")
+    arrived = accounts.arrivals()
+    print(f"\n  The task 'events' was killed (SIGKILL) when Regal had {accounts.killed_after} of its events.")
+    print("  Airflow's retry went on from there. Unknown are those whose answers the crash took with it.")
+    print(f"  Events that arrived: {len(arrived)}; twice: {sum(times > 1 for times in arrived.values())}")
+
+
+def print_rest(count: int) -> None:
+    """Say how many are not shown."""
+    if count > 0:
+        print(f"  ... and {count:,} more")
 
 
 def print_figures(stats: dict[str, Any]) -> None:
@@ -56,7 +87,7 @@ def print_figures(stats: dict[str, Any]) -> None:
 
 def heading(text: str, count: int) -> None:
     """Print a heading with a count."""
-    print(f"\n{text} ({count})")
+    print(f"\n{text} ({count:,})")
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

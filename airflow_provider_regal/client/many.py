@@ -5,6 +5,7 @@ What an answer means is decided in ``exchange``; here it is only fetched.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from types import TracebackType
 from typing import Final
@@ -43,6 +44,7 @@ class ManySender:
             },
             timeout=timeout,
             auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
             raise_for_status=False,
         )
 
@@ -61,15 +63,25 @@ class ManySender:
             async with self._session.post(
                 self._url, data=watched, allow_redirects=False, proxy=self._proxy
             ) as response:
-                excerpt = b""
-                try:
-                    excerpt = await response.content.read(_EXCERPT_BYTES)
-                except (aiohttp.ClientError, TimeoutError, OSError):
-                    response.close()  # the status has decided already
                 headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, headers, excerpt)
+                return Answer(response.status, headers, await _start_of(response))
+        except asyncio.CancelledError:
+            if watched.started:
+                raise
+            return NoAnswer(before_body=True, reason="stopped before it was sent")
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
             return NoAnswer(before_body=not watched.started, reason=_what_failed(error))
+
+
+async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+    """Read the start of a body; the status has decided already, so whatever ends the reading is no failure."""
+    excerpt = b""
+    try:
+        while len(excerpt) < _EXCERPT_BYTES and (piece := await response.content.read(_EXCERPT_BYTES - len(excerpt))):
+            excerpt += piece
+    except (aiohttp.ClientError, TimeoutError, OSError, asyncio.CancelledError):
+        response.close()
+    return excerpt
 
 
 def proxy_of(origin: str) -> str | None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from airflow_provider_regal.client.exchange import Decision
 from airflow_provider_regal.client.hearsay import fit_to_show
@@ -19,6 +19,16 @@ from airflow_provider_regal.journal.progress import Outcome
 from airflow_provider_regal.journal.report import DeliveryReport
 from airflow_provider_regal.journal.run_folder import RunFolder
 
+# Why a row became unknown through no fault of its own; they warn, but do not fail the task.
+_DIED: Final = "worker died"
+_INTERRUPTED: Final = "interrupted"
+_OUTAGE: Final = "outage"
+
+
+def lost_to_outage(letter: DeadLetter) -> bool:
+    """Whether a row became unknown through a crash, a stop or an outage, in whichever try."""
+    return letter.status == "unknown" and letter.reason.partition(":")[0] in (_DIED, _INTERRUPTED, _OUTAGE)
+
 
 class Books:
     """Writes what became of each row into the run folder, and counts it in the report.
@@ -30,6 +40,7 @@ class Books:
     def __init__(self, folder: RunFolder, report: DeliveryReport, target: Target) -> None:
         self._folder = folder
         self._progress = folder.progress
+        self._letters = folder.dead_letters  # opened at once: its closing drops letters of rows no longer dead
         self._target = target
         self.report = report
 
@@ -43,13 +54,16 @@ class Books:
 
     async def reserve(self, positions: Sequence[int]) -> None:
         """Note durably that these rows may be sent now."""
-        if positions:
-            self._progress.reserve(positions)
-            await asyncio.to_thread(self._progress.sync)
+        self._progress.reserve(positions)
+        await self.sync()
 
     def flush(self) -> None:
         """Hand what was noted to the operating system."""
         self._progress.flush()
+
+    async def sync(self) -> None:
+        """Force to disk what was handed to the operating system."""
+        await asyncio.to_thread(self._progress.sync)
 
     def acknowledge(self, row: Ready) -> None:
         """Note that Regal has the row."""
@@ -74,23 +88,30 @@ class Books:
 
     def refuse(self, row: Ready, decision: Decision, now: datetime) -> None:
         """Note that Regal refuses the row for good."""
+        self._count_requests(row)
+        self.release(row)  # if the letter cannot be written, a later try asks again
         self._bury(row, "rejected", self._said(row, decision), decision.reason, now)
         self._progress.settle(row.position, Outcome.REJECTED)
 
     def lose_sight(self, row: Ready, decision: Decision, now: datetime, *, in_outage: bool) -> None:
         """Note that nobody can know whether Regal has the row."""
-        self._bury(row, "unknown", self._said(row, decision), decision.reason, now)
+        self._count_requests(row)
+        reason = f"{_OUTAGE}: {decision.reason}" if in_outage else decision.reason
+        self._bury(row, "unknown", self._said(row, decision), reason, now)
         self._progress.settle(row.position, Outcome.UNKNOWN)
-        self.report.unknown_of_outage += in_outage
+
+    def blame_outage(self, row: Ready, decision: Decision, now: datetime) -> None:
+        """Note that it was an outage that made a row unknown, as turned out only later."""
+        self._bury(row, "unknown", self._said(row, decision), f"{_OUTAGE}: {decision.reason}", now)
 
     def interrupted(self, row: Ready, now: datetime) -> None:
         """Note that we cut the request off ourselves before it was answered."""
         if row.guarantee == "at_least_once":
             self.leave_open(row)
             return
-        self._bury(row, "unknown", "stopped while it was being sent", "interrupted", now)
+        self._count_requests(row)
+        self._bury(row, "unknown", "stopped while it was being sent", _INTERRUPTED, now)
         self._progress.settle(row.position, Outcome.UNKNOWN)
-        self.report.unknown_of_outage += 1
 
     def died(self, row: Ready | Refused, now: datetime) -> None:
         """Note that an earlier try died between reserving the row and noting an answer."""
@@ -103,7 +124,7 @@ class Books:
             key=key,
             call=call,
             status="unknown",
-            reason="worker died",
+            reason=_DIED,
             field=None,
             message="the worker died while it was being sent; look for it in Regal",
             attempts=1,
@@ -111,13 +132,16 @@ class Books:
             payload=payload,
         )
         self._progress.settle(row.position, Outcome.UNKNOWN)
-        self.report.unknown_of_outage += 1
+
+    def release(self, row: Ready) -> None:
+        """Take the row's reservation back: Regal surely does not have it."""
+        if row.guarantee == "at_most_once":
+            self._progress.release(row.position)
 
     def leave_open(self, row: Ready) -> None:
         """Leave the row unsettled: a later try sends it."""
         self._count_requests(row)
-        if not row.doubtful:
-            self._progress.release(row.position)
+        self.release(row)
 
     def unauthorized(self, decision: Decision) -> FixConnectionError:
         """Make the error for a refused key."""
@@ -137,7 +161,6 @@ class Books:
         return f"{decision.reason}, Regal says: {said}" if said else decision.reason
 
     def _bury(self, row: Ready, status: str, message: str, reason: str, now: datetime) -> None:
-        self._count_requests(row)
         self._write(
             row.position,
             key=_key(row),
@@ -153,7 +176,7 @@ class Books:
 
     def _write(self, position: int, *, times: tuple[datetime, datetime], **what: Any) -> None:
         first, last = (time.isoformat(timespec="milliseconds") for time in times)
-        self._folder.dead_letters.write(
+        self._letters.write(
             DeadLetter(run=str(self._folder.path), position=position, first_time=first, last_time=last, **what)
         )
 

@@ -2,9 +2,9 @@
 
 ::
 
-    snapshot ─▶ feed ─▶ order ─▶ fresh ─┐
-                                        ├─▶ reserve ─▶ gate, pace ─▶ exchange ─▶ settle
-                             retries ───┘                               └─▶ retries
+    snapshot ─▶ feed ─▶ order ─▶ fresh ─▶ reserve ─▶ gate, pace ─▶ exchange ─▶ settle
+                                   ▲                                   │
+                                   └──────── retries, when due ◀───────┘
 
 One coroutine decides what starts; each request is a task of its own. Everything that has to last goes through
 ``Books`` before it counts.
@@ -13,9 +13,10 @@ One coroutine decides what starts; each request is a task of its own. Everything
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
@@ -23,19 +24,23 @@ from airflow_provider_regal.client.exchange import Decision, Meaning, decide
 from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.books import Books
-from airflow_provider_regal.delivery.gate import Gate
-from airflow_provider_regal.delivery.order import Order
+from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
 from airflow_provider_regal.delivery.prepare import Preparer, Ready, Refused
-from airflow_provider_regal.errors import RegalError, RetryLaterError
+from airflow_provider_regal.delivery.stopping import outage, own_failure
+from airflow_provider_regal.delivery.waiting import WaitingRows
+from airflow_provider_regal.errors import RegalError
 
-# Rows taken in and not yet settled, at most: they wait for their turn, their slot or their answer.
-_WINDOW: Final = 2_000
 # Rows prepared before the loop looks at the network again.
 _SLICE: Final = 32
 _RESERVED_AHEAD: Final = 32
-_MOST_TRIES: Final = 8
-_GRACE_S: Final = 10.0
+# Of a row that may have arrived each time. A row that fails as often as an outage takes to be noticed is kept by that.
+_MOST_TRIES: Final = FAILURES_OF_AN_OUTAGE
+# Airflow kills a task 5 s after it told it to stop.
+_GRACE_S: Final = 3.0
+_GRACE_WITHOUT_HURRY_S: Final = 10.0
 _IDLE_S: Final = 0.5
+
+OpenRows = Iterator[tuple[int, Mapping[str, Any]]]
 
 
 class Engine:
@@ -43,12 +48,13 @@ class Engine:
 
     :param rows: positions and rows, in order; those that are settled are not among them.
     :param rate: requests a second.
+    :param checkpoint_interval_s: seconds between two times at which all progress is forced to disk.
     """
 
     def __init__(
         self,
         *,
-        rows: Iterator[tuple[int, Mapping[str, Any]]],
+        rows: OpenRows,
         preparer: Preparer,
         books: Books,
         sender: ManySender,
@@ -56,9 +62,10 @@ class Engine:
         gate: Gate,
         rate: int,
         patience_s: float,
+        checkpoint_interval_s: float,
         clock: Clock,
     ) -> None:
-        self._rows: Iterator[tuple[int, Mapping[str, Any]]] | None = rows
+        self._rows: OpenRows | None = rows
         self._preparer = preparer
         self._books = books
         self._sender = sender
@@ -66,119 +73,132 @@ class Engine:
         self._gate = gate
         self._rate = rate
         self._patience_s = patience_s
+        self._checkpoint_interval_s = checkpoint_interval_s
         self._clock = clock
-        self._order = Order()
-        self._held: dict[int, Ready] = {}
-        self._fresh: deque[Ready] = deque()
+        self._waiting = WaitingRows(enough=_SLICE)
+        self._being_reserved: list[Ready] = []
         self._reserved: deque[Ready] = deque()
-        self._retries: list[tuple[float, int, Ready]] = []
         self._under_way: dict[asyncio.Task[None], Ready] = {}
+        self._cut_off: list[Ready] = []
+        self._helpers: set[asyncio.Task[None]] = set()
+        self._just_lost: list[tuple[Ready, Decision]] = []
         self._stop: RegalError | None = None
+        self._grace_s = _GRACE_WITHOUT_HURRY_S
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def request_stop(self, why: RegalError) -> None:
         """Stop soon: what is under way is answered or marked. Safe to call from a signal handler or a thread."""
-        self._stop = self._stop or why
-        self._loop.call_soon_threadsafe(self._wake.set)
+        self._stop_for(why, grace_s=_GRACE_S)
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     async def run(self) -> None:
         """Send until every row is settled.
 
         :raises RegalError: why it had to stop with rows left.
         """
+        checkpoints = self._help(self._checkpoint())
         try:
             while self._stop is None and self._has_work():
-                self._feed()
-                await self._reserve()
-                pause_s = self._start_what_may()
+                pause_s = self._work()
+                # Before anything started in this turn reaches the network: what a crash forgets is what is under way.
                 self._books.flush()
-                if pause_s:
-                    await self._sleep(pause_s)
+                await self._sleep(pause_s)
         finally:
+            checkpoints.cancel()
             await self._finish()
         if self._stop is not None:
             raise self._stop
 
     def _has_work(self) -> bool:
-        return bool(self._rows or len(self._order))
+        return bool(self._rows or len(self._waiting))
+
+    def _work(self) -> float:
+        """Do what can be done now.
+
+        :returns: seconds until it is worth doing more, unless something wakes us.
+        """
+        now = self._clock.monotonic()
+        if self._gate.patience_left_s(now) <= 0:
+            self._stop_for(outage(self._patience_s), grace_s=_GRACE_S)
+            return 0.0
+        until_repeat_s = self._waiting.until_repeat_s(now)
+        self._feed()
+        self._reserve()
+        if wait_s := self._start_what_may():
+            return min(wait_s, _IDLE_S)
+        if (self._rows and self._waiting.wants_more) or (self._waiting.turn and not self._being_reserved):
+            return 0.0
+        return min(until_repeat_s, _IDLE_S)
 
     async def _sleep(self, pause_s: float) -> None:
         self._wake.clear()
-        try:
-            async with asyncio.timeout(pause_s):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        if not pause_s:
+            await asyncio.sleep(0)
+            return
+        timer = self._loop.call_later(pause_s, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
 
     def _feed(self) -> None:
         """Take rows in until enough wait for their turn."""
-        if self._rows is None or len(self._fresh) >= _SLICE or len(self._order) >= _WINDOW:
+        if self._rows is None or not self._waiting.wants_more:
             return
-        for _ in range(_SLICE):
-            taken = next(self._rows, None)
-            if taken is None:
-                self._rows = None
-                return
+        count = 0
+        for taken in islice(self._rows, _SLICE):
+            count += 1
             prepared = self._preparer.prepare(*taken, self._clock.now())
             if isinstance(prepared, Refused):
                 self._books.reject(prepared, self._clock.now())
-            elif self._order.admit(prepared.position, prepared.identifiers):
-                self._books.note(prepared)
-                self._fresh.append(prepared)
-            else:
-                self._books.note(prepared)
-                self._held[prepared.position] = prepared
+                continue
+            self._books.note(prepared)
+            self._waiting.admit(prepared)
+        if count < _SLICE:
+            self._rows = None
 
-    async def _reserve(self) -> None:
+    def _reserve(self) -> None:
         """Note durably which rows come next, where a crash must not make them be sent again."""
-        room = min(_RESERVED_AHEAD, self._gate.limit(self._rate)) - len(self._reserved)
-        batch = [self._fresh.popleft() for _ in range(min(room, len(self._fresh)))]
-        if not batch:
+        if self._being_reserved:
             return
+        ahead = 1 if self._gate.probing else min(_RESERVED_AHEAD, self._gate.limit(self._rate))
+        while len(self._reserved) > ahead and self._gate.probing:  # it may take long, and a crash would doubt them all
+            row = self._reserved.pop()
+            self._books.release(row)
+            self._waiting.give_back(row)
+        if len(self._reserved) > ahead // 2:
+            return
+        batch = self._waiting.take(ahead - len(self._reserved))
+        if any(row.guarantee == "at_most_once" for row in batch):
+            self._being_reserved = batch
+            self._help(self._reserve_durably(batch))
+        else:
+            self._reserved.extend(batch)
+
+    async def _reserve_durably(self, batch: list[Ready]) -> None:
         await self._books.reserve([row.position for row in batch if row.guarantee == "at_most_once"])
+        self._being_reserved = []
         self._reserved.extend(batch)
 
     def _start_what_may(self) -> float:
         """Start requests.
 
-        :returns: seconds until it is worth trying again; 0 if rows should be fed first.
+        :returns: seconds until one more may start; 0 if no more are reserved.
         """
-        while True:
+        while self._reserved:
             now = self._clock.monotonic()
-            if self._gate.patience_left_s(now) <= 0:
-                self._stop = self._outage()
-                return 0.0
-            due = bool(self._retries) and self._retries[0][0] <= now
-            if not due and not self._reserved:
-                if self._fresh or (self._rows and len(self._order) < _WINDOW):
-                    return 0.0
-                until_retry = self._retries[0][0] - now if self._retries else _IDLE_S
-                return min(max(until_retry, 0.001), _IDLE_S)
-            if wait_s := self._gate.wait_s(now, self._rate):
-                return min(wait_s, _IDLE_S)
-            if wait_s := self._pacer.take(now):
-                return min(wait_s, _IDLE_S)
-            row = heapq.heappop(self._retries)[2] if due else self._reserved.popleft()
-            self._start(row, now)
+            if wait_s := self._gate.wait_s(now, self._rate) or self._pacer.take(now):
+                return wait_s
+            row = self._reserved.popleft()
+            self._gate.start(row.position, now)
+            row.tries += 1
+            row.first_time = row.first_time or self._clock.now()
+            task = self._loop.create_task(self._exchange(row, self._gate.outages))
+            self._under_way[task] = row
+            task.add_done_callback(self._ended)
+        return 0.0
 
-    def _start(self, row: Ready, now: float) -> None:
-        self._gate.start(row.position, now)
-        row.tries += 1
-        row.first_time = row.first_time or self._clock.now()
-        task = self._loop.create_task(self._exchange(row))
-        self._under_way[task] = row
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        row = self._under_way.pop(task)
-        if task.cancelled():
-            self._books.interrupted(row, self._clock.now())
-        elif (error := task.exception()) is not None:
-            self._stop = self._stop or _as_regal_error(error)
-        self._wake.set()
-
-    async def _exchange(self, row: Ready) -> None:
+    async def _exchange(self, row: Ready, outages_before: int) -> None:
         attempt = await self._sender.attempt(row.body)
         decision = decide(
             attempt,
@@ -191,55 +211,82 @@ class Engine:
         row.doubtful = row.doubtful or decision.meaning is Meaning.UNKNOWN
         if decision.meaning in (Meaning.NOT_APPLIED, Meaning.UNKNOWN):
             self._gate.fail(row.position, now, answered=decision.status is not None)
-            self._after_failure(row, decision, now)
+            self._after_failure(row, decision, now, outages_before)
             return
         self._gate.succeed(row.position, now)
+        self._just_lost.clear()
         if decision.meaning is Meaning.ACKNOWLEDGED:
             self._books.acknowledge(row)
-            self._settle(row)
+            self._waiting.settle(row)
         elif decision.meaning is Meaning.REFUSED:
             self._books.refuse(row, decision, self._clock.now())
-            self._settle(row)
+            self._waiting.settle(row)
         else:
             self._books.leave_open(row)
-            self._stop = self._stop or self._books.unauthorized(decision)
+            self._stop_for(self._books.unauthorized(decision))
 
-    def _after_failure(self, row: Ready, decision: Decision, now: float) -> None:
+    def _after_failure(self, row: Ready, decision: Decision, now: float, outages_before: int) -> None:
         if decision.pauses:
             self._pacer.pause(now + decision.wait_s)
             self._pacer.slow_down(now)
         if decision.retry_after_s is not None and decision.retry_after_s > self._patience_s:
-            self._stop = self._stop or self._outage()
-        if decision.retry and (row.tries < _MOST_TRIES or decision.meaning is Meaning.NOT_APPLIED):
-            heapq.heappush(self._retries, (now + decision.wait_s, row.position, row))
+            self._stop_for(outage(self._patience_s), grace_s=_GRACE_S)
+        in_outage = self._gate.probing or self._gate.outages > outages_before
+        if in_outage:  # so what was lost just before was lost to it, too
+            for lost, why in self._just_lost:
+                self._books.blame_outage(lost, why, self._clock.now())
+            self._just_lost.clear()
+        enough = row.tries >= _MOST_TRIES and decision.meaning is Meaning.UNKNOWN and not in_outage
+        if decision.retry and not enough:
+            self._books.release(row)
+            self._waiting.repeat(row, now + decision.wait_s)
             return
-        self._books.lose_sight(row, decision, self._clock.now(), in_outage=self._gate.probing)
-        self._settle(row)
+        self._books.lose_sight(row, decision, self._clock.now(), in_outage=in_outage)
+        if not in_outage:
+            self._just_lost.append((row, decision))
+        self._waiting.settle(row)
 
-    def _settle(self, row: Ready) -> None:
-        for position in self._order.settle(row.position):
-            self._fresh.append(self._held.pop(position))
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        row = self._under_way.pop(task)
+        if task.cancelled():
+            self._cut_off.append(row)
+        elif (error := task.exception()) is not None:
+            self._stop_for(own_failure(error))
+        self._wake.set()
 
-    def _outage(self) -> RetryLaterError:
-        return RetryLaterError(
-            "Regal could not be reached, or asked to wait, for longer than outage_patience "
-            f"({self._patience_s:g} s). Everything not settled is kept: run the task again to go on from there."
-        )
+    def _help(self, what: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(what)
+        self._helpers.add(task)
+        task.add_done_callback(self._helped)
+        return task
+
+    def _helped(self, task: asyncio.Task[None]) -> None:
+        self._helpers.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._stop_for(own_failure(error))
+        self._wake.set()
+
+    async def _checkpoint(self) -> None:
+        while True:
+            await asyncio.sleep(self._checkpoint_interval_s)
+            self._books.flush()
+            await self._books.sync()
+
+    def _stop_for(self, why: RegalError, *, grace_s: float = _GRACE_WITHOUT_HURRY_S) -> None:
+        if self._stop is None:
+            self._stop, self._grace_s = why, grace_s
 
     async def _finish(self) -> None:
         """Let what is under way be answered, within a grace time; then mark it, and leave the rest open."""
         if self._under_way:
-            await asyncio.wait(self._under_way, timeout=_GRACE_S if self._stop else None)
-        for task in list(self._under_way):
+            await asyncio.wait(self._under_way, timeout=self._grace_s)
+        for task in self._under_way:
             task.cancel()
-        if self._under_way:
-            await asyncio.wait(self._under_way)
-        for row in (*self._reserved, *(entry[2] for entry in self._retries)):
+        while waited_for := {*self._under_way, *self._helpers}:
+            await asyncio.wait(waited_for)
+            await asyncio.sleep(0)  # for the callbacks of those that had ended before
+        for row in self._cut_off:
+            self._books.interrupted(row, self._clock.now())
+        for row in (*self._being_reserved, *self._reserved, *self._waiting.tried()):
             self._books.leave_open(row)
         self._books.flush()
-
-
-def _as_regal_error(error: BaseException) -> RegalError:
-    wrapped = RegalError(f"The delivery stopped: {type(error).__name__}: {error}. Nothing unsettled is lost.")
-    wrapped.__cause__ = error
-    return wrapped

@@ -20,6 +20,7 @@ _SILENCE_P99: Final = 5.0
 _FIRST_LATENCY_S: Final = 0.1
 _SMOOTHING: Final = 0.1
 _REMEMBERED: Final = 200
+_P99_EVERY: Final = 20
 _HEADROOM: Final = 1.3
 _SPARE: Final = 4
 _FIRST_PROBE_S: Final = 0.5
@@ -38,6 +39,7 @@ class Gate:
         self._patience_s = patience_s
         self._latency_s = _FIRST_LATENCY_S
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
+        self._successes = 0
         self._p99_s = 0.0
         self._failures = 0
         self._first_failure = 0.0
@@ -46,6 +48,7 @@ class Gate:
         self._outage_since: float | None = None
         self._next_probe = 0.0
         self._probe_gap_s = _FIRST_PROBE_S
+        self._probe: int | None = None
         self.outages = 0
 
     @property
@@ -73,14 +76,19 @@ class Gate:
         return 0.0 if self.under_way < self.limit(rate) else 0.05
 
     def patience_left_s(self, now: float) -> float:
-        """Say for how long the outage may go on; without one, for ever."""
-        if self._outage_since is None:
-            return float("inf")
-        return self._outage_since + self._patience_s - now
+        """Say for how long the outage may go on; without one, for ever.
+
+        A few failures with no success between count as well: where few rows are left, there are no ten in a row.
+        """
+        if self._outage_since is not None:
+            return self._outage_since + self._patience_s - now
+        return self._first_failure + self._patience_s - now if self._failures else float("inf")
 
     def start(self, position: int, now: float) -> None:
         """Note that a request starts."""
         self._started[position] = now
+        if self.probing:
+            self._probe = position
 
     def succeed(self, position: int, now: float) -> None:
         """Note an answer that is no sign of an outage; it ends one."""
@@ -89,9 +97,10 @@ class Gate:
         self._latency_s += _SMOOTHING * (latency_s - self._latency_s)
         self._last_answer = now
         self._failures = 0
-        self._outage_since = None
+        self._outage_since = self._probe = None
         self._probe_gap_s = _FIRST_PROBE_S
-        if len(self._latencies) % 20 == 1:
+        self._successes += 1
+        if self._successes % _P99_EVERY == 1:
             ordered = sorted(self._latencies)
             self._p99_s = ordered[int(len(ordered) * 0.99)]
 
@@ -107,7 +116,9 @@ class Gate:
             self._first_failure = now
         self._failures += 1
         if self.probing:
-            self._probe_gap_s = min(_LONGEST_PROBE_S, self._probe_gap_s * 2)
+            if position == self._probe:  # what was under way before says no more than that it is an outage
+                self._probe = None
+                self._probe_gap_s = min(_LONGEST_PROBE_S, self._probe_gap_s * 2)
             self._next_probe = now + self._probe_gap_s
         elif self._failures >= FAILURES_OF_AN_OUTAGE:
             self._begin_outage(self._first_failure, now)

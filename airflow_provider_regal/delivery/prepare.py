@@ -15,6 +15,8 @@ from airflow_provider_regal.events.mapping import CALLS, RowMapper
 
 # Marks a row of the snapshot that was an event already; its value is the call.
 EVENT_MARK: Final = "$event"
+# Marks a row that has a column of such a name itself; its value is the row.
+_ROW_MARK: Final = "$row"
 
 
 @dataclass(slots=True)
@@ -77,9 +79,13 @@ class Preparer:
 
     def _event(self, row: Mapping[str, Any]) -> Event:
         if EVENT_MARK in row:
+            call = row[EVENT_MARK]
+            if call in NAMED_CALLS and self._settings.mapping.call not in NAMED_CALLS:
+                # It would be repeated as contacts are.
+                raise InvalidEventError(call, [Fault("the event", f"is a {call}, in a delivery of contacts")])
             written = {name: value for name, value in row.items() if name != EVENT_MARK}
-            return CALLS[row[EVENT_MARK]].read(written, self._settings.reading)
-        return self._mapper.event(row)
+            return CALLS[call].read(written, self._settings.reading)
+        return self._mapper.event(row.get(_ROW_MARK, row))
 
     def _check_age(self, event: Event, now: datetime) -> None:
         oldest = self._settings.max_event_age
@@ -96,6 +102,22 @@ def identifiers_of(event: Event) -> tuple[str, ...]:
     return (*user, *(phone.number for phone in event.phones), *(email.address for email in event.emails))
 
 
-def as_row(given: Mapping[str, Any] | Event) -> Mapping[str, Any]:
-    """Bring an event into the shape of a row, so that it can be kept with the others."""
-    return {EVENT_MARK: given.call, **given.model_dump()} if isinstance(given, Event) else given
+def as_row(given: Any) -> Mapping[str, Any]:
+    """Bring what a source gives into the shape of a row, so that all can be kept in one way.
+
+    :param given: a dictionary, a row that knows its columns (SQLAlchemy, sqlite3, a named tuple), or an event.
+    :raises ValueError: it is none of these.
+    """
+    if isinstance(given, Event):
+        return {EVENT_MARK: given.call, **given.model_dump()}
+    if not isinstance(given, Mapping):
+        given = _named(given)
+    return {_ROW_MARK: given} if EVENT_MARK in given or _ROW_MARK in given else given
+
+
+def _named(given: Any) -> dict[str, Any]:
+    if callable(as_dict := getattr(given, "_asdict", None)):
+        return dict(as_dict())
+    if callable(getattr(given, "keys", None)):
+        return {name: given[name] for name in given.keys()}  # noqa: SIM118 - it is no mapping
+    raise ValueError(f"A row must be a dictionary of columns, or an event; this one is a {type(given).__name__}.")

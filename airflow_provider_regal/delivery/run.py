@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery.books import Books
+from airflow_provider_regal.delivery.aside import run_aside
+from airflow_provider_regal.delivery.books import Books, lost_to_outage
 from airflow_provider_regal.delivery.gate import Gate
 from airflow_provider_regal.delivery.prepare import Preparer, as_row
 from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
+from airflow_provider_regal.delivery.stopping import told_to_stop
 from airflow_provider_regal.delivery.tries import Try, Work, plan_try
 from airflow_provider_regal.errors import DecideRestartError, ReadDeadLettersError, RegalError, RetryLaterError
 from airflow_provider_regal.events import Event
@@ -23,6 +23,9 @@ from airflow_provider_regal.journal.dead_letters import read_dead_letters
 from airflow_provider_regal.journal.progress import CorruptProgressError, Outcome
 from airflow_provider_regal.journal.report import DeliveryReport
 from airflow_provider_regal.journal.run_folder import FolderInUseError, Marker, RunFolder
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.delivery.engine import OpenRows
 
 _log = logging.getLogger(__name__)
 _LINE_EVERY_S: Final = 10.0
@@ -74,9 +77,7 @@ class Delivery:
 
     def stop(self) -> None:
         """Stop soon, with everything unsettled kept. Safe to call from a signal handler."""
-        self._stopped = RetryLaterError(
-            "The task was told to stop. Everything not settled is kept: run the task again to go on from there."
-        )
+        self._stopped = self._stopped or told_to_stop()
         if self._stop_engine is not None:
             self._stop_engine(self._stopped)
 
@@ -96,7 +97,13 @@ class Delivery:
         try:
             if self._prepare(folder):
                 try:
-                    asyncio.run(self._send(folder))
+                    before = self._settled(folder)
+                    run_aside(
+                        lambda: self._send(folder),
+                        stop=self.stop,
+                        every_s=_LINE_EVERY_S,
+                        tick=lambda: self._say_how_it_goes(folder, before, started),
+                    )
                 except BaseException:
                     self.report.status = "stopped"
                     self._try_to_close_books(folder, started)
@@ -133,14 +140,15 @@ class Delivery:
         restarted = settings.restart or (same_epoch and marker is not None and marker.restarted)
         if plan.work is Work.START:
             folder.start_over()
+        if plan.work is Work.GO_ON_WITH_REJECTED:  # before the marker forgets that the last try had failed
+            for position in folder.progress.positions(Outcome.REJECTED):
+                folder.progress.release(position)
+            folder.progress.flush()
         folder.marker = Marker(self._fingerprint, self._this.epoch, self._this.number, restarted=restarted)
         self._on_start()
         if plan.work is Work.START:
             count = folder.take_snapshot(self._rows_until_stopped(), settings.limit)
             _log.info("Read %s rows into %s", f"{count:,}", self._path)
-        if plan.work is Work.GO_ON_WITH_REJECTED:
-            for position in folder.progress.positions(Outcome.REJECTED):
-                folder.progress.release(position)
         self.report.read = folder.row_count or 0
         if self.report.read < settings.min_rows:
             folder.drop_rows()
@@ -189,42 +197,33 @@ class Delivery:
                 gate=Gate(max_connections=settings.max_connections, patience_s=settings.outage_patience_s),
                 rate=rate,
                 patience_s=settings.outage_patience_s,
+                checkpoint_interval_s=settings.checkpoint_interval_s,
                 clock=self._clock,
             )
             self._stop_engine = engine.request_stop
             if self._stopped is not None:
                 engine.request_stop(self._stopped)
-            lines = asyncio.create_task(self._say_how_it_goes(folder))
             try:
                 await engine.run()
             finally:
                 self._stop_engine = None
-                lines.cancel()
 
-    def _open_rows(
-        self, folder: RunFolder, preparer: Preparer, books: Books
-    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    def _open_rows(self, folder: RunFolder, preparer: Preparer, books: Books) -> OpenRows:
         """Give the rows that are not settled; those an earlier try died over become unknown."""
-        for position, row in folder.rows():
-            if folder.progress.outcome(position) is not None:
-                continue
+        for position, row in folder.rows(without=lambda position: folder.progress.outcome(position) is not None):
             if folder.progress.is_reserved(position):
                 now = self._clock.now()
                 books.died(preparer.prepare(position, row, now), now)
             else:
                 yield position, row
 
-    async def _say_how_it_goes(self, folder: RunFolder) -> None:
-        """Write a line every ten seconds: what is done, how fast, and when it will be over."""
-        before = self._settled(folder)
-        started = self._clock.monotonic()
-        while True:
-            await asyncio.sleep(_LINE_EVERY_S)
-            done = self._settled(folder)
-            speed = (done - before) / (self._clock.monotonic() - started)
-            line = progress_line(done, self.report.read, speed, folder.progress.count(Outcome.REJECTED))
-            _log.info("%s", line)
-            self._on_progress(line)
+    def _say_how_it_goes(self, folder: RunFolder, before: int, started: float) -> None:
+        """Write a line: what is done, how fast, and when it will be over."""
+        done = self._settled(folder)
+        speed = (done - before) / (self._clock.monotonic() - started)
+        line = progress_line(done, self.report.read, speed, folder.progress.count(Outcome.REJECTED))
+        _log.info("%s", line)
+        self._on_progress(line)
 
     def _settled(self, folder: RunFolder) -> int:
         return sum(folder.progress.count(outcome) for outcome in Outcome)
@@ -235,7 +234,9 @@ class Delivery:
         self._count(folder)
         report.seconds = self._clock.monotonic() - started
         folder.close_files()
-        report.reasons = Counter(letter.cause for letter in read_dead_letters(folder.path / "dead_letters.jsonl"))
+        for letter in read_dead_letters(folder.path / "dead_letters.jsonl"):
+            report.reasons[letter.cause] += 1
+            report.unknown_of_outage += lost_to_outage(letter)
         folder.write_report(report.as_dict())
         _log.info("%s\n%s", report.status.capitalize(), report.as_table())
 

@@ -61,11 +61,16 @@ class DeliverySettings:
         for name in ("max_rejected", "max_unknown"):
             _check_threshold(name, getattr(self, name))
         for name in ("max_connections", "outage_patience_s", "checkpoint_interval_s", "rate"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:  # nor NaN
                 raise ValueError(f"{name} must be above 0")
         for name in ("min_rows", "limit"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be below 0")
+        for name in ("max_connections", "rate", "min_rows", "limit"):
+            if not isinstance(getattr(self, name), int | None):
+                raise ValueError(f"{name} must be a whole number")
+        if not isinstance(self.max_event_age, timedelta | None):
+            raise ValueError("max_event_age must be a timedelta, or None for no limit")
 
     @classmethod
     def of(
@@ -128,11 +133,12 @@ def _seconds(given: timedelta | float) -> float:
 
 
 def _rows(threshold: float, read: int) -> int:
-    return threshold if isinstance(threshold, int) else int(threshold * read)
+    # A share such as 0.29 of 100 rows is 28.999999999999996 in floats, and 29 to people.
+    return threshold if isinstance(threshold, int) else int(threshold * read + 1e-6)
 
 
 def _check_threshold(name: str, value: float | None) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or value < 0 or (isinstance(value, float) and value > 1):
+    if isinstance(value, bool) or not value >= 0 or (isinstance(value, float) and value > 1):
         raise ValueError(f"{name} must be a whole number of rows, or a share from 0.0 to 1.0")

@@ -7,6 +7,7 @@ new                       start                                       start
 of this run's last try    go on with the rows that are not settled    the same
 cleared, had finished     nothing                                     read again, send all
 cleared, had failed       go on, rejected rows again                  read again, send all
+its rows are gone         fail, if any may have been sent             read again, send all
 lost, rows may be sent    fail: needs shared storage or ``restart``   read again, send all, and say so
 ``restart=True``          start, once                                 start, once
 ========================  ==========================================  =================================
@@ -73,13 +74,20 @@ def plan_try(
     if marker is None:
         return _without_folder(named=named, lost=lost)
     same_source = marker.fingerprint == fingerprint
-    if not same_source and may_have_sent and (named or _is_retry(marker, this)):
+    retry = _is_retry(marker, this)
+    if not same_source and may_have_sent and (named or retry):
         return Plan(
             Work.FAIL,
             "The source (connection, SQL or path) is another than in the try that already sent rows. Give it back, or "
             "set restart=True to send everything again.",
         )
-    if not _is_retry(marker, this):
+    if named and may_have_sent and not snapshot_complete and marker.outcome != "finished":
+        return Plan(
+            Work.FAIL,
+            "The rows of the try that already sent some are gone from the run folder, so nobody can tell which are "
+            "left. Look in Regal; then set restart=True to send everything again, which may reach people twice.",
+        )
+    if not retry:
         return _after_clear(marker, named=named, snapshot_complete=snapshot_complete and same_source)
     if marker.outcome == "finished":
         return Plan(Work.NOTHING, "This delivery had finished already; nothing is sent again.")

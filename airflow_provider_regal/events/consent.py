@@ -81,7 +81,7 @@ class OptIn(BaseModel):
     :param source: where consent was collected (``signup_form``); Regal prefixes it with the brand.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     channel: Channel
     subscribed: Truth

@@ -22,7 +22,7 @@ class ContactPoint(BaseModel):
     :param opt_ins: what the person agreed to here.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     label: Text | None = None
     is_primary: Truth | None = None

@@ -12,22 +12,22 @@ message_id                                    nothing: reserved for de-duplicati
 any other                                     a trait (identify) or a property (track, page, screen)
 ============================================  =======================================================
 
-``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | None}`` overrides.
+``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | None}`` overrides. A column that ``mapping``
+or ``types`` names must be in the row: a slip of the pen would else send it under another name, or at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
-from airflow_provider_regal.events.consent import read_truth
+from airflow_provider_regal.events.coercion import COERCIONS, coerce
+from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.models import Event, Identify, Page, Screen, Track
-from airflow_provider_regal.events.plain import is_nothing, plain
-from airflow_provider_regal.events.times import read_time
+from airflow_provider_regal.events.plain import is_blank, is_nothing
 from airflow_provider_regal.events.values import Reading
 
 CALLS: Final[dict[str, type[Event]]] = {"identify": Identify, "track": Track, "page": Page, "screen": Screen}
@@ -38,6 +38,8 @@ _EVIDENCE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source":
 _STANDARD: Final = {"first_name": ("traits", "firstName"), "last_name": ("traits", "lastName")}
 _ADDRESS: Final = {"postal_code": "zipcode", "zip": "zipcode", "zip_code": "zipcode"}
 _MANY: Final = ("phones", "emails")
+# Rows that are no table may each have columns of their own.
+_MOST_PLANS: Final = 1_000
 
 Path = tuple[str, ...]
 
@@ -69,8 +71,22 @@ class RowMapping:
             if target is not None:
                 _check_target(column, target, self.call)
         for column, kind in (self.types or {}).items():
-            if kind not in _COERCIONS:
+            if kind not in COERCIONS:
                 raise ValueError(f"types[{column!r}] must be one of str, int, float, bool, date, datetime")
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do with rows of one set of columns.
+
+    :param steps: column, its place in the event, and the type it is read as (None: as it is).
+    :param faults: why no such row can be mapped.
+    :param columns: place, as a fault of the event names it -> column, where the place does not hold its name.
+    """
+
+    steps: list[tuple[str, Path, type | None]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
 
 
 class RowMapper:
@@ -79,89 +95,114 @@ class RowMapper:
     def __init__(self, how: RowMapping, reading: Reading) -> None:
         self._how = how
         self._reading = reading
-        self._plans: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def event(self, row: Mapping[str, Any]) -> Event:
         """Map one row and validate it.
 
         :raises InvalidEventError: every fault of the row; columns by their own names.
         """
-        columns = tuple(row)
-        plan = self._plans.get(columns)
-        if plan is None:
-            plan = self._plans[columns] = plan_of(columns, self._how)
+        plan = self._plan(tuple(row))
+        if plan.faults:
+            raise InvalidEventError(self._how.call, plan.faults)
         written: dict[str, Any] = {}
         faults: list[Fault] = []
-        types = self._how.types or {}
-        for column, path in plan:
-            value = row[column]
-            if column in types and value is not None:
-                try:
-                    value = _COERCIONS[types[column]](plain(value))
-                except (ValueError, TypeError, InvalidOperation, OverflowError):
-                    faults.append(Fault(column, f"cannot be read as {types[column].__name__}"))
-                    continue
-            _put(written, path, value)
+        columns = dict(plan.columns)
+        for column, path, kind in plan.steps:
+            try:
+                value = row[column] if kind is None else coerce(row[column], kind, self._reading.timezone)
+            except ValueError as error:
+                faults.append(Fault(path_of((column,)), str(error)))
+                continue
+            _put(written, path, value, column, columns)
         if self._how.event is not None:
             written["event"] = self._how.event
-        _gather(written)
+        _gather(written, columns)
         try:
             event = CALLS[self._how.call].read(written, self._reading)
         except InvalidEventError as error:
-            raise InvalidEventError(error.call, [*faults, *error.faults]) from None
+            faults += [Fault(_in_words_of_the_table(fault.field, columns), fault.reason) for fault in error.faults]
         if faults:
             raise InvalidEventError(self._how.call, faults)
         return event
 
+    def _plan(self, columns: tuple[Any, ...]) -> Plan:
+        plan = self._plans.get(columns)
+        if plan is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[columns] = plan_of(columns, self._how)
+        return plan
 
-def plan_of(columns: Sequence[str], how: RowMapping) -> list[tuple[str, Path]]:
+
+def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
     """Decide where each column goes.
 
-    :raises ValueError: a column appears twice, two go to the same place, or a mapped one is not there.
+    Faults: two columns go to the same place, one that ``mapping`` or ``types`` names is not there, a name is no text.
     """
+    plan = Plan()
+    if not all(isinstance(name, str) for name in columns):
+        plan.faults.append(Fault("the row", "the name of a column is not text"))
+        return plan
     all_upper = how.lower_upper and all(name.upper() == name for name in columns)
-    overrides = how.columns or {}
-    plan: list[tuple[str, Path]] = []
+    names = {column: column.lower() if all_upper else column for column in columns}
+    there = {*columns, *names.values()}
+    for option, given in (("mapping", how.columns or {}), ("types", how.types or {})):
+        plan.faults += [
+            Fault(path_of((column,)), f"{option} names it, but the row has no such column")
+            for column in given
+            if column not in there
+        ]
     taken: dict[Path, str] = {}
-    for column in columns:
-        name = column.lower() if all_upper else column
-        path = _path(overrides.get(name, overrides.get(column, _DEFAULT)), name, how)
+    for column, name in names.items():
+        path = _path(_option(how.columns, name, column, _DEFAULT), name, how)
         if path is None:
             continue
-        if path in taken:
-            raise ValueError(f"columns {taken[path]!r} and {column!r} both go to {'.'.join(path)}; map one elsewhere")
+        if clash := next((other for other in taken if path[: len(other)] == other[: len(path)]), None):
+            reason = f"goes to {path_of(path)}, as the column {path_of((taken[clash],))} does; map one elsewhere"
+            plan.faults.append(Fault(path_of((column,)), reason))
         taken[path] = column
-        plan.append((column, path))
+        plan.steps.append((column, path, _option(how.types, name, column, None)))
+        if path[0] not in ("consent", *_MANY) and path[-1] not in (column, name):
+            plan.columns[path_of(path)] = column
     return plan
 
 
 _DEFAULT: Final = "\0default"
 
 
+def _option(options: Mapping[str, Any] | None, name: str, column: str, default: Any) -> Any:
+    """Find what an option says of a column, by its name in lower case or as the source writes it."""
+    return options.get(name, options.get(column, default)) if options else default
+
+
 def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
-    if target is None or name == "message_id":
+    if target is None:
         return None
     if target != _DEFAULT:
-        return tuple(target.split(".", 1))
-    own = _OWN_FIELDS.get(how.call, ())
-    if name in _FIELDS or (name in own and how.call == "track"):
-        return None if name == "event" and how.event is not None else (name,)
+        kind, _, rest = target.partition(".")
+        return (kind, rest) if kind in _MANY else tuple(target.split("."))
+    if name == "message_id":
+        return None
+    if name in _FIELDS:
+        return (name,)
+    if name == "event" and how.call == "track":
+        return None if how.event is not None else (name,)
     for channel in ("sms", "voice", "email"):
         for suffix, evidence in _EVIDENCE.items():
             if name == f"{channel}_opt_in{suffix}":
                 return ("consent", channel, evidence)
     if name in _STANDARD:
         return _STANDARD[name]
-    if name.startswith("address_"):
-        part = name.removeprefix("address_")
+    if (part := name.removeprefix("address_")) not in ("", name):
         return ("traits", "address", _ADDRESS.get(part, part))
     return ("traits" if how.call == "identify" else "properties", name)
 
 
 def _check_target(column: str, target: str, call: str) -> None:
-    kind, dot, rest = target.partition(".")
+    kind, _, rest = target.partition(".")
     allowed = (*_FIELDS, *_OWN_FIELDS.get(call, ()))
-    if (dot and rest and kind in ("traits", "properties", *_MANY)) or target in allowed:
+    if target in allowed or (kind in _MANY and rest) or (kind in ("traits", "properties") and all(rest.split("."))):
         if kind == "properties" and call == "identify":
             raise ValueError(f"mapping[{column!r}]: an identify has no properties; use 'traits.{rest}'")
         return
@@ -171,55 +212,53 @@ def _check_target(column: str, target: str, call: str) -> None:
     )
 
 
-def _put(written: dict[str, Any], path: Path, value: Any) -> None:
+def _put(written: dict[str, Any], path: Path, value: Any, column: str, columns: dict[str, str]) -> None:
     if path[0] in _MANY:
-        if value is not None and value != "":
-            key = "number" if path[0] == "phones" else "address"
-            written.setdefault(path[0], []).append({key: value, "label": path[1]})
+        if not is_blank(value):
+            many = written.setdefault(path[0], [])
+            columns[f"{path[0]}[{len(many)}]"] = column
+            many.append({"number" if path[0] == "phones" else "address": value, "label": path[1]})
         return
+    if path[0] == "consent":  # with its column, for the faults
+        value = (value, column)
     place = written
     for name in path[:-1]:
         place = place.setdefault(name, {})
     place[path[-1]] = value
 
 
-def _gather(written: dict[str, Any]) -> None:
+def _gather(written: dict[str, Any], columns: dict[str, str]) -> None:
     """Turn the wide form of consent into opt-ins; a channel without a yes or no says nothing."""
-    wide = written.pop("consent", None)
-    if not wide:
-        return
-    given = written.get("opt_in")
+    wide = written.pop("consent", {})
+    given = _read_opt_ins(written.pop("opt_in", None))
     opt_ins = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
     for channel, evidence in wide.items():
-        if not is_nothing(evidence.get("subscribed")):
-            opt_ins.append({"channel": channel, **evidence})
-    written["opt_in"] = opt_ins or None
+        if "subscribed" not in evidence or is_nothing(evidence["subscribed"][0]):
+            continue
+        place = f"opt_in[{len(opt_ins)}]"
+        columns[place] = evidence["subscribed"][1]
+        columns.update({f"{place}.{name}": column for name, (_, column) in evidence.items()})
+        opt_ins.append({"channel": channel, **{name: value for name, (value, _) in evidence.items()}})
+    if opt_ins:
+        written["opt_in"] = opt_ins
 
 
-def _whole(value: Any) -> int:
-    number = Decimal(str(value).strip())
-    if number % 1:
-        raise ValueError
-    return int(number)
+def _read_opt_ins(given: Any) -> Any:
+    """Read the JSON text of a database that has no type for JSON; what is no JSON stays, and is a fault."""
+    if is_blank(given):
+        return None
+    if isinstance(given, str):
+        try:
+            read = json.loads(given)
+        except (ValueError, RecursionError):
+            return given
+        return read if isinstance(read, (list, dict)) or read is None else given
+    return given
 
 
-def _date(value: Any) -> date:
-    if isinstance(value, datetime):
-        return value.date()
-    return value if isinstance(value, date) else date.fromisoformat(str(value).strip())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (dict, list, tuple, set, bytes)):
-        raise ValueError
-    return str(value)
-
-
-_COERCIONS: Final[dict[type, Callable[[Any], Any]]] = {
-    str: _text,
-    int: _whole,
-    float: lambda value: float(str(value).strip()),
-    bool: read_truth,
-    date: _date,
-    datetime: read_time,
-}
+def _in_words_of_the_table(place: str, columns: Mapping[str, str]) -> str:
+    """Name the column at fault: ``sms_opt_in_at``, not ``opt_in[0].timestamp``."""
+    for length in range(len(place), 0, -1):
+        if (length == len(place) or place[length] in ".[") and (column := columns.get(place[:length])) is not None:
+            return path_of((column,)) + place[length:]
+    return place

@@ -16,10 +16,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
+from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import names
@@ -59,7 +59,7 @@ class Event(BaseModel):
     :raises InvalidEventError: with every fault of the event.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     call: ClassVar[str]
     promotes: ClassVar[bool] = False

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, get_current_context
 from airflow_provider_regal.delivery.preview import preview
 from airflow_provider_regal.delivery.run import Delivery, Rows
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.events import Event
-from airflow_provider_regal.hooks._place import Place, place_of, place_outside_a_task
+from airflow_provider_regal.hooks._place import Place, place_of, place_outside_a_task, tidy
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
-    from airflow_provider_regal.hooks.regal import RegalHook
+    from airflow_provider_regal.client.pace import Pacer
+    from airflow_provider_regal.client.target import Target
     from airflow_provider_regal.journal.report import DeliveryReport
 
 REPORT_KEY: Final = "regal_report"
+_log = logging.getLogger(__name__)
 _used: set[tuple[Path, int, int]] = set()
+
+
+class Connected(Protocol):
+    """What a delivery needs of the hook."""
+
+    @property
+    def target(self) -> Target:
+        """Where events go."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is sent."""
+
+    def pacer(self, rate: int) -> Pacer:
+        """Give the one pacer of this process for a rate."""
 
 
 class TaskDelivery:
@@ -34,7 +53,7 @@ class TaskDelivery:
 
     def __init__(
         self,
-        hook: RegalHook,
+        hook: Connected,
         *,
         context: Context | None,
         settings: DeliverySettings,
@@ -58,7 +77,7 @@ class TaskDelivery:
         """
         target = self._hook.target
         if self._settings.dry_run or self._hook.dry_run:
-            report = preview(self._rows(), self._settings, event_source=target.event_source, log=self._hook.log.info)
+            report = preview(self._rows(), self._settings, event_source=target.event_source, log=_log.info)
             self._push(report)
             return report
         place = self._place()
@@ -85,6 +104,14 @@ class TaskDelivery:
             return delivery.run()
         finally:
             self._push(delivery.report)
+            tidy(time.time())
+
+    @property
+    def report(self) -> DeliveryReport:
+        """What became of the rows, so far."""
+        if self._delivery is None:
+            raise RuntimeError("the delivery was not run")
+        return self._delivery.report
 
     def stop(self) -> None:
         """Stop soon; called from Airflow's signal handler."""

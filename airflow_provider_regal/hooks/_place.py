@@ -12,10 +12,12 @@ from uuid import uuid4
 from airflow_provider_regal._compat import conf
 from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.journal.run_folder import remove_old_folders
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
 
+_DAY_S: Final = 86_400.0
 _POINTER: Final = "regal_run_folder"
 _PROGRESS: Final = "regal_progress"
 
@@ -53,6 +55,21 @@ def storage() -> Path:
     return Path(unquote(parts.path))
 
 
+def tidy(now: float) -> int:
+    """Remove run folders older than ``[regal] retention_days``, at most once a day.
+
+    :param now: seconds since 1970.
+    :returns: how many were removed.
+    """
+    days = conf.getint("regal", "retention_days", fallback=30)
+    stamp = storage() / ".tidied"
+    if stamp.exists() and now - stamp.stat().st_mtime < _DAY_S:
+        return 0
+    stamp.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stamp.touch()
+    return remove_old_folders(storage(), older_than_s=days * _DAY_S, now=now)
+
+
 def place_of(context: Context, name: str | None) -> Place:
     """Find the place of a task instance.
 
@@ -63,9 +80,9 @@ def place_of(context: Context, name: str | None) -> Place:
     suffix = "" if name is None else f"/{quote(name, safe='')}"
     key = _POINTER + suffix
     map_index = max(getattr(ti, "map_index", -1), -1)
-    folder = storage().joinpath(*(quote(str(part), safe="") for part in (ti.dag_id, ti.run_id, ti.task_id, map_index)))
+    folder = storage().joinpath(*(_name(str(part)) for part in (ti.dag_id, ti.run_id, ti.task_id, map_index)))
     if name is not None:
-        folder = folder / "deliveries" / quote(name, safe="")
+        folder = folder / "deliveries" / _name(name)
     # Grows when a finished task is cleared, and stays through automatic retries.
     this = Try(epoch=max(int(ti.max_tries) - int(task.retries or 0), 0), number=int(ti.try_number))
     store: Any = context.get("task_state_store")  # Airflow 3.3 and later
@@ -82,4 +99,9 @@ def place_of(context: Context, name: str | None) -> Place:
 
 def place_outside_a_task(name: str | None) -> Place:
     """Find a place for a delivery that no task instance makes, such as one from a script: it cannot be resumed."""
-    return Place(storage() / "outside-tasks" / quote(name or uuid4().hex, safe=""), Try(), lost=False)
+    return Place(storage() / "outside-tasks" / _name(name or uuid4().hex), Try(), lost=False)
+
+
+def _name(part: str) -> str:
+    """Make one folder's name of any text; run ids stay readable, and no text can point elsewhere."""
+    return quote(part, safe=":+@=,").replace(".", "%2E") if part.strip(".") == "" else quote(part, safe=":+@=,")

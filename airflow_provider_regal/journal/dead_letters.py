@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from airflow_provider_regal.journal.files import append_whole, cut_torn_line, rewrite
+from airflow_provider_regal.journal.rows import storable, untagged
+
+# Inside a JSON text the quotes would be escaped, so the first match is the letter's own position.
+_POSITION: Final = re.compile(r', "position": (\d+), ')
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,42 +60,63 @@ class DeadLetters:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        # Readable too, to find the end of the last letter that is whole.
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        cut_torn_line(self._file)
 
     def write(self, letter: DeadLetter) -> None:
         """Write one, before its row counts as settled.
 
         :raises OSError: it could not be written whole, so the row must not be settled.
         """
-        data = (json.dumps(asdict(letter), default=str) + "\n").encode()
-        if os.write(self._file, data) != len(data):
-            raise OSError("a dead letter could be written only in part: is the disk full?")
+        content = {name: getattr(letter, name) for name in _FIELDS}
+        content["payload"] = storable(letter.payload, 1)
+        append_whole(self._file, (json.dumps(content) + "\n").encode(), "a dead letter")
 
     def close(self, is_dead: Callable[[int], bool]) -> None:
         """Force to disk, and keep only the last letter of each row that is still dead."""
-        os.fsync(self._file)
-        os.close(self._file)
-        last: dict[int, str] = {}
+        try:
+            os.fsync(self._file)
+        finally:
+            os.close(self._file)
+        last = array("q")  # position -> number of its last line, from 1: eight bytes a row, however many are dead
+        count = kept = 0
+        for number, position in self._positions():
+            count += 1
+            if is_dead(position):
+                if position >= len(last):
+                    last.frombytes(bytes(8 * (position + 1 - len(last))))
+                kept += not last[position]
+                last[position] = number
+        if kept < count:
+            rewrite(self.path, self._lines(last))
+
+    def _positions(self) -> Iterator[tuple[int, int]]:
         with self.path.open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.endswith("\n") and is_dead(position := int(json.loads(line)["position"])):
-                    last[position] = line
-        rewrite(self.path, (last[position] for position in sorted(last)))
+            for number, line in enumerate(lines, 1):
+                yield number, _position(line)
+
+    def _lines(self, last: array[int]) -> Iterator[str]:
+        with self.path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if (position := _position(line)) < len(last) and last[position] == number:
+                    yield line
+
+
+_FIELDS: Final = tuple(field.name for field in fields(DeadLetter))
+
+
+def _position(line: str) -> int:
+    found = _POSITION.search(line)
+    if found is None:
+        raise ValueError("a line of the dead letters is none")
+    return int(found.group(1))
 
 
 def read_dead_letters(path: Path) -> Iterator[DeadLetter]:
-    """Read the dead letters of a run folder."""
+    """Read the dead letters of a run folder; values of a row have the types they had."""
     if path.exists():
         with path.open(encoding="utf-8") as lines:
             for line in lines:
-                yield DeadLetter(**json.loads(line))
-
-
-def rewrite(path: Path, lines: Iterator[str]) -> None:
-    """Replace a file as a whole, or not at all."""
-    new = path.with_name(path.name + ".new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        out.writelines(lines)
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(path)
+                if line.endswith("\n"):  # else a crash cut it off
+                    yield DeadLetter(**json.loads(line, object_hook=untagged))

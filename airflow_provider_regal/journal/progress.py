@@ -15,7 +15,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-_LINE: Final = re.compile(rb"([RNAJUS]) (\d{1,12})")
+from airflow_provider_regal.journal.files import append_whole, sync_folder
+
+_LINE: Final = re.compile(rb"([RNAJUS]) (\d{1,9})\n")
 
 
 class Outcome(StrEnum):
@@ -51,21 +53,28 @@ class Progress:
 
     def __init__(self, path: Path) -> None:
         self._states = bytearray()  # a letter a position, so that a million rows take a megabyte
-        torn = self._replay(path.read_bytes()) if path.exists() else 0
+        whole = self._replay(path) if path.exists() else None
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        if torn:
-            os.ftruncate(self._file, os.fstat(self._file).st_size - torn)
+        if whole is None:
+            sync_folder(path.parent)
+        else:
+            os.ftruncate(self._file, whole)
         self._pending: list[str] = []
 
-    def _replay(self, log: bytes) -> int:
-        lines = log.split(b"\n")
-        torn = len(lines.pop())  # what follows the last line break: nothing, or an entry cut off by a crash
-        for number, line in enumerate(lines, 1):
-            entry = _LINE.fullmatch(line)
-            if entry is None:
-                raise CorruptProgressError(f"line {number} of the progress log is not an entry")
-            self._set(int(entry.group(2)), entry.group(1)[0])
-        return torn
+    def _replay(self, path: Path) -> int:
+        """Read the log; gives the length of what is whole, without an entry cut off by a crash."""
+        whole = 0
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                entry = _LINE.fullmatch(line)
+                if entry is not None:
+                    self._set(int(entry.group(2)), entry.group(1)[0])
+                elif line.endswith(b"\n"):
+                    raise CorruptProgressError(f"line {number} of the progress log is not an entry")
+                else:
+                    break
+                whole += len(line)
+        return whole
 
     def outcome(self, position: int) -> Outcome | None:
         """Say what became of a row; None if it is not settled."""
@@ -123,15 +132,16 @@ class Progress:
     def flush(self) -> None:
         """Hand everything noted to the operating system."""
         if self._pending:
-            text = "".join(self._pending)
+            self._write("".join(self._pending))
             self._pending.clear()
-            self._write(text)
 
     def close(self) -> None:
         """Flush, force to disk, and close."""
-        self.flush()
-        os.fdatasync(self._file)
-        os.close(self._file)
+        try:
+            self.flush()
+            os.fdatasync(self._file)
+        finally:
+            os.close(self._file)
 
     def _set(self, position: int, letter: int) -> None:
         if position >= len(self._states):
@@ -139,6 +149,4 @@ class Progress:
         self._states[position] = letter
 
     def _write(self, text: str) -> None:
-        data = text.encode()
-        if os.write(self._file, data) != len(data):  # a full disk takes a part
-            raise OSError("the progress log could be written only in part: is the disk full?")
+        append_whole(self._file, text.encode(), "the progress log")

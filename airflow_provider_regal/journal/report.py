@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 REASONS_SHOWN: Final = 5
+_REASONS_LOGGED: Final = 20
+_LONGEST_REASON: Final = 120
+_MOST_BYTES: Final = 2_000
 
 
 @dataclass(slots=True)
@@ -50,9 +54,9 @@ class DeliveryReport:
         return self.requests / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the report for XCom."""
-        common = self.reasons.most_common(REASONS_SHOWN)
-        return {
+        """Give the report for XCom: with as many of the commonest reasons as fit."""
+        reasons: dict[str, int] = {}
+        report = {
             "status": self.status,
             "read": self.read,
             "acknowledged": self.acknowledged,
@@ -67,8 +71,14 @@ class DeliveryReport:
             "seconds": round(self.seconds, 3),
             "per_second": round(self.per_second, 1),
             "run_folder": self.run_folder,
-            "reasons": {reason[:120]: count for reason, count in common},
+            "reasons": reasons,
         }
+        for reason, count in self.reasons.most_common(REASONS_SHOWN):
+            short = reason[:_LONGEST_REASON]
+            reasons[short] = reasons.get(short, 0) + count
+            if len(json.dumps(report)) > _MOST_BYTES:
+                del reasons[short]
+        return report
 
     def as_table(self) -> str:
         """Draw the report for the log."""
@@ -87,5 +97,7 @@ class DeliveryReport:
         lines.append(
             f"{self.requests:,} requests in {self.seconds:.1f} s ({self.per_second:.0f}/s), {self.repeats} repeats"
         )
-        lines += [f"{count:>8,} x {reason}" for reason, count in self.reasons.most_common()]
+        lines += [f"{count:>8,} x {reason}" for reason, count in self.reasons.most_common(_REASONS_LOGGED)]
+        if (more := len(self.reasons) - _REASONS_LOGGED) > 0:
+            lines.append(f"and {more:,} reasons more, in dead_letters.jsonl")
         return "\n".join(lines)

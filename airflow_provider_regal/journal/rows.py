@@ -4,65 +4,126 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-ROWS_PER_CHUNK: Final = 1_000
+from pydantic import BaseModel
+
+from airflow_provider_regal.events.plain import plain
+
+ROWS_PER_CHUNK: Final = 5_000
 BYTES_PER_CHUNK: Final = 4 * 1024 * 1024
 _TAG: Final = "$"
+_OTHER: Final = "$other"
+_DEEPEST: Final = 64
+_MOST_VALUES: Final = 200_000
+_MOST_BITS: Final = 4_000  # about 1,200 digits; Python refuses to write 4,300
+_AS_THEY_ARE: Final = frozenset({str, float, bool, type(None)})
 
 # Types JSON lacks: tag -> (type, to text, from text). datetime before date: it is a kind of date.
 _CODECS: Final[dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]]] = {
-    "datetime": (datetime, lambda value: value.isoformat(), datetime.fromisoformat),
-    "date": (date, lambda value: value.isoformat(), date.fromisoformat),
-    "decimal": (Decimal, str, Decimal),
-    "uuid": (UUID, str, UUID),
-    "bytes": (bytes, lambda value: base64.b64encode(value).decode(), base64.b64decode),
+    "$datetime": (datetime, lambda value: value.isoformat(), datetime.fromisoformat),
+    "$date": (date, lambda value: value.isoformat(), date.fromisoformat),
+    "$decimal": (Decimal, str, Decimal),
+    "$uuid": (UUID, str, UUID),
+    "$bytes": (bytes, lambda value: base64.b64encode(value).decode(), base64.b64decode),
 }
 
 
 class Unstorable:
-    """Stands for a value of a type no row can carry; mapping refuses it by the name of that type."""
+    """Stands for a value no row can carry; its class is named as that value's, so that a fault names it."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+
+@lru_cache(maxsize=256)
+def _unstorable(kind: str) -> type[Unstorable]:
+    return type(kind, (Unstorable,), {})
 
 
 def encode_row(row: Mapping[str, Any]) -> str:
-    """Write a row as one line of JSON; types JSON lacks are tagged."""
-    return json.dumps(row, default=_tagged, ensure_ascii=True)
+    """Write a row as one line of JSON; types JSON lacks are tagged.
+
+    Whatever stands in a row can be written, so that it is mapping that refuses it, with its reason.
+    """
+    return json.dumps(storable(row), ensure_ascii=True)
 
 
 def decode_row(line: str) -> dict[str, Any]:
     """Read a row back."""
-    row: dict[str, Any] = json.loads(line, object_hook=_untagged) if f'"{_TAG}' in line else json.loads(line)
+    row: dict[str, Any] = json.loads(line, object_hook=untagged) if f'"{_TAG}' in line else json.loads(line)
     return row
 
 
-def _tagged(value: Any) -> Any:
+class _Budget:
+    """How many values one row may hold yet: a list can hold itself, or one other many times over."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_VALUES
+
+    def take(self, count: int) -> bool:
+        self.left -= count
+        return self.left >= 0
+
+
+def storable(value: Any, depth: int = 0, budget: _Budget | None = None) -> Any:
+    """Turn any value into one that JSON has."""
+    if type(value) in _AS_THEY_ARE:
+        return value
+    value = plain(value)
+    if isinstance(value, int):
+        return value if value.bit_length() <= _MOST_BITS else {_OTHER: "number of so many digits"}
+    if value is None or isinstance(value, float):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return _nested(value, depth, budget or _Budget())
     if isinstance(value, (bytearray, memoryview)):
         value = bytes(value)
     for tag, (kind, write, _) in _CODECS.items():
         if isinstance(value, kind):
-            return {_TAG + tag: write(value)}
-    if isinstance(value, (set, frozenset, tuple)):
-        return list(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    return {_TAG + "other": type(value).__name__}
+            return {tag: write(value)}
+    return {_OTHER: type(value).__name__}
 
 
-def _untagged(found: dict[str, Any]) -> Any:
+def _nested(value: Any, depth: int, budget: _Budget) -> Any:
+    if not budget.take(len(value)):
+        return {_OTHER: f"value with more than {_MOST_VALUES} parts"}
+    if depth >= _DEEPEST:
+        return {_OTHER: f"value nested deeper than {_DEEPEST} levels"}
+    if not isinstance(value, Mapping):
+        return [storable(item, depth + 1, budget) for item in value]
+    if not all(isinstance(key, str) for key in value):
+        if depth:
+            return {_OTHER: "object with a key that is not text"}
+        # A row stays a row: mapping refuses this column.
+        named = {key: item for key, item in value.items() if isinstance(key, str)}
+        return {**_nested(named, 0, budget), "(not text)": {_OTHER: "column whose name is not text"}}
+    stored = {str(key): storable(item, depth + 1, budget) for key, item in value.items()}
+    if len(stored) == 1:
+        ((key, item),) = stored.items()
+        if key.startswith(_TAG):  # no tag of ours
+            return {_TAG + key: item}
+    return stored
+
+
+def untagged(found: dict[str, Any]) -> Any:
+    """Read back an object of JSON: a hook for ``json.loads``."""
     if len(found) == 1:
-        ((key, text),) = found.items()
-        if key == _TAG + "other":
-            return Unstorable(text)
-        if key.startswith(_TAG) and key[1:] in _CODECS and isinstance(text, str):
-            return _CODECS[key[1:]][2](text)
+        ((key, inside),) = found.items()
+        if key.startswith(_TAG + _TAG):
+            return {key.removeprefix(_TAG): inside}
+        if key == _OTHER:
+            return _unstorable(inside)()
+        if key in _CODECS:
+            return _CODECS[key][2](inside)
     return found
 
 
@@ -88,16 +149,30 @@ def write_rows(folder: Path, rows: Iterable[Mapping[str, Any]], *, limit: int | 
     return count
 
 
-def read_rows(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read the rows back with their positions."""
+def read_rows(
+    folder: Path, count: int, *, without: Callable[[int], bool] = lambda position: False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read the rows back with their positions.
+
+    :param count: how many there must be.
+    :param without: whether the row of a position is not needed; it costs next to nothing then.
+    :raises OSError: there are fewer or more, so that no position can be relied on.
+    """
     position = 0
     for chunk in sorted(folder.glob("rows-*.jsonl")):
         with chunk.open(encoding="ascii") as lines:
             for line in lines:
-                yield position, decode_row(line)
+                if position >= count or not line.endswith("\n"):
+                    raise OSError(f"the rows in {folder} are not those that were written")
+                if not without(position):
+                    yield position, decode_row(line)
                 position += 1
+    if position != count:
+        raise OSError(f"the rows in {folder} are not those that were written")
 
 
 def _write_chunk(folder: Path, number: int, lines: list[str]) -> None:
     with (folder / f"rows-{number:06d}.jsonl").open("w", encoding="ascii") as out:
         out.write("\n".join(lines) + "\n")
+        out.flush()
+        os.fsync(out.fileno())  # a position must mean the same row after a crash of the machine, too

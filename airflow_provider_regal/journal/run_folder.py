@@ -7,16 +7,18 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_regal.journal.dead_letters import DeadLetters, rewrite
+from airflow_provider_regal.journal.dead_letters import DeadLetters
+from airflow_provider_regal.journal.files import rewrite
 from airflow_provider_regal.journal.progress import Progress
 from airflow_provider_regal.journal.rows import read_rows, write_rows
 
 _VERSION: Final = 1
+_DEAD_LETTERS: Final = "dead_letters.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,15 @@ class RunFolder:
     def dead_letters(self) -> DeadLetters:
         """The rejected and unknown rows."""
         if self._dead_letters is None:
-            self._dead_letters = DeadLetters(self.path / "dead_letters.jsonl")
+            self._dead_letters = DeadLetters(self.path / _DEAD_LETTERS)
         return self._dead_letters
 
     def start_over(self) -> None:
         """Forget everything but the marker and the lock."""
         self.close_files()
         for file in self.path.iterdir():
-            if file.name not in ("lock", "marker.json"):
+            # A folder in it holds other deliveries of the same task.
+            if file.name not in ("lock", "marker.json") and not file.is_dir():
                 file.unlink()
 
     def take_snapshot(self, rows: Iterable[Mapping[str, Any]], limit: int | None) -> int:
@@ -111,9 +114,13 @@ class RunFolder:
         self._replace("rows.json", {"count": count})
         return count
 
-    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Read the snapshot back."""
-        return read_rows(self.path)
+    def rows(self, *, without: Callable[[int], bool] = lambda position: False) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Read the snapshot back.
+
+        :param without: whether the row of a position is not needed.
+        :raises OSError: it is not the one that was taken.
+        """
+        return read_rows(self.path, self.row_count or 0, without=without)
 
     def drop_rows(self) -> None:
         """Remove the rows; dead letters keep what is still needed."""
@@ -136,9 +143,12 @@ class RunFolder:
 
     def close_files(self) -> None:
         """Close progress and dead letters, each forced to disk; only rows that are still dead keep a letter."""
-        letters, self._dead_letters = self._dead_letters, None
-        progress = self.progress if letters is not None else self._progress
-        self._progress = None
+        progress = self.progress if self._dead_letters is not None else self._progress
+        if progress is not None and (self.path / _DEAD_LETTERS).exists():  # some may be dead no longer
+            letters: DeadLetters | None = self.dead_letters
+        else:
+            letters = None
+        self._progress = self._dead_letters = None
         try:
             if letters is not None and progress is not None:
                 letters.close(progress.is_dead)
@@ -148,8 +158,10 @@ class RunFolder:
 
     def close(self) -> None:
         """Close everything and let the next try in."""
-        self.close_files()
-        os.close(self._lock)
+        try:
+            self.close_files()
+        finally:
+            os.close(self._lock)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -159,7 +171,7 @@ class RunFolder:
         return found
 
     def _replace(self, name: str, content: Mapping[str, Any]) -> None:
-        rewrite(self.path / name, iter([json.dumps(content) + "\n"]))
+        rewrite(self.path / name, [json.dumps(content) + "\n"])
 
 
 @contextlib.contextmanager
@@ -177,10 +189,28 @@ def remove_old_folders(storage: Path, *, older_than_s: float, now: float) -> int
     :returns: how many were removed.
     """
     removed = 0
-    for marker in storage.rglob("marker.json"):
+    for marker in list(storage.rglob("marker.json")):  # it would walk into what is removed
         folder = marker.parent
-        newest = max((file.stat().st_mtime for file in folder.iterdir()), default=now)
-        if now - newest > older_than_s:
+        if now - _last_written(folder) > older_than_s and not _in_use(folder):
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
     return removed
+
+
+def _last_written(folder: Path) -> float:
+    """Find when a folder, or one in it, was last written to."""
+    newest = 0.0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # somebody else removes it as well
+            newest = max(newest, file.stat().st_mtime)
+    return newest
+
+
+def _in_use(folder: Path) -> bool:
+    for lock in folder.rglob("lock"):
+        with contextlib.suppress(FileNotFoundError), lock.open("rb") as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False

@@ -19,6 +19,7 @@ from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.events.consent import read_truth
 from airflow_provider_regal.hooks._delivering import TaskDelivery
 from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.links import RegalDeadLettersLink
 from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class RegalBulkOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("regal_conn_id", "event", "restart")
+    operator_extra_links = (RegalDeadLettersLink(),)
     ui_color = "#d9efe6"
 
     def __init__(

@@ -1,29 +1,34 @@
-"""What the four event operators share: render, hide, send one event, say in Airflow's terms how it went.
+"""What the four event operators share: render, hide, deliver one event, say in Airflow's terms how it went.
 
 ::
 
-    written fields ─▶ Airflow renders templates ─▶ payload fields hidden ─▶ execute: hook.send ─▶ receipt in XCom
+    written fields ─▶ Airflow renders templates ─▶ payload fields hidden ─▶ execute: a delivery of one row ─▶ XCom
                                                      (keys only are stored)
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_regal._compat import BaseOperator, mask_secret
-from airflow_provider_regal.client.exchange import GUARANTEES, Guarantee
-from airflow_provider_regal.events import ConsentPolicy, Event, Reading
+from airflow_provider_regal.client.exchange import Guarantee
+from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.errors import CheckBeforeResendError, ReadDeadLettersError, RefusedEventError
+from airflow_provider_regal.events import Event, to_payload
+from airflow_provider_regal.events.consent import read_truth
 from airflow_provider_regal.events.privacy import contact_values, keys_only
+from airflow_provider_regal.hooks._delivering import TaskDelivery
 from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.links import RegalDeadLettersLink
 from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.journal.report import DeliveryReport
 
 
 class RegalEventOperator(BaseOperator):
@@ -41,17 +46,18 @@ class RegalEventOperator(BaseOperator):
     :param sub_brand: where the account uses sub-brands (templated).
     :param timestamp: when it happened: ISO 8601, epoch seconds, datetime (templated).
     :param event_source: where the event comes from; the connection's by default (templated).
-    :param guarantee: ``at_most_once`` never sends again what may have arrived, ``at_least_once`` does.
+    :param guarantee: ``at_most_once`` never sends again what may have arrived, ``at_least_once`` does; by default the
+        latter for identify, the former for the others.
     :param require_ip: withhold opt-ins without the person's IP address; False for consent on paper or by phone.
     :param max_consent_age: withhold opt-ins given longer ago; None for no limit.
     :param timezone: zone of times that name none.
     :param send_nulls: send null for empty values instead of leaving them out.
-    :param outage_patience_s: seconds for which the event is repeated while Regal cannot take it; then the task
-        fails and Airflow's own retries take over.
+    :param outage_patience: seconds or ``timedelta`` for which the event is repeated while Regal cannot take it; then
+        the task fails and Airflow's own retries take over.
+    :param restart: send the event even if an earlier try sent it, or may have (templated).
     """
 
     event_class: ClassVar[type[Event]]
-    default_guarantee: ClassVar[Guarantee] = "at_most_once"
 
     # Hold personal data: Airflow stores their keys only.
     payload_fields: ClassVar[tuple[str, ...]] = (
@@ -64,8 +70,9 @@ class RegalEventOperator(BaseOperator):
         "opt_in",
     )
     open_fields: ClassVar[tuple[str, ...]] = ("sub_brand", "timestamp", "event_source")
-    template_fields: Sequence[str] = ("regal_conn_id", *payload_fields, *open_fields)
+    template_fields: Sequence[str] = ("regal_conn_id", "restart", *payload_fields, *open_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {}
+    operator_extra_links = (RegalDeadLettersLink(),)
     ui_color = "#e6f4ef"
 
     def __init__(
@@ -87,7 +94,8 @@ class RegalEventOperator(BaseOperator):
         max_consent_age: timedelta | None = None,
         timezone: str = "UTC",
         send_nulls: bool = False,
-        outage_patience_s: float = 60.0,
+        outage_patience: timedelta | float = 300.0,
+        restart: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -102,13 +110,16 @@ class RegalEventOperator(BaseOperator):
         self.sub_brand = sub_brand
         self.timestamp = timestamp
         self.event_source = event_source
-        self.guarantee = _checked_guarantee(guarantee or self.default_guarantee)
+        self.guarantee = guarantee
         self.require_ip = require_ip
         self.max_consent_age = max_consent_age
-        self.timezone = _checked_zone(timezone)
+        self.timezone = timezone
         self.send_nulls = send_nulls
-        self.outage_patience_s = outage_patience_s
+        self.outage_patience = outage_patience
+        self.restart = restart
+        self._settings(restart=False)  # what cannot be right is said when the DAG is written
         self._written: dict[str, Any] | None = None
+        self._delivery: TaskDelivery | None = None
 
     def _do_render_template_fields(
         self,
@@ -134,34 +145,83 @@ class RegalEventOperator(BaseOperator):
         return self._written
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Send the event; return status, seconds and counts."""
+        """Send the event, as a delivery of one row; return status, seconds and counts."""
         written = self._hide_payload()
-        reading = Reading(timezone=ZoneInfo(self.timezone), send_nulls=self.send_nulls)
-        consent = ConsentPolicy(require_ip=self.require_ip, max_consent_age=self.max_consent_age)
-        with failing_for_good(self.guarantee):
-            event = self.event_class.read(written, reading)
+        settings = self._settings(restart=read_truth(self.restart))
+        hook = RegalHook(self.regal_conn_id)
+        with failing_for_good(settings.guarantee):
+            event = self.event_class.read(written, settings.reading)
             _mask({phone.number for phone in event.phones} | {email.address for email in event.emails})
-            hook = RegalHook(
-                self.regal_conn_id, outage_patience_s=self.outage_patience_s, consent=consent, reading=reading
+            self._say_what_is_left_out(event, settings, hook)
+            self._delivery = TaskDelivery(
+                hook,
+                context=context if "ti" in context else None,
+                settings=settings,
+                rows=lambda: [event],
+                source=("event", self.regal_conn_id, event.call),
             )
-            return hook.send(event, guarantee=self.guarantee).as_dict()
+            return self._outcome(event.call, self._deliver(self._delivery))
+
+    def on_kill(self) -> None:
+        """Stop with the event kept, if it was not sent."""
+        if self._delivery is not None:
+            self._delivery.stop()
+
+    def _settings(self, *, restart: bool) -> DeliverySettings:
+        return DeliverySettings.of(
+            call=self.event_class.call,
+            guarantee=self.guarantee,
+            max_unknown=0,
+            max_event_age=None,
+            timezone=self.timezone,
+            send_nulls=self.send_nulls,
+            require_ip=self.require_ip,
+            max_consent_age=self.max_consent_age,
+            outage_patience=self.outage_patience,
+            restart=restart,
+        )
+
+    def _say_what_is_left_out(self, event: Event, settings: DeliverySettings, hook: RegalHook) -> None:
+        payload = to_payload(
+            event, now=datetime.now(UTC), policy=settings.consent, event_source=hook.target.event_source
+        )
+        size = len(payload.encoded)  # an event that is too large is said to be so before anything is kept
+        for withheld in payload.withheld:
+            self.log.warning("Opt-in withheld - %s", withheld)
+        for note in payload.notes:
+            self.log.warning("Note: %s", note)
+        self.log.info("This %s event is valid (%d bytes)", event.call, size)
+
+    def _deliver(self, delivery: TaskDelivery) -> DeliveryReport:
+        try:
+            return delivery.run()
+        except ReadDeadLettersError:
+            return delivery.report  # one event has one outcome, which is said in its own words
+
+    def _outcome(self, call: str, report: DeliveryReport) -> dict[str, Any]:
+        reason = next(iter(report.reasons), "")
+        if report.rejected:
+            raise RefusedEventError(
+                f"Regal refused this {call} event for good ({reason}). Mend the event and clear the task; what Regal "
+                f"said is in {report.run_folder}/dead_letters.jsonl."
+            )
+        if report.unknown:
+            raise CheckBeforeResendError(
+                f"Nobody can know whether Regal has this {call} event ({reason}). Look for it in Regal before you send "
+                "it again with restart=True. guarantee='at_least_once' would repeat it, and may reach a person twice."
+            )
+        status = "acknowledged" if report.acknowledged else report.status
+        self.log.info("%s: %s after %.3f s, %d requests", call, status, report.seconds, report.requests)
+        return {
+            "call": call,
+            "status": status,
+            "seconds": round(report.seconds, 3),
+            "tries": report.requests,
+            "opt_ins_withheld": report.opt_ins_withheld,
+        }
 
 
 def _mask(values: Collection[str]) -> None:
     """Let Airflow mask these in this task's logs: the second layer, since nothing of ours writes them."""
     for value in values:
         mask_secret(value)
-
-
-def _checked_guarantee(guarantee: Guarantee) -> Guarantee:
-    if guarantee not in GUARANTEES:
-        raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}, not {guarantee!r}")
-    return guarantee
-
-
-def _checked_zone(timezone: str) -> str:
-    try:
-        ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ValueError(f"timezone must be a name such as UTC or America/New_York, not {timezone!r}") from None
-    return timezone

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from airflow_provider_regal.client.exchange import Guarantee
 from airflow_provider_regal.events import Event, Identify
 from airflow_provider_regal.operators._event import RegalEventOperator
 
@@ -27,7 +26,6 @@ class RegalIdentifyOperator(RegalEventOperator):
     """
 
     event_class: ClassVar[type[Event]] = Identify
-    default_guarantee: ClassVar[Guarantee] = "at_least_once"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

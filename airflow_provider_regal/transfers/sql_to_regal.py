@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow_provider_regal._compat import BaseHook
+from airflow_provider_regal._compat import AirflowFailException, BaseHook
 from airflow_provider_regal.delivery.run import Rows
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 
 if TYPE_CHECKING:
+    import jinja2
+
     from airflow_provider_regal._compat import Context
 
 _ROWS_A_FETCH: Final = 1_000
@@ -59,6 +61,19 @@ class SqlToRegalOperator(RegalBulkOperator):
         self.parameters = parameters
         self.sql_hook_params = sql_hook_params
 
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        # Before rendering: afterwards nobody can tell an empty interval from a query that never used one.
+        if parent is self and "data_interval" in f"{self.sql}{self.parameters}":
+            check_interval(context)
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+
     def source(self) -> tuple[str, ...]:
         """Name the query."""
         return ("sql", self.sql_conn_id, self.sql, repr(self.parameters))
@@ -70,6 +85,22 @@ class SqlToRegalOperator(RegalBulkOperator):
         if not hasattr(hook, "get_conn") or not hasattr(hook, "run"):
             raise TypeError(f"The connection {self.sql_conn_id!r} is not one of a database: {type(hook).__name__}")
         return read_query(hook.get_conn(), self.sql, self.parameters)
+
+
+def check_interval(context: Context) -> None:
+    """Refuse a data interval that holds nothing.
+
+    :raises AirflowFailException: with the explanation.
+    """
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start is not None and end is not None and start < end:
+        return
+    why = "has none, as manual runs on Airflow 3 do" if start is None or end is None else "has an empty one"
+    raise AirflowFailException(
+        f"The query uses the data interval, but this run {why}. Give the DAG "
+        "schedule=CronDataIntervalTimetable('0 0 * * *', timezone='UTC') - on Airflow 3 a plain cron schedule has "
+        "intervals without length - and trigger it by hand with a logical date, or backfill it."
+    )
 
 
 def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Mapping[str, Any]]:

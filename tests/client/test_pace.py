@@ -161,3 +161,49 @@ def test_threads_that_ask_at_the_same_moment_get_one_slot():
     for thread in threads:
         thread.join(5)
     assert len(granted) == 1
+
+
+def gap(pacer: Pacer, now: float) -> float:
+    """The gap it keeps after a request that goes now."""
+    assert pacer.take(now) == 0.0
+    return pacer.take(now)
+
+
+def test_slowing_down_halves_the_rate_at_most_once_a_second():
+    pacer, usual = Pacer(10), 1 / 9.5
+    assert gap(pacer, 0.0) == pytest.approx(usual)
+    for _ in range(50):  # answers to requests that were under way together
+        pacer.slow_down(10.0)
+        pacer.slow_down(10.9)
+    assert gap(pacer, 10.0) == pytest.approx(usual / 0.5)
+    pacer.slow_down(11.0)
+    assert gap(pacer, 11.0) == pytest.approx(usual / 0.3), "half of the 0.6 it had recovered to"
+
+
+def test_it_recovers_by_a_tenth_of_the_limit_a_second_and_never_beyond_it():
+    pacer, usual = Pacer(10), 1 / 9.5
+    pacer.slow_down(0.0)
+    gaps = [gap(pacer, float(second)) for second in range(10)]
+    assert gaps == pytest.approx([usual / min(1.0, 0.5 + second / 10) for second in range(10)])
+
+
+def test_however_often_it_is_slowed_down_something_still_goes():
+    pacer = Pacer(100)
+    for second in range(100):
+        pacer.slow_down(float(second))
+    assert gap(pacer, 99.0) <= 1 / (95 * 0.05) + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(limit=st.integers(1, 40), cuts=st.lists(st.floats(0, 20), max_size=20))
+def test_a_sender_that_is_slowed_down_never_sends_more_than_the_limit(limit, cuts):
+    pacer, now, sent, left = Pacer(limit), 0.0, [], sorted(cuts)
+    while now < 25:
+        while left and left[0] <= now:
+            pacer.slow_down(left.pop(0))
+        wait_s = pacer.take(now)
+        if wait_s:
+            now += wait_s
+        else:
+            sent.append(now)
+    assert most_in_any_second(sent) <= limit

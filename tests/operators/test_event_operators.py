@@ -78,7 +78,6 @@ def test_xcom_holds_status_and_seconds_and_nothing_personal(run_dag, regal):
     assert report == {
         "call": "identify",
         "status": "acknowledged",
-        "http_status": 200,
         "seconds": report["seconds"],
         "tries": 1,
         "opt_ins_withheld": 1,
@@ -169,13 +168,13 @@ def test_no_personal_data_and_no_key_reaches_the_database_or_the_log(
                 "email": "{{ secret('email') }}",
                 "optIn": [{**CONSENT, "ip": "{{ secret('ip') }}"}],
             },
-            "outage_patience_s": 0.5,
+            "outage_patience": 0.5,
         }
         RegalIdentifyOperator(task_id="identify", **contact)
         RegalTrackOperator(task_id="track", event="Visited", properties={"by": "{{ secret('name') }}"}, **contact)
         # Deeper than Airflow's own masking looks.
         deep = {"a": {"b": {"c": {"d": {"e": {"f": "{{ secret('name') }}", "phone": "{{ secret('e164') }}"}}}}}}
-        RegalPageOperator(task_id="page", user_id="{{ secret('id') }}", properties=deep, outage_patience_s=0.5)
+        RegalPageOperator(task_id="page", user_id="{{ secret('id') }}", properties=deep, outage_patience=0.5)
 
     run = run_dag(dag)
 
@@ -269,7 +268,7 @@ def test_an_invalid_event_is_not_sent_nor_retried_and_every_fault_is_named(run_d
 def test_an_outage_fails_the_try_and_airflows_retry_delivers_it_once(run_dag, regal):
     regal.set_faults([{"on": {"requests": [1]}, "do": {"status": 503, "retry_after": 90}}])
     with a_dag("outage", retries=1) as dag:
-        RegalTrackOperator(task_id="track", event="Lesson Booked", user_id="anne", outage_patience_s=5)
+        RegalTrackOperator(task_id="track", event="Lesson Booked", user_id="anne", outage_patience=5)
 
     run = run_dag(dag)
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import airflow
 import pytest
+from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
+
+AIRFLOW_2 = airflow.__version__.startswith("2.")
 
 
 def a_dag(name, *, retries=0, **kwargs):
@@ -160,3 +167,53 @@ def test_no_row_reaches_the_database_or_the_log(run_dag, regal, warehouse, every
     number = 100 + 23  # put together here, since Airflow stores the source of a DAG's file
     for secret in (f"5550{number}", f"555-0{number}", f"Name{number}", regal.api_key):
         assert secret not in everything
+
+
+INTERVAL = "SELECT id AS user_id FROM customers WHERE at >= '{{ data_interval_start }}'"
+
+
+def test_a_query_over_a_missing_or_empty_interval_fails_with_the_explanation(run_dag, regal, warehouse, capfd):
+    with a_dag("no_interval", retries=2) as dag:
+        SqlToRegalOperator(task_id="events", sql=INTERVAL, sql_conn_id="warehouse", call="track", event="X")
+    run = run_dag(dag, logical_date=None) if not AIRFLOW_2 else run_dag(dag)
+    assert str(run.state) == "failed"
+    assert "CronDataIntervalTimetable" in "".join(capfd.readouterr())
+    assert regal.stats()["requests"] == 0
+
+
+def test_a_failed_task_links_to_its_dead_letters_and_a_good_one_does_not(run_dag, regal, warehouse):
+    with a_dag("linked") as dag:
+        SqlToRegalOperator(
+            task_id="bad", sql="SELECT NULL AS user_id FROM customers", sql_conn_id="warehouse", call="track", event="X"
+        )
+        SqlToRegalOperator(
+            task_id="good", sql="SELECT id AS user_id FROM customers", sql_conn_id="warehouse", call="track", event="X"
+        )
+    run = run_dag(dag)
+    links = {}
+    for ti in run.get_task_instances():
+        operator = dag.get_task(ti.task_id)
+        key = TaskInstanceKey(dag.dag_id, ti.task_id, run.run_id, ti.try_number, -1)
+        links[ti.task_id] = (
+            operator.operator_extra_links[0].get_link(operator, ti_key=key)
+            if AIRFLOW_2
+            else (ti.xcom_pull(task_ids=ti.task_id, key="_link_RegalDeadLettersLink"))
+        )
+    assert links["bad"].startswith("file://")
+    assert Path(unquote(urlsplit(links["bad"]).path)).read_text().count("\n") == 50
+    assert not links["good"]
+
+
+def test_old_run_folders_are_removed(regal, warehouse, tmp_path, monkeypatch):
+    from airflow_provider_regal.hooks.regal import RegalHook
+
+    monkeypatch.setenv("AIRFLOW__REGAL__RETENTION_DAYS", "5")
+    hook = RegalHook()
+    hook.deliver([{"user_id": "a"}], call="track", event="X", name="old")
+    old = tmp_path / "runs" / "outside-tasks" / "old"
+    for file in old.iterdir():
+        os.utime(file, (0, 0))
+    (tmp_path / "runs" / ".tidied").unlink()
+    hook.deliver([{"user_id": "a"}], call="track", event="X", name="new")
+    assert not old.exists()
+    assert (tmp_path / "runs" / "outside-tasks" / "new").exists()

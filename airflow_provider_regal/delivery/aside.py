@@ -1,0 +1,47 @@
+"""Runs a coroutine in a thread of its own while this one waits.
+
+Signal handlers of Airflow raise in the main thread, at any instruction: asyncio would swallow that inside a callback,
+and it could tear an entry of the books. Here it hits nothing but the waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+
+def run_aside(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    stop: Callable[[], None],
+    every_s: float,
+    tick: Callable[[], None],
+) -> None:
+    """Run ``work`` to its end; whatever is raised here stops it first, and then goes on.
+
+    :param stop: makes the work end soon.
+    :param tick: called here, every so many seconds.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="regal-delivery") as threads:
+        running: Future[None] | None = None
+        try:
+            running = threads.submit(lambda: asyncio.run(work()))
+            while not wait([running], timeout=every_s).done:
+                tick()
+        finally:
+            if running is None or not running.done():
+                stop()
+            if running is not None:
+                _see_it_end(running)
+        running.result()
+
+
+def _see_it_end(running: Future[None]) -> None:
+    """Wait, whatever else is raised meanwhile: nobody may close the books under it."""
+    try:
+        wait([running])
+    finally:
+        if not running.done():
+            _see_it_end(running)

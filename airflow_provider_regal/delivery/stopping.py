@@ -1,0 +1,27 @@
+"""Why a delivery stops with rows left, and what to do then: the errors a later try goes on from."""
+
+from __future__ import annotations
+
+from airflow_provider_regal.errors import RetryLaterError
+
+_KEPT = "Everything not settled is kept: run the task again to go on from there."
+
+
+def told_to_stop() -> RetryLaterError:
+    """Make the error of a task that was told to stop."""
+    return RetryLaterError(f"The task was told to stop. {_KEPT}")
+
+
+def outage(patience_s: float) -> RetryLaterError:
+    """Make the error of an outage that outlasted our patience."""
+    return RetryLaterError(
+        f"Regal could not be reached, or asked to wait, for longer than outage_patience ({patience_s:g} s). {_KEPT}"
+    )
+
+
+def own_failure(error: BaseException) -> RetryLaterError:
+    """Wrap what went wrong on our side; its own words may hold a value, so only its kind is named."""
+    what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    wrapped = RetryLaterError(f"The delivery failed on this side, not at Regal ({what}). Mend that. {_KEPT}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,268 @@
+"""The engine when things go wrong: failures of our own, outages, 429 without end; and what it costs meanwhile."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections import Counter
+
+import pytest
+
+from airflow_provider_regal.client.many import ManySender
+from airflow_provider_regal.delivery.books import Books
+from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.errors import FixConnectionError, RetryLaterError
+from airflow_provider_regal.journal.dead_letters import read_dead_letters
+from airflow_provider_regal.journal.progress import Progress
+from airflow_provider_regal.testing import Sandbox
+
+HANG = {"hang": True}
+
+
+def people(count, start=0):
+    return [{"user_id": f"u{number}", "amount": number} for number in range(start, start + count)]
+
+
+def arrivals(regal):
+    return Counter(event["body"]["userId"] for event in regal.events() if event["stored"])
+
+
+def letters(folder):
+    return list(read_dead_letters(folder / "dead_letters.jsonl"))
+
+
+def once(monkeypatch, owner, name, at, what):
+    """Let one call of a method fail."""
+    calls = 0
+    real = getattr(owner, name)
+
+    def failing(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise what
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [(Books, "acknowledge", 20), (ManySender, "attempt", 20), (Progress, "sync", 3), (Progress, "reserve", 3)],
+)
+@pytest.mark.parametrize("error", [ValueError("+12125550100"), OSError(28, "No space left on device")])
+def test_a_failure_of_our_own_stops_with_its_cause_and_the_next_try_goes_on(
+    deliver, regal_sandbox, monkeypatch, owner, name, at, error
+):
+    with monkeypatch.context() as patched:
+        once(patched, owner, name, at, error)
+        with pytest.raises(RetryLaterError, match="run the task again") as caught:
+            deliver(people(200), max_connections=8)
+    assert caught.value.__cause__ is error
+    assert "2125550100" not in str(caught.value)
+
+    report = deliver(people(200), number=2)
+
+    assert report.acknowledged + report.unknown == 200
+    assert report.unknown <= 1, "only the row whose answer could not be noted"
+    assert max(arrivals(regal_sandbox).values()) == 1
+    assert report.unknown_of_outage == report.unknown
+
+
+def test_a_refusal_that_cannot_be_written_down_is_asked_for_again(deliver, regal_sandbox, monkeypatch):
+    regal_sandbox.set_faults([{"on": {"requests": [5]}, "do": {"status": 400}}])
+    with monkeypatch.context() as patched:
+        once(patched, Books, "_bury", 1, OSError(28, "No space left on device"))
+        with pytest.raises(RetryLaterError, match="No space left"):
+            deliver(people(20), max_connections=1)
+    report = deliver(people(20), number=2)
+    assert (report.acknowledged, report.unknown) == (20, 0)
+
+
+def test_a_row_that_breaks_the_preparation_stops_and_keeps_what_is_under_way(deliver, regal_sandbox, monkeypatch):
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"delay_ms": 30}}])
+    with monkeypatch.context() as patched:
+        once(patched, Preparer, "prepare", 100, KeyError("bug"))
+        with pytest.raises(KeyError):
+            deliver(people(200))
+    assert deliver.last.report.acknowledged == regal_sandbox.stats()["requests"] > 0
+
+    assert deliver(people(200), number=2).acknowledged == 200
+    assert set(arrivals(regal_sandbox).values()) == {1}
+
+
+def test_rows_that_wait_for_a_repeat_are_open_after_a_stop(deliver, regal_sandbox):
+    regal_sandbox.set_faults(
+        [{"on": {"to": 4}, "do": {"status": 503, "retry_after": 60}}, {"on": {"from": 30}, "do": {"status": 401}}]
+    )
+    with pytest.raises(FixConnectionError):
+        deliver(people(100), max_connections=4)
+    assert deliver.last.report.repeats == 0
+    regal_sandbox.set_faults([])
+
+    report = deliver(people(100), number=2)
+
+    assert (report.acknowledged, report.unknown) == (100, 0)
+    assert set(arrivals(regal_sandbox).values()) == {1}
+
+
+def test_an_outage_is_left_promptly_though_requests_hang(deliver, regal_sandbox):
+    regal_sandbox.set_faults([{"on": {"from": 21}, "do": HANG}])
+    started = time.monotonic()
+    with pytest.raises(RetryLaterError, match="outage_patience"):
+        deliver(people(500), max_connections=8, outage_patience=3)
+    assert time.monotonic() - started < 3 + 3 + 2, "patience and a small grace, not the timeout of 30 s"
+    report = deliver.last.report
+    assert (report.acknowledged, report.unknown) == (20, 8)
+
+
+def test_unknowns_of_an_outage_do_not_count_even_in_a_later_try(deliver, regal_sandbox, folder):
+    regal_sandbox.set_faults([{"on": {"from": 21}, "do": {"status": 500}}])
+    with pytest.raises(RetryLaterError):
+        deliver(people(100), max_connections=1, outage_patience=0.4, max_unknown=0)
+    assert deliver.last.report.unknown >= 10
+    assert {letter.reason for letter in letters(folder)} == {"outage: HTTP 500"}, "also those that began it"
+    regal_sandbox.set_faults([])
+
+    report = deliver(people(100), number=2, max_unknown=0)
+
+    assert report.acknowledged + report.unknown == 100
+    assert report.unknown_of_outage == report.unknown
+
+
+def test_a_row_that_never_gets_a_good_answer_is_given_up_and_the_others_go(deliver, regal_sandbox, no_back_off):
+    regal_sandbox.set_faults([{"on": {"name": "poison"}, "do": {"status": 500}}])
+    rows = [{"user_id": "p", "event": "poison"}, *({**row, "event": "fine"} for row in people(400))]
+
+    report = deliver(rows, guarantee="at_least_once", event=None, rate=60, max_unknown=1)
+
+    assert (report.acknowledged, report.unknown) == (400, 1)
+    assert report.repeats == 9
+
+
+def test_contacts_are_kept_through_an_outage_rather_than_given_up(deliver, regal_sandbox, no_back_off):
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 500}}])
+    with pytest.raises(RetryLaterError):
+        deliver([{"user_id": "a", "phone": "+12125550100"}], call="identify", outage_patience=1)
+    assert deliver.last.report.unknown == 0
+
+
+@pytest.fixture
+def no_back_off(monkeypatch):
+    monkeypatch.setattr("airflow_provider_regal.client.exchange._BASE_S", 0.02)
+
+
+def test_429_without_end_costs_few_requests_and_leaves_no_row_in_doubt(deliver, regal_sandbox):
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 429}}])
+    with pytest.raises(RetryLaterError):
+        deliver(people(1_000), rate=100, outage_patience=6)
+    assert regal_sandbox.stats()["requests"] <= 30
+    assert deliver.last.report.unknown == 0
+    log = (deliver.last._path / "progress.log").read_text()
+    states = dict(reversed(line.split()) for line in log.splitlines() if line[0] in "RNAUJ")
+    assert set(states.values()) <= {"N"}
+
+
+@pytest.mark.parametrize(("rows", "rate", "patience"), [(20, 5, 300), (1_000, 100_000, 4)])
+def test_waiting_costs_no_cpu(deliver, regal_sandbox, rows, rate, patience):
+    if rows > 20:
+        regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 503, "retry_after": 1}}])
+    deliver([], number=1)
+    started, cpu = time.monotonic(), time.process_time()
+    try:
+        deliver(people(rows), rate=rate, outage_patience=patience, restart=True, number=2, max_connections=4)
+    except RetryLaterError:
+        assert rows > 20
+    wall = time.monotonic() - started
+    assert wall > 3
+    # The sandbox runs in this process, too.
+    assert (time.process_time() - cpu) / wall < 0.08
+
+
+def test_rows_that_cannot_be_sent_do_not_keep_the_loop_from_its_requests(deliver, regal_sandbox):
+    rows = [*people(20), *({"amount": number} for number in range(6_000)), *people(20, 20)]
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"delay_ms": 20}}])
+    started = time.monotonic()
+    first_answer = []
+    acknowledge = Books.acknowledge
+
+    def noting(self, row):
+        first_answer.append(time.monotonic() - started)
+        acknowledge(self, row)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Books, "acknowledge", noting)
+        report = deliver(rows, max_rejected=1.0)
+    assert (report.acknowledged, report.rejected) == (40, 6_000)
+    assert first_answer[0] < (time.monotonic() - started) / 2
+
+
+def test_memory_is_bounded_by_the_size_of_rows_not_by_their_number(deliver, regal_sandbox, monkeypatch):
+    monkeypatch.setattr("airflow_provider_regal.delivery.waiting._WINDOW_BYTES", 1_000_000)
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"delay_ms": 20}}])
+    most = 0
+    admit = Preparer.prepare
+
+    def watching(self, position, row, now):
+        nonlocal most
+        most = max(most, tracemalloc.get_traced_memory()[0])
+        return admit(self, position, row, now)
+
+    monkeypatch.setattr(Preparer, "prepare", watching)
+    # One person: all rows wait for the one before.
+    tracemalloc.start()
+    try:
+        deliver([{"user_id": "same", "text": "x" * 50_000} for _ in range(150)])
+    finally:
+        tracemalloc.stop()
+    assert regal_sandbox.stats()["stored"] == 150
+    assert most < 150 * 50_000 * 3
+
+
+def test_progress_is_forced_to_disk_at_every_checkpoint(deliver, monkeypatch):
+    synced = []
+    sync = Progress.sync
+
+    def noting(self):
+        synced.append(time.monotonic())
+        sync(self)
+
+    monkeypatch.setattr(Progress, "sync", noting)
+    contacts = [{"user_id": f"u{number}", "phone": f"+1212555{number:04d}"} for number in range(40)]
+    deliver(contacts, call="identify", rate=40, checkpoint_interval=0.2)
+    assert 3 <= len(synced) <= 6
+
+
+def test_a_stop_after_the_end_is_harmless(deliver):
+    deliver(people(3))
+    deliver.last.stop()
+
+
+@pytest.mark.long
+class TestManyRows:
+    @pytest.fixture
+    def regal_sandbox(self):
+        with Sandbox(keep_events=50_000) as sandbox:
+            yield sandbox
+
+    def test_twenty_thousand_rows_with_faults_of_all_kinds(
+        self, deliver, regal_sandbox, folder, record_property, no_back_off
+    ):
+        regal_sandbox.set_faults(
+            [
+                {"on": {"share": 0.02, "seed": 1}, "do": {"status": 500}},
+                {"on": {"share": 0.01, "seed": 2}, "do": {"drop": True}},
+                {"on": {"share": 0.01, "seed": 3}, "do": {"status": 429, "retry_after": 0}},
+            ]
+        )
+        count = 20_000
+        report = deliver(people(count), max_unknown=1.0)
+        record_property("report", report.as_dict())
+
+        assert report.read == count == report.acknowledged + report.rejected + report.unknown + report.skipped
+        arrived = arrivals(regal_sandbox)
+        assert max(arrived.values()) == 1
+        dead = {letter.position for letter in letters(folder)}
+        assert len(dead) == report.unknown
+        assert all(f"u{number}" in arrived or number in dead for number in range(count))
+        assert 0.02 * count < report.unknown < 0.04 * count

@@ -1,0 +1,178 @@
+"""How many at once, and when none."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
+
+RATE = 100
+
+
+def gate(connections=256, patience=300.0):
+    return Gate(max_connections=connections, patience_s=patience)
+
+
+def answers(a_gate, times, latency, start=0.0, first=0):
+    now = start
+    for position in range(first, first + times):
+        a_gate.start(position, now)
+        now += latency
+        a_gate.succeed(position, now)
+    return now
+
+
+def failures(a_gate, times, now=0.0, *, answered=True, first=0):
+    for position in range(first, first + times):
+        a_gate.start(position, now)
+        a_gate.fail(position, now, answered=answered)
+
+
+def probe(a_gate, now, position=1_000):
+    """Wait for the next probe and let it fail; gives when it went."""
+    while wait := a_gate.wait_s(now, RATE):
+        now += wait
+    a_gate.start(position, now)
+    assert a_gate.wait_s(now, RATE) > 0, "one at a time"
+    a_gate.fail(position, now, answered=False)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("latency", "rate", "least", "most"), [(0.05, 100, 5, 12), (1.0, 100, 100, 150), (2, 10, 20, 32)]
+)
+def test_concurrency_follows_rate_times_latency(latency, rate, least, most):
+    one = gate()
+    answers(one, 200, latency)
+    assert least <= one.limit(rate) <= most
+
+
+def test_concurrency_is_capped_and_never_nothing():
+    one = gate(connections=8)
+    answers(one, 100, 30.0)
+    assert one.limit(10_000) == 8
+    assert gate(connections=1).limit(1) == 1
+
+
+def test_no_more_start_than_the_limit():
+    one = gate(connections=3)
+    for position in range(3):
+        assert one.wait_s(0.0, RATE) == 0.0
+        one.start(position, 0.0)
+    assert one.under_way == 3
+    assert one.wait_s(0.0, RATE) > 0
+    one.succeed(0, 0.1)
+    assert one.wait_s(0.1, RATE) == 0.0
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_ten_failures_in_a_row_are_an_outage_and_nine_are_not(answered):
+    one = gate()
+    failures(one, FAILURES_OF_AN_OUTAGE - 1, answered=answered)
+    assert not one.probing
+    one.start(99, 0.0)
+    one.fail(99, 0.0, answered=answered)
+    assert one.probing
+    assert one.outages == 1
+    assert one.wait_s(0.0, RATE) > 0
+
+
+def test_an_answer_in_between_starts_the_count_anew():
+    one = gate()
+    for number in range(20):
+        failures(one, 9, first=number * 100)
+        answers(one, 1, 0.01, first=number * 100 + 50)
+    assert not one.probing
+
+
+def test_silence_is_an_outage_after_two_seconds():
+    one = gate()
+    answers(one, 10, 0.05, start=0.0)
+    one.start(50, 10.0)
+    one.start(51, 10.5)
+    assert one.wait_s(11.9, RATE) == 0.0
+    one.wait_s(12.1, RATE)
+    assert one.probing
+
+
+def test_silence_is_measured_by_how_slow_regal_is_even_after_thousands_of_answers():
+    one = gate()
+    now = answers(one, 1_000, 0.05)
+    now = answers(one, 300, 3.0, start=now, first=2_000)
+    one.start(9_000, now)
+    one.wait_s(now + 14.0, RATE)
+    assert not one.probing, "five times the slowest answers of late is 15 s"
+    one.wait_s(now + 15.1, RATE)
+    assert one.probing
+
+
+def test_nothing_under_way_is_no_silence():
+    one = gate()
+    answers(one, 5, 0.05)
+    assert one.wait_s(1e6, RATE) == 0.0
+    assert not one.probing
+
+
+def test_a_failure_that_was_an_answer_breaks_the_silence_and_a_lost_one_does_not():
+    for answered in (True, False):
+        one = gate()
+        one.start(1, 0.0)
+        one.start(2, 0.0)
+        one.fail(2, 1.5, answered=answered)
+        one.wait_s(3.0, RATE)
+        assert one.probing is not answered
+
+
+def test_probes_go_one_at_a_time_with_a_growing_back_off():
+    one = gate()
+    failures(one, 10)
+    times = [0.0]
+    for number in range(10):
+        times.append(probe(one, times[-1], 1_000 + number))
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30], abs=0.06)
+
+
+def test_what_was_under_way_when_the_outage_began_does_not_lengthen_the_back_off():
+    one = gate()
+    for position in range(60):
+        one.start(position, 0.0)
+    for position in range(60):
+        one.fail(position, 1.0, answered=False)
+    assert one.wait_s(1.0, RATE) == pytest.approx(0.5)
+    assert one.outages == 1
+
+
+def test_nothing_probes_while_something_is_still_under_way():
+    one = gate()
+    one.start(500, 0.0)
+    failures(one, 10)
+    assert one.wait_s(20.0, RATE) > 0
+
+
+def test_one_answer_ends_an_outage_and_the_next_begins_with_a_short_back_off():
+    one = gate()
+    failures(one, 10)
+    now = probe(one, 0.0)
+    now = probe(one, now)
+    while wait := one.wait_s(now, RATE):
+        now += wait
+    answers(one, 1, 0.05, start=now, first=5_000)
+    assert not one.probing
+    assert one.patience_left_s(now) == float("inf")
+    assert one.wait_s(now + 0.05, RATE) == 0.0
+    failures(one, 10, now=now + 1)
+    assert one.wait_s(now + 1, RATE) == pytest.approx(0.5)
+    assert one.outages == 2
+
+
+def test_patience_runs_from_the_first_failure():
+    one = gate(patience=60.0)
+    assert one.patience_left_s(1e9) == float("inf")
+    for number in range(10):
+        failures(one, 1, now=100.0 + number, first=number)
+    assert one.patience_left_s(120.0) == pytest.approx(40.0)
+    probe(one, 150.0)
+    assert one.patience_left_s(160.0) == pytest.approx(0.0)

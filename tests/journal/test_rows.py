@@ -1,0 +1,181 @@
+"""Rows come back as they were, whatever stands in them."""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_regal.events import OptIn
+from airflow_provider_regal.journal.rows import ROWS_PER_CHUNK, decode_row, encode_row, read_rows, write_rows
+from tests.events.hostile import NA, NAT, Color, Level, NumpyLike, Row, Shade, cyclic, deep, doubling, many, values
+
+texts = st.text(st.characters(exclude_categories=()), max_size=8).filter(
+    # Two halves of one pair that stand side by side are one character afterwards.
+    lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") == text or len(text) == 1
+)
+RING: list = []
+RING.append(RING)
+names = st.one_of(
+    texts,
+    st.sampled_from(["$", "$$", "$date", "$datetime", "$decimal", "$bytes", "$other", "$$date", "$event", "a\nb"]),
+)
+storable_values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(10**30), 10**30),
+        st.floats(allow_nan=False),
+        st.decimals(allow_nan=False),
+        st.datetimes().map(lambda time: time.replace(fold=0)),
+        st.datetimes(timezones=st.just(UTC)).map(lambda time: time.replace(fold=0)),
+        st.dates(),
+        st.uuids(),
+        st.binary(max_size=8),
+        texts,
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=2)),
+    max_leaves=8,
+)
+
+
+@many
+@given(row=st.dictionaries(names, storable_values, max_size=4))
+def test_a_row_comes_back_equal_and_with_the_same_types(row):
+    line = encode_row(row)
+    assert "\n" not in line
+    assert line.isascii()
+    back = decode_row(line)
+    assert back == row
+    assert repr(back) == repr(row)
+
+
+@many
+@given(row=st.dictionaries(st.one_of(names, st.integers(), st.none()), values, max_size=4))
+def test_whatever_stands_in_a_row_can_be_kept(row):
+    assert len(decode_row(encode_row(row))) >= (1 if row else 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "back"),
+    [
+        (datetime(2026, 3, 8, 1, 30, tzinfo=ZoneInfo("America/New_York")), datetime(2026, 3, 8, 6, 30, tzinfo=UTC)),
+        (datetime(2026, 11, 1, 1, 30, fold=1, tzinfo=ZoneInfo("EST5EDT")), datetime(2026, 11, 1, 6, 30, tzinfo=UTC)),
+        (Color.RED, "red"),
+        (Shade.DARK, "dark"),
+        (Level.HIGH, 3),
+        (Color.DEEP, [1, [2]]),
+        ((1, (2,)), [1, [2]]),
+        ({3}, [3]),
+        (bytearray(b"x"), b"x"),
+        (memoryview(b"x"), b"x"),
+        (Row({"a": 1}), {"a": 1}),
+        (NumpyLike(5), 5),
+        (NumpyLike([1, NA]), [1, None]),
+        (NA, None),
+        (NAT, None),
+        (Decimal("1.10"), Decimal("1.10")),
+        (date(2026, 3, 2), date(2026, 3, 2)),
+        (UUID(int=7), UUID(int=7)),
+        ({"$date": "2026-03-02"}, {"$date": "2026-03-02"}),
+        ({"$oid": "5f"}, {"$oid": "5f"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_not_json_comes_back_as_what_it_means(value, back):
+    found = decode_row(encode_row({"x": value, "deeper": [{"x": value}]}))
+    assert found == {"x": back, "deeper": [{"x": back}]}
+    assert type(found["x"]) is type(back)
+
+
+def test_the_models_of_consent_come_back_as_what_they_say():
+    found = decode_row(encode_row({"opt_in": [OptIn(channel="sms", subscribed=False)]}))
+    assert found["opt_in"][0]["channel"] == "sms"
+    assert found["opt_in"][0]["subscribed"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (timedelta(1), "timedelta"), (time(1), "time"), (object(), "object"), (1j, "complex"), (RING, None),
+        (deep(500), None), (10**5_000, "number of so many digits"), ({1: 2}, "object with a key that is not text"),
+    ],
+    ids=["timedelta", "time", "object", "complex", "cycle", "deep", "endless number", "keys"],
+)  # fmt: skip
+def test_what_cannot_be_kept_leaves_the_name_of_its_type(value, kind):
+    found = decode_row(encode_row({"x": value}))["x"]
+    while isinstance(found, (list, dict)):
+        found = found[0] if isinstance(found, list) else next(iter(found.values()))
+    assert type(found).__name__ == (kind or "value nested deeper than 64 levels")
+
+
+def test_lists_that_repeat_each_other_without_end_are_cut_off():
+    assert len(encode_row({"x": cyclic(), "y": doubling(40), "z": 1})) < 5_000_000
+
+
+def test_nan_and_infinity_stay():
+    found = decode_row(encode_row({"a": math.nan, "b": -math.inf, "c": Decimal("sNaN")}))
+    assert math.isnan(found["a"])
+    assert found["b"] == -math.inf
+    assert found["c"].is_snan()
+
+
+def test_a_column_whose_name_is_not_text_does_not_pass_for_one():
+    """``csv.DictReader`` puts what a line has too much under None."""
+    found = decode_row(encode_row({"a": 1, None: ["x"]}))
+    assert found["a"] == 1
+    assert type(found["(not text)"]).__name__ == "column whose name is not text"
+
+
+def test_positions_are_those_of_the_source(tmp_path):
+    count = 2 * ROWS_PER_CHUNK + 7
+    assert write_rows(tmp_path, ({"n": number} for number in range(count))) == count
+    assert [(position, row["n"]) for position, row in read_rows(tmp_path, count)] == [(n, n) for n in range(count)]
+    assert len(list(tmp_path.glob("rows-*"))) == 3
+
+
+def test_large_rows_make_small_chunks(tmp_path):
+    write_rows(tmp_path, [{"x": "y" * 3_000_000}] * 5)
+    assert max(file.stat().st_size for file in tmp_path.iterdir()) < 8_000_000
+    assert len(list(read_rows(tmp_path, 5))) == 5
+
+
+def test_limit_does_not_read_further_than_it_must(tmp_path):
+    rows = iter([{"n": number} for number in range(10)])
+    assert write_rows(tmp_path, rows, limit=3) == 3
+    assert len(list(rows)) >= 6
+    assert write_rows(tmp_path, iter([{"n": 1}]), limit=0) == 0
+
+
+def test_rows_that_are_not_needed_are_not_even_read(tmp_path):
+    write_rows(tmp_path, [{"n": number} for number in range(10)])
+    file = tmp_path / "rows-000000.jsonl"
+    file.write_text(file.read_text().replace('{"n": 4}', "rubbish"))
+    rows = read_rows(tmp_path, 10, without=lambda position: position < 5)
+    assert [position for position, _ in rows] == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_rows_that_are_missing_or_too_many_are_not_taken_for_the_snapshot(count, tmp_path):
+    write_rows(tmp_path, [{"n": number} for number in range(5)])
+    with pytest.raises(OSError, match="not those that were written"):
+        list(read_rows(tmp_path, count))
+
+
+def test_a_chunk_cut_off_is_noticed(tmp_path):
+    write_rows(tmp_path, [{"n": number} for number in range(5)])
+    file = tmp_path / "rows-000000.jsonl"
+    file.write_text(file.read_text()[:-3])
+    with pytest.raises(OSError, match="not those that were written"):
+        list(read_rows(tmp_path, 5))
+
+
+def test_a_named_tuple_in_a_cell_is_a_list():
+    assert decode_row(encode_row({"x": namedtuple("Point", "a b")(1, 2)})) == {"x": [1, 2]}
