@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from airflow_provider_regal import __version__
 from airflow_provider_regal.client.exchange import Answer, Attempt, NoAnswer
 from airflow_provider_regal.client.target import Target, is_loopback
+from airflow_provider_regal.errors import FixConnectionError
 
 _LONGEST_CONNECT_S: Final = 10.0
 _EXCERPT_BYTES: Final = 2_048
@@ -35,13 +36,14 @@ class ManySender:
         # One bound for the whole exchange: aiohttp's total covers connecting, headers and body.
         self._proxy = proxy_of(target.origin)
         timeout = aiohttp.ClientTimeout(total=target.timeout_s, sock_connect=_LONGEST_CONNECT_S)
+        # Not the session's own: aiohttp would give those to a proxy as well, the key among them.
+        self._headers = {
+            "Authorization": target.api_key,
+            "Content-Type": "application/json",
+            "User-Agent": f"airflow-provider-regal/{__version__}",
+        }
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60),
-            headers={
-                "Authorization": target.api_key,
-                "Content-Type": "application/json",
-                "User-Agent": f"airflow-provider-regal/{__version__}",
-            },
             timeout=timeout,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -61,7 +63,7 @@ class ManySender:
         watched = _WatchedBody(body)
         try:
             async with self._session.post(
-                self._url, data=watched, allow_redirects=False, proxy=self._proxy
+                self._url, data=watched, headers=self._headers, allow_redirects=False, proxy=self._proxy
             ) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status, headers, await _start_of(response))
@@ -93,7 +95,10 @@ def proxy_of(origin: str) -> str | None:
     host = parts.hostname or ""
     if is_loopback(host) or proxy_bypass(host):
         return None
-    return getproxies().get(parts.scheme)
+    proxy = getproxies().get(parts.scheme)
+    if proxy is not None and not proxy.startswith(("http://", "https://")):
+        raise FixConnectionError(f"The environment names a proxy for {parts.scheme} that is not an http proxy.")
+    return proxy
 
 
 class _WatchedBody(aiohttp.BytesPayload):

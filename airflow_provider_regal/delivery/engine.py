@@ -86,6 +86,7 @@ class Engine:
         self._grace_s = _GRACE_WITHOUT_HURRY_S
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._last_failure = "no answer"
 
     def request_stop(self, why: RegalError) -> None:
         """Stop soon: what is under way is answered or marked. Safe to call from a signal handler or a thread."""
@@ -121,7 +122,7 @@ class Engine:
         """
         now = self._clock.monotonic()
         if self._gate.patience_left_s(now) <= 0:
-            self._stop_for(outage(self._patience_s), grace_s=_GRACE_S)
+            self._stop_for(outage(self._patience_s, self._last_failure), grace_s=_GRACE_S)
             return 0.0
         until_repeat_s = self._waiting.until_repeat_s(now)
         self._feed()
@@ -226,11 +227,12 @@ class Engine:
             self._stop_for(self._books.unauthorized(decision))
 
     def _after_failure(self, row: Ready, decision: Decision, now: float, outages_before: int) -> None:
+        self._last_failure = decision.reason
         if decision.pauses:
             self._pacer.pause(now + decision.wait_s)
             self._pacer.slow_down(now)
         if decision.retry_after_s is not None and decision.retry_after_s > self._patience_s:
-            self._stop_for(outage(self._patience_s), grace_s=_GRACE_S)
+            self._stop_for(outage(self._patience_s, self._last_failure), grace_s=_GRACE_S)
         in_outage = self._gate.probing or self._gate.outages > outages_before
         if in_outage:  # so what was lost just before was lost to it, too
             for lost, why in self._just_lost:

@@ -12,10 +12,14 @@ def told_to_stop() -> RetryLaterError:
     return RetryLaterError(f"The task was told to stop. {_KEPT}")
 
 
-def outage(patience_s: float) -> RetryLaterError:
-    """Make the error of an outage that outlasted our patience."""
+def outage(patience_s: float, last: str) -> RetryLaterError:
+    """Make the error of an outage that outlasted our patience.
+
+    :param last: what came of the last request, in words.
+    """
     return RetryLaterError(
-        f"Regal could not be reached, or asked to wait, for longer than outage_patience ({patience_s:g} s). {_KEPT}"
+        f"Regal could not be reached, or asked to wait, for longer than outage_patience ({patience_s:g} s). The last "
+        f"request: {last}. {_KEPT}"
     )
 
 

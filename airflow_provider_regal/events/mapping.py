@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events.coercion import COERCIONS, coerce
+from airflow_provider_regal.events.consent import read_truth
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.models import Event, Identify, Page, Screen, Track
 from airflow_provider_regal.events.plain import is_blank, is_nothing
@@ -235,12 +236,26 @@ def _gather(written: dict[str, Any], columns: dict[str, str]) -> None:
     for channel, evidence in wide.items():
         if "subscribed" not in evidence or is_nothing(evidence["subscribed"][0]):
             continue
+        if not _has_address(written, channel) and _is_no(evidence["subscribed"][0]):
+            continue  # a column with a default says no to everybody; without an address there is nothing to withdraw
         place = f"opt_in[{len(opt_ins)}]"
         columns[place] = evidence["subscribed"][1]
         columns.update({f"{place}.{name}": column for name, (_, column) in evidence.items()})
         opt_ins.append({"channel": channel, **{name: value for name, (value, _) in evidence.items()}})
     if opt_ins:
         written["opt_in"] = opt_ins
+
+
+def _has_address(written: Mapping[str, Any], channel: str) -> bool:
+    one, many = ("email", "emails") if channel == "email" else ("phone", "phones")
+    return not is_blank(written.get(one)) or bool(written.get(many))
+
+
+def _is_no(value: Any) -> bool:
+    try:
+        return not read_truth(value)
+    except ValueError:
+        return False
 
 
 def _read_opt_ins(given: Any) -> Any:

@@ -189,7 +189,6 @@ def test_the_environments_proxy_and_netrc_do_not_disturb_a_loopback_host(monkeyp
     assert server.requests[0].headers["authorization"] == KEY
 
 
-@pytest.mark.xfail(reason="aiohttp turns the session's Authorization into Proxy-Authorization of the CONNECT")
 def test_another_host_is_reached_through_the_environments_proxy_and_the_proxy_gets_no_key(monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)

@@ -289,3 +289,17 @@ def test_any_row_is_an_event_or_has_faults_without_values(row, call, kind):
         assert error.faults
         for secret in SECRETS:
             assert secret not in str(error)
+
+
+@pytest.mark.parametrize("no", [False, 0, "false"])
+def test_a_no_by_default_does_not_refuse_a_contact_without_a_phone(no):
+    mapper = RowMapper(RowMapping("identify"), Reading())
+    event = mapper.event({"email": "a@example.com", "phone": None, "sms_opt_in": no})
+    assert event.phones == ()
+    assert event.emails[0].address == "a@example.com"
+
+
+def test_a_yes_without_a_phone_is_a_fault_of_its_column():
+    mapper = RowMapper(RowMapping("identify"), Reading())
+    with pytest.raises(InvalidEventError, match="sms_opt_in"):
+        mapper.event({"email": "a@example.com", "phone": None, "sms_opt_in": True})

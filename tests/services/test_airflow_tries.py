@@ -36,7 +36,7 @@ def make(name, rows, **options):
         )
         def deliver():
             with Path("{home}", name + ".pids").open("a") as out:
-                out.write(f"{{os.getpid()}} {{os.getppid()}}\n")
+                out.write(f"{{os.getpid()}} {{os.getppid()}}\\n")
             for number in range(rows):
                 yield {{"user_id": f"{{name}}-{{number}}"}}
         deliver()

@@ -136,7 +136,7 @@ def test_a_query_that_cannot_be_used_says_why(sql, complaint, run_dag, regal, wa
     assert regal.stats()["requests"] == 0
 
 
-def test_a_dry_run_maps_everything_and_sends_nothing(run_dag, regal, warehouse, capfd):
+def test_a_dry_run_maps_everything_and_sends_nothing(run_dag, regal, warehouse, capfd, caplog):
     with a_dag("dry") as dag:
         SqlToRegalOperator(task_id="contacts", sql="SELECT id AS user_id, phone FROM customers",
                            sql_conn_id="warehouse", call="identify", dry_run=True, limit=30)  # fmt: skip
@@ -144,7 +144,7 @@ def test_a_dry_run_maps_everything_and_sends_nothing(run_dag, regal, warehouse, 
     assert report_of(run)["status"] == "dry_run"
     assert report_of(run)["read"] == 30
     assert regal.stats()["requests"] == 0
-    logged = "".join(capfd.readouterr())
+    logged = "".join(capfd.readouterr()) + caplog.text
     assert "30 of 30 rows would be sent" in logged
     assert "2125550" not in logged
 
