@@ -9,4 +9,4 @@ UV_PROJECT_ENVIRONMENT=.venv-lowest scripts/setup.sh --no-group airflow3 --group
 mapfile -t lowest < <(.venv-lowest/bin/python -m scripts.lowest)
 echo "On the lowest versions: ${lowest[*]}"
 "$uv" pip install --quiet --python .venv-lowest/bin/python "${lowest[@]}"
-.venv-lowest/bin/python -m pytest -n 2 -q -m "not services" tests
+.venv-lowest/bin/python -m pytest -n 2 -q -m "not services and not long" tests
