@@ -33,6 +33,14 @@ CONN_FIELDS: Final[dict[str, Any]] = {
         "description": f"Where events come from, as Regal shows it. Empty: {defaults.EVENT_SOURCE}.",
         "schema": {"type": ["string", "null"], "default": defaults.EVENT_SOURCE},
     },
+    "account": {
+        "label": "Account",
+        "description": (
+            "What ledgers call this Regal account. Give it where several connections lead to one account. Empty: the "
+            "connection's id and host."
+        ),
+        "schema": {"type": ["string", "null"], "default": ""},
+    },
     "dry_run": {
         "label": "Dry run",
         "description": "Check every event and send none.",
@@ -48,7 +56,7 @@ def widgets_of_2_11() -> dict[str, Any]:
     from wtforms.validators import NumberRange, Optional, Regexp
 
     # Airflow 2.11 refuses a hook with a field of any other class, so the timeout, which may have a fraction, is text.
-    kinds = {"rate_limit": IntegerField, "timeout": StringField, "event_source": StringField, "dry_run": BooleanField}
+    kinds = dict.fromkeys(CONN_FIELDS, StringField) | {"rate_limit": IntegerField, "dry_run": BooleanField}
     above_0 = Regexp(r"(?!0*\.?0*$)[0-9]+(\.[0-9]+)?$", message="A number above 0.")
     limits = {"rate_limit": [Optional(), NumberRange(min=1)], "timeout": [Optional(), above_0]}
     text = {"widget": BS3TextFieldWidget()}

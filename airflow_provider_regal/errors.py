@@ -9,6 +9,7 @@
     │   └── RefusedEventError   Regal refused it (``status``)
     ├── RetryLaterError         surely not applied; send it again when Regal answers
     ├── CheckBeforeResendError  nobody can know whether Regal has it; a repeat may reach a person twice
+    ├── CheckSourceError        the source gave what cannot be meant; nothing was sent: look at the query or the files
     ├── ReadDeadLettersError    a delivery ended with more rows rejected or unknown than allowed (``report``)
     └── DecideRestartError      an earlier try may have sent rows, and its memory cannot be used: say what to do
 
@@ -119,6 +120,10 @@ class RetryLaterError(_AnsweredError):
 
 class CheckBeforeResendError(_AnsweredError):
     """Sent, and nobody can know whether Regal has it. Look in Regal before sending it again."""
+
+
+class CheckSourceError(RegalError):
+    """The source gave what cannot be meant, such as too few rows; nothing was sent. Look at the query or the files."""
 
 
 class ReadDeadLettersError(RegalError):

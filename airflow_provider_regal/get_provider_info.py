@@ -21,7 +21,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Regal",
                 "python-modules": [
                     f"airflow_provider_regal.operators.{call}"
-                    for call in ("identify", "track", "page", "screen", "rows")
+                    for call in ("identify", "track", "page", "screen", "rows", "opt_in")
                 ],
             }
         ],
@@ -30,7 +30,12 @@ def get_provider_info() -> dict[str, Any]:
                 "source-integration-name": "SQL",
                 "target-integration-name": "Regal",
                 "python-module": "airflow_provider_regal.transfers.sql_to_regal",
-            }
+            },
+            {
+                "source-integration-name": "Files",
+                "target-integration-name": "Regal",
+                "python-module": "airflow_provider_regal.transfers.file_to_regal",
+            },
         ],
         "task-decorators": [
             {"name": "regal", "class-name": "airflow_provider_regal.decorators.regal.regal_task"},
@@ -70,6 +75,17 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "boolean",
                         "example": None,
                         "default": "False",
+                    },
+                    "ledger_key": {
+                        "description": (
+                            "Ledgers hold phones, emails and ids as HMAC-SHA256 with this key, so that they name "
+                            "nobody. Empty: as they are. With another key nothing is found that was remembered."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "sensitive": True,
+                        "example": None,
+                        "default": "",
                     },
                     "retention_days": {
                         "description": "Run folders nothing was written to for so long are removed.",

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 pytest_plugins = ["airflow_provider_regal.testing"]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests measured: repeats and unknowns of each kill."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    for report in sorted((report for report in reports if report.user_properties), key=lambda report: report.nodeid):
+        measured = ", ".join(f"{name} {value}" for name, value in report.user_properties)
+        terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {measured}")
+
+
 @pytest.fixture(scope="session")
 def airflow_db() -> Iterator[Path]:
     """Migrate Airflow's database; gives its file."""

@@ -31,6 +31,7 @@ class Target:
     :param timeout_s: seconds to wait for Regal at most, per request.
     :param event_source: named by events that name none.
     :param dry_run: check everything, send nothing.
+    :param account: what ledgers call the account.
     """
 
     conn_id: str
@@ -40,6 +41,7 @@ class Target:
     timeout_s: float = defaults.TIMEOUT_S
     event_source: str = defaults.EVENT_SOURCE
     dry_run: bool = False
+    account: str = ""
 
     @property
     def events_url(self) -> str:
@@ -54,14 +56,16 @@ def target_of(
 
     :raises FixConnectionError: one of them cannot be right; the message names the connection and the field.
     """
+    origin = _origin(conn_id, host, port)
     return Target(
         conn_id=conn_id,
-        origin=_origin(conn_id, host, port),
+        origin=origin,
         api_key=_api_key(conn_id, password),
         rate_limit=_rate_limit(conn_id, extra.get("rate_limit")),
         timeout_s=_positive(conn_id, "timeout", extra.get("timeout"), defaults.TIMEOUT_S, _LONGEST_TIMEOUT_S),
         event_source=_text(conn_id, "event_source", extra.get("event_source"), defaults.EVENT_SOURCE),
         dry_run=_flag(conn_id, "dry_run", extra.get("dry_run")),
+        account=_text(conn_id, "account", extra.get("account"), f"{conn_id} {origin}"),
     )
 
 

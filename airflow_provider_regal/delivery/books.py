@@ -11,11 +11,13 @@ from typing import Any, Final
 from airflow_provider_regal.client.exchange import Decision
 from airflow_provider_regal.client.hearsay import fit_to_show
 from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery.prepare import Ready, Refused
+from airflow_provider_regal.delivery.claims import STALE, Claims, Granted
+from airflow_provider_regal.delivery.marking import Marking
+from airflow_provider_regal.delivery.prepare import LeftOut, Ready, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.journal.dead_letters import DeadLetter
-from airflow_provider_regal.journal.progress import Outcome
+from airflow_provider_regal.journal.progress import Outcome, Skip
 from airflow_provider_regal.journal.report import DeliveryReport
 from airflow_provider_regal.journal.run_folder import RunFolder
 
@@ -23,6 +25,7 @@ from airflow_provider_regal.journal.run_folder import RunFolder
 _DIED: Final = "worker died"
 _INTERRUPTED: Final = "interrupted"
 _OUTAGE: Final = "outage"
+_SKIPS: Final = frozenset(skip.value for skip in Skip)
 
 
 def lost_to_outage(letter: DeadLetter) -> bool:
@@ -37,8 +40,12 @@ class Books:
     :param target: for messages about the connection; its key is masked in Regal's words.
     """
 
-    def __init__(self, folder: RunFolder, report: DeliveryReport, target: Target) -> None:
+    def __init__(
+        self, folder: RunFolder, report: DeliveryReport, target: Target, *, claims: Claims, marking: Marking
+    ) -> None:
         self._folder = folder
+        self._claims = claims
+        self._marking = marking
         self._progress = folder.progress
         self._letters = folder.dead_letters  # opened at once: its closing drops letters of rows no longer dead
         self._target = target
@@ -46,32 +53,80 @@ class Books:
 
     def note(self, row: Ready) -> None:
         """Note what a row leaves out, now that it is about to be sent."""
-        if row.payload.withheld:
-            self.report.opt_ins_withheld += len(row.payload.withheld)
-            self._folder.withheld(row.position, [str(withheld) for withheld in row.payload.withheld])
+        self._note_withheld(row)
         if row.payload.call in NAMED_CALLS and not row.has_time:
             self.report.without_time += 1
 
-    async def reserve(self, positions: Sequence[int]) -> None:
-        """Note durably that these rows may be sent now."""
-        self._progress.reserve(positions)
+    def _note_withheld(self, row: Ready) -> None:
+        new = row.payload.withheld[row.withheld_noted :]
+        row.withheld_noted += len(new)
+        if new:
+            self.report.opt_ins_withheld += len(new)
+            self._folder.withheld(row.position, [str(withheld) for withheld in new], row.payload.body)
+
+    async def reserve(self, rows: Sequence[Ready], now: float, moment: datetime) -> Granted:
+        """Ask the ledger, and note durably which of the rows may be sent now.
+
+        :param now: monotonic seconds.
+        :param moment: the same by the calendar.
+        """
+        granted = await self._claims.ask(rows, now)
+        for row in granted.withheld:
+            self._note_withheld(row)
+        for row, why in granted.skipped:
+            self.skip_row(row, why, moment)
+        if once := [row.position for row in granted.go if row.guarantee == "at_most_once"]:
+            self._progress.reserve(once)
+            await self.sync()
+        return granted
+
+    def skip(self, position: int, why: Skip) -> None:
+        """Note that a row is not sent, on purpose."""
+        self._progress.settle(position, why)
+
+    def skip_row(self, row: Ready, why: Skip, now: datetime) -> None:
+        """Note that a prepared row is not sent; one that could only be sent in part stays rejected."""
+        if row.instead_of is not None:
+            self.reject(row.instead_of, now)
+        else:
+            self.skip(row.position, why)
+
+    def leave_out(self, row: LeftOut) -> None:
+        """Note that a row is not sent since its source says so."""
+        if row.reason == Skip.STALE:
+            self.report.opt_ins_withheld += 1
+            self._folder.withheld(row.position, [STALE], row.row)
+        self.skip(row.position, Skip(row.reason) if row.reason in _SKIPS else Skip.LEFT_OUT)
+
+    async def checkpoint(self) -> None:
+        """Force everything noted to disk, and then into the ledger."""
+        self.flush()
         await self.sync()
+        await self._marking.write(self._progress)
 
     def flush(self) -> None:
         """Hand what was noted to the operating system."""
         self._progress.flush()
 
     async def sync(self) -> None:
-        """Force to disk what was handed to the operating system."""
-        await asyncio.to_thread(self._progress.sync)
+        """Force to disk what was handed to the operating system, dead letters before what refers to them.
 
-    def acknowledge(self, row: Ready) -> None:
+        :raises FolderReplacedError: nobody would find it there.
+        """
+        await asyncio.to_thread(self._folder.sync)
+
+    def acknowledge(self, row: Ready, now: datetime) -> None:
         """Note that Regal has the row."""
-        self._progress.settle(row.position, Outcome.ACKNOWLEDGED)
         self._count_requests(row)
+        self._marking.acknowledge(row)
+        if row.instead_of is not None:
+            self.reject(row.instead_of, now)
+        else:
+            self._progress.settle(row.position, Outcome.ACKNOWLEDGED)
 
     def reject(self, row: Refused, now: datetime) -> None:
         """Note that the row can never be sent."""
+        said = [*map(str, row.faults), *([f"in {row.origin}"] if row.origin else [])]
         self._write(
             row.position,
             key=None,
@@ -79,10 +134,11 @@ class Books:
             status="rejected",
             reason="invalid",
             field=row.faults[0].field,
-            message="; ".join(map(str, row.faults)),
+            message="; ".join(said),
             attempts=0,
             times=(now, now),
             payload=dict(row.row),
+            known=self._marking.is_known(row.row_hash),
         )
         self._progress.settle(row.position, Outcome.REJECTED)
 
@@ -90,7 +146,8 @@ class Books:
         """Note that Regal refuses the row for good."""
         self._count_requests(row)
         self.release(row)  # if the letter cannot be written, a later try asks again
-        self._bury(row, "rejected", self._said(row, decision), decision.reason, now)
+        known = self._marking.refuse(row)
+        self._bury(row, "rejected", self._said(row, decision), decision.reason, now, known=known)
         self._progress.settle(row.position, Outcome.REJECTED)
 
     def lose_sight(self, row: Ready, decision: Decision, now: datetime, *, in_outage: bool) -> None:
@@ -99,6 +156,7 @@ class Books:
         reason = f"{_OUTAGE}: {decision.reason}" if in_outage else decision.reason
         self._bury(row, "unknown", self._said(row, decision), reason, now)
         self._progress.settle(row.position, Outcome.UNKNOWN)
+        self._marking.lose_sight(row)
 
     def blame_outage(self, row: Ready, decision: Decision, now: datetime) -> None:
         """Note that it was an outage that made a row unknown, as turned out only later."""
@@ -112,11 +170,13 @@ class Books:
         self._count_requests(row)
         self._bury(row, "unknown", "stopped while it was being sent", _INTERRUPTED, now)
         self._progress.settle(row.position, Outcome.UNKNOWN)
+        self._marking.lose_sight(row)
 
     def died(self, row: Ready | Refused, now: datetime) -> None:
         """Note that an earlier try died between reserving the row and noting an answer."""
         if isinstance(row, Ready):
             key, call, payload = _key(row), row.payload.call, json.loads(row.body)
+            self._marking.lose_sight(row)
         else:  # its mapping changed since
             key, call, payload = None, row.call, dict(row.row)
         self._write(
@@ -142,6 +202,7 @@ class Books:
         """Leave the row unsettled: a later try sends it."""
         self._count_requests(row)
         self.release(row)
+        self._marking.release(row)
 
     def unauthorized(self, decision: Decision) -> FixConnectionError:
         """Make the error for a refused key."""
@@ -160,7 +221,7 @@ class Books:
         said = fit_to_show(decision.said, sent=row.payload.body, api_key=self._target.api_key)
         return f"{decision.reason}, Regal says: {said}" if said else decision.reason
 
-    def _bury(self, row: Ready, status: str, message: str, reason: str, now: datetime) -> None:
+    def _bury(self, row: Ready, status: str, message: str, reason: str, now: datetime, *, known: bool = False) -> None:
         self._write(
             row.position,
             key=_key(row),
@@ -168,10 +229,11 @@ class Books:
             status=status,
             reason=reason,
             field=None,
-            message=message,
+            message=f"{message}; in {row.origin}" if row.origin else message,
             attempts=row.tries,
             times=(row.first_time or now, now),
             payload=json.loads(row.body),
+            known=known,
         )
 
     def _write(self, position: int, *, times: tuple[datetime, datetime], **what: Any) -> None:

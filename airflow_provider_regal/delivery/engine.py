@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
 from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
@@ -24,8 +23,9 @@ from airflow_provider_regal.client.exchange import Decision, Meaning, decide
 from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.books import Books
+from airflow_provider_regal.delivery.claims import FRESH_FOR_S
 from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
-from airflow_provider_regal.delivery.prepare import Preparer, Ready, Refused
+from airflow_provider_regal.delivery.prepare import Ready
 from airflow_provider_regal.delivery.stopping import outage, own_failure
 from airflow_provider_regal.delivery.waiting import WaitingRows
 from airflow_provider_regal.errors import RegalError
@@ -40,13 +40,16 @@ _GRACE_S: Final = 3.0
 _GRACE_WITHOUT_HURRY_S: Final = 10.0
 _IDLE_S: Final = 0.5
 
-OpenRows = Iterator[tuple[int, Mapping[str, Any]]]
+# Until another run has sent what we wait for.
+_BUSY_S: Final = 1.0
+
+RowsToSend = Iterator[Ready | None]
 
 
 class Engine:
     """Delivers the open rows of a snapshot.
 
-    :param rows: positions and rows, in order; those that are settled are not among them.
+    :param rows: what is to be sent, in order; None where it is time to look at the network.
     :param rate: requests a second.
     :param checkpoint_interval_s: seconds between two times at which all progress is forced to disk.
     """
@@ -54,8 +57,7 @@ class Engine:
     def __init__(
         self,
         *,
-        rows: OpenRows,
-        preparer: Preparer,
+        rows: RowsToSend,
         books: Books,
         sender: ManySender,
         pacer: Pacer,
@@ -65,8 +67,9 @@ class Engine:
         checkpoint_interval_s: float,
         clock: Clock,
     ) -> None:
-        self._rows: OpenRows | None = rows
-        self._preparer = preparer
+        self._rows: RowsToSend | None = rows
+        self._held_back: Ready | None = None
+        self._phase = 0
         self._books = books
         self._sender = sender
         self._pacer = pacer
@@ -129,7 +132,8 @@ class Engine:
         self._reserve()
         if wait_s := self._start_what_may():
             return min(wait_s, _IDLE_S)
-        if (self._rows and self._waiting.wants_more) or (self._waiting.turn and not self._being_reserved):
+        feedable = self._rows and not self._held_back and self._waiting.wants_more
+        if feedable or (self._waiting.turn and not self._being_reserved):
             return 0.0
         return min(until_repeat_s, _IDLE_S)
 
@@ -143,20 +147,23 @@ class Engine:
         timer.cancel()
 
     def _feed(self) -> None:
-        """Take rows in until enough wait for their turn."""
-        if self._rows is None or not self._waiting.wants_more:
-            return
-        count = 0
-        for taken in islice(self._rows, _SLICE):
-            count += 1
-            prepared = self._preparer.prepare(*taken, self._clock.now())
-            if isinstance(prepared, Refused):
-                self._books.reject(prepared, self._clock.now())
-                continue
-            self._books.note(prepared)
-            self._waiting.admit(prepared)
-        if count < _SLICE:
-            self._rows = None
+        """Take rows in until enough wait for their turn; those of a later phase wait for the earlier ones to settle."""
+        for _ in range(_SLICE):
+            if self._rows is None or not self._waiting.wants_more:
+                return
+            try:
+                row = self._held_back or next(self._rows)
+            except StopIteration:
+                self._rows = None
+                return
+            self._held_back = None
+            if row is None:
+                return
+            if row.phase > self._phase and len(self._waiting):
+                self._held_back = row
+                return
+            self._phase = row.phase
+            self._waiting.admit(row)
 
     def _reserve(self) -> None:
         """Note durably which rows come next, where a crash must not make them be sent again."""
@@ -170,16 +177,20 @@ class Engine:
         if len(self._reserved) > ahead // 2:
             return
         batch = self._waiting.take(ahead - len(self._reserved))
-        if any(row.guarantee == "at_most_once" for row in batch):
+        if any(row.claims or row.guarantee == "at_most_once" for row in batch):
             self._being_reserved = batch
             self._help(self._reserve_durably(batch))
         else:
             self._reserved.extend(batch)
 
     async def _reserve_durably(self, batch: list[Ready]) -> None:
-        await self._books.reserve([row.position for row in batch if row.guarantee == "at_most_once"])
+        granted = await self._books.reserve(batch, self._clock.monotonic(), self._clock.now())
         self._being_reserved = []
-        self._reserved.extend(batch)
+        self._reserved.extend(granted.go)
+        for row in granted.busy:
+            self._waiting.repeat(row, self._clock.monotonic() + _BUSY_S)
+        for row, _ in granted.skipped:
+            self._waiting.settle(row)
 
     def _start_what_may(self) -> float:
         """Start requests.
@@ -191,6 +202,10 @@ class Engine:
             if wait_s := self._gate.wait_s(now, self._rate) or self._pacer.take(now):
                 return wait_s
             row = self._reserved.popleft()
+            if row.claims and now - row.claimed_at > FRESH_FOR_S:
+                self._books.release(row)
+                self._waiting.give_back(row)
+                continue
             self._gate.start(row.position, now)
             row.tries += 1
             row.first_time = row.first_time or self._clock.now()
@@ -217,7 +232,7 @@ class Engine:
         self._gate.succeed(row.position, now)
         self._just_lost.clear()
         if decision.meaning is Meaning.ACKNOWLEDGED:
-            self._books.acknowledge(row)
+            self._books.acknowledge(row, self._clock.now())
             self._waiting.settle(row)
         elif decision.meaning is Meaning.REFUSED:
             self._books.refuse(row, decision, self._clock.now())
@@ -271,8 +286,7 @@ class Engine:
     async def _checkpoint(self) -> None:
         while True:
             await asyncio.sleep(self._checkpoint_interval_s)
-            self._books.flush()
-            await self._books.sync()
+            await self._books.checkpoint()
 
     def _stop_for(self, why: RegalError, *, grace_s: float = _GRACE_WITHOUT_HURRY_S) -> None:
         if self._stop is None:
@@ -289,6 +303,6 @@ class Engine:
             await asyncio.sleep(0)  # for the callbacks of those that had ended before
         for row in self._cut_off:
             self._books.interrupted(row, self._clock.now())
-        for row in (*self._being_reserved, *self._reserved, *self._waiting.tried()):
+        for row in (*self._being_reserved, *self._reserved, *self._waiting.touched()):
             self._books.leave_open(row)
         self._books.flush()

@@ -1,30 +1,63 @@
-"""Prepare a row: map it, validate it, judge its consent - or say why it can never be sent."""
+"""From a row of the snapshot to what is sent: mapped, validated, judged - or why it never will be."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from airflow_provider_regal.client.exchange import Guarantee
+from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_row
+from airflow_provider_regal.delivery.marks import (
+    CLAIMS_MARK,
+    EVENT_MARK,
+    MARKS,
+    ONLY_CONSENT_MARK,
+    ORIGIN_MARK,
+    PHASE_MARK,
+    REJECT_MARK,
+    ROW_MARK,
+    SKIP_MARK,
+    Marked,
+)
 from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
 from airflow_provider_regal.errors import Fault, InvalidEventError
-from airflow_provider_regal.events import Event, Payload, to_payload
+from airflow_provider_regal.events import Consent, Event, Payload, Withheld, to_payload
 from airflow_provider_regal.events.mapping import CALLS, RowMapper
+from airflow_provider_regal.events.opt_outs import opt_outs_of
+from airflow_provider_regal.journal.ledger_rules import OPT_IN, Claim
 
-# Marks a row of the snapshot that was an event already; its value is the call.
-EVENT_MARK: Final = "$event"
-# Marks a row that has a column of such a name itself; its value is the row.
-_ROW_MARK: Final = "$row"
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What the ledger has to grant before a row is sent.
+
+    :param consent: of the payload; None if the claim is for the row as a whole.
+    """
+
+    claim: Claim
+    consent: Consent | None = None
 
 
 @dataclass(slots=True)
 class Ready:
     """A row that can be sent.
 
-    :param identifiers: what it shares with other rows of the same person.
-    :param tries: requests made so far.
+    :param position: in the snapshot.
+    :param identifiers: rows that share one are sent in order.
+    :param has_time: the event says when it happened.
+    :param user_id: of the person, if the event says.
+    :param message_id: by which the event is sent once.
+    :param phase: rows of a later one wait for those of the earlier.
+    :param only_consent: there is nothing to send without its opt-ins.
+    :param instead_of: the row itself can never be sent, and only its opt-outs are; it counts as rejected.
+    :param origin: where the row comes from, for messages.
+    :param row_hash: of the row, where the ledger remembers it; so the hash of what is sent, and the contact's key.
+    :param withheld_noted: how many of the withheld opt-ins were written down.
+    :param claims: what the ledger has to grant before it is sent.
+    :param tries: requests made for it in this try of the task.
     :param doubtful: one of them may have arrived.
     """
 
@@ -33,6 +66,18 @@ class Ready:
     guarantee: Guarantee
     identifiers: tuple[str, ...]
     has_time: bool = True
+    user_id: str | None = None
+    message_id: str | None = None
+    phase: int = 0
+    only_consent: bool = False
+    instead_of: Refused | None = None
+    origin: str | None = None
+    row_hash: str | None = None
+    payload_hash: str | None = None
+    key: str | None = None
+    withheld_noted: int = 0
+    claims: tuple[Claimed, ...] = ()
+    claimed_at: float = float("-inf")
     tries: int = 0
     doubtful: bool = False
     first_time: datetime | None = None
@@ -41,51 +86,122 @@ class Ready:
     def __post_init__(self) -> None:
         self.body = self.payload.encoded
 
+    def send_instead(self, payload: Payload) -> None:
+        """Replace what is sent."""
+        self.payload, self.body = payload, payload.encoded
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row that can never be sent."""
+    """A row that can never be sent.
+
+    :param row_hash: by which a later run knows that it was rejected before.
+    """
 
     position: int
     call: str
     faults: tuple[Fault, ...]
     row: Mapping[str, Any]
+    row_hash: str
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row its source does not want sent.
+
+    :param row: what it says.
+    """
+
+    position: int
+    reason: str
+    row: Mapping[str, Any]
 
 
 class Preparer:
-    """Prepares the rows of one delivery."""
+    """Prepares the rows of one delivery.
+
+    ``keys`` finds the keys of contacts where only changed ones are sent; ``fingerprint`` is of the options that decide
+    what becomes of a row; ``ignored_columns`` are not sent.
+    """
 
     def __init__(self, settings: DeliverySettings, *, event_source: str) -> None:
         self._settings = settings
         self._event_source = event_source
-        self._mapper = RowMapper(settings.mapping, settings.reading)
+        self.mapper = RowMapper(settings.mapping, settings.reading)
+        self.keys = ContactKeys(self.mapper, settings.key) if settings.only_changed else None
+        columns = settings.sync.columns if settings.sync is not None else None
+        options = repr((settings.mapping, columns, settings.reading, settings.consent, event_source))
+        self.fingerprint = hashlib.blake2b(options.encode(), digest_size=16).digest()
+        ignored = [column for column, target in (settings.mapping.columns or {}).items() if target is None]
+        self.ignored_columns = frozenset((*ignored, *(column.upper() for column in ignored)))
 
-    def prepare(self, position: int, row: Mapping[str, Any], now: datetime) -> Ready | Refused:
+    def prepare(self, position: int, row: Mapping[str, Any], now: datetime) -> Ready | Refused | LeftOut:
         """Prepare one row.
 
         :param now: the current time (aware).
         """
+        if SKIP_MARK in row:
+            return LeftOut(position, row[SKIP_MARK], columns_of(row))
         call = self._settings.mapping.call
         try:
-            event = self._event(row)
+            event, withheld = self._event(row)
             call = event.call
             self._check_age(event, now)
-            payload = to_payload(event, now=now, policy=self._settings.consent, event_source=self._event_source)
-            return Ready(
-                position, payload, self._settings.guarantee_of(call), identifiers_of(event), event.timestamp is not None
-            )
+            return self._ready(position, row, event, withheld, now)
         except InvalidEventError as error:
-            return Refused(position, call, error.faults, row)
+            refused = self.refuse(position, row, call, error.faults)
+        return self.opt_outs(refused, row, now) or refused
 
-    def _event(self, row: Mapping[str, Any]) -> Event:
+    def refuse(self, position: int, row: Mapping[str, Any], call: str, faults: tuple[Fault, ...]) -> Refused:
+        """Say that a row can never be sent."""
+        columns = columns_of(row)
+        row_hash = hash_of_row(columns, frozenset(), self.fingerprint)
+        return Refused(position, call, faults, columns, row_hash, row.get(ORIGIN_MARK))
+
+    def _ready(
+        self, position: int, row: Mapping[str, Any], event: Event, withheld: tuple[Withheld, ...], now: datetime
+    ) -> Ready:
+        payload = to_payload(event, now=now, policy=self._settings.consent, event_source=self._event_source)
+        if withheld:
+            payload = replace(payload, withheld=payload.withheld + withheld)
+        guarantee = self._settings.guarantee_of(event.call)
+        return Ready(
+            position,
+            payload,
+            guarantee,
+            identifiers_of(event),
+            has_time=event.timestamp is not None,
+            user_id=event.user_id,
+            message_id=event.message_id,
+            phase=row.get(PHASE_MARK, 0),
+            only_consent=row.get(ONLY_CONSENT_MARK, False),
+            origin=row.get(ORIGIN_MARK),
+            claims=_given_claims(row, payload, guarantee),
+        )
+
+    def opt_outs(self, refused: Refused, row: Mapping[str, Any], now: datetime) -> Ready | None:
+        """Give what a wrong row says of opt-outs: nothing else that is wrong holds them back."""
+        if REJECT_MARK in row:
+            return None
+        written = columns_of(row) if EVENT_MARK in row else self.mapper.written(columns_of(row))
+        event = opt_outs_of(written, self._settings.reading)
+        if event is None:
+            return None
+        ready = self._ready(refused.position, {}, event, (), now)
+        ready.only_consent, ready.instead_of = True, refused
+        return ready
+
+    def _event(self, row: Mapping[str, Any]) -> tuple[Event, tuple[Withheld, ...]]:
+        if REJECT_MARK in row:
+            raise InvalidEventError(self._settings.mapping.call, [Fault(*fault) for fault in row[REJECT_MARK]])
         if EVENT_MARK in row:
             call = row[EVENT_MARK]
             if call in NAMED_CALLS and self._settings.mapping.call not in NAMED_CALLS:
                 # It would be repeated as contacts are.
                 raise InvalidEventError(call, [Fault("the event", f"is a {call}, in a delivery of contacts")])
-            written = {name: value for name, value in row.items() if name != EVENT_MARK}
-            return CALLS[call].read(written, self._settings.reading)
-        return self._mapper.event(row.get(_ROW_MARK, row))
+            return CALLS[call].read(columns_of(row), self._settings.reading), ()
+        return self.mapper.event(columns_of(row))
 
     def _check_age(self, event: Event, now: datetime) -> None:
         oldest = self._settings.max_event_age
@@ -102,17 +218,41 @@ def identifiers_of(event: Event) -> tuple[str, ...]:
     return (*user, *(phone.number for phone in event.phones), *(email.address for email in event.emails))
 
 
+def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee) -> tuple[Claimed, ...]:
+    consents = {(consent.identifier, consent.channel): consent for consent in payload.consents}
+    return tuple(
+        Claimed(
+            Claim(OPT_IN, key, channel, subscribed, at, once=guarantee == "at_most_once", row_hash=row_hash),
+            consents.get((key, channel)),
+        )
+        for key, channel, subscribed, at, row_hash in row.get(CLAIMS_MARK, ())
+        if payload.call != "identify" or (key, channel) in consents  # it may have been withheld since
+    )
+
+
+def columns_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a row without our marks."""
+    if ROW_MARK in row:
+        columns: Mapping[str, Any] = row[ROW_MARK]
+        return columns
+    if row.keys() & MARKS:
+        return {name: value for name, value in row.items() if name not in MARKS}
+    return row
+
+
 def as_row(given: Any) -> Mapping[str, Any]:
     """Bring what a source gives into the shape of a row, so that all can be kept in one way.
 
     :param given: a dictionary, a row that knows its columns (SQLAlchemy, sqlite3, a named tuple), or an event.
     :raises ValueError: it is none of these.
     """
+    if isinstance(given, Marked):
+        return given
     if isinstance(given, Event):
         return {EVENT_MARK: given.call, **given.model_dump()}
     if not isinstance(given, Mapping):
         given = _named(given)
-    return {_ROW_MARK: given} if EVENT_MARK in given or _ROW_MARK in given else given
+    return {ROW_MARK: given} if given.keys() & MARKS else given
 
 
 def _named(given: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -18,6 +18,34 @@ NAMED_CALLS: Final = frozenset({"track", "page", "screen"})
 def default_guarantee(call: str) -> Guarantee:
     """Choose by what a repeat does: to a contact nothing, but a named event may phone a person twice."""
     return "at_most_once" if call in NAMED_CALLS else "at_least_once"
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSettings:
+    """How a table of consents is reconciled with what Regal acknowledged.
+
+    :param columns: column -> what it holds, where its name does not say so; None to leave it out.
+    :param initial: what a run with an empty ledger does: ``send`` all, or take all as the ``baseline``; None to fail.
+    :param as_event: the event that stands for an opt-in at Regal; None to send opt-ins by identify.
+    :param on_removed: ``opt_out`` withdraws consent that vanished from the source; None only reports it.
+    :param full_resync: send what did not change, too.
+    :param max_change_ratio: refuse to send if more of the known consents would flip; None for no limit.
+    """
+
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    initial: str | None = None
+    as_event: str | None = None
+    on_removed: str | None = None
+    full_resync: bool = False
+    max_change_ratio: float | None = 0.5
+
+    def __post_init__(self) -> None:
+        for name, choices in (("initial", ("send", "baseline")), ("on_removed", ("opt_out",))):
+            if getattr(self, name) not in (*choices, None):
+                raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}")
+        ratio = self.max_change_ratio
+        if ratio is not None and (isinstance(ratio, bool) or not 0 <= ratio <= 1):
+            raise ValueError("max_change_ratio must be a share from 0.0 to 1.0, or None for no limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +65,9 @@ class DeliverySettings:
     :param max_event_age: reject named events older than this, since they may start live journeys; None for no limit.
     :param dry_run: map and validate all, send nothing.
     :param restart: send everything again, whatever was sent before.
+    :param only_changed: leave out contacts that are as they were when they were last acknowledged; needs a ledger.
+    :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
+    :param sync: rows are consents, of which only what changed is sent; needs a ledger.
     """
 
     mapping: RowMapping
@@ -52,6 +83,9 @@ class DeliverySettings:
     max_event_age: timedelta | None = timedelta(days=7)
     dry_run: bool = False
     restart: bool = False
+    only_changed: bool = False
+    key: str | Sequence[str] | None = None
+    sync: SyncSettings | None = None
     reading: Reading = field(default_factory=Reading)
     consent: ConsentPolicy = field(default_factory=ConsentPolicy)
 
@@ -69,6 +103,10 @@ class DeliverySettings:
         for name in ("max_connections", "rate", "min_rows", "limit"):
             if not isinstance(getattr(self, name), int | None):
                 raise ValueError(f"{name} must be a whole number")
+        if self.only_changed and self.mapping.call != "identify":
+            raise ValueError("only_changed is for identify: a named event is no state that could be unchanged")
+        if self.key is not None and not self.only_changed:
+            raise ValueError("key= says by what only_changed=True knows a contact again; without that it does nothing")
         if not isinstance(self.max_event_age, timedelta | None):
             raise ValueError("max_event_age must be a timedelta, or None for no limit")
 
@@ -103,6 +141,16 @@ class DeliverySettings:
             checkpoint_interval_s=_seconds(checkpoint_interval),
             **options,
         )
+
+    @property
+    def named(self) -> bool:
+        """Whether a repeat may reach a person; a sync is kept from that by its ledger."""
+        return self.mapping.call in NAMED_CALLS and self.sync is None
+
+    @property
+    def needs_ledger(self) -> bool:
+        """Whether nothing can be done without a ledger."""
+        return self.only_changed or self.sync is not None
 
     def guarantee_of(self, call: str) -> Guarantee:
         """Say under which guarantee an event of a call is sent."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from airflow_provider_regal.errors import RetryLaterError
+from airflow_provider_regal.journal.ledger_error import LedgerError
+from airflow_provider_regal.journal.run_folder import FolderReplacedError
 
 _KEPT = "Everything not settled is kept: run the task again to go on from there."
 
@@ -25,7 +27,12 @@ def outage(patience_s: float, last: str) -> RetryLaterError:
 
 def own_failure(error: BaseException) -> RetryLaterError:
     """Wrap what went wrong on our side; its own words may hold a value, so only its kind is named."""
-    what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    wrapped = RetryLaterError(f"The delivery failed on this side, not at Regal ({what}). Mend that. {_KEPT}")
+    if isinstance(error, FolderReplacedError):
+        wrapped = RetryLaterError(f"{error}. Nothing more is sent: the next try has to find out what is left.")
+    elif isinstance(error, LedgerError):
+        wrapped = RetryLaterError(f"{error} {_KEPT}")
+    else:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        wrapped = RetryLaterError(f"The delivery failed on this side, not at Regal ({what}). Mend that. {_KEPT}")
     wrapped.__cause__ = error
     return wrapped

@@ -77,7 +77,7 @@ class WaitingRows:
         for position in self._order.settle(row.position):
             self._turn.append(self._held.pop(position))
 
-    def tried(self) -> Iterator[Ready]:
-        """Give the rows that wait here and were sent before."""
+    def touched(self) -> Iterator[Ready]:
+        """Give the rows that wait here and were sent or claimed before."""
         waiting = (*self._turn, *(entry[2] for entry in self._repeats))
-        return (row for row in waiting if row.tries)
+        return (row for row in waiting if row.tries or row.claims)

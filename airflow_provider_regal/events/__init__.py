@@ -5,13 +5,14 @@
     written event ─▶ reading ─▶ models (contact, consent, traits, identifiers, times, values) ─▶ payload ─▶ JSON
 """
 
-from airflow_provider_regal.events.consent import ConsentPolicy, OptIn, Withheld
+from airflow_provider_regal.events.consent import Consent, ConsentPolicy, OptIn, Withheld
 from airflow_provider_regal.events.contact import Email, Phone
 from airflow_provider_regal.events.models import Event, Identify, Page, Screen, Track
 from airflow_provider_regal.events.payload import Payload, to_payload
 from airflow_provider_regal.events.values import Reading
 
 __all__ = [
+    "Consent",
     "ConsentPolicy",
     "Email",
     "Event",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -131,6 +131,26 @@ class Withheld:
 
     def __str__(self) -> str:
         return f"{self.where} {self.channel}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What an event says about one phone or email on one channel.
+
+    :param at: when the person decided; None for an opt-out that does not say.
+    :param where: the phone or email of the event, by position.
+    """
+
+    identifier: str = field(repr=False)
+    channel: Channel
+    subscribed: bool
+    at: datetime | None
+    where: str
+
+    @classmethod
+    def of(cls, opt_in: OptIn, identifier: str, where: str) -> Consent:
+        """Say whose opt-in it is."""
+        return cls(identifier, opt_in.channel, opt_in.subscribed, opt_in.timestamp, where)
 
 
 def judge(

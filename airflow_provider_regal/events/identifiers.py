@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from airflow_provider_regal.events.plain import plain, sendable
+from airflow_provider_regal.events.plain import is_blank, plain, sendable
 
 # Regal is a US product; numbers of other countries need their "+".
 _REGION: Final = "US"
@@ -93,6 +93,18 @@ def read_user_id(value: Any) -> str:
 
     :raises ValueError: not an id (a fraction, a boolean, a structure).
     """
+    return _read_id(value, "a user id")
+
+
+def read_message_id(value: Any) -> str | None:
+    """Read the id of a message likewise; blank is none.
+
+    :raises ValueError: not an id.
+    """
+    return None if is_blank(value) else _read_id(value, "a message id")
+
+
+def _read_id(value: Any, what: str) -> str:
     value = plain(value)
     if isinstance(value, str):
         return sendable(value)
@@ -100,10 +112,10 @@ def read_user_id(value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         hint = "a whole-number column with NULLs becomes one; cast it to text"
-        raise ValueError(f"a user id cannot be a fraction ({hint})")
+        raise ValueError(f"{what} cannot be a fraction ({hint})")
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
-        return _digits(value, "a user id")
-    raise ValueError(f"a user id cannot be a {type(value).__name__}; send text")
+        return _digits(value, what)
+    raise ValueError(f"{what} cannot be a {type(value).__name__}; send text")
 
 
 def _digits(number: int | Decimal, what: str) -> str:

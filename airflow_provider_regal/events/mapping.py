@@ -8,7 +8,7 @@ event                                         the name of a track event, if the 
 opt_in                                        a list of opt-ins (JSON)
 sms_opt_in, voice_opt_in, email_opt_in        an opt-in; evidence in ``..._at, _ip, _text, _source``
 first_name, last_name, address_*              Regal's standard traits
-message_id                                    nothing: reserved for de-duplication
+message_id                                    nothing at Regal: a repeated one is sent once
 any other                                     a trait (identify) or a property (track, page, screen)
 ============================================  =======================================================
 
@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events.coercion import COERCIONS, coerce
-from airflow_provider_regal.events.consent import read_truth
+from airflow_provider_regal.events.consent import Withheld, read_truth
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.models import Event, Identify, Page, Screen, Track
 from airflow_provider_regal.events.plain import is_blank, is_nothing
@@ -33,7 +33,7 @@ from airflow_provider_regal.events.values import Reading
 
 CALLS: Final[dict[str, type[Event]]] = {"identify": Identify, "track": Track, "page": Page, "screen": Screen}
 
-_FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in")
+_FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in", "message_id")
 _OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
 _EVIDENCE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
 _STANDARD: Final = {"first_name": ("traits", "firstName"), "last_name": ("traits", "lastName")}
@@ -43,6 +43,8 @@ _MANY: Final = ("phones", "emails")
 _MOST_PLANS: Final = 1_000
 
 Path = tuple[str, ...]
+_CONSENT_FIELDS: Final = ("consent", "opt_in")
+_CONSENT_TRAITS: Final = tuple(("traits", name) for name in ("optIn", "opt_in", *_MANY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,15 @@ class Plan:
     faults: list[Fault] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def may_carry_consent(self) -> bool:
+        """Whether an opt-in could stand in one of the columns."""
+        return any(path[0] in _CONSENT_FIELDS or path[:2] in _CONSENT_TRAITS for _, path, _ in self.steps)
+
+    def column_of(self, name: str) -> str | None:
+        """Find the column that becomes a field."""
+        return next((column for column, path, _ in self.steps if path == (name,)), None)
+
 
 class RowMapper:
     """Maps rows; the plan of each set of columns is made once."""
@@ -98,14 +109,32 @@ class RowMapper:
         self._reading = reading
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
-    def event(self, row: Mapping[str, Any]) -> Event:
+    def event(self, row: Mapping[str, Any]) -> tuple[Event, tuple[Withheld, ...]]:
         """Map one row and validate it.
 
+        :returns: the event, and the opt-ins of the row that belong to no phone or email of it.
         :raises InvalidEventError: every fault of the row; columns by their own names.
         """
-        plan = self._plan(tuple(row))
+        plan = self.plan(tuple(row))
         if plan.faults:
             raise InvalidEventError(self._how.call, plan.faults)
+        written, withheld, columns, faults = self._written(row, plan)
+        try:
+            event = CALLS[self._how.call].read(written, self._reading)
+        except InvalidEventError as error:
+            faults += [Fault(_in_words_of_the_table(fault.field, columns), fault.reason) for fault in error.faults]
+        if faults:
+            raise InvalidEventError(self._how.call, faults)
+        return event, withheld
+
+    def written(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Map one row without validating it; empty where the columns cannot be mapped."""
+        plan = self.plan(tuple(row))
+        return {} if plan.faults else self._written(row, plan)[0]
+
+    def _written(
+        self, row: Mapping[str, Any], plan: Plan
+    ) -> tuple[dict[str, Any], tuple[Withheld, ...], dict[str, str], list[Fault]]:
         written: dict[str, Any] = {}
         faults: list[Fault] = []
         columns = dict(plan.columns)
@@ -118,16 +147,10 @@ class RowMapper:
             _put(written, path, value, column, columns)
         if self._how.event is not None:
             written["event"] = self._how.event
-        _gather(written, columns)
-        try:
-            event = CALLS[self._how.call].read(written, self._reading)
-        except InvalidEventError as error:
-            faults += [Fault(_in_words_of_the_table(fault.field, columns), fault.reason) for fault in error.faults]
-        if faults:
-            raise InvalidEventError(self._how.call, faults)
-        return event
+        return written, _gather(written, columns), columns, faults
 
-    def _plan(self, columns: tuple[Any, ...]) -> Plan:
+    def plan(self, columns: tuple[Any, ...]) -> Plan:
+        """Say what is done with rows of these columns."""
         plan = self._plans.get(columns)
         if plan is None:
             if len(self._plans) >= _MOST_PLANS:
@@ -183,8 +206,6 @@ def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
     if target != _DEFAULT:
         kind, _, rest = target.partition(".")
         return (kind, rest) if kind in _MANY else tuple(target.split("."))
-    if name == "message_id":
-        return None
     if name in _FIELDS:
         return (name,)
     if name == "event" and how.call == "track":
@@ -228,22 +249,30 @@ def _put(written: dict[str, Any], path: Path, value: Any, column: str, columns: 
     place[path[-1]] = value
 
 
-def _gather(written: dict[str, Any], columns: dict[str, str]) -> None:
-    """Turn the wide form of consent into opt-ins; a channel without a yes or no says nothing."""
+def _gather(written: dict[str, Any], columns: dict[str, str]) -> tuple[Withheld, ...]:
+    """Turn the wide form of consent into opt-ins; a channel without a yes or no says nothing.
+
+    :returns: those that say yes where there is no phone or email they could belong to.
+    """
+    withheld: list[Withheld] = []
     wide = written.pop("consent", {})
     given = _read_opt_ins(written.pop("opt_in", None))
     opt_ins = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
     for channel, evidence in wide.items():
         if "subscribed" not in evidence or is_nothing(evidence["subscribed"][0]):
             continue
-        if not _has_address(written, channel) and _is_no(evidence["subscribed"][0]):
-            continue  # a column with a default says no to everybody; without an address there is nothing to withdraw
+        if not _has_address(written, channel) and (truth := _truth(evidence["subscribed"][0])) is not None:
+            if truth:  # a no of a column with a default is said to everybody: there is nothing to withdraw
+                kind = "email" if channel == "email" else "phone"
+                withheld.append(Withheld(path_of((evidence["subscribed"][1],)), channel, f"the row has no {kind}"))
+            continue
         place = f"opt_in[{len(opt_ins)}]"
         columns[place] = evidence["subscribed"][1]
         columns.update({f"{place}.{name}": column for name, (_, column) in evidence.items()})
         opt_ins.append({"channel": channel, **{name: value for name, (value, _) in evidence.items()}})
     if opt_ins:
         written["opt_in"] = opt_ins
+    return tuple(withheld)
 
 
 def _has_address(written: Mapping[str, Any], channel: str) -> bool:
@@ -251,11 +280,11 @@ def _has_address(written: Mapping[str, Any], channel: str) -> bool:
     return not is_blank(written.get(one)) or bool(written.get(many))
 
 
-def _is_no(value: Any) -> bool:
+def _truth(value: Any) -> bool | None:
     try:
-        return not read_truth(value)
+        return read_truth(value)
     except ValueError:
-        return False
+        return None
 
 
 def _read_opt_ins(given: Any) -> Any:

@@ -26,7 +26,7 @@ from airflow_provider_regal.events import names
 from airflow_provider_regal.events.consent import Time
 from airflow_provider_regal.events.contact import Email, Phone, check_emails, check_phones
 from airflow_provider_regal.events.faults import as_faults
-from airflow_provider_regal.events.identifiers import read_user_id
+from airflow_provider_regal.events.identifiers import read_message_id, read_user_id
 from airflow_provider_regal.events.plain import Text
 from airflow_provider_regal.events.reading import draft_of
 from airflow_provider_regal.events.traits import read_properties, read_traits
@@ -56,6 +56,7 @@ class Event(BaseModel):
     :param traits: attributes of the contact; times, Decimals, UUIDs, numpy and pandas scalars are converted.
     :param timestamp: when it happened; a time without zone is read in the reading's zone (UTC).
     :param event_source: where the event comes from; the connection's ``event_source`` if left out.
+    :param message_id: your own id of this message, by which a delivery sends it once; not sent to Regal.
     :raises InvalidEventError: with every fault of the event.
     """
 
@@ -71,6 +72,7 @@ class Event(BaseModel):
     traits: Annotated[dict[str, Any], BeforeValidator(read_traits)] = Field(default_factory=dict)
     timestamp: Time = None
     event_source: Text | None = None
+    message_id: Annotated[str | None, BeforeValidator(read_message_id)] = None
 
     if TYPE_CHECKING:  # what may be written is more than what is kept
 

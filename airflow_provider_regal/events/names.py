@@ -23,6 +23,7 @@ NAME: Final = "name"
 PROPERTIES: Final = "properties"
 ORIGINAL_TIMESTAMP: Final = "originalTimestamp"
 EVENT_SOURCE: Final = "eventSource"
+MESSAGE_ID: Final = "messageId"  # Segment's; Regal has no such field
 
 PHONES: Final = "phones"
 EMAILS: Final = "emails"
@@ -43,6 +44,7 @@ EVENT_ALIASES: Final = MappingProxyType(
         USER_ID: "user_id",
         ORIGINAL_TIMESTAMP: "timestamp",
         EVENT_SOURCE: "event_source",
+        MESSAGE_ID: "message_id",
         OPT_IN: "opt_in",
         SUB_BRAND: "sub_brand",
     }

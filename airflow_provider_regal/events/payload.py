@@ -6,15 +6,15 @@ There is no other way from an event to the wire, so that no path can go round th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.consent import ConsentPolicy, OptIn, Withheld, judge
+from airflow_provider_regal.events.consent import Consent, ConsentPolicy, OptIn, Withheld, judge
 from airflow_provider_regal.events.contact import ContactPoint, Phone
 from airflow_provider_regal.events.models import Event, Page, Track
 from airflow_provider_regal.events.times import write_time
@@ -32,12 +32,14 @@ class Payload:
     :param body: the JSON object.
     :param withheld: opt-ins that were not sent, with their reasons.
     :param notes: what Regal will do that the sender may not expect.
+    :param consents: the opt-ins and opt-outs that are in it.
     """
 
     call: str
     body: dict[str, Any] = field(repr=False)
     withheld: tuple[Withheld, ...] = ()
     notes: tuple[str, ...] = ()
+    consents: tuple[Consent, ...] = ()
 
     @cached_property
     def encoded(self) -> bytes:
@@ -51,6 +53,26 @@ class Payload:
             raise InvalidEventError(self.call, [Fault("the event", f"is {size}. Leave the largest value out")])
         return encoded
 
+    def without(self, reasons: Mapping[Consent, str]) -> Payload:
+        """Withhold consents that turned out to be stale.
+
+        :param reasons: consent of this payload -> why.
+        """
+        if not reasons:
+            return self
+        traits = dict(self.body[names.TRAITS])
+        for consent in reasons:
+            member = names.EMAILS if consent.channel in names.EMAIL_CHANNELS else names.PHONES
+            addresses = traits[member] = dict(traits[member])
+            info = addresses[consent.identifier] = dict(addresses[consent.identifier])
+            del info[names.OPT_IN_KEYS[consent.channel]]
+        return replace(
+            self,
+            body={**self.body, names.TRAITS: traits},
+            withheld=(*self.withheld, *(Withheld(c.where, c.channel, reason) for c, reason in reasons.items())),
+            consents=tuple(consent for consent in self.consents if consent not in reasons),
+        )
+
 
 def to_payload(
     event: Event, *, now: datetime, policy: ConsentPolicy | None = None, event_source: str | None = None
@@ -63,16 +85,20 @@ def to_payload(
     """
     policy = policy or ConsentPolicy()
     withheld: list[Withheld] = []
+    consents: list[Consent] = []
     traits = dict(event.traits)
     for member, addresses, key in (
         (names.PHONES, event.phones, "number"),
         (names.EMAILS, event.emails, "address"),
     ):
         if addresses:
-            traits[member] = {
-                getattr(address, key): _info(address, f"{member}[{position}]", policy, now, withheld)
-                for position, address in enumerate(addresses)
-            }
+            infos = traits[member] = {}
+            for position, address in enumerate(addresses):
+                identifier, where = getattr(address, key), f"{member}[{position}]"
+                fit, kept_back = judge(address.opt_ins, where=where, policy=policy, now=now)
+                infos[identifier] = _info(address, fit)
+                withheld += kept_back
+                consents += (Consent.of(opt_in, identifier, where) for opt_in in fit)
     body: dict[str, Any] = {}
     if event.user_id is not None:
         body[names.USER_ID] = event.user_id
@@ -84,20 +110,16 @@ def to_payload(
     if source := event.event_source or event_source:
         body[names.EVENT_SOURCE] = source
     notes = (*_promotions(event.phones, traits.get(names.PHONES, {})), *_state_note(traits))
-    return Payload(event.call, body, tuple(withheld), notes)
+    return Payload(event.call, body, tuple(withheld), notes, tuple(consents))
 
 
-def _info(
-    address: ContactPoint, where: str, policy: ConsentPolicy, now: datetime, withheld: list[Withheld]
-) -> dict[str, Any]:
+def _info(address: ContactPoint, opt_ins: Sequence[OptIn]) -> dict[str, Any]:
     info: dict[str, Any] = {}
     if address.label is not None:
         info[names.LABEL] = address.label
     if address.is_primary is not None:
         info[names.IS_PRIMARY] = address.is_primary
-    fit, kept_back = judge(address.opt_ins, where=where, policy=policy, now=now)
-    withheld += kept_back
-    for opt_in in fit:
+    for opt_in in opt_ins:
         info[names.OPT_IN_KEYS[opt_in.channel]] = _opt_in(opt_in)
     return info
 

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, get_current_context
+from airflow_provider_regal.delivery.opening import Rows
 from airflow_provider_regal.delivery.preview import preview
-from airflow_provider_regal.delivery.run import Delivery, Rows
+from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.events import Event
+from airflow_provider_regal.hooks._ledger import open_ledger
 from airflow_provider_regal.hooks._place import Place, place_of, place_outside_a_task, tidy
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.client.pace import Pacer
     from airflow_provider_regal.client.target import Target
+    from airflow_provider_regal.journal.ledger import Ledger
     from airflow_provider_regal.journal.report import DeliveryReport
 
 REPORT_KEY: Final = "regal_report"
@@ -48,6 +51,7 @@ class TaskDelivery:
     :param context: Airflow's; None outside of a task.
     :param source: what identifies the source, without its rows: connection, rendered SQL, paths.
     :param name: tells deliveries of one task instance apart.
+    :param ledger_conn_id: the database of the ledger; without it, where one is needed, a file beside the run folders.
     :raises ValueError: a second delivery of one task instance has no name of its own.
     """
 
@@ -60,8 +64,10 @@ class TaskDelivery:
         rows: Callable[[], Rows],
         source: tuple[str, ...],
         name: str | None = None,
+        ledger_conn_id: str | None = None,
     ) -> None:
         self._hook = hook
+        self._ledger_conn_id = ledger_conn_id
         self._context = context
         self._settings = settings
         self._rows = rows
@@ -77,7 +83,13 @@ class TaskDelivery:
         """
         target = self._hook.target
         if self._settings.dry_run or self._hook.dry_run:
-            report = preview(self._rows(), self._settings, event_source=target.event_source, log=_log.info)
+            report = preview(
+                self._rows(),
+                self._settings,
+                target=target,
+                log=_log.info,
+                open_ledger=self._ledger_of(target, self._place()),
+            )
             self._push(report)
             return report
         place = self._place()
@@ -95,6 +107,7 @@ class TaskDelivery:
             pacer=self._hook.pacer(rate),
             this=place.this,
             lost=place.lost,
+            open_ledger=self._ledger_of(target, place),
             on_progress=place.progress,
             on_start=place.started,
         )
@@ -118,6 +131,17 @@ class TaskDelivery:
         self._stopped = True
         if self._delivery is not None:
             self._delivery.stop()
+
+    def _ledger_of(self, target: Target, place: Place) -> Callable[[], Ledger] | None:
+        if self._ledger_conn_id is None and not self._settings.needs_ledger:
+            return None
+        return lambda: open_ledger(
+            self._ledger_conn_id,
+            account=target.account,
+            run=str(place.folder),
+            source=place.source,
+            timeout_s=target.timeout_s,
+        )
 
     def _place(self) -> Place:
         return place_outside_a_task(self._name) if self._context is None else place_of(self._context, self._name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from airflow_provider_regal.journal.run_folder import remove_old_folders
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
 
+_log = logging.getLogger(__name__)
 _DAY_S: Final = 86_400.0
 _POINTER: Final = "regal_run_folder"
 _PROGRESS: Final = "regal_progress"
+_LOST_POINTER: Final = "If the run folder gets lost, a later try cannot notice that, and sends again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Place:
 
     :param folder: the same for every try.
     :param lost: if the folder is missing: whether an earlier try may have had one.
+    :param source: names the task, whatever its run: ``dag_id.task_id``.
     :param started: called once the delivery starts: remembers the folder where Airflow can.
     :param progress: called with each progress line.
     """
@@ -35,6 +39,7 @@ class Place:
     folder: Path
     this: Try
     lost: bool
+    source: str = ""
     started: Callable[[], None] = lambda: None
     progress: Callable[[str], None] = lambda line: None
 
@@ -85,16 +90,56 @@ def place_of(context: Context, name: str | None) -> Place:
         folder = folder / "deliveries" / _name(name)
     # Grows when a finished task is cleared, and stays through automatic retries.
     this = Try(epoch=max(int(ti.max_tries) - int(task.retries or 0), 0), number=int(ti.try_number))
+    source = f"{ti.dag_id}.{ti.task_id}" if name is None else f"{ti.dag_id}.{ti.task_id}/{name}"
     store: Any = context.get("task_state_store")  # Airflow 3.3 and later
     if store is None:
-        return Place(folder, this, lost=this.number > 1 or this.epoch > 0)
+        return Place(folder, this, lost=this.number > 1 or this.epoch > 0, source=source)
+    notes = _Notes(store)
     return Place(
         folder,
         this,
-        lost=store.get(key) is not None,
-        started=lambda: store.set(key, str(folder)),
-        progress=lambda line: store.set(_PROGRESS + suffix, line),
+        lost=notes.has(key, otherwise=this.number > 1 or this.epoch > 0),
+        source=source,
+        started=lambda: notes.keep(key, str(folder), _LOST_POINTER),
+        progress=lambda line: notes.keep(_PROGRESS + suffix, line, "The progress of this task is not shown in Airflow"),
     )
+
+
+class _Notes:
+    """Airflow's task state store; a delivery goes on without it, since the run folder is the truth.
+
+    :param store: what Airflow gives a task.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._complained_of: set[str] = set()
+
+    def has(self, key: str, *, otherwise: bool) -> bool:
+        """Say whether a note is there.
+
+        :param otherwise: what to believe if nobody can tell.
+        """
+        try:
+            return self._store.get(key) is not None
+        except Exception as error:  # noqa: BLE001 - whatever Airflow raises
+            self._complain("Airflow cannot tell whether an earlier try had a run folder", error)
+            return otherwise
+
+    def keep(self, key: str, value: str, without: str) -> None:
+        """Keep a note, if Airflow takes it.
+
+        :param without: what follows if it does not.
+        """
+        try:
+            self._store.set(key, value)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow raises
+            self._complain(without, error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        if what not in self._complained_of:  # progress comes every ten seconds
+            self._complained_of.add(what)
+            _log.warning("%s: its task state store failed (%s). The delivery goes on.", what, type(error).__name__)
 
 
 def place_outside_a_task(name: str | None) -> Place:

@@ -215,6 +215,7 @@ class RegalHook(BaseHook):
         call: str | None = None,
         event: str | None = None,
         name: str | None = None,
+        ledger_conn_id: str | None = None,
         **options: Any,
     ) -> DeliveryReport:
         """Deliver many rows, each with an outcome; a retry of the task goes on where the last try stopped.
@@ -227,7 +228,8 @@ class RegalHook(BaseHook):
         :param call: what the dictionaries are: ``identify``, ``track``, ``page`` or ``screen``.
         :param event: the name of the track events, where no column ``event`` holds it.
         :param name: tells the deliveries of one task apart; needed from the second one on.
-        :param options: as of :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
+        :param ledger_conn_id: and all the other options: as of
+            :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
         :raises ReadDeadLettersError: more rows were rejected or are unknown than allowed.
         :raises DecideRestartError: an earlier try may have sent rows, and what it remembered cannot be used.
         :raises FixConnectionError: the connection or its key is wrong.
@@ -237,13 +239,19 @@ class RegalHook(BaseHook):
 
         if call is None:
             rows, call = only_events(rows), "track"
+        context = current_context()
+        if options.get("rate") == "pool_slots":
+            if context is None:
+                raise ValueError('rate="pool_slots" needs a task of Airflow')
+            options["rate"] = context["task"].pool_slots
         return TaskDelivery(
             self,
-            context=current_context(),
+            context=context,
             settings=DeliverySettings.of(call=call, event=event, **options),
             rows=lambda: rows,
             source=("rows", self.regal_conn_id),
             name=name,
+            ledger_conn_id=ledger_conn_id,
         ).run()
 
     def pacer(self, rate: int) -> Pacer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_regal.journal.files import append_whole, cut_torn_line, rewrite
+from airflow_provider_regal.journal.files import append_whole, cut_torn_line, rewrite, sync_folder
 from airflow_provider_regal.journal.rows import storable, untagged
 
 # Inside a JSON text the quotes would be escaped, so the first match is the letter's own position.
@@ -34,6 +34,7 @@ class DeadLetter:
     :param first_time: of the first request (or of the rejection), UTC.
     :param last_time: of the last.
     :param payload: what was, or would have been, sent; the row itself where it could not be mapped.
+    :param known: an earlier run rejected the same; only a ledger can tell.
     """
 
     run: str
@@ -48,6 +49,7 @@ class DeadLetter:
     first_time: str
     last_time: str
     payload: Any
+    known: bool = False
 
     @property
     def cause(self) -> str:
@@ -60,9 +62,13 @@ class DeadLetters:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        new = not path.exists()
         # Readable too, to find the end of the last letter that is whole.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        if new:
+            sync_folder(path.parent)
         cut_torn_line(self._file)
+        self._written = self._synced = 0
 
     def write(self, letter: DeadLetter) -> None:
         """Write one, before its row counts as settled.
@@ -72,13 +78,28 @@ class DeadLetters:
         content = {name: getattr(letter, name) for name in _FIELDS}
         content["payload"] = storable(letter.payload, 1)
         append_whole(self._file, (json.dumps(content) + "\n").encode(), "a dead letter")
+        self._written += 1
 
-    def close(self, is_dead: Callable[[int], bool]) -> None:
-        """Force to disk, and keep only the last letter of each row that is still dead."""
+    def sync(self) -> None:
+        """Force to disk what was written since the last time, if anything was; may run in another thread."""
+        written = self._written
+        if written > self._synced:
+            os.fsync(self._file)
+            self._synced = written
+
+    def close(self, is_dead: Callable[[int], bool] | None = None) -> None:
+        """Force to disk.
+
+        :param is_dead: whether a row is still dead; only the last letter of each that is stays. None keeps all.
+        """
         try:
             os.fsync(self._file)
         finally:
             os.close(self._file)
+        if is_dead is not None:
+            self._tidy(is_dead)
+
+    def _tidy(self, is_dead: Callable[[int], bool]) -> None:
         last = array("q")  # position -> number of its last line, from 1: eight bytes a row, however many are dead
         count = kept = 0
         for number, position in self._positions():

@@ -1,23 +1,27 @@
 """Progress: what became of each row, in a log that is only ever appended to.
 
 A line is a letter and a position: ``R 17`` reserved (it may be sent now), ``N 17`` surely not sent or not applied
-after all, ``A 17`` acknowledged, ``J 17`` rejected, ``U 17`` unknown, ``S 17`` skipped. The last line of a position
-counts. What was written survives the death of the process; reservations survive that of the machine, since they are
-forced to disk before the row is sent.
+after all, ``A 17`` acknowledged, ``K 17`` acknowledged and in the ledger, ``J 17`` rejected, ``U 17`` unknown, and
+skipped: ``S 17`` unchanged, ``D 17`` its message was sent before, ``C 17`` its consent is stale, ``X 17`` left out by
+its source, ``P 17`` it was a dry run. The last line of a position counts.
+
+What was written survives the death of the process; reservations survive that of the machine, since they are forced to
+disk before the row is sent. No ``J`` or ``U`` is forced to disk before the dead letter it speaks of.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from airflow_provider_regal.journal.files import append_whole, sync_folder
 
-_LINE: Final = re.compile(rb"([RNAJUS]) (\d{1,9})\n")
+_LINE: Final = re.compile(rb"([RNAKJUSDCXP]) (\d{1,9})\n")
 
 
 class Outcome(StrEnum):
@@ -29,23 +33,53 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
 
 
+class Skip(StrEnum):
+    """Why a row was skipped."""
+
+    UNCHANGED = "unchanged"
+    REPEATED = "repeated"
+    STALE = "stale"
+    LEFT_OUT = "left_out"
+    DRY_RUN = "dry_run"
+
+
 _LETTERS: Final = {
     Outcome.ACKNOWLEDGED: ord("A"),
     Outcome.REJECTED: ord("J"),
     Outcome.UNKNOWN: ord("U"),
-    Outcome.SKIPPED: ord("S"),
 }
-_OUTCOMES: Final = {letter: outcome for outcome, letter in _LETTERS.items()}
+_SKIPS: Final = {
+    Skip.UNCHANGED: ord("S"),
+    Skip.REPEATED: ord("D"),
+    Skip.STALE: ord("C"),
+    Skip.LEFT_OUT: ord("X"),
+    Skip.DRY_RUN: ord("P"),
+}
+_IN_LEDGER: Final = ord("K")
+_OUTCOMES: Final[dict[int, Outcome]] = {
+    **{letter: outcome for outcome, letter in _LETTERS.items()},
+    _IN_LEDGER: Outcome.ACKNOWLEDGED,
+    **dict.fromkeys(_SKIPS.values(), Outcome.SKIPPED),
+}
 _RESERVED: Final = ord("R")
 _RELEASED: Final = ord("N")
+_DEAD: Final = "JU"
 
 
 class CorruptProgressError(ValueError):
     """A line of the log cannot be read, so nobody can tell which rows were sent."""
 
 
+def _letters_of(outcome: Outcome | Skip) -> bytes:
+    if isinstance(outcome, Skip):
+        return bytes((_SKIPS[outcome],))
+    return bytes(letter for letter, means in _OUTCOMES.items() if means is outcome)
+
+
 class Progress:
     """The log of one run folder.
+
+    ``weights`` says for how many rows of the source each position stands; None for one each.
 
     :param path: the file; made when missing.
     :raises CorruptProgressError: it holds a line, other than a torn last one, that is no entry.
@@ -59,7 +93,9 @@ class Progress:
             sync_folder(path.parent)
         else:
             os.ftruncate(self._file, whole)
+        self.weights: Sequence[int] | None = None
         self._pending: list[str] = []
+        self._syncing = threading.Lock()
 
     def _replay(self, path: Path) -> int:
         """Read the log; gives the length of what is whole, without an entry cut off by a crash."""
@@ -90,12 +126,24 @@ class Progress:
 
     def positions(self, outcome: Outcome) -> list[int]:
         """List the rows with an outcome."""
-        letter = _LETTERS[outcome]
-        return [position for position, state in enumerate(self._states) if state == letter]
+        letters = _letters_of(outcome)
+        return [position for position, state in enumerate(self._states) if state in letters]
 
-    def count(self, outcome: Outcome) -> int:
-        """Count the rows with an outcome."""
-        return self._states.count(_LETTERS[outcome])
+    def count(self, outcome: Outcome | Skip) -> int:
+        """Count the rows with an outcome; one that stands for several counts as so many."""
+        letters = _letters_of(outcome)
+        if self.weights is None:
+            return sum(self._states.count(letter) for letter in letters)
+        return sum(weight for weight, state in zip(self.weights, self._states, strict=False) if state in letters)
+
+    def not_in_ledger(self, position: int) -> bool:
+        """Say whether a row was acknowledged, and the ledger may not know."""
+        return position < len(self._states) and self._states[position] == _LETTERS[Outcome.ACKNOWLEDGED]
+
+    def note_in_ledger(self, positions: Iterable[int]) -> None:
+        """Note that the ledger knows of acknowledged rows."""
+        for position in positions:
+            self._note(position, _IN_LEDGER)
 
     @property
     def length(self) -> int:
@@ -105,7 +153,7 @@ class Progress:
     @property
     def may_have_sent(self) -> bool:
         """Whether any row was reserved, acknowledged or left unknown."""
-        return any(self._states.count(letter) for letter in b"RAU")
+        return any(self._states.count(letter) for letter in b"RAKU")
 
     def reserve(self, positions: Iterable[int]) -> None:
         """Note that rows may be sent from now on; they must not be before :meth:`sync`."""
@@ -115,33 +163,53 @@ class Progress:
         for position in reserved:
             self._set(position, _RESERVED)
 
-    def sync(self) -> None:
-        """Force to disk what was handed to the operating system; may run in another thread."""
-        os.fdatasync(self._file)
+    def sync(self, letters: Callable[[], None] = lambda: None) -> None:
+        """Force to disk what was handed to the operating system; may run in another thread.
+
+        :param letters: forces the dead letters to disk, which goes first. What is noted of dead rows from then on
+            waits until this is over: their letters came too late for it.
+        """
+        with self._syncing:
+            letters()
+            os.fdatasync(self._file)
 
     def release(self, position: int) -> None:
         """Take a reservation or an outcome back: the row is open again."""
-        self._set(position, _RELEASED)
-        self._pending.append(f"N {position}\n")
+        self._note(position, _RELEASED)
 
-    def settle(self, position: int, outcome: Outcome) -> None:
+    def settle(self, position: int, outcome: Outcome | Skip) -> None:
         """Note what became of a row; written with the next :meth:`flush`."""
-        self._set(position, _LETTERS[outcome])
-        self._pending.append(f"{chr(_LETTERS[outcome])} {position}\n")
+        self._note(position, _SKIPS[outcome] if isinstance(outcome, Skip) else _LETTERS[outcome])
 
     def flush(self) -> None:
-        """Hand everything noted to the operating system."""
+        """Hand what was noted to the operating system; of dead rows only while no :meth:`sync` is under way."""
         if self._pending:
-            self._write("".join(self._pending))
-            self._pending.clear()
+            now, later = self._apart() if self._syncing.locked() else (self._pending, [])
+            self._write("".join(now))
+            self._pending = later
 
     def close(self) -> None:
         """Flush, force to disk, and close."""
         try:
+            with self._syncing:  # for what is under way to end
+                pass
             self.flush()
             os.fdatasync(self._file)
         finally:
             os.close(self._file)
+
+    def _apart(self) -> tuple[list[str], list[str]]:
+        """Keep what was noted of dead rows apart, with what was noted of the same rows later."""
+        others, of_dead, dead = list[str](), list[str](), set[str]()
+        for entry in self._pending:
+            if entry[0] in _DEAD:
+                dead.add(entry[1:])
+            (of_dead if entry[1:] in dead else others).append(entry)
+        return others, of_dead
+
+    def _note(self, position: int, letter: int) -> None:
+        self._set(position, letter)
+        self._pending.append(f"{chr(letter)} {position}\n")
 
     def _set(self, position: int, letter: int) -> None:
         if position >= len(self._states):

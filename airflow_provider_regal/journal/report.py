@@ -11,6 +11,19 @@ REASONS_SHOWN: Final = 5
 _REASONS_LOGGED: Final = 20
 _LONGEST_REASON: Final = 120
 _MOST_BYTES: Final = 2_000
+_PLAN_WORDS: Final = {
+    "new": "the ledger knows nothing of it",
+    "changed": "the ledger has something else, or an older word",
+    "unchanged": "as Regal acknowledged it",
+    "superseded": "another row of the source is newer",
+    "stale": "older than what is known; withheld",
+    "in_doubt": "Regal may have it already; a redelivery may send it",
+    "silent": "rows that say neither yes nor no",
+    "rejected": "can never be sent; see the dead letters",
+    "opt_outs": "to send, all of them first",
+    "opt_ins": "to send after them",
+    "removed": "subscribed, and no longer in the source",
+}
 
 
 @dataclass(slots=True)
@@ -22,6 +35,9 @@ class DeliveryReport:
     :param status: ``finished``, ``stopped`` (rows are left, a retry continues), ``dry_run`` or ``nothing_to_do``.
     :param read: rows the source gave.
     :param repeats: requests beyond the first of each row.
+    :param known: rejected rows that an earlier run had rejected just so; they do not count against ``max_rejected``.
+    :param skips: why rows were skipped -> rows.
+    :param plan: what a sync of opt-ins found out before it sent anything.
     :param unknown_of_outage: unknowns of a crash or of an outage's first failures; they warn, but do not fail the task.
     :param reasons: reason -> rows, of rejected and unknown rows.
     :param run_folder: where rows and dead letters lie.
@@ -34,6 +50,9 @@ class DeliveryReport:
     rejected: int = 0
     unknown: int = 0
     skipped: int = 0
+    known: int = 0
+    skips: Counter[str] = field(default_factory=Counter)
+    plan: dict[str, int] = field(default_factory=dict)
     unknown_of_outage: int = 0
     opt_ins_withheld: int = 0
     without_time: int = 0
@@ -63,6 +82,9 @@ class DeliveryReport:
             "rejected": self.rejected,
             "unknown": self.unknown,
             "skipped": self.skipped,
+            **({"known": self.known} if self.known else {}),
+            **({"skips": dict(self.skips)} if self.skips else {}),
+            **({"plan": self.plan} if self.plan else {}),
             "opt_ins_withheld": self.opt_ins_withheld,
             "without_time": self.without_time,
             "requests": self.requests,
@@ -80,6 +102,10 @@ class DeliveryReport:
                 del reasons[short]
         return report
 
+    def plan_as_table(self) -> str:
+        """Draw for the log what a sync found out: the kinds with their counts, and what they mean."""
+        return "\n".join(f"{kind:<12}{count:>12,}   {_PLAN_WORDS[kind]}" for kind, count in self.plan.items())
+
     def as_table(self) -> str:
         """Draw the report for the log."""
         lines = [
@@ -92,6 +118,9 @@ class DeliveryReport:
                 ("skipped", self.skipped),
             )
         ]
+        lines += [f"  {why.replace('_', ' '):<12}{count:>12,}" for why, count in self.skips.items()]
+        if self.known:
+            lines.append(f"{'rejected before':<16}{self.known:>10,}")
         if self.opt_ins_withheld:
             lines.append(f"{'opt-ins withheld':<16}{self.opt_ins_withheld:>10,}")
         lines.append(

@@ -127,16 +127,13 @@ def untagged(found: dict[str, Any]) -> Any:
     return found
 
 
-def write_rows(folder: Path, rows: Iterable[Mapping[str, Any]], *, limit: int | None = None) -> int:
+def write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write all rows into numbered chunks; they count only once ``rows.json`` says how many there are.
 
-    :param limit: read no more than this many.
     :returns: how many rows.
     """
     count, number, lines, size = 0, 0, list[str](), 0
     for row in rows:
-        if limit is not None and count >= limit:
-            break
         line = encode_row(row)
         lines.append(line)
         size += len(line)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Any, Final
 from airflow_provider_regal.journal.dead_letters import DeadLetters
 from airflow_provider_regal.journal.files import rewrite
 from airflow_provider_regal.journal.progress import Progress
-from airflow_provider_regal.journal.rows import read_rows, write_rows
+from airflow_provider_regal.journal.rows import read_rows, storable, write_rows
 
 _VERSION: Final = 1
 _DEAD_LETTERS: Final = "dead_letters.jsonl"
+_WEIGHTS: Final = "weights.bin"
+_INDEX: Final = "index.db"
+SYNC_FILE: Final = "sync.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,10 @@ class FolderInUseError(OSError):
     """Another try still holds the folder."""
 
 
+class FolderReplacedError(OSError):
+    """Somebody removed, emptied or replaced the folder while a try had it open."""
+
+
 class RunFolder:
     """The files of one run folder; at most one try has it open.
 
@@ -61,6 +69,24 @@ class RunFolder:
             raise FolderInUseError(f"another try still sends from {path}") from error
         self._progress: Progress | None = None
         self._dead_letters: DeadLetters | None = None
+
+    def sync(self) -> None:
+        """Force to disk what became of the rows, the dead letters first; may run in another thread.
+
+        :raises FolderReplacedError: it would go into files nobody will find.
+        """
+        self._check_it_is_still_there()
+        self.progress.sync(lambda: self._dead_letters.sync() if self._dead_letters is not None else None)
+
+    def _check_it_is_still_there(self) -> None:
+        if not self._is_still_there():
+            raise FolderReplacedError(f"{self.path} was removed, emptied or replaced while rows were sent from it")
+
+    def _is_still_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self.path / "lock").stat())
+        except FileNotFoundError:
+            return False
 
     @property
     def marker(self) -> Marker | None:
@@ -86,6 +112,8 @@ class RunFolder:
         """
         if self._progress is None:
             self._progress = Progress(self.path / "progress.log")
+            if (self.path / _WEIGHTS).exists():
+                self._progress.weights = array("I", (self.path / _WEIGHTS).read_bytes())
         return self._progress
 
     @property
@@ -103,16 +131,32 @@ class RunFolder:
             if file.name not in ("lock", "marker.json") and not file.is_dir():
                 file.unlink()
 
-    def take_snapshot(self, rows: Iterable[Mapping[str, Any]], limit: int | None) -> int:
+    def take_snapshot(
+        self, rows: Iterable[Mapping[str, Any]], *, weight_of: Callable[[Mapping[str, Any]], int] = lambda row: 1
+    ) -> None:
         """Read the whole source into the folder.
 
-        :returns: how many rows.
+        :param weight_of: for how many rows of the source a row stands.
         """
-        self.drop_rows()
+        self._drop_snapshot()
+        weights = array("I")
         with _private_files():
-            count = write_rows(self.path, rows, limit=limit)
+            count = write_rows(self.path, _weighed(rows, weight_of, weights))
+            if any(weight != 1 for weight in weights):
+                (self.path / _WEIGHTS).write_bytes(weights.tobytes())
+                self.progress.weights = weights
         self._replace("rows.json", {"count": count})
-        return count
+
+    @property
+    def source_rows(self) -> int:
+        """Say how many rows the source gave, as far as the folder knows."""
+        weights = self.progress.weights
+        return (self.row_count or self.progress.length) if weights is None else sum(weights)
+
+    @property
+    def index_path(self) -> Path:
+        """Say where the index over the rows lies."""
+        return self.path / _INDEX
 
     def rows(self, *, without: Callable[[int], bool] = lambda position: False) -> Iterator[tuple[int, dict[str, Any]]]:
         """Read the snapshot back.
@@ -124,14 +168,30 @@ class RunFolder:
 
     def drop_rows(self) -> None:
         """Remove the rows; dead letters keep what is still needed."""
+        self._drop_snapshot()
+        for file in (*self.path.glob(f"{_INDEX}*"), self.path / SYNC_FILE):
+            file.unlink(missing_ok=True)
+
+    def _drop_snapshot(self) -> None:
         (self.path / "rows.json").unlink(missing_ok=True)
         for chunk in self.path.glob("rows-*.jsonl"):
             chunk.unlink()
 
-    def withheld(self, position: int, reasons: list[str]) -> None:
-        """Keep which opt-ins of a row were not sent, and why."""
+    def withheld(self, position: int, reasons: list[str], row: Mapping[str, Any]) -> None:
+        """Keep which opt-ins of a row were not sent, and why.
+
+        :param row: what was sent of it; the row itself where nothing was.
+        """
         with _private_files(), (self.path / "withheld.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"position": position, "withheld": reasons}) + "\n")
+            out.write(json.dumps({"position": position, "withheld": reasons, "row": storable(row)}) + "\n")
+
+    def keep_plan(self, plan: Mapping[str, int]) -> None:
+        """Keep what a sync found out before it sent anything."""
+        self._replace("plan.json", plan)
+
+    def plan(self) -> dict[str, int]:
+        """Give what a sync found out; nothing where there was none."""
+        return self._read("plan.json") or {}
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Keep the report of this try."""
@@ -144,14 +204,15 @@ class RunFolder:
     def close_files(self) -> None:
         """Close progress and dead letters, each forced to disk; only rows that are still dead keep a letter."""
         progress = self.progress if self._dead_letters is not None else self._progress
-        if progress is not None and (self.path / _DEAD_LETTERS).exists():  # some may be dead no longer
+        ours = self._is_still_there()  # else the letters there are of a folder that took this one's place
+        if ours and progress is not None and (self.path / _DEAD_LETTERS).exists():
             letters: DeadLetters | None = self.dead_letters
         else:
-            letters = None
+            letters = self._dead_letters
         self._progress = self._dead_letters = None
         try:
             if letters is not None and progress is not None:
-                letters.close(progress.is_dead)
+                letters.close(progress.is_dead if ours else None)  # some may be dead no longer
         finally:
             if progress is not None:
                 progress.close()
@@ -171,6 +232,7 @@ class RunFolder:
         return found
 
     def _replace(self, name: str, content: Mapping[str, Any]) -> None:
+        self._check_it_is_still_there()
         rewrite(self.path / name, [json.dumps(content) + "\n"])
 
 
@@ -181,6 +243,14 @@ def _private_files() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def _weighed(
+    rows: Iterable[Mapping[str, Any]], weight_of: Callable[[Mapping[str, Any]], int], weights: array[int]
+) -> Iterator[Mapping[str, Any]]:
+    for row in rows:
+        weights.append(weight_of(row))
+        yield row
 
 
 def remove_old_folders(storage: Path, *, older_than_s: float, now: float) -> int:

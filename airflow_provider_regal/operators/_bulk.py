@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_regal._compat import BaseOperator
 from airflow_provider_regal.client.exchange import Guarantee
-from airflow_provider_regal.delivery.run import Rows
-from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.opening import Rows
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.events.consent import read_truth
 from airflow_provider_regal.hooks._delivering import TaskDelivery
 from airflow_provider_regal.hooks.regal import RegalHook
@@ -52,9 +52,15 @@ class RegalBulkOperator(BaseOperator):
     :param column_names: ``lower_upper`` lower-cases names that are all upper case; ``keep`` does not.
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.
+    :param ledger_conn_id: connection of the SQL database that remembers, across runs, what Regal acknowledged: newer
+        consent is never followed by older, a ``message_id`` is sent once, a type never changes, and a row that was
+        rejected before counts no more (templated). None for no ledger, or, with ``only_changed``, an SQLite file.
+    :param only_changed: of identify, leave out contacts that are as they were when Regal last acknowledged them.
+    :param key: the column or columns by which ``only_changed`` knows a contact again; by default the one that becomes
+        the user id, else the phone, else the email.
     """
 
-    template_fields: Sequence[str] = ("regal_conn_id", "event", "restart")
+    template_fields: Sequence[str] = ("regal_conn_id", "event", "restart", "ledger_conn_id")
     operator_extra_links = (RegalDeadLettersLink(),)
     ui_color = "#d9efe6"
 
@@ -83,10 +89,15 @@ class RegalBulkOperator(BaseOperator):
         column_names: str = "lower_upper",
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
+        ledger_conn_id: str | None = None,
+        only_changed: bool = False,
+        key: str | Sequence[str] | None = None,
+        sync: SyncSettings | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.call = call
+        self.ledger_conn_id = ledger_conn_id
         self.event = event
         self.regal_conn_id = regal_conn_id
         self.restart = restart
@@ -109,6 +120,9 @@ class RegalBulkOperator(BaseOperator):
             "column_names": column_names,
             "require_ip": require_ip,
             "max_consent_age": max_consent_age,
+            "only_changed": only_changed,
+            "key": key,
+            "sync": sync,
         }
         DeliverySettings.of(call=call, **self._options)  # what cannot be right is said when the DAG is written
         self._delivery: TaskDelivery | None = None
@@ -134,6 +148,7 @@ class RegalBulkOperator(BaseOperator):
                 ),
                 rows=lambda: self.open_rows(context),
                 source=self.source(),
+                ledger_conn_id=self.ledger_conn_id,
             )
             return self._delivery.run().as_dict()
 

@@ -9,6 +9,7 @@ from airflow_provider_regal._compat import AirflowFailException
 from airflow_provider_regal.client.exchange import Guarantee
 from airflow_provider_regal.errors import (
     CheckBeforeResendError,
+    CheckSourceError,
     DecideRestartError,
     FixConnectionError,
     FixEventError,
@@ -24,7 +25,7 @@ def failing_for_good(guarantee: Guarantee | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (FixConnectionError, FixEventError, ReadDeadLettersError, DecideRestartError) as error:
+    except (FixConnectionError, FixEventError, CheckSourceError, ReadDeadLettersError, DecideRestartError) as error:
         raise AirflowFailException(str(error)) from error
     except CheckBeforeResendError as error:
         if guarantee == "at_least_once":

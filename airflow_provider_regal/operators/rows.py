@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_regal.delivery.run import Rows
+from airflow_provider_regal.delivery.opening import Rows
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_regal._compat import Context
+    from airflow_provider_regal._compat import BaseOperator, Context
 
 
 class RegalRowsOperator(RegalBulkOperator):
@@ -28,9 +28,7 @@ class RegalRowsOperator(RegalBulkOperator):
     def __init__(self, *, rows: Rows | Callable[[], Rows] | Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rows = rows
-        # Not a template field, which would store the rows; so the dependency is ours to set.
-        if hasattr(rows, "operator") and hasattr(rows, "resolve"):
-            self.set_upstream(rows.operator)
+        set_upstream_of(self, rows)
 
     def source(self) -> tuple[str, ...]:
         """Name the task: its rows have no other name."""
@@ -38,9 +36,19 @@ class RegalRowsOperator(RegalBulkOperator):
 
     def open_rows(self, context: Context) -> Rows:
         """Resolve what an upstream task returned, or call the function."""
-        rows: Any = self.rows
-        if hasattr(rows, "resolve"):
-            rows = rows.resolve(context)
-        elif callable(rows):
-            rows = rows()
-        return [] if rows is None else rows
+        return resolved(self.rows, context)
+
+
+def set_upstream_of(task: BaseOperator, rows: Any) -> None:
+    """Let a task wait for the one whose output its rows are: no template field says so, since that would store them."""
+    if hasattr(rows, "operator") and hasattr(rows, "resolve"):
+        task.set_upstream(rows.operator)
+
+
+def resolved(rows: Any, context: Context) -> Rows:
+    """Give rows, of whichever kind."""
+    if hasattr(rows, "resolve"):
+        rows = rows.resolve(context)
+    elif callable(rows):
+        rows = rows()
+    return [] if rows is None else rows

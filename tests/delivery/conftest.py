@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.tries import Try
+from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
 from airflow_provider_regal.testing import Sandbox
 
 UNLIMITED = 100_000
@@ -23,14 +25,38 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def deliver(folder: Path, regal_sandbox: Sandbox) -> Callable:
+def folder_of_first_run(folder: Path) -> Path:
+    return folder
+
+
+def open_ledger(path, folder, clock):
+    return Ledger(sqlite_engine(path), account="acme", run=str(folder), source="dag.task", now=clock.now)
+
+
+@pytest.fixture
+def deliver(folder_of_first_run: Path, regal_sandbox: Sandbox) -> Callable:
     """Run one try of a delivery; gives its report."""
 
     def run(
-        rows, *, call="track", number=1, epoch=0, lost=False, source="table", timeout_s=30.0, rate=UNLIMITED, **options
+        rows,
+        *,
+        call="track",
+        number=1,
+        epoch=0,
+        lost=False,
+        source="table",
+        timeout_s=30.0,
+        rate=UNLIMITED,
+        of_run="run",
+        ledger=None,
+        now=None,
+        **options,
     ):
-        if call == "track":
+        """:param ledger: path of an SQLite ledger. :param of_run: another run has a folder of its own."""
+        if call == "track" and "sync" not in options:
             options.setdefault("event", "Lesson Booked")
+        folder = folder_of_first_run.parent / of_run
+        clock = Clock() if now is None else Clock(now=lambda: now)
         target = Target("regal_test", regal_sandbox.url, regal_sandbox.api_key, rate_limit=rate, timeout_s=timeout_s)
         delivery = Delivery(
             folder=folder,
@@ -41,6 +67,8 @@ def deliver(folder: Path, regal_sandbox: Sandbox) -> Callable:
             pacer=Pacer(rate),
             this=Try(epoch, number),
             lost=lost,
+            clock=clock,
+            open_ledger=None if ledger is None else lambda: open_ledger(ledger, folder, clock),
         )
         run.last = delivery
         return delivery.run()

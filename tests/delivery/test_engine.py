@@ -223,9 +223,9 @@ def test_progress_is_forced_to_disk_at_every_checkpoint(deliver, monkeypatch):
     synced = []
     sync = Progress.sync
 
-    def noting(self):
+    def noting(self, letters):
         synced.append(time.monotonic())
-        sync(self)
+        sync(self, letters)
 
     monkeypatch.setattr(Progress, "sync", noting)
     contacts = [{"user_id": f"u{number}", "phone": f"+1212555{number:04d}"} for number in range(40)]

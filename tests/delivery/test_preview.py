@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.preview import preview
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.events import Track
+
+TARGET = Target("regal_test", "http://127.0.0.1:9", "a-key")
 
 
 def test_a_dry_run_counts_what_would_be_sent_and_shows_no_values():
@@ -14,7 +17,7 @@ def test_a_dry_run_counts_what_would_be_sent_and_shows_no_values():
     report = preview(
         rows,
         DeliverySettings.of(call="track", event="Booked"),
-        event_source="airflow",
+        target=TARGET,
         log=lambda text, *told: lines.append(text % told),
     )
     assert (report.status, report.read, report.skipped, report.rejected) == ("dry_run", 22, 21, 1)
@@ -27,6 +30,6 @@ def test_a_dry_run_counts_what_would_be_sent_and_shows_no_values():
 
 def test_limit_reads_no_further():
     rows = iter([{"user_id": str(n)} for n in range(9)])
-    report = preview(rows, DeliverySettings.of(call="identify", limit=4), event_source="x", log=lambda *_: None)
+    report = preview(rows, DeliverySettings.of(call="identify", limit=4), target=TARGET, log=lambda *_: None)
     assert report.read == 4
     assert len(list(rows)) == 5

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_regal.errors import (
+    CheckSourceError,
     DecideRestartError,
     FixConnectionError,
     ReadDeadLettersError,
@@ -220,7 +221,7 @@ def test_limit_delivers_only_the_first_rows(deliver, regal_sandbox):
 
 
 def test_min_rows_fails_before_anything_is_sent_and_reads_again_when_cleared(deliver, regal_sandbox):
-    with pytest.raises(ReadDeadLettersError, match="min_rows=10"):
+    with pytest.raises(CheckSourceError, match="min_rows=10"):
         deliver(people(3), min_rows=10)
     assert regal_sandbox.stats()["requests"] == 0
     assert deliver(people(12), min_rows=10, epoch=1, number=2).acknowledged == 12
@@ -394,3 +395,12 @@ def test_faults_of_all_kinds_over_many_rows_lose_nothing_and_send_nothing_twice(
     unknown = {letter.key for letter in letters(deliver.last._path)}
     assert lost <= unknown
     assert report.unknown == len(unknown)
+
+
+def test_a_rejected_row_counts_as_rejected_though_its_opt_out_was_sent(deliver, regal_sandbox, folder):
+    rows = [{"user_id": 1.5, "phone": "+12125550100", "sms_opt_in": False}, {"user_id": "u", "phone": "+12125550101"}]
+    report = deliver(rows, call="identify", max_rejected=1)
+    assert (report.read, report.acknowledged, report.rejected, report.settled) == (2, 1, 1, 2)
+    sent = [event["body"]["traits"]["phones"] for event in regal_sandbox.events()]
+    assert {"+12125550100": {"smsOptIn": {"subscribed": False}}} in sent
+    assert [letter.status for letter in letters(folder)] == ["rejected"]

@@ -13,7 +13,7 @@ from airflow_provider_regal.get_provider_info import get_provider_info
 from airflow_provider_regal.hooks.regal import RegalHook
 
 ON_2 = airflow_version.startswith("2.")
-FIELDS = ["rate_limit", "timeout", "event_source", "dry_run"]
+FIELDS = ["rate_limit", "timeout", "event_source", "account", "dry_run"]
 
 
 def connection_type():
@@ -33,6 +33,7 @@ def test_the_defaults_shown_are_the_defaults_applied():
         "rate_limit": applied.rate_limit,
         "timeout": applied.timeout_s,
         "event_source": applied.event_source,
+        "account": "",
         "dry_run": applied.dry_run,
     }
     assert applied == target_of("c", host=None, port=None, password="k", extra=shown)

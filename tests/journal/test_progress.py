@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -140,6 +141,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_entry(path):
     # Nothing is replayed: /dev/full gives zeros without end.
     progress = Progress.__new__(Progress)
     progress._states, progress._pending, progress._file = bytearray(), [], os.open(path, os.O_WRONLY)
+    progress._syncing = threading.Lock()
     progress.settle(1, Outcome.ACKNOWLEDGED)
     with pytest.raises(OSError, match="No space left"):
         progress.flush()

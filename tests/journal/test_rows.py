@@ -147,13 +147,6 @@ def test_large_rows_make_small_chunks(tmp_path):
     assert len(list(read_rows(tmp_path, 5))) == 5
 
 
-def test_limit_does_not_read_further_than_it_must(tmp_path):
-    rows = iter([{"n": number} for number in range(10)])
-    assert write_rows(tmp_path, rows, limit=3) == 3
-    assert len(list(rows)) >= 6
-    assert write_rows(tmp_path, iter([{"n": 1}]), limit=0) == 0
-
-
 def test_rows_that_are_not_needed_are_not_even_read(tmp_path):
     write_rows(tmp_path, [{"n": number} for number in range(10)])
     file = tmp_path / "rows-000000.jsonl"

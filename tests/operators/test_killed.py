@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,20 +28,60 @@ from tests.operators.test_killed import context, operator
 operator(sys.argv[1]).execute(context())
 """
 
+# Imports once; then forks for each line it reads, as Airflow does for each task.
+FORKS = """
+import json, os, sys
+import airflow_provider_regal.client.many, airflow_provider_regal.delivery.engine
+from airflow_provider_regal.operators.identify import RegalIdentifyOperator
+from airflow_provider_regal.operators.track import RegalTrackOperator
+from tests.operators.test_killed import Store, context, operator
+out = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what Airflow logs goes elsewhere
+print("ready", file=out, flush=True)
+for line in sys.stdin:
+    user, number, guarantee = json.loads(line)
+    if pid := os.fork():
+        print(pid, file=out, flush=True)
+        os.waitpid(pid, 0)
+        print("ended", file=out, flush=True)
+        continue
+    try:
+        here = {**context(run_id=user, try_number=number), "task_state_store": Store(user)}
+        said = operator("track", user, guarantee=guarantee).execute(here)["status"]
+    except BaseException as error:
+        said = repr(error)
+    print(json.dumps(said), file=out, flush=True)
+    os._exit(0)
+"""
+
 
 class TaskInstance(SimpleNamespace):
     def xcom_push(self, key, value):
         self.pushed = {key: value}
 
 
-def context(*, try_number=1, max_tries=0):
-    ti = TaskInstance(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=try_number, max_tries=max_tries)
+class Store:
+    """A task state store that outlives the process, as Airflow's does."""
+
+    def __init__(self, run_id):
+        self._folder = Path(os.environ["AIRFLOW__REGAL__STORAGE_PATH"]).parent / "state" / run_id
+
+    def get(self, key):
+        return (self._folder / key).read_text() if (self._folder / key).exists() else None
+
+    def set(self, key, value):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / key).write_text(value)
+
+
+def context(*, run_id="r", try_number=1, max_tries=0):
+    ti = TaskInstance(dag_id="d", run_id=run_id, task_id="t", map_index=-1, try_number=try_number, max_tries=max_tries)
     return {"ti": ti, "task": SimpleNamespace(retries=0, pool_slots=1)}
 
 
-def operator(call, **options):
+def operator(call, user_id="anne", **options):
     if call == "track":
-        return RegalTrackOperator(task_id="t", event="Lesson Booked", user_id="anne", **options)
+        return RegalTrackOperator(task_id="t", event="Lesson Booked", user_id=user_id, **options)
     return RegalIdentifyOperator(task_id="t", traits={"phone": "+12125550100"}, **options)
 
 
@@ -102,3 +147,72 @@ def test_the_report_of_the_delivery_is_pushed(regal):
     report = here["ti"].pushed["regal_report"]
     assert report["acknowledged"] == 1
     assert len(json.dumps(report)) < 2_048
+
+
+class Forks:
+    """Executes operators, each in a process of its own, and kills them when told to."""
+
+    def __init__(self, process):
+        self._process = process
+        assert self._read() == "ready"
+
+    def _read(self):
+        return self._process.stdout.readline().strip()
+
+    def execute(self, user, number, guarantee, *, kill_after_s=None):
+        """Execute one try; gives what it said, or None if it was killed before that."""
+        self._process.stdin.write(json.dumps([user, number, guarantee]) + "\n")
+        self._process.stdin.flush()
+        pid = int(self._read())
+        if kill_after_s is not None:
+            time.sleep(kill_after_s)
+            with suppress(ProcessLookupError):  # it was over
+                os.kill(pid, signal.SIGKILL)
+        said = self._read()
+        if said == "ended":
+            return None
+        assert self._read() == "ended"
+        return json.loads(said)
+
+
+@pytest.fixture
+def forks(regal):
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    try:
+        yield Forks(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("guarantee", ["at_most_once", "at_least_once"])
+def test_a_kill_at_any_moment_of_an_event_loses_nothing(guarantee, forks, regal, record_property):
+    regal.set_faults([{"do": {"delay_ms": 300}}])
+    assert forks.execute("warm", 1, guarantee) == "acknowledged"
+    started = time.monotonic()
+    assert forks.execute("measured", 1, guarantee) == "acknowledged"
+    takes_s = time.monotonic() - started
+    moments = random.Random(guarantee)
+    outcomes = {}
+    for number in range(20):
+        user = f"event-{number}"
+        forks.execute(user, 1, guarantee, kill_after_s=takes_s * (number + moments.random()) / 20)
+        outcomes[user] = forks.execute(user, 2, guarantee)
+
+    arrived = Counter(event["body"]["userId"] for event in regal.events() if event["stored"])
+    unknown = {user for user, said in outcomes.items() if "Nobody can know" in said}
+    repeats = sum(arrived[user] - 1 for user in outcomes if arrived[user])
+    record_property("repeats", repeats)
+    record_property("unknown", len(unknown))
+    record_property("unknown_and_arrived", sum(arrived[user] for user in unknown))
+    assert {said for user, said in outcomes.items() if user not in unknown} <= {"acknowledged"}
+    assert all(arrived[user] or user in unknown for user in outcomes), "an event is lost"
+    if guarantee == "at_most_once":
+        assert repeats == 0
+        assert unknown, "some were killed while they were sent"
+    else:
+        assert not unknown
+        assert 0 < repeats <= 20

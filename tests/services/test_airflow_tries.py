@@ -27,23 +27,35 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from airflow.sdk import DAG, task
+from airflow_provider_regal.operators.track import RegalTrackOperator
 
-def make(name, rows, **options):
+OFTEN = dict(retries=2, retry_delay=timedelta(seconds=1))
+
+def write_pids(name):
+    with Path("{home}", name + ".pids").open("a") as out:
+        out.write(f"{{os.getpid()}} {{os.getppid()}}\\n")
+
+def make(name, rows, call="track", **options):
     with DAG(name, schedule=None, is_paused_upon_creation=False):
-        @task.regal(
-            task_id="deliver", call="track", event=name, rate={rate},
-            retries=2, retry_delay=timedelta(seconds=1), **options,
-        )
+        if call == "track":
+            options["event"] = name
+        @task.regal(task_id="deliver", call=call, rate={rate}, **OFTEN, **options)
         def deliver():
-            with Path("{home}", name + ".pids").open("a") as out:
-                out.write(f"{{os.getpid()}} {{os.getppid()}}\\n")
+            write_pids(name)
             for number in range(rows):
                 yield {{"user_id": f"{{name}}-{{number}}"}}
         deliver()
 
 make("killed", {rows}, max_unknown=1.0)
+make("killed_early", {rows}, max_unknown=1.0)
 make("lost", {rows})
+make("lost_contacts", {rows}, call="identify")
 make("refused", 60, max_connections=1)
+with DAG("one_event", schedule=None, is_paused_upon_creation=False):
+    RegalTrackOperator(
+        task_id="deliver", event="one_event", user_id="one_event-0",
+        pre_execute=lambda _: write_pids("one_event"), **OFTEN,
+    )
 """
 
 
@@ -74,7 +86,11 @@ class Airflow:
         return len(self._events(dag))
 
     def _events(self, dag):
-        return [(event["body"], event["stored"]) for event in self.regal.ask("events") if event["name"] == dag]
+        return [
+            (event["body"], event["stored"])
+            for event in self.regal.ask("events")
+            if event["body"]["userId"].startswith(f"{dag}-")
+        ]
 
     def set_faults(self, rules):
         urlopen(
@@ -152,6 +168,7 @@ def airflow(tmp_path_factory):
                 AIRFLOW__CORE__DAGS_FOLDER=str(dags),
                 AIRFLOW__REGAL__STORAGE_PATH=str(home / "runs"),
                 AIRFLOW__API__PORT=str(port),
+                AIRFLOW__CORE__PARALLELISM="6",
                 AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
                 AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="5",
                 AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT=str(HEARTBEAT_TIMEOUT_S),
@@ -168,16 +185,23 @@ def airflow(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed_runs(airflow, record_testsuite_property):
-    """Two runs whose workers are killed midway, one of which loses its run folder, too; both at the same time."""
-    runs = {name: airflow.start(name) for name in ("killed", "lost")}
+    """Runs whose workers are killed, all at the same time; two of them lose what their run folder holds, too."""
+    airflow.set_faults([{"on": {"name": "one_event"}, "do": {"delay_ms": 300_000}}])
+    runs = {name: airflow.start(name) for name in ("killed_early", "killed", "lost", "lost_contacts", "one_event")}
+    for name in ("killed_early", "one_event"):
+        wait_until(lambda name=name: airflow.requests(name), 90)
+        runs[name].kill()
     wait_until(lambda: "regal_progress" in runs["killed"].state_store(), 90)
+    wait_until(lambda: all(airflow.requests(name) > 100 for name in ("lost", "lost_contacts")))
     states = {name: run.state_store() for name, run in runs.items()}
-    sent = {}
-    for name, run in runs.items():
-        run.kill()
-        sent[name] = airflow.requests(name)
-    shutil.rmtree(states["lost"]["regal_run_folder"])
+    for name in ("killed", "lost", "lost_contacts"):
+        runs[name].kill()
     killed_at = time.monotonic()
+    shutil.rmtree(states["lost"]["regal_run_folder"])
+    for file in Path(states["lost_contacts"]["regal_run_folder"]).iterdir():
+        file.unlink()
+    time.sleep(0.5)  # for what they had handed to their sockets
+    sent = {name: airflow.requests(name) for name in runs}
     wait_until(lambda: runs["killed"].task["try_number"] > 1, 120)
     record_testsuite_property("noticed_after_s", round(time.monotonic() - killed_at))
     for run in runs.values():
@@ -185,17 +209,44 @@ def killed_runs(airflow, record_testsuite_property):
     return runs, states, sent
 
 
-def test_a_retry_after_a_killed_worker_finishes_and_sends_nothing_twice(airflow, killed_runs):
+@pytest.mark.parametrize("moment", ["killed_early", "killed"])
+def test_a_retry_after_a_killed_worker_finishes_and_sends_nothing_twice(airflow, killed_runs, record_property, moment):
     runs, _, sent = killed_runs
-    run = runs["killed"]
-    assert 0 < sent["killed"] < ROWS
+    run = runs[moment]
+    assert 0 < sent[moment] < ROWS
     assert (run.task["state"], run.task["try_number"]) == ("success", 2)
     report = run.report()
+    arrived = airflow.arrivals(moment)
+    record_property("killed_after", sent[moment])
+    record_property("unknown", report["unknown"])
+    record_property("repeats", sum(arrived.values()) - len(arrived))
     assert report["read"] == ROWS == report["acknowledged"] + report["unknown"]
     assert report["unknown"] <= 64
-    arrived = airflow.arrivals("killed")
     assert set(arrived.values()) == {1}
     assert len(arrived) >= report["acknowledged"]
+
+
+def test_one_event_whose_worker_is_killed_before_the_answer_is_unknown_and_not_sent_again(airflow, killed_runs):
+    run = killed_runs[0]["one_event"]
+    assert (run.task["state"], run.task["try_number"]) == ("failed", 2), "no retry can mend that"
+    assert "Nobody can know whether Regal has this track event" in run.log()
+    assert run.report()["unknown"] == 1
+    assert airflow.requests("one_event") == 1
+
+
+def test_contacts_whose_run_folder_was_emptied_are_sent_again_and_the_log_says_so(
+    airflow, killed_runs, record_property
+):
+    runs, _, sent = killed_runs
+    run = runs["lost_contacts"]
+    assert (run.task["state"], run.task["try_number"]) == ("success", 2)
+    assert run.report()["acknowledged"] == ROWS
+    assert "contacts are sent again from the start" in run.log()
+    arrived = airflow.arrivals("lost_contacts")
+    assert len(arrived) == ROWS
+    assert max(arrived.values()) == 2
+    record_property("repeats", sum(arrived.values()) - ROWS)
+    assert sum(arrived.values()) - ROWS <= sent["lost_contacts"]
 
 
 def test_the_tasks_state_shows_progress_and_where_the_run_folder_is(airflow, killed_runs):

@@ -1,0 +1,90 @@
+"""What a sync has to say to a contact, as rows of a delivery: an identify with opt-ins, or an event that means one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from airflow_provider_regal.delivery.marks import (
+    CLAIMS_MARK,
+    EVENT_MARK,
+    ONLY_CONSENT_MARK,
+    PHASE_MARK,
+    REJECT_MARK,
+    ROW_MARK,
+    WEIGHT_MARK,
+    Marked,
+)
+from airflow_provider_regal.events.names import EMAIL_CHANNELS
+from airflow_provider_regal.journal.sync_store import Wanted
+
+_NO_PHONE: Final = (
+    "is missing, and the ledger knows of none that Regal acknowledged for this contact: Regal could subscribe nobody. "
+    "Send the phone with the row, or identify the contact first, with the same ledger"
+)
+
+
+def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
+    """Say all of it in one identify."""
+    phones: dict[str, list[dict[str, Any]]] = {}
+    emails: dict[str, list[dict[str, Any]]] = {}
+    for one in wanted:
+        points = emails if one.channel in EMAIL_CHANNELS else phones
+        points.setdefault(one.identifier, []).append(_opt_in(one))
+    return Marked(
+        {
+            EVENT_MARK: "identify",
+            PHASE_MARK: phase,
+            ONLY_CONSENT_MARK: True,
+            WEIGHT_MARK: len(wanted),
+            CLAIMS_MARK: [_claim(one) for one in wanted],
+            "user_id": wanted[0].user_id,
+            "phones": [{"number": number, "opt_ins": opt_ins} for number, opt_ins in phones.items()],
+            "emails": [{"address": address, "opt_ins": opt_ins} for address, opt_ins in emails.items()],
+        }
+    )
+
+
+def as_track(wanted: Wanted, event: str, *, phone_known: bool, phase: int) -> Marked:
+    """Say it by an event that Regal's team takes for an opt-in; without a phone it would subscribe nobody.
+
+    :param phone_known: Regal has a phone of the contact.
+    """
+    user = wanted.identifier.startswith("user:")
+    if user and not phone_known:
+        return Marked({REJECT_MARK: [["phone", _NO_PHONE]], ROW_MARK: wanted._asdict()})
+    evidence = {"ip": wanted.ip, "text": wanted.text, "source": wanted.source}
+    return Marked(
+        {
+            EVENT_MARK: "track",
+            PHASE_MARK: phase,
+            ONLY_CONSENT_MARK: True,
+            CLAIMS_MARK: [_claim(wanted)],
+            "event": event,
+            "user_id": wanted.user_id,
+            "phones": [] if user else [{"number": wanted.identifier}],
+            "timestamp": wanted.at,
+            "properties": {"channel": wanted.channel, **{k: v for k, v in evidence.items() if v is not None}},
+        }
+    )
+
+
+def opt_out_of(identifier: str, channel: str, at: str) -> Wanted:
+    """Opt out somebody whom the source no longer has: it counts as given when that was noticed."""
+    return Wanted(identifier, channel, 0, at, 1, None, None, None, None, None)
+
+
+def _opt_in(wanted: Wanted) -> dict[str, Any]:
+    told = {
+        "channel": wanted.channel,
+        "subscribed": bool(wanted.subscribed),
+        "timestamp": None if wanted.timeless else wanted.at,
+        "ip": wanted.ip,
+        "text": wanted.text,
+        "source": wanted.source,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _claim(wanted: Wanted) -> list[Any]:
+    return [wanted.identifier, wanted.channel, bool(wanted.subscribed), wanted.at, wanted.row_hash]

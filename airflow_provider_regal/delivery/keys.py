@@ -1,0 +1,83 @@
+"""The key of a contact, by which the ledger knows its row again, and the hash that says whether the row changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from airflow_provider_regal.delivery.marks import EVENT_MARK, MARKS
+from airflow_provider_regal.errors import Fault, InvalidEventError
+from airflow_provider_regal.events.faults import path_of
+from airflow_provider_regal.events.mapping import RowMapper
+from airflow_provider_regal.events.plain import is_blank, plain
+from airflow_provider_regal.journal.rows import encode_row
+
+_USUAL: Final = ("user_id", "phone", "email")
+_HASH_BYTES: Final = 16
+
+
+class ContactKeys:
+    """Finds the keys of rows.
+
+    :param key: the column or columns that tell one contact from another; None for the column that becomes the user
+        id, else the phone, else the email.
+    """
+
+    def __init__(self, mapper: RowMapper, key: str | Sequence[str] | None) -> None:
+        self._mapper = mapper
+        self._key = (key,) if isinstance(key, str) else key
+        self._columns: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def key_of(self, columns: Mapping[str, Any]) -> str:
+        """Give the key of a row.
+
+        :raises InvalidEventError: it has none; with the column at fault.
+        """
+        names = tuple(columns)
+        if (key_columns := self._columns.get(names)) is None:
+            key_columns = self._columns[names] = self._key_columns(columns)
+        values = [_text(column, columns.get(column)) for column in key_columns]
+        return values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
+
+    def _key_columns(self, columns: Mapping[str, Any]) -> tuple[str, ...]:
+        if self._key is not None:
+            lower = {name.lower(): name for name in columns}
+            return tuple(name if name in columns else lower.get(name.lower(), name) for name in self._key)
+        if EVENT_MARK not in columns and not columns.keys() & MARKS:
+            plan = self._mapper.plan(tuple(columns))
+            for field in _USUAL:
+                if (column := plan.column_of(field)) is not None:
+                    return (column,)
+        return _USUAL[:1]
+
+
+def _text(column: str, value: Any) -> str:
+    value = plain(value)
+    if is_blank(value):
+        reason = "is empty; with only_changed it is the key by which the ledger knows the contact"
+    elif isinstance(value, (Mapping, list, tuple, float)):
+        reason = f"a {type(value).__name__} cannot be the key of a contact; use text or a whole number"
+    else:
+        return str(value)
+    raise InvalidEventError("identify", [Fault(path_of((column,)), reason)])
+
+
+def hash_of_row(columns: Mapping[str, Any], ignored: frozenset[str], seed: bytes) -> str:
+    """Hash what a row says; of other options (the seed) it is another row.
+
+    :param ignored: columns that are not sent.
+    """
+    told = {name: value for name, value in columns.items() if name not in ignored} if ignored else columns
+    return hash_of_line(encode_row(told), seed)
+
+
+def hash_of_line(line: str, seed: bytes) -> str:
+    """Hash a row as the snapshot writes it: 32 characters."""
+    return hashlib.blake2b(line.encode(), digest_size=_HASH_BYTES, key=seed).hexdigest()
+
+
+def hash_of_body(body: bytes) -> str:
+    """Hash what is sent for a row."""
+    return hashlib.blake2b(body, digest_size=_HASH_BYTES).hexdigest()

@@ -1,0 +1,56 @@
+"""Opening a source: its rows as they are, or what a sync of opt-ins makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.delivery.prepare import Preparer, as_row
+from airflow_provider_regal.delivery.reconcile import Reconciliation
+from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.events import Event
+from airflow_provider_regal.journal.run_folder import SYNC_FILE
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.journal.ledger import Ledger
+
+Rows = Iterable[Mapping[str, Any] | Event]
+
+
+@contextmanager
+def open_source(
+    given: Iterable[Any],
+    *,
+    settings: DeliverySettings,
+    preparer: Preparer,
+    folder: Path,
+    ledger: Ledger | None,
+    plan: dict[str, int],
+    clock: Clock,
+    dry_run: bool = False,
+) -> Iterator[Iterable[Mapping[str, Any]]]:
+    """Give the rows of a delivery: those of the source, or what a sync has found out of them.
+
+    :param folder: where a sync keeps its working file.
+    :param plan: gets the counts of a sync.
+    """
+    limited = islice(given, settings.limit)
+    if settings.sync is None or ledger is None:
+        yield map(as_row, limited)
+        return
+    reconciliation = Reconciliation(
+        folder / SYNC_FILE,
+        settings=settings,
+        sync=settings.sync,
+        preparer=preparer,
+        ledger=ledger,
+        plan=plan,
+        clock=clock,
+        dry_run=dry_run,
+    )
+    with closing(reconciliation):
+        yield reconciliation.rows(limited)

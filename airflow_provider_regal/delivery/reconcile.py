@@ -1,0 +1,252 @@
+"""A sync of opt-ins, up to what has to be sent: the source is read, compared with the ledger, and checked.
+
+::
+
+    source ─▶ unchanged? ─▶ read ─▶ newest per phone or email ─▶ compare ─▶ guards ─▶ barriers ─▶ opt-outs ─▶ opt-ins
+               (hash)        └─▶ rejected      and channel       (ledger)                (ledger)
+
+It gives rows for a delivery, which does the rest: every consent is one row of the source in its counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.delivery.consent_events import as_contact, as_track, opt_out_of
+from airflow_provider_regal.delivery.consent_rows import ConsentRows, Said
+from airflow_provider_regal.delivery.keys import hash_of_line
+from airflow_provider_regal.delivery.marks import REJECT_MARK, ROW_MARK, SKIP_MARK, WEIGHT_MARK, Marked
+from airflow_provider_regal.delivery.prepare import Preparer, as_row, columns_of
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
+from airflow_provider_regal.errors import CheckSourceError
+from airflow_provider_regal.journal.ledger_rules import OPT_IN, Claim, to_ledger_time
+from airflow_provider_regal.journal.progress import Skip
+from airflow_provider_regal.journal.rows import decode_row, encode_row
+from airflow_provider_regal.journal.sync_store import SyncStore, Wanted
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.journal.ledger import Ledger
+
+_CHUNK: Final = 500
+# A handful of flips is no broken join, whatever their share.
+_FLIPS_ALWAYS_ALLOWED: Final = 10
+_CONSENTS_IN_EVENT: Final = 50
+
+OPT_OUTS_FIRST: Final = 0
+THEN_OPT_INS: Final = 1
+
+
+class Reconciliation:
+    """Finds out what a sync has to send.
+
+    :param path: of its working file.
+    :param plan: gets the counts.
+    :param dry_run: commit nothing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        settings: DeliverySettings,
+        sync: SyncSettings,
+        preparer: Preparer,
+        ledger: Ledger,
+        plan: dict[str, int],
+        clock: Clock,
+        dry_run: bool = False,
+    ) -> None:
+        self._store = SyncStore(path)
+        self._settings = settings
+        self._sync = sync
+        self._ledger = ledger
+        self._plan = plan
+        self._clock = clock
+        self._dry_run = dry_run
+        self._seed = preparer.fingerprint
+        self._reader = ConsentRows(
+            sync.columns,
+            lower_upper=settings.mapping.lower_upper,
+            reading=settings.reading,
+            policy=settings.consent,
+            phone_needed=sync.as_event is None,
+        )
+        self._now = to_ledger_time(clock.now())
+
+    def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
+        """Give what is to be sent, opt-outs first, with all that is not.
+
+        :raises CheckSourceError: what the source says cannot be meant; nothing is committed, nothing sent.
+        """
+        known = not self._sync.full_resync
+        first = not self._ledger.has_consents()
+        if first and self._sync.initial is None:
+            raise CheckSourceError(
+                "The ledger knows of no consent yet. Say what the first run does: initial='send' sends all of the "
+                "source, initial='baseline' only records it, for a Regal account that has it already."
+            )
+        self._store.know(self._ledger.consents())
+        self._read(given, skip_unchanged=known)
+        self._store.compare(once=self._sync.as_event is not None, source=self._ledger.source)
+        self._count()
+        self._check_the_source()
+        if not self._dry_run:
+            self._ledger.bar(self._store.opt_outs())
+        baseline = first and self._sync.initial == "baseline"
+        yield from self._not_sent(baseline=baseline)
+        if not baseline:
+            yield from self._events()
+        elif not self._dry_run:
+            self._ledger.baseline(claim_of(wanted) for wanted in self._all_wanted())
+
+    def close(self) -> None:
+        """Close the working file."""
+        self._store.close()
+
+    def _read(self, given: Iterable[Any], *, skip_unchanged: bool) -> None:
+        """Read the source; of rows that did not change only the hash."""
+        rows, store = iter(given), self._store
+        while chunk := [self._hashed(row) for row in islice(rows, _CHUNK)]:
+            same = store.unchanged([row_hash for _, row_hash in chunk]) if skip_unchanged else {}
+            store.see(same)
+            for line, row_hash in chunk:
+                if (consents := same.get(row_hash)) is not None:
+                    self._add("unchanged", consents)
+                else:
+                    self._read_one(line, row_hash)
+
+    def _hashed(self, row: Any) -> tuple[str, str]:
+        # Through the form of the snapshot, so that rows mean what they mean in every other delivery.
+        line = encode_row(columns_of(as_row(row)))
+        return line, hash_of_line(line, self._seed)
+
+    def _read_one(self, line: str, row_hash: str) -> None:
+        told = self._reader.read(decode_row(line), self._clock.now())
+        if not told:
+            self._add("silent", 1)
+        for said in told:
+            if isinstance(said, Said):
+                self._store.want(self._ledger.stored_key(said.identifier), self._wanted(said, f"{row_hash}{len(told)}"))
+            else:
+                self._add("rejected", 1)
+                self._store.reject(line, json.dumps([(fault.field, fault.reason) for fault in said.faults]))
+
+    def _wanted(self, said: Said, row_hash: str) -> Wanted:
+        at = self._now if said.at is None else to_ledger_time(said.at)
+        return Wanted(
+            said.identifier,
+            said.channel,
+            int(said.subscribed),
+            at,
+            int(said.at is None),
+            said.user_id,
+            said.ip,
+            said.text,
+            said.source,
+            row_hash,
+        )
+
+    def _add(self, what: str, count: int) -> None:
+        self._plan[what] = self._plan.get(what, 0) + count
+
+    def _count(self) -> None:
+        """Complete the plan, in the order in which it is shown."""
+        store, read = self._store, dict(self._plan)
+        self._plan.clear()
+        self._plan.update(
+            new=store.count("new"),
+            changed=store.count("changed"),
+            unchanged=read.get("unchanged", 0) + store.count("unchanged"),
+            superseded=store.superseded,
+            stale=store.count("stale"),
+            in_doubt=store.count("in_doubt"),
+            silent=read.get("silent", 0),
+            rejected=read.get("rejected", 0),
+            opt_outs=sum(1 for _ in store.to_send(subscribed=False, unchanged=self._sync.full_resync)),
+            opt_ins=sum(1 for _ in store.to_send(subscribed=True, unchanged=self._sync.full_resync)),
+            removed=0 if self._settings.limit is not None else store.removed(subscribed=True),
+        )
+
+    @property
+    def _consents_read(self) -> int:
+        kinds = ("new", "changed", "unchanged", "superseded", "stale", "in_doubt", "silent", "rejected")
+        return sum(self._plan[kind] for kind in kinds)
+
+    def _check_the_source(self) -> None:
+        """Refuse what cannot be meant, before anything is committed."""
+        if self._consents_read < self._settings.min_rows:
+            raise CheckSourceError(
+                f"The source gave {self._consents_read} consents, fewer than min_rows={self._settings.min_rows}; "
+                "nothing was sent."
+            )
+        if self._opts_out_removed and not self._ledger.plain:
+            raise CheckSourceError(
+                "on_removed='opt_out' needs to know whom to opt out, but [regal] ledger_key keeps identifiers out of "
+                "the ledger. Give up one of the two."
+            )
+        flips = self._store.flips + (self._plan["removed"] if self._opts_out_removed else 0)
+        known, ratio = self._store.known_to_us + self._plan["unchanged"], self._sync.max_change_ratio
+        if ratio is not None and flips > max(_FLIPS_ALWAYS_ALLOWED, ratio * known):
+            raise CheckSourceError(
+                f"{flips:,} of {known:,} known consents would flip, more than max_change_ratio={ratio:g} allows; "
+                "nothing was sent. A broken join looks like this. If it is meant, raise max_change_ratio for one run."
+            )
+
+    @property
+    def _opts_out_removed(self) -> bool:
+        return self._sync.on_removed == "opt_out" and self._settings.limit is None
+
+    def _not_sent(self, *, baseline: bool) -> Iterator[Marked]:
+        """Give what is not sent, so that every consent of the source has an outcome."""
+        for line, faults in self._store.unfit():
+            yield Marked({REJECT_MARK: json.loads(faults), ROW_MARK: decode_row(line)})
+        for wanted in self._store.stale():
+            yield Marked({SKIP_MARK: Skip.STALE.value, ROW_MARK: wanted._asdict()})
+        plan = self._plan
+        skipped = {
+            Skip.UNCHANGED.value: 0 if self._sync.full_resync and not baseline else plan["unchanged"],
+            Skip.REPEATED.value: plan["in_doubt"],
+            "superseded": plan["superseded"] + plan["silent"],
+            "baseline": plan["new"] + plan["changed"] if baseline else 0,
+        }
+        for why, count in skipped.items():
+            if count:
+                yield Marked({SKIP_MARK: why, WEIGHT_MARK: count})
+
+    def _events(self) -> Iterator[Marked]:
+        """Give what is sent: one event for all that a phase has to say to a contact."""
+        resync, as_event = self._sync.full_resync, self._sync.as_event
+        yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST)
+        if self._opts_out_removed:
+            for identifier, channel in self._store.gone():
+                yield as_contact([opt_out_of(identifier, channel, self._now)], OPT_OUTS_FIRST)
+        opt_ins = self._store.to_send(subscribed=True, unchanged=resync)
+        if as_event is None:
+            yield from _by_contact(opt_ins, THEN_OPT_INS)
+            return
+        while chunk := [*islice(opt_ins, _CHUNK)]:
+            with_phone = self._ledger.with_phone([wanted.user_id for wanted in chunk if wanted.user_id is not None])
+            for wanted in chunk:
+                yield as_track(wanted, as_event, phone_known=wanted.user_id in with_phone, phase=THEN_OPT_INS)
+
+    def _all_wanted(self) -> Iterator[Wanted]:
+        for subscribed in (False, True):
+            yield from self._store.to_send(subscribed=subscribed, unchanged=True)
+
+
+def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
+    for _, told in groupby(wanted, lambda one: one.user_id or one.identifier):
+        while some := [*islice(told, _CONSENTS_IN_EVENT)]:
+            yield as_contact(some, phase)
+
+
+def claim_of(wanted: Wanted) -> Claim:
+    """Give what the ledger remembers of it."""
+    return Claim(
+        OPT_IN, wanted.identifier, wanted.channel, bool(wanted.subscribed), wanted.at, row_hash=wanted.row_hash
+    )

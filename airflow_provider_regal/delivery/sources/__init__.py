@@ -1,0 +1,15 @@
+"""Rows from files: JSON Lines, CSV, Parquet and archives of Segment, plain or gzip, a row at a time.
+
+::
+
+    SourceFile ─▶ streams: unzip, lines ─▶ json_lines, csv_rows ─▶ rows that know their file and line
+                                                └▶ segment: messages ─▶ events
+                └────────────────────────────▶ parquet
+
+A line that is no row becomes a rejected row with its file and line: it neither stops the others nor disappears. A
+file that cannot be read to its end stops everything before the first row is sent.
+"""
+
+from airflow_provider_regal.delivery.sources.files import FORMATS, FileFormat, SourceFile, read_files
+
+__all__ = ["FORMATS", "FileFormat", "SourceFile", "read_files"]

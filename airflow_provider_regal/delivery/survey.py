@@ -1,0 +1,114 @@
+"""A look at every row before the first is sent: what one row has to know of the others goes into the index.
+
+::
+
+    row ─▶ consent in it? ─▶ newest per phone or email and channel ─▶ index
+       │                 └─▶ opt-outs ─▶ ledger, as barriers: whatever becomes of their own sends
+       ├─▶ message id ──────▶ its first row ─────────────────────────▶ index
+       └─▶ key of a contact ▶ how many rows have it ─────────────────▶ index
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.delivery.keys import ContactKeys
+from airflow_provider_regal.delivery.marks import CLAIMS_MARK, EVENT_MARK, REJECT_MARK, SKIP_MARK
+from airflow_provider_regal.delivery.prepare import Preparer, Ready, columns_of
+from airflow_provider_regal.errors import InvalidEventError
+from airflow_provider_regal.events.names import EMAILS, OPT_IN, PHONES, TRAITS
+from airflow_provider_regal.journal.ledger_rules import to_ledger_time
+from airflow_provider_regal.journal.row_index import RowIndex
+from airflow_provider_regal.journal.rows import decode_row, encode_row
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.journal.ledger import Ledger
+
+_BATCH: Final = 1_000
+# Rows that are not sent, and those of a sync, which has looked at them.
+_LOOKED_AT: Final = frozenset({SKIP_MARK, REJECT_MARK, CLAIMS_MARK})
+_CONSENT_TRAITS: Final = frozenset({OPT_IN, "opt_in", PHONES, EMAILS})
+
+
+class Survey:
+    """Makes the index of a delivery.
+
+    :param keys: where a contact's key stands; None if keys do not matter.
+    :param ledger: gets the opt-outs, as barriers.
+    """
+
+    def __init__(
+        self, preparer: Preparer, index: RowIndex, *, keys: ContactKeys | None, ledger: Ledger | None, clock: Clock
+    ) -> None:
+        self._preparer = preparer
+        self._index = index
+        self._keys = keys
+        self._ledger = ledger
+        self._clock = clock
+        self._opt_outs: list[tuple[str, str, str | None]] = []
+
+    def watch(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Give the rows on, having looked at each; the index counts once all have passed."""
+        for position, row in enumerate(rows):
+            self._look(position, row)
+            yield row
+        self._bar()
+        self._index.finish()
+
+    def _look(self, position: int, row: Mapping[str, Any]) -> None:
+        if row.keys() & _LOOKED_AT:
+            return
+        columns = columns_of(row)
+        if self._keys is not None:
+            with suppress(InvalidEventError):  # it is said of this row when its turn comes
+                self._index.add_key(self._keys.key_of(columns))
+        if EVENT_MARK in row:
+            worth_it = _event_may_carry_consent(columns) or bool(columns.get("message_id"))
+        else:
+            plan = self._preparer.mapper.plan(tuple(columns))
+            worth_it = plan.may_carry_consent or plan.column_of("message_id") is not None
+        if worth_it:
+            now = self._clock.now()
+            # Through the form of the snapshot, so that both looks see the same.
+            self._take(position, self._preparer.prepare(position, decode_row(encode_row(row)), now), now)
+
+    def _take(self, position: int, seen: object, now: datetime) -> None:
+        if not isinstance(seen, Ready):
+            return
+        if seen.message_id is not None:
+            self._index.add_message(seen.message_id, position)
+        for consent in seen.payload.consents:
+            at = None if consent.at is None else to_ledger_time(consent.at)
+            if consent.subscribed:
+                self._index.add_consent(consent.identifier, consent.channel, at or "", subscribed=True)
+            elif self._ledger is None:
+                at = at or to_ledger_time(now)
+                self._index.add_consent(consent.identifier, consent.channel, at, subscribed=False)
+            else:
+                self._opt_outs.append((consent.identifier, consent.channel, at))
+        if len(self._opt_outs) >= _BATCH:
+            self._bar()
+
+    def _bar(self) -> None:
+        if self._ledger is None or not self._opt_outs:
+            return
+        times = self._ledger.bar(self._opt_outs)
+        for (identifier, channel, _), at in zip(self._opt_outs, times, strict=True):
+            self._index.add_consent(identifier, channel, at, subscribed=False)
+        self._opt_outs.clear()
+
+
+def _event_may_carry_consent(written: Mapping[str, Any]) -> bool:
+    traits = written.get(TRAITS)
+    if written.get("opt_in") or (isinstance(traits, Mapping) and traits.keys() & _CONSENT_TRAITS):
+        return True
+    for points in (written.get("phones"), written.get("emails")):
+        if isinstance(points, Mapping) and points:
+            return True
+        if points and any(not isinstance(point, Mapping) or point.get("opt_ins") for point in points):
+            return True
+    return False

@@ -1,0 +1,51 @@
+"""Where the ledger of a delivery is, and how it is opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_regal._compat import BaseHook, conf
+from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.hooks._place import storage
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.journal.ledger import Ledger
+
+_FILE: Final = "ledger.db"
+# How long a row may wait between its claim and its request.
+_LEASE_BEYOND_TIMEOUT_S: Final = 90.0
+
+
+def open_ledger(conn_id: str | None, *, account: str, run: str, source: str, timeout_s: float) -> Ledger:
+    """Open the ledger of an account.
+
+    :param conn_id: a connection of an SQL database; None for an SQLite file beside the run folders.
+    :param run: the run folder.
+    :param source: which task acknowledges (``dag_id.task_id``).
+    :param timeout_s: how long a request may be under way.
+    :raises FixConnectionError: the connection is not one of an SQL database.
+    :raises LedgerError: the database cannot be used.
+    """
+    # Only where there is a ledger: it loads SQLAlchemy.
+    from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
+
+    key = conf.get("regal", "ledger_key", fallback="")
+    return Ledger(
+        sqlite_engine(storage() / _FILE) if conn_id is None else _engine_of(conn_id),
+        account=account,
+        run=run,
+        source=source,
+        secret=key.encode() if key else None,
+        lease_s=timeout_s + _LEASE_BEYOND_TIMEOUT_S,
+    )
+
+
+def _engine_of(conn_id: str) -> Any:
+    connection: Any = BaseHook.get_connection(conn_id)
+    hook = connection.get_hook()
+    if not hasattr(hook, "get_sqlalchemy_engine"):
+        raise FixConnectionError(
+            f"The ledger's connection {conn_id!r} is not one of an SQL database: {type(hook).__name__}. Give "
+            "ledger_conn_id= such a one."
+        )
+    return hook.get_sqlalchemy_engine(engine_kwargs={"hide_parameters": True})

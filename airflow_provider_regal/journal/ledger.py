@@ -1,0 +1,295 @@
+"""The ledger: what was last acknowledged by Regal, per key and across runs, in any SQL database that locks rows.
+
+A run *claims* what it is about to send, sends what the verdict lets it, and *settles* it::
+
+    verdicts = ledger.claim(claims)          # committed: another run sees it from here on
+    ...                                      # send those that are Verdict.GO
+    ledger.settle(acknowledged=[...], unknown=[...], released=[...])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.engine import Connection, Engine
+
+from airflow_provider_regal.journal import ledger_rules as rules
+from airflow_provider_regal.journal import ledger_store as store
+from airflow_provider_regal.journal.ledger_engine import making, prepare_engine, reading, sqlite_engine, writing
+from airflow_provider_regal.journal.ledger_error import LedgerError
+from airflow_provider_regal.journal.ledger_rules import OPT_IN, By, Claim, Entry, Verdict
+from airflow_provider_regal.journal.ledger_schema import LONGEST_KEY, LONGEST_NAME, bring_up_to_date, types
+from airflow_provider_regal.journal.ledger_store import ConsentRow, Place
+
+__all__ = ["Claim", "ConsentRow", "Ledger", "LedgerError", "Verdict", "prepare_engine", "sqlite_engine"]
+
+_IDENTIFY: Final = "identify"
+_PHONE: Final = "phone"
+_REJECTED: Final = "rejected"
+_TYPES: Final = select(types.c.name, types.c.type).where(types.c.account == bindparam("account"))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ledger:
+    """What Regal acknowledged for one account; makes its tables, or changes them to this version's, when opened.
+
+    :param engine: of SQLite or a database that locks rows and enforces primary keys.
+    :param account: every read and write is about this one.
+    :param run: who claims: the run folder. All tries of a task instance are one run.
+    :param source: which sync acknowledges (``dag_id.task_id``).
+    :param secret: keys are stored as an HMAC-SHA256 with it, so that the ledger names nobody; None stores them as they
+        are. With another secret nothing that was remembered is found any more.
+    :param lease_s: seconds for which another run's claim of an opt-in is believed to be on its way.
+    :param now: the clock.
+    :raises LedgerError: the database cannot be used, or a newer version of this package made its tables.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        account: str,
+        run: str,
+        source: str = "",
+        secret: bytes | None = None,
+        lease_s: float = 120.0,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self._engine = prepare_engine(engine)
+        self._account = _short(account)
+        self._run = _short(run, LONGEST_NAME)
+        self._source = _short(source, LONGEST_NAME)
+        self._secret = secret
+        self._lease_s = lease_s
+        self._now = now
+        making(engine, bring_up_to_date)
+
+    @property
+    def source(self) -> str:
+        """Which sync acknowledges."""
+        return self._source
+
+    @property
+    def plain(self) -> bool:
+        """Whether keys are stored as they are."""
+        return self._secret is None
+
+    def stored_key(self, key: str) -> str:
+        """Say how a key is stored."""
+        if self._secret is None:
+            return _short(key)
+        return hmac.digest(self._secret, key.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+    def claim(self, claims: Sequence[Claim]) -> list[Verdict]:
+        """Decide what may be sent; what may is claimed for this run, durably and for all runs at once to see.
+
+        A key may stand in it more than once: each claim is decided on with those before it.
+
+        :raises LedgerError: nothing was claimed.
+        """
+        verdicts: list[Verdict] = []
+
+        def work(connection: Connection) -> None:
+            verdicts.clear()  # of a try that was rolled back
+            by = self._by()
+
+            def decide(entry: Entry | None, claim: Claim) -> Entry | None:
+                verdict = rules.verdict(entry, claim, by)
+                verdicts.append(verdict)
+                return rules.sending(entry, claim, by) if verdict is Verdict.GO else entry
+
+            store.change(connection, self._account, [(self._place(claim), claim) for claim in claims], decide)
+
+        writing(self._engine, work)
+        return verdicts
+
+    def settle(
+        self, acknowledged: Sequence[Claim] = (), unknown: Sequence[Claim] = (), released: Sequence[Claim] = ()
+    ) -> None:
+        """Record what became of claims, in one transaction; also of such that were never made, and again.
+
+        :param acknowledged: Regal has them.
+        :param unknown: Regal may have them.
+        :param released: surely not sent; taken back where they are still this run's.
+        :raises LedgerError: nothing was recorded.
+        """
+        told = ((rules.acknowledged, acknowledged), (rules.unknown, unknown), (rules.released, released))
+        items = [(self._place(claim), (rule, claim)) for rule, claims in told for claim in claims]
+        if items:
+            by = self._by()
+            self._change(items, lambda entry, item: item[0](entry, item[1], by))
+
+    def baseline(self, claims: Iterable[Claim]) -> int:
+        """Record as acknowledged what Regal is known to have, all of it or nothing.
+
+        The database stays locked for other writers for as long as this takes, if it is SQLite.
+
+        :param claims: read once, in constant memory.
+        :returns: how many.
+        :raises LedgerError: nothing was recorded.
+        """
+        by = self._by()
+
+        def work(connection: Connection) -> int:
+            count = 0
+            for batch in store.batches(claims):
+                items = [(self._place(claim), claim) for claim in batch]
+                store.change(
+                    connection, self._account, items, lambda entry, claim: rules.acknowledged(entry, claim, by)
+                )
+                count += len(batch)
+            return count
+
+        return writing(self._engine, work, tries=1)  # what was read of the claims cannot be read again
+
+    def bar(self, opt_outs: Iterable[tuple[str, str, str | None]]) -> list[str]:
+        """Commit the times of opt-outs before anything is sent: no opt-in of that time or before will be let through.
+
+        :param opt_outs: identifier, channel and time; None where the opt-out does not say: it counts as given now,
+            unless the newest word known is an opt-out already. Read once. What was committed before an error stays.
+        :returns: the times.
+        :raises LedgerError: not all could be committed.
+        """
+        by = self._by()
+        times: list[str] = []
+        for batch in store.batches(opt_outs):
+            decided: list[str] = []
+
+            def bar(entry: Entry | None, at: str | None, decided: list[str] = decided) -> Entry:
+                decided.append(rules.barrier_of(entry, at, by))
+                return rules.barred(entry, decided[-1], by)
+
+            def work(
+                connection: Connection,
+                batch: list[tuple[str, str, str | None]] = batch,
+                decided: list[str] = decided,
+                bar: Callable[[Entry | None, str | None], Entry] = bar,
+            ) -> None:
+                decided.clear()  # of a try that was rolled back
+                items = [((OPT_IN, channel, self.stored_key(key)), at) for key, channel, at in batch]
+                store.change(connection, self._account, items, bar)
+
+            writing(self._engine, work)
+            times += decided
+        return times
+
+    def has_consents(self) -> bool:
+        """Say whether any opt-in or opt-out was ever acknowledged for the account."""
+        return reading(self._engine, lambda connection: store.has_consents(connection, self._account))
+
+    def consents(self) -> Iterator[ConsentRow]:
+        """Stream what is known of all opt-ins, in the order of their stored keys and in constant memory.
+
+        What is written meanwhile may or may not be in it. ``subscribed`` is 1, 0 or None.
+
+        :returns: stored key, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at,
+            source, row_hash.
+        """
+        last: ConsentRow | None = None
+        while True:
+            page = reading(self._engine, partial(store.consent_page, account=self._account, after=last))
+            yield from page
+            if len(page) < store.PAGE:
+                return
+            last = page[-1]
+
+    def contact_hashes(self, keys: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+        """Give the hashes of row and payload that contacts were last acknowledged with; unknown keys are left out."""
+        found = self._read(_IDENTIFY, keys)
+        return {key: (entry.row_hash, entry.payload_hash) for key, entry in found.items()}
+
+    def mark_contacts(self, contacts: Sequence[tuple[str, str | None, str | None]]) -> None:
+        """Record key, hash of the row and hash of the payload of contacts that Regal acknowledged."""
+        self._mark(_IDENTIFY, [(key, {"row_hash": row, "payload_hash": payload}) for key, row, payload in contacts])
+
+    def mark_phones(self, user_ids: Iterable[str]) -> None:
+        """Record that Regal acknowledged a phone for these contacts."""
+        self._mark(_PHONE, [(user_id, {}) for user_id in user_ids])
+
+    def with_phone(self, user_ids: Iterable[str]) -> set[str]:
+        """Say which of these contacts have a phone that Regal acknowledged."""
+        return set(self._read(_PHONE, user_ids))
+
+    def mark_rejected(self, hashes: Iterable[str]) -> None:
+        """Record that these rows were rejected; the run that was the first stays on record."""
+        known = set(self._read(_REJECTED, hashes := list(hashes)))
+        self._mark(_REJECTED, [(one, {}) for one in hashes if one not in known])
+
+    def known_rejections(self, hashes: Iterable[str]) -> set[str]:
+        """Say which of these rows an earlier run has rejected."""
+        return {key for key, entry in self._read(_REJECTED, hashes).items() if entry.run != self._run}
+
+    def types(self) -> dict[str, str]:
+        """Give the types that traits and properties were first sent with."""
+        return reading(self._engine, self._types)
+
+    def claim_types(self, wanted: dict[str, str]) -> dict[str, str]:
+        """Record the types of names not seen before; gives what holds now for the names asked about."""
+
+        def work(connection: Connection) -> dict[str, str]:
+            known = self._types(connection)
+            new = {short: kind for name, kind in wanted.items() if (short := _short(name)) not in known}
+            if new:
+                told = [{"account": self._account, "name": name, "type": new[name]} for name in sorted(new)]
+                connection.execute(types.insert(), told)
+            return {name: (known | new)[_short(name)] for name in wanted}
+
+        return writing(self._engine, work)
+
+    def erase(self, identifiers: Iterable[str]) -> int:
+        """Remove every entry of the account about these keys; all or nothing.
+
+        :returns: how many entries.
+        """
+        keys = set(identifiers)
+        # Those from before there was a secret, too.
+        stored = {self.stored_key(key) for key in keys} | {_short(key) for key in keys}
+        return writing(self._engine, lambda connection: store.erase(connection, self._account, stored))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def _by(self) -> By:
+        return By.at(self._now(), run=self._run, source=self._source, lease_s=self._lease_s)
+
+    def _place(self, claim: Claim) -> Place:
+        return claim.call, claim.channel, self.stored_key(claim.key)
+
+    def _change(self, items: Sequence[tuple[Place, Any]], decide: Callable[[Entry | None, Any], Entry | None]) -> None:
+        writing(self._engine, lambda connection: store.change(connection, self._account, items, decide))
+
+    def _read(self, call: str, keys: Iterable[str]) -> dict[str, Entry]:
+        stored = {self.stored_key(key): key for key in keys}
+        if not stored:
+            return {}
+        found = reading(self._engine, lambda connection: store.read(connection, self._account, call, stored))
+        return {stored[key]: entry for key, entry in found.items()}
+
+    def _mark(self, call: str, told: Sequence[tuple[str, dict[str, str | None]]]) -> None:
+        by = self._by()
+        entry = Entry(state=rules.ACKNOWLEDGED, acknowledged_at=by.now, source=by.source, run=by.run, changed_at=by.now)
+        for batch in store.batches(told):
+            items = [((call, "", self.stored_key(key)), hashes) for key, hashes in batch]
+            self._change(items, lambda _, hashes: entry._replace(**hashes))
+
+    def _types(self, connection: Connection) -> dict[str, str]:
+        found = connection.execute(_TYPES, {"account": self._account})
+        return {str(name): str(kind) for name, kind in found}
+
+
+def _short(text: str, longest: int = LONGEST_KEY) -> str:
+    """Give a text as every database can keep and compare it; a hash of one that some could not."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(text) <= longest and text == text.strip() and "\0" not in text and encoded.decode("utf-8", "ignore") == text:
+        return text
+    return hashlib.sha256(encoded).hexdigest()

@@ -1,0 +1,5 @@
+"""The one error of the ledger; apart, so that it can be caught without loading SQLAlchemy."""
+
+
+class LedgerError(OSError):
+    """The ledger cannot be read or written. The message holds no values; its cause holds none of a row's."""

@@ -1,0 +1,256 @@
+"""What the ledger decides: pure functions from what is remembered of a key to what may be sent and remembered next.
+
+An opt-in and an opt-out are ordered by their *rank*: their time, and at equal times the opt-out counts as the newer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+OPT_IN: Final = "opt_in"
+TRACK: Final = "track"
+BARRIER: Final = "barrier"
+SENDING: Final = "sending"
+UNKNOWN: Final = "unknown"
+ACKNOWLEDGED: Final = "acknowledged"
+_TIME_LENGTH: Final = len("2026-11-24T02:08:07.123456Z")
+
+
+class Verdict(StrEnum):
+    """What a sender may do with what it wants to claim."""
+
+    GO = "go"  #: it is claimed for this run: send it, then settle it
+    DUPLICATE = "duplicate"  #: Regal acknowledged it before
+    STALE = "stale"  #: Regal has, or may have, something newer
+    BLOCKED = "blocked"  #: Regal may have it already, and it must not be sent twice
+    BUSY = "busy"  #: another run is sending this key right now: ask again
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One thing to be sent at most as often as its rules allow.
+
+    :param call: ``opt_in`` or ``track``.
+    :param key: phone or email of the opt-in; message id of the event.
+    :param channel: ``sms``, ``voice`` or ``email``; empty for an event.
+    :param subscribed: True for an opt-in, False for an opt-out.
+    :param at: when consent was given or taken back, as :func:`to_ledger_time` writes it.
+    :param once: must not be sent again while nobody knows whether Regal has it.
+    :param force: send it although nobody knows whether Regal has it.
+    :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.
+    """
+
+    call: str
+    key: str
+    channel: str = ""
+    subscribed: bool | None = None
+    at: str | None = None
+    once: bool = False
+    force: bool = False
+    row_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.call == OPT_IN:
+            if self.subscribed is None or self.at is None:
+                raise ValueError("a claim of an opt-in says whether it subscribes, and since when")
+        elif self.call != TRACK:
+            raise ValueError(f"only {OPT_IN} and {TRACK} are claimed, not {self.call}")
+        if self.at is not None and len(self.at) != _TIME_LENGTH:
+            raise ValueError("a claim's time is written by to_ledger_time")
+
+
+class Entry(NamedTuple):
+    """What the ledger remembers of one key; the names are those of its columns.
+
+    :param doubt: what an earlier sender may have left at Regal while a later one sends: a rank, or of an event since
+        when. A later sender that takes its claim back must not make that forgotten.
+    """
+
+    row_hash: str | None = None
+    payload_hash: str | None = None
+    subscribed: int | None = None
+    evidence_at: str | None = None
+    opt_out_at: str | None = None
+    state: str = ""
+    pending_subscribed: int | None = None
+    pending_at: str | None = None
+    doubt: str | None = None
+    acknowledged_at: str | None = None
+    source: str | None = None
+    run: str | None = None
+    changed_at: str | None = None
+
+
+class By(NamedTuple):
+    """Who decides, and when.
+
+    :param busy_since: a claim of another run made after this is still being sent ...
+    :param busy_until: ... unless it lies so far ahead that the clock of that machine is wrong.
+    """
+
+    run: str
+    source: str
+    now: str
+    busy_since: str
+    busy_until: str
+
+    @classmethod
+    def at(cls, now: datetime, *, run: str, source: str, lease_s: float) -> By:
+        """Say who decides now."""
+        lease = timedelta(seconds=lease_s)
+        return cls(run, source, to_ledger_time(now), to_ledger_time(now - lease), to_ledger_time(now + lease))
+
+
+def to_ledger_time(moment: datetime) -> str:
+    """Write a time so that it sorts as text: UTC, microseconds, always as long.
+
+    :raises ValueError: it has no time zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a time of the ledger needs a time zone")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def from_ledger_time(text: str) -> datetime:
+    """Read a time of the ledger back, in UTC."""
+    return datetime.fromisoformat(text)
+
+
+def verdict(entry: Entry | None, claim: Claim, by: By) -> Verdict:
+    """Decide whether a claim may be sent."""
+    if entry is None:
+        return Verdict.GO
+    return _consent_verdict(entry, claim, by) if claim.call == OPT_IN else _event_verdict(entry, claim, by)
+
+
+def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
+    rank, acknowledged, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+    # What can never change comes first, so that nobody waits for another run only to hear it then.
+    if claim.subscribed and entry.opt_out_at is not None and (claim.at or "") <= entry.opt_out_at:
+        return Verdict.STALE
+    if acknowledged is not None and rank < acknowledged:
+        return Verdict.STALE
+    of_others = entry.run != by.run
+    if entry.state == SENDING and of_others and by.busy_since < (entry.changed_at or "") < by.busy_until:
+        return Verdict.BUSY
+    if pending is not None and rank < pending:
+        return Verdict.STALE
+    in_doubt = entry.state == UNKNOWN or (entry.state == SENDING and of_others)
+    if claim.once and not claim.force and in_doubt and rank == pending:
+        return Verdict.BLOCKED
+    return Verdict.GO
+
+
+def _event_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
+    if entry.state == ACKNOWLEDGED:
+        return Verdict.DUPLICATE
+    in_doubt = entry.state == UNKNOWN or (entry.state == SENDING and entry.run != by.run)
+    return Verdict.BLOCKED if in_doubt and claim.once and not claim.force else Verdict.GO
+
+
+def sending(entry: Entry | None, claim: Claim, by: By) -> Entry:
+    """Remember that a claim is being sent from now on."""
+    entry = _barred_by(entry or Entry(), claim)
+    if claim.call == OPT_IN:
+        earlier = _newest(entry.doubt, _pending(entry))
+    else:
+        earlier = entry.doubt or (entry.changed_at if entry.state in (SENDING, UNKNOWN) else None)
+    return _with_pending(entry, claim, by)._replace(state=SENDING, doubt=earlier)
+
+
+def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
+    """Remember that Regal acknowledged it; what is known to be newer stays."""
+    entry = _barred_by(entry or Entry(), claim)
+    rank, known, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+    if claim.call == TRACK or known is None or rank >= known:
+        entry = entry._replace(subscribed=_flag(claim), evidence_at=claim.at, acknowledged_at=by.now, source=by.source)
+    if claim.call == OPT_IN and pending is not None and pending > rank:
+        return entry  # still being sent, or unknown, by whoever claimed that
+    return _settled(entry)._replace(run=by.run, changed_at=by.now)
+
+
+def unknown(entry: Entry | None, claim: Claim, by: By) -> Entry:
+    """Remember that Regal may have it; what is known to be newer stays."""
+    entry = _barred_by(entry or Entry(), claim)
+    if claim.call == TRACK:
+        if entry.state == ACKNOWLEDGED:
+            return entry
+    else:
+        rank, known, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+        if pending is not None and pending > rank:  # whoever claimed that may still take it back
+            return entry._replace(doubt=_newest(entry.doubt, rank)) if entry.state == SENDING else entry
+        if known is not None and known >= rank:
+            return _settled(entry)
+    return _with_pending(entry, claim, by)._replace(state=UNKNOWN, doubt=None)
+
+
+def released(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
+    """Take a claim of this run back: surely not sent. None if nothing else is known of the key."""
+    ours = entry is not None and entry.state == SENDING and entry.run == by.run
+    if entry is None or not ours or (claim.call == OPT_IN and _pending(entry) != _rank_of(claim)):
+        return entry
+    if entry.doubt is None:
+        return _settled(entry) if entry.acknowledged_at or entry.opt_out_at else None
+    at, _, way = entry.doubt.partition(" ")
+    doubtful = entry._replace(state=UNKNOWN, doubt=None, changed_at=by.now)
+    return doubtful if claim.call == TRACK else doubtful._replace(pending_at=at, pending_subscribed=int(way == "in"))
+
+
+def barrier_of(entry: Entry | None, at: str | None, by: By) -> str:
+    """Say since when an opt-out bars; one without a time bars from now on, unless the newest word is one already."""
+    if at is not None:
+        return at
+    if entry is None or entry.opt_out_at is None:
+        return by.now
+    newest = _newest(_acknowledged(entry), _pending(entry))
+    return by.now if newest is not None and newest > _rank(entry.opt_out_at, False) else entry.opt_out_at
+
+
+def barred(entry: Entry | None, at: str, by: By) -> Entry:
+    """Remember that an opt-out was given; never lowers the time of one."""
+    if entry is None:
+        return Entry(state=BARRIER, opt_out_at=at, run=by.run, changed_at=by.now)
+    return entry if entry.opt_out_at is not None and entry.opt_out_at >= at else entry._replace(opt_out_at=at)
+
+
+def _barred_by(entry: Entry, claim: Claim) -> Entry:
+    # An opt-out bars what is older, whatever becomes of its own send.
+    if claim.subscribed is False and claim.at is not None:
+        return entry._replace(opt_out_at=_newest(entry.opt_out_at, claim.at))
+    return entry
+
+
+def _with_pending(entry: Entry, claim: Claim, by: By) -> Entry:
+    return entry._replace(pending_subscribed=_flag(claim), pending_at=claim.at, run=by.run, changed_at=by.now)
+
+
+def _settled(entry: Entry) -> Entry:
+    state = ACKNOWLEDGED if entry.acknowledged_at else BARRIER
+    return entry._replace(state=state, pending_subscribed=None, pending_at=None, doubt=None)
+
+
+def _rank(at: str, subscribed: object) -> str:
+    return f"{at} in" if subscribed else f"{at} out"  # "out" sorts after "in"
+
+
+def _rank_of(claim: Claim) -> str:
+    return _rank(claim.at or "", claim.subscribed)
+
+
+def _acknowledged(entry: Entry) -> str | None:
+    return None if entry.evidence_at is None else _rank(entry.evidence_at, entry.subscribed)
+
+
+def _pending(entry: Entry) -> str | None:
+    return None if entry.pending_at is None else _rank(entry.pending_at, entry.pending_subscribed)
+
+
+def _newest(*texts: str | None) -> str | None:
+    return max((text for text in texts if text is not None), default=None)
+
+
+def _flag(claim: Claim) -> int | None:
+    return None if claim.subscribed is None else int(claim.subscribed)

@@ -1,0 +1,220 @@
+"""What a sync of opt-ins works on: what the source wants, beside what the ledger knows, in a file of the run folder.
+
+The ledger's part is copied into it once, so that comparing is set operations of one local SQLite file, whatever
+database the ledger is in, and memory does not grow with either side.
+
+::
+
+    ledger ─▶ known ─┐
+                     ├─▶ compare ─▶ opt-outs, opt-ins, removed, stale, unchanged
+    source ─▶ wanted ┘
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+_TABLES: Final = """
+CREATE TABLE known (
+    key TEXT, channel TEXT, subscribed INTEGER, evidence_at TEXT, opt_out_at TEXT, state TEXT,
+    pending_subscribed INTEGER, pending_at TEXT, source TEXT, row_hash TEXT, PRIMARY KEY (key, channel)
+) WITHOUT ROWID;
+CREATE TABLE same (row_hash TEXT PRIMARY KEY, consents INTEGER) WITHOUT ROWID;
+CREATE TABLE seen (row_hash TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE wanted (
+    key TEXT, channel TEXT, at TEXT, subscribed INTEGER, timeless INTEGER, identifier TEXT, user_id TEXT, ip TEXT,
+    text TEXT, source TEXT, row_hash TEXT, rows INTEGER, PRIMARY KEY (key, channel)
+) WITHOUT ROWID;
+CREATE TABLE opt_outs (identifier TEXT, channel TEXT, at TEXT, PRIMARY KEY (identifier, channel)) WITHOUT ROWID;
+CREATE TABLE unfit (row TEXT, faults TEXT);
+"""
+_WANT: Final = """
+INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
+    rows = rows + 1, at = {at}, subscribed = {subscribed}, timeless = {timeless}, identifier = {identifier},
+    user_id = {user_id}, ip = {ip}, text = {text}, source = {source}, row_hash = {row_hash}
+"""
+_NEWER: Final = "(excluded.at > at OR (excluded.at = at AND excluded.subscribed < subscribed))"
+_WANT_NEWEST: Final = _WANT.format(
+    **{
+        name: f"CASE WHEN {_NEWER} THEN excluded.{name} ELSE {name} END"
+        for name in ("at", "subscribed", "timeless", "identifier", "user_id", "ip", "text", "source", "row_hash")
+    }
+)
+_OPT_OUT: Final = """
+INSERT INTO opt_outs VALUES (?, ?, ?) ON CONFLICT (identifier, channel) DO UPDATE
+SET at = CASE WHEN at IS NULL OR excluded.at IS NULL THEN NULL ELSE max(at, excluded.at) END
+"""
+# The ledger's hash of a row ends in the number of its consents: it is unchanged if the ledger has all of them.
+_SAME: Final = """
+INSERT INTO same SELECT substr(row_hash, 1, 32), count(*) FROM known
+WHERE row_hash IS NOT NULL AND state = 'acknowledged'
+GROUP BY row_hash HAVING count(*) = CAST(substr(row_hash, 33) AS INTEGER)
+"""
+# An opt-out without a time says nothing new where the newest word known is an opt-out already.
+_TIMELESS: Final = """
+UPDATE wanted SET at = coalesce((
+    SELECT opt_out_at FROM known k WHERE k.key = wanted.key AND k.channel = wanted.channel
+    AND (k.subscribed IS NOT 1 OR k.opt_out_at >= k.evidence_at)
+), at) WHERE timeless
+"""
+_KIND: Final = """
+CASE
+    WHEN w.subscribed AND w.at <= k.opt_out_at THEN 'stale'
+    WHEN w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed) THEN 'stale'
+    WHEN w.subscribed = k.subscribed AND w.at = k.evidence_at THEN 'unchanged'
+    WHEN :once AND k.state IN ('sending', 'unknown') AND k.pending_at = w.at
+        AND k.pending_subscribed = w.subscribed THEN 'in_doubt'
+    WHEN k.evidence_at IS NULL THEN 'new'
+    ELSE 'changed'
+END
+"""
+_COMPARE: Final = f"""
+CREATE TABLE compared AS
+SELECT w.*, {_KIND} AS kind, k.subscribed IS NOT NULL AND k.subscribed <> w.subscribed AS flips
+FROM wanted w LEFT JOIN known k ON k.key = w.key AND k.channel = w.channel
+"""  # noqa: S608 - made of constants
+_REMOVED: Final = """
+CREATE TABLE removed AS
+SELECT key, channel, subscribed FROM known k WHERE source = ? AND evidence_at IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.key = k.key AND w.channel = k.channel)
+AND (row_hash IS NULL OR substr(row_hash, 1, 32) NOT IN (SELECT row_hash FROM seen))
+"""
+_TO_SEND: Final = """
+SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash FROM compared
+WHERE subscribed = ? AND (kind IN ('new', 'changed') OR (? AND kind = 'unchanged'))
+ORDER BY coalesce('user:' || user_id, identifier), identifier, channel
+"""
+_BATCH: Final = 1_000
+
+
+class Wanted(NamedTuple):
+    """What the source says of one phone or email on one channel; ``at`` as the ledger writes times."""
+
+    identifier: str
+    channel: str
+    subscribed: int
+    at: str
+    timeless: int
+    user_id: str | None
+    ip: str | None
+    text: str | None
+    source: str | None
+    row_hash: str | None
+
+
+class SyncStore:
+    """The working file of one sync.
+
+    :param path: made anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
+        self._db.execute("BEGIN")  # never committed piecemeal: a file that is not complete is made anew
+
+    def know(self, consents: Iterable[Sequence[Any]]) -> None:
+        """Copy what the ledger knows; rows as it streams them."""
+        self._db.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", consents)
+        self._db.execute(_SAME)
+
+    def unchanged(self, hashes: Sequence[str]) -> dict[str, int]:
+        """Say which rows are the same as when they were acknowledged, and how many consents each has."""
+        found = self._db.execute(
+            f"SELECT row_hash, consents FROM same WHERE row_hash IN ({', '.join('?' * len(hashes))})",  # noqa: S608
+            hashes,
+        )
+        return dict(found.fetchall())
+
+    def see(self, hashes: Iterable[str]) -> None:
+        """Note that the source still has these rows, as they were."""
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", ((one,) for one in hashes))
+
+    def want(self, key: str, wanted: Wanted) -> None:
+        """Take in what a row says; of several rows the newest holds, of equal times the opt-out.
+
+        :param key: the identifier as the ledger stores it.
+        """
+        identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash = wanted
+        self._db.execute(
+            _WANT_NEWEST,
+            (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash),
+        )
+        if not subscribed:
+            self._db.execute(_OPT_OUT, (identifier, channel, None if timeless else at))
+
+    def reject(self, row: str, faults: str) -> None:
+        """Keep what can never be sent."""
+        self._db.execute("INSERT INTO unfit VALUES (?, ?)", (row, faults))
+
+    def compare(self, *, once: bool, source: str) -> None:
+        """Compare both sides, once all is known and wanted.
+
+        :param once: what may have been sent must not be sent again.
+        :param source: whose consents can be missing from it: those it was the last to have acknowledged.
+        """
+        self._db.execute(_TIMELESS)
+        self._db.execute(_COMPARE, {"once": once})
+        self._db.execute(_REMOVED, (source,))
+
+    def count(self, kind: str) -> int:
+        """Count what came out as of a kind."""
+        return self._number("SELECT count(*) FROM compared WHERE kind = ?", kind)
+
+    @property
+    def superseded(self) -> int:
+        """Count the rows that another row of the source is newer than."""
+        return self._number("SELECT coalesce(sum(rows - 1), 0) FROM wanted")
+
+    @property
+    def flips(self) -> int:
+        """Count the consents that would turn into their opposite."""
+        return self._number("SELECT count(*) FROM compared WHERE flips AND kind = 'changed'")
+
+    @property
+    def known_to_us(self) -> int:
+        """Count the known consents that the source speaks of, or spoke of."""
+        compared = self._number("SELECT count(*) FROM compared WHERE kind IN ('changed', 'unchanged', 'stale')")
+        return compared + self._number("SELECT count(*) FROM removed")
+
+    def removed(self, *, subscribed: bool) -> int:
+        """Count the known consents that the source no longer has."""
+        return self._number("SELECT count(*) FROM removed WHERE subscribed = ?", int(subscribed))
+
+    def to_send(self, *, subscribed: bool, unchanged: bool) -> Iterator[Wanted]:
+        """Give what differs from what is known, contact by contact.
+
+        :param unchanged: what does not differ, too.
+        """
+        return map(Wanted._make, self._db.cursor().execute(_TO_SEND, (int(subscribed), unchanged)))
+
+    def gone(self) -> Iterator[tuple[str, str]]:
+        """Give keys and channels of those subscribed whom the source no longer has."""
+        return self._db.cursor().execute("SELECT key, channel FROM removed WHERE subscribed = 1 ORDER BY key, channel")
+
+    def stale(self) -> Iterator[Wanted]:
+        """Give what is older than what is known."""
+        columns = ", ".join(Wanted._fields)
+        found = self._db.cursor().execute(f"SELECT {columns} FROM compared WHERE kind = 'stale'")  # noqa: S608
+        return map(Wanted._make, found)
+
+    def opt_outs(self) -> Iterator[tuple[str, str, str | None]]:
+        """Give every opt-out that was read: identifier, channel, and the newest time; None where one has none."""
+        return self._db.cursor().execute("SELECT identifier, channel, at FROM opt_outs")
+
+    def unfit(self) -> Iterator[tuple[str, str]]:
+        """Give back what can never be sent: row and faults."""
+        return self._db.cursor().execute("SELECT row, faults FROM unfit ORDER BY rowid")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _number(self, query: str, *values: object) -> int:
+        return int(self._db.execute(query, values).fetchone()[0])

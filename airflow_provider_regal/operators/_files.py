@@ -1,0 +1,82 @@
+"""Reading the rows of files, named by paths and globs, on this machine or on object storage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final
+
+from airflow_provider_regal._compat import ObjectStoragePath
+from airflow_provider_regal.delivery.marks import SKIP_MARK, Marked
+from airflow_provider_regal.delivery.opening import Rows
+from airflow_provider_regal.delivery.sources import FileFormat, SourceFile, read_files
+
+_log = logging.getLogger(__name__)
+_MAGIC: Final = re.compile(r"[*?\[]")
+
+
+def paths_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Give one path, or many, as a list of texts; an ObjectStoragePath writes its connection with it."""
+    many = isinstance(path, Sequence) and not isinstance(path, str)
+    paths: Any = path if many else [path]
+    return [str(one) for one in paths]
+
+
+def open_files(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    file_format: FileFormat,
+    *,
+    delimiter: str = ",",
+    include: Iterable[str] = (),
+) -> Rows:
+    """Find files and give their rows."""
+    files = find_files(paths_of(path))
+    _log.info("Reading %s files", f"{len(files):,}")
+    return _saying_what_is_skipped(read_files(files, file_format, delimiter=delimiter, include=frozenset(include)))
+
+
+def _saying_what_is_skipped(rows: Iterable[Marked]) -> Iterator[Marked]:
+    """Give the rows on; in the end log how many are not to be sent, and why."""
+    skipped = Counter[str]()
+    for row in rows:
+        if (reason := row.get(SKIP_MARK)) is not None:
+            skipped[reason] += 1
+        yield row
+    if skipped:
+        lines = "".join(f"\n{count:>12,} x {reason}" for reason, count in skipped.most_common())
+        _log.info("Of the messages, %s are not to be sent:%s", f"{skipped.total():,}", lines)
+
+
+def find_files(paths: Iterable[str]) -> list[SourceFile]:
+    """Find the files that paths and globs name: those of each sorted by name, each file once.
+
+    :param paths: absolute paths or URIs; ``s3://conn_id@bucket/...`` names the connection.
+    :raises FileNotFoundError: a path without wildcards names no file. A glob may find none.
+    :raises ValueError: a path is relative.
+    """
+    found: dict[tuple[Any, str], str] = {}  # file system and key -> name
+    for path in paths:
+        if "://" not in path and not path.startswith("/"):
+            raise ValueError(f"path must be absolute, or a URI such as s3://bucket/events/*.jsonl: {path!r}")
+        where = ObjectStoragePath(path)
+        folder = len(_MAGIC.split(where.path, maxsplit=1)[0].rpartition("/")[0]) + 1
+        for key in _keys(where, path):
+            found.setdefault((where.fs, key), key[folder:])
+    short = len(set(found.values())) == len(found)
+    return [SourceFile(name if short else key, partial(fs.open, key, "rb")) for (fs, key), name in found.items()]
+
+
+def _keys(where: ObjectStoragePath, path: str) -> Iterator[str]:
+    fs, key = where.fs, where.path
+    if fs.isfile(key):
+        yield key  # though it may hold a "["
+    elif _MAGIC.search(key):
+        yield from sorted(name for name, info in fs.glob(key, detail=True).items() if info["type"] != "directory")
+    elif fs.isdir(key):
+        raise FileNotFoundError(f"{path} is a folder: name its files, as {path.rstrip('/')}/*.jsonl")
+    else:
+        raise FileNotFoundError(f"There is no file {path}. A glob that finds none gives no rows instead.")

@@ -1,0 +1,138 @@
+"""Opt-ins from wherever they are kept: only what changed is sent, opt-outs first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from airflow_provider_regal.delivery.opening import Rows
+from airflow_provider_regal.delivery.settings import SyncSettings
+from airflow_provider_regal.operators._bulk import RegalBulkOperator
+from airflow_provider_regal.operators._files import open_files, paths_of
+from airflow_provider_regal.operators._query import check_interval, open_query
+from airflow_provider_regal.operators.rows import resolved, set_upstream_of
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from airflow_provider_regal._compat import Context
+
+_NOT_FOR_CONSENT: Sequence[str] = ("call", "event", "types", "send_nulls", "only_changed", "key")
+
+
+class RegalOptInSyncOperator(RegalBulkOperator):
+    """Bring Regal's opt-ins in line with a table, file or list of consents, of which only what changed is sent.
+
+    .. code-block:: python
+
+        RegalOptInSyncOperator(
+            task_id="opt_ins",
+            sql="SELECT phone, channel, subscribed, agreed_at AS timestamp, ip, wording AS text FROM consents",
+            sql_conn_id="warehouse",
+            initial="send",
+        )
+
+    A row is one consent: ``user_id, phone, email, channel, subscribed, timestamp, ip, text, source``; or several in the
+    wide form ``sms_opt_in, sms_opt_in_at, sms_opt_in_ip, ...``. The newest of each phone or email and channel is
+    compared with the ledger; what differs is sent, all opt-outs before the first opt-in.
+
+    :param sql: one query, or the path of a ``.sql`` file (templated).
+    :param sql_conn_id: connection of the database with the consents (templated).
+    :param parameters: of the query (templated).
+    :param sql_hook_params: passed to the database's hook.
+    :param path: instead of ``sql``: a file, URI or glob, or a list of them (templated).
+    :param format: of the files: ``jsonl``, ``csv`` or ``parquet``.
+    :param rows: instead of ``sql``: a list of rows, or the output of an upstream task. Never rendered.
+    :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), or None to leave it out.
+    :param initial: what a run does whose ledger knows of no consent: ``send`` sends all, ``baseline`` only records it;
+        without it such a run fails.
+    :param as_event: send opt-ins by a track event of this name, which Regal's team takes for an opt-in. It needs a
+        phone in the row, or one that Regal acknowledged for the contact. Opt-outs go by identify all the same.
+    :param on_removed: ``opt_out`` withdraws consent that vanished from the source; by default it is only reported.
+    :param full_resync: send what did not change, too.
+    :param max_change_ratio: refuse to send if a larger share of the known consents (and more than ten) would flip.
+    :param ledger_conn_id: connection of the ledger's database; by default an SQLite file beside the run folders
+        (templated).
+    :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of
+        any task.
+    """
+
+    template_fields: Sequence[str] = (*RegalBulkOperator.template_fields, "sql", "sql_conn_id", "parameters", "path")
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
+
+    def __init__(
+        self,
+        *,
+        sql: str | None = None,
+        sql_conn_id: str | None = None,
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        sql_hook_params: Mapping[str, Any] | None = None,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        format: Literal["jsonl", "csv", "parquet"] = "jsonl",  # noqa: A002 - the word users know
+        rows: Any = None,
+        mapping: Mapping[str, str | None] | None = None,
+        initial: Literal["send", "baseline"] | None = None,
+        as_event: str | None = None,
+        on_removed: Literal["opt_out"] | None = None,
+        full_resync: bool = False,
+        max_change_ratio: float | None = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        _check_source(sql, sql_conn_id, path, rows)
+        if odd := [name for name in _NOT_FOR_CONSENT if name in kwargs]:
+            raise ValueError(f"{', '.join(odd)}: not for consents; a sync sends opt-ins and nothing else")
+        sync = SyncSettings(
+            columns=dict(mapping or {}),
+            initial=initial,
+            as_event=as_event,
+            on_removed=on_removed,
+            full_resync=full_resync,
+            max_change_ratio=max_change_ratio,
+        )
+        super().__init__(call="identify" if as_event is None else "track", sync=sync, **kwargs)
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
+        self.parameters = parameters
+        self.sql_hook_params = sql_hook_params
+        self.path = path
+        self.format = format
+        self.rows = rows
+        set_upstream_of(self, rows)
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        if parent is self:
+            check_interval(context, self.sql, self.parameters, self.path)
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+
+    def source(self) -> tuple[str, ...]:
+        """Name the query, the files, or the task."""
+        if self.sql is not None:
+            return ("sql", str(self.sql_conn_id), self.sql, repr(self.parameters))
+        if self.path is not None:
+            return ("file", self.format, *paths_of(self.path))
+        return ("rows", self.task_id)
+
+    def open_rows(self, context: Context) -> Rows:
+        """Run the query, find the files, or resolve what an upstream task returned."""
+        if self.sql is not None and self.sql_conn_id is not None:
+            return open_query(self.sql_conn_id, self.sql, self.parameters, self.sql_hook_params)
+        if self.path is not None:
+            return open_files(self.path, self.format)
+        return resolved(self.rows, context)
+
+
+def _check_source(sql: object, sql_conn_id: object, path: object, rows: object) -> None:
+    given = [name for name, value in (("sql", sql), ("path", path), ("rows", rows)) if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give one of sql, path and rows; here is {' and '.join(given) or 'none'}")
+    if (sql is None) != (sql_conn_id is None):
+        raise ValueError("sql and sql_conn_id belong together")

@@ -1,0 +1,100 @@
+"""The rows of files to Regal: JSON Lines, CSV, Parquet, and archives of Segment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_regal.delivery.opening import Rows
+from airflow_provider_regal.delivery.sources import FORMATS, FileFormat
+from airflow_provider_regal.events.segment import OPTIONAL_CALLS
+from airflow_provider_regal.operators._bulk import RegalBulkOperator
+from airflow_provider_regal.operators._files import open_files, paths_of
+
+if TYPE_CHECKING:
+    from airflow_provider_regal._compat import Context
+
+# What a message of Segment says itself.
+_SAID_BY_MESSAGES: Final = ("event", "mapping", "types")
+
+
+class FileToRegalOperator(RegalBulkOperator):
+    """Deliver the rows of files: contacts by identify, events by track, page or screen, or an archive of Segment.
+
+    .. code-block:: python
+
+        FileToRegalOperator(
+            task_id="contacts",
+            path="s3://aws_default@warehouse/contacts/{{ ds }}/*.jsonl.gz",
+            format="jsonl",
+            call="identify",
+        )
+
+    Files may be plain or gzip, whatever their names. They are read completely before the first event is sent. A line
+    that is no row is rejected with its file and line.
+
+    :param path: absolute path, URI of object storage, or glob; or a list of them (templated). The files of each are
+        read in the order of their names.
+    :param format: ``jsonl``, ``csv``, ``parquet`` (needs the extra ``parquet``), or ``segment``: JSON Lines of
+        Segment's messages, which say themselves what they are.
+    :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``. Not for ``segment``.
+    :param include: of a Segment archive: send ``page`` and ``screen`` messages too, which are skipped otherwise.
+    :param delimiter: between the fields of CSV.
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
+        task.
+    """
+
+    template_fields: Sequence[str] = (*RegalBulkOperator.template_fields, "path")
+
+    def __init__(
+        self,
+        *,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        format: FileFormat = "jsonl",  # noqa: A002 - the word users know
+        call: str | None = None,
+        include: Sequence[str] = (),
+        delimiter: str = ",",
+        **kwargs: Any,
+    ) -> None:
+        check_format(format, call, include, delimiter, kwargs)
+        # To Segment's messages the call matters only for what is promised: as for events, nothing is sent twice.
+        super().__init__(call=call or "track", **kwargs)
+        self.path = path
+        self.format = format
+        self.include = include
+        self.delimiter = delimiter
+
+    def source(self) -> tuple[str, ...]:
+        """Name the files, as they were asked for."""
+        return ("file", self.format, *paths_of(self.path))
+
+    def open_rows(self, context: Context) -> Rows:
+        """Find the files."""
+        return open_files(self.path, self.format, delimiter=self.delimiter, include=self.include)
+
+
+def check_format(
+    file_format: str, call: str | None, include: Sequence[str], delimiter: str, options: dict[str, Any]
+) -> None:
+    """Refuse options that do not go together.
+
+    :raises ValueError: saying which.
+    """
+    if file_format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {file_format!r}")
+    if isinstance(include, str) or not OPTIONAL_CALLS.issuperset(include):
+        raise ValueError(f"include must be a list of {', '.join(sorted(OPTIONAL_CALLS))}")
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError("delimiter must be one character, and no quote")
+    if delimiter != "," and file_format != "csv":
+        raise ValueError("delimiter is for format='csv'")
+    if file_format != "segment":
+        if include:
+            raise ValueError("include is for format='segment'; a file of pages has call='page'")
+        if call is None:
+            raise ValueError("call must say what the rows are: identify, track, page or screen")
+        return
+    given = ["call"] * (call is not None) + [name for name in _SAID_BY_MESSAGES if options.get(name) is not None]
+    if given:
+        raise ValueError(f"{', '.join(given)}: not for format='segment', whose messages say themselves what they are")
