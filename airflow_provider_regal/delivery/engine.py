@@ -26,7 +26,7 @@ from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import FRESH_FOR_S
 from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
 from airflow_provider_regal.delivery.prepare import Ready
-from airflow_provider_regal.delivery.stopping import outage, own_failure
+from airflow_provider_regal.delivery.stopping import GRACE_S, GRACE_WITHOUT_HURRY_S, outage, own_failure
 from airflow_provider_regal.delivery.waiting import WaitingRows
 from airflow_provider_regal.errors import RegalError
 
@@ -35,15 +35,9 @@ _SLICE: Final = 32
 _RESERVED_AHEAD: Final = 32
 # Of a row that may have arrived each time. A row that fails as often as an outage takes to be noticed is kept by that.
 _MOST_TRIES: Final = FAILURES_OF_AN_OUTAGE
-# Airflow kills a task 5 s after it told it to stop.
-_GRACE_S: Final = 3.0
-_GRACE_WITHOUT_HURRY_S: Final = 10.0
 _IDLE_S: Final = 0.5
 
-# Until another run has sent what we wait for.
-_BUSY_S: Final = 1.0
-
-RowsToSend = Iterator[Ready | None]
+_ASK_AGAIN_S: Final = 1.0
 
 
 class Engine:
@@ -57,7 +51,7 @@ class Engine:
     def __init__(
         self,
         *,
-        rows: RowsToSend,
+        rows: Iterator[Ready | None],
         books: Books,
         sender: ManySender,
         pacer: Pacer,
@@ -67,7 +61,7 @@ class Engine:
         checkpoint_interval_s: float,
         clock: Clock,
     ) -> None:
-        self._rows: RowsToSend | None = rows
+        self._rows: Iterator[Ready | None] | None = rows
         self._held_back: Ready | None = None
         self._phase = 0
         self._books = books
@@ -86,14 +80,14 @@ class Engine:
         self._helpers: set[asyncio.Task[None]] = set()
         self._just_lost: list[tuple[Ready, Decision]] = []
         self._stop: RegalError | None = None
-        self._grace_s = _GRACE_WITHOUT_HURRY_S
+        self._grace_s = GRACE_WITHOUT_HURRY_S
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._last_failure = "no answer"
 
     def request_stop(self, why: RegalError) -> None:
         """Stop soon: what is under way is answered or marked. Safe to call from a signal handler or a thread."""
-        self._stop_for(why, grace_s=_GRACE_S)
+        self._stop_for(why, grace_s=GRACE_S)
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._wake.set)
 
@@ -104,7 +98,7 @@ class Engine:
         """
         checkpoints = self._help(self._checkpoint())
         try:
-            while self._stop is None and self._has_work():
+            while self._stop is None and (self._rows or len(self._waiting)):
                 pause_s = self._work()
                 # Before anything started in this turn reaches the network: what a crash forgets is what is under way.
                 self._books.flush()
@@ -115,9 +109,6 @@ class Engine:
         if self._stop is not None:
             raise self._stop
 
-    def _has_work(self) -> bool:
-        return bool(self._rows or len(self._waiting))
-
     def _work(self) -> float:
         """Do what can be done now.
 
@@ -125,7 +116,7 @@ class Engine:
         """
         now = self._clock.monotonic()
         if self._gate.patience_left_s(now) <= 0:
-            self._stop_for(outage(self._patience_s, self._last_failure), grace_s=_GRACE_S)
+            self._stop_for(outage(self._patience_s, self._last_failure), grace_s=GRACE_S)
             return 0.0
         until_repeat_s = self._waiting.until_repeat_s(now)
         self._feed()
@@ -188,7 +179,7 @@ class Engine:
         self._being_reserved = []
         self._reserved.extend(granted.go)
         for row in granted.busy:
-            self._waiting.repeat(row, self._clock.monotonic() + _BUSY_S)
+            self._waiting.repeat(row, self._clock.monotonic() + _ASK_AGAIN_S)
         for row, _ in granted.skipped:
             self._waiting.settle(row)
 
@@ -247,7 +238,7 @@ class Engine:
             self._pacer.pause(now + decision.wait_s)
             self._pacer.slow_down(now)
         if decision.retry_after_s is not None and decision.retry_after_s > self._patience_s:
-            self._stop_for(outage(self._patience_s, self._last_failure), grace_s=_GRACE_S)
+            self._stop_for(outage(self._patience_s, self._last_failure), grace_s=GRACE_S)
         in_outage = self._gate.probing or self._gate.outages > outages_before
         if in_outage:  # so what was lost just before was lost to it, too
             for lost, why in self._just_lost:
@@ -288,7 +279,7 @@ class Engine:
             await asyncio.sleep(self._checkpoint_interval_s)
             await self._books.checkpoint()
 
-    def _stop_for(self, why: RegalError, *, grace_s: float = _GRACE_WITHOUT_HURRY_S) -> None:
+    def _stop_for(self, why: RegalError, *, grace_s: float = GRACE_WITHOUT_HURRY_S) -> None:
         if self._stop is None:
             self._stop, self._grace_s = why, grace_s
 

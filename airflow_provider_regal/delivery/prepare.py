@@ -25,7 +25,8 @@ from airflow_provider_regal.delivery.marks import (
 from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, Event, Payload, Withheld, to_payload
-from airflow_provider_regal.events.mapping import CALLS, RowMapper
+from airflow_provider_regal.events.columns import CALLS
+from airflow_provider_regal.events.mapping import RowMapper
 from airflow_provider_regal.events.opt_outs import opt_outs_of
 from airflow_provider_regal.journal.ledger_rules import OPT_IN, Claim
 

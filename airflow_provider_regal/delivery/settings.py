@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_regal.client.exchange import GUARANTEES, Guarantee
 from airflow_provider_regal.events import ConsentPolicy, Reading
-from airflow_provider_regal.events.mapping import RowMapping
+from airflow_provider_regal.events.columns import RowMapping
 
 NAMED_CALLS: Final = frozenset({"track", "page", "screen"})
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from airflow_provider_regal.errors import RetryLaterError
 from airflow_provider_regal.journal.ledger_error import LedgerError
 from airflow_provider_regal.journal.run_folder import FolderReplacedError
 
-_KEPT = "Everything not settled is kept: run the task again to go on from there."
+# What is under way may still be answered. Airflow kills a task 5 s after it told it to stop.
+GRACE_S: Final = 3.0
+GRACE_WITHOUT_HURRY_S: Final = 10.0
+_KEPT: Final = "Everything not settled is kept: run the task again to go on from there."
 
 
 def told_to_stop() -> RetryLaterError:

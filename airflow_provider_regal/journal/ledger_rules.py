@@ -166,7 +166,13 @@ def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
     entry = _barred_by(entry or Entry(), claim)
     rank, known, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
     if claim.call == TRACK or known is None or rank >= known:
-        entry = entry._replace(subscribed=_flag(claim), evidence_at=claim.at, acknowledged_at=by.now, source=by.source)
+        entry = entry._replace(
+            subscribed=_flag(claim),
+            evidence_at=claim.at,
+            acknowledged_at=by.now,
+            source=by.source,
+            row_hash=claim.row_hash,
+        )
     if claim.call == OPT_IN and pending is not None and pending > rank:
         return entry  # still being sent, or unknown, by whoever claimed that
     return _settled(entry)._replace(run=by.run, changed_at=by.now)

@@ -57,12 +57,16 @@ GROUP BY row_hash HAVING count(*) = CAST(substr(row_hash, 33) AS INTEGER)
 # An opt-out without a time says nothing new where the newest word known is an opt-out already.
 _TIMELESS: Final = """
 UPDATE wanted SET at = coalesce((
-    SELECT opt_out_at FROM known k WHERE k.key = wanted.key AND k.channel = wanted.channel
+    SELECT CASE WHEN k.subscribed = 0 THEN k.evidence_at ELSE k.opt_out_at END FROM known k
+    WHERE k.key = wanted.key AND k.channel = wanted.channel
     AND (k.subscribed IS NOT 1 OR k.opt_out_at >= k.evidence_at)
 ), at) WHERE timeless
 """
+# Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
 _KIND: Final = """
 CASE
+    WHEN (w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed))
+        AND substr(k.row_hash, 1, 32) IN (SELECT row_hash FROM seen) THEN 'superseded'
     WHEN w.subscribed AND w.at <= k.opt_out_at THEN 'stale'
     WHEN w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed) THEN 'stale'
     WHEN w.subscribed = k.subscribed AND w.at = k.evidence_at THEN 'unchanged'
@@ -170,7 +174,7 @@ class SyncStore:
     @property
     def superseded(self) -> int:
         """Count the rows that another row of the source is newer than."""
-        return self._number("SELECT coalesce(sum(rows - 1), 0) FROM wanted")
+        return self._number("SELECT coalesce(sum(rows - 1), 0) FROM wanted") + self.count("superseded")
 
     @property
     def flips(self) -> int:
@@ -179,8 +183,8 @@ class SyncStore:
 
     @property
     def known_to_us(self) -> int:
-        """Count the known consents that the source speaks of, or spoke of."""
-        compared = self._number("SELECT count(*) FROM compared WHERE kind IN ('changed', 'unchanged', 'stale')")
+        """Count the known consents that the source speaks of, or spoke of, besides the unchanged."""
+        compared = self._number("SELECT count(*) FROM compared WHERE kind IN ('changed', 'stale')")
         return compared + self._number("SELECT count(*) FROM removed")
 
     def removed(self, *, subscribed: bool) -> int:

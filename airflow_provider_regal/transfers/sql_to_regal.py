@@ -27,7 +27,7 @@ class SqlToRegalOperator(RegalBulkOperator):
             call="identify",
         )
 
-    The column names say what becomes of each column; see :mod:`airflow_provider_regal.events.mapping`. The result is
+    The column names say what becomes of each column; see :mod:`airflow_provider_regal.events.columns`. The result is
     read with a server-side cursor where the driver has one, completely, before the first event is sent.
 
     :param sql: one query, or the path of a ``.sql`` file (templated).

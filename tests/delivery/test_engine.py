@@ -230,7 +230,7 @@ def test_progress_is_forced_to_disk_at_every_checkpoint(deliver, monkeypatch):
     monkeypatch.setattr(Progress, "sync", noting)
     contacts = [{"user_id": f"u{number}", "phone": f"+1212555{number:04d}"} for number in range(40)]
     deliver(contacts, call="identify", rate=40, checkpoint_interval=0.2)
-    assert 3 <= len(synced) <= 6
+    assert 5 <= len(synced) <= 9, "five a second, and at the end"
 
 
 def test_a_stop_after_the_end_is_harmless(deliver):

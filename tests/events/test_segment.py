@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_regal.events import to_payload
-from airflow_provider_regal.events.mapping import CALLS
+from airflow_provider_regal.events.columns import CALLS
 from airflow_provider_regal.events.segment import Invalid, Message, Skipped, read_message
 from tests.events.saying import MAIL, NOW, OTHER, PHONE
 

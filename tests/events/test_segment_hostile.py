@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import to_payload
-from airflow_provider_regal.events.mapping import CALLS
+from airflow_provider_regal.events.columns import CALLS
 from airflow_provider_regal.events.segment import Invalid, Message, Skipped, read_message
 from tests.events.hostile import (
     NAME,

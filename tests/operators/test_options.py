@@ -100,7 +100,7 @@ CASES = {
         faults=[{"on": {"times": 1}, "do": {"status": 503, "retry_after": 1}}],
     ),
     "checkpoint_interval": Case(
-        {"checkpoint_interval": 0.1}, lambda seen: seen.synced >= 4, True, False,
+        {"checkpoint_interval": 0.1}, lambda seen: seen.synced >= 5, True, False,
         rows=[{"user_id": f"u{number}"} for number in range(8)], common={**IDENTIFY, "max_connections": 1},
         faults=[{"do": {"delay_ms": 100}}],
     ),

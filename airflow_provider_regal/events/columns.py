@@ -1,0 +1,170 @@
+"""What becomes of each column: the column names are the mapping, so SQL does the mapping.
+
+============================================  =======================================================
+column                                        becomes
+============================================  =======================================================
+user_id, phone, email, timestamp, sub_brand   the field of that name
+event                                         the name of a track event, if the delivery names none
+opt_in                                        a list of opt-ins (JSON)
+sms_opt_in, voice_opt_in, email_opt_in        an opt-in; evidence in ``..._at, _ip, _text, _source``
+first_name, last_name, address_*              Regal's standard traits
+message_id                                    nothing at Regal: a repeated one is sent once
+any other                                     a trait (identify) or a property (track, page, screen)
+============================================  =======================================================
+
+``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | None}`` overrides. A column that ``mapping``
+or ``types`` names must be in the row: a slip of the pen would else send it under another name, or at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from airflow_provider_regal.errors import Fault
+from airflow_provider_regal.events.coercion import COERCIONS
+from airflow_provider_regal.events.faults import path_of
+from airflow_provider_regal.events.models import Event, Identify, Page, Screen, Track
+
+CALLS: Final[dict[str, type[Event]]] = {"identify": Identify, "track": Track, "page": Page, "screen": Screen}
+MANY: Final = ("phones", "emails")
+
+_FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in", "message_id")
+_OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
+_EVIDENCE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
+_STANDARD: Final = {"first_name": ("traits", "firstName"), "last_name": ("traits", "lastName")}
+_ADDRESS: Final = {"postal_code": "zipcode", "zip": "zipcode", "zip_code": "zipcode"}
+_CONSENT_FIELDS: Final = ("consent", "opt_in")
+_CONSENT_TRAITS: Final = tuple(("traits", name) for name in ("optIn", "opt_in", *MANY))
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RowMapping:
+    """How rows become events.
+
+    :param call: ``identify``, ``track``, ``page`` or ``screen``.
+    :param event: the name of the track events; None if a column ``event`` holds it.
+    :param columns: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a field's
+        name, or None to leave the column out.
+    :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date`` or ``datetime``: coerce, or refuse the row.
+    :param lower_upper: lower-case the names where all of them are upper case (Snowflake).
+    """
+
+    call: str
+    event: str | None = None
+    columns: Mapping[str, str | None] | None = None
+    types: Mapping[str, type] | None = None
+    lower_upper: bool = True
+
+    def __post_init__(self) -> None:
+        if self.call not in CALLS:
+            raise ValueError(f"call must be one of {', '.join(CALLS)}, not {self.call!r}")
+        if self.event is not None and self.call != "track":
+            raise ValueError(f"event names track events; a {self.call} has none")
+        for column, target in (self.columns or {}).items():
+            if target is not None:
+                _check_target(column, target, self.call)
+        for column, kind in (self.types or {}).items():
+            if kind not in COERCIONS:
+                raise ValueError(f"types[{column!r}] must be one of str, int, float, bool, date, datetime")
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do with rows of one set of columns.
+
+    :param steps: column, its place in the event, and the type it is read as (None: as it is).
+    :param faults: why no such row can be mapped.
+    :param columns: place, as a fault of the event names it -> column, where the place does not hold its name.
+    """
+
+    steps: list[tuple[str, Path, type | None]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def may_carry_consent(self) -> bool:
+        """Whether an opt-in could stand in one of the columns."""
+        return any(path[0] in _CONSENT_FIELDS or path[:2] in _CONSENT_TRAITS for _, path, _ in self.steps)
+
+    def column_of(self, name: str) -> str | None:
+        """Find the column that becomes a field."""
+        return next((column for column, path, _ in self.steps if path == (name,)), None)
+
+
+def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
+    """Decide where each column goes.
+
+    Faults: two columns go to the same place, one that ``mapping`` or ``types`` names is not there, a name is no text.
+    """
+    plan = Plan()
+    if not all(isinstance(name, str) for name in columns):
+        plan.faults.append(Fault("the row", "the name of a column is not text"))
+        return plan
+    all_upper = how.lower_upper and all(name.upper() == name for name in columns)
+    names = {column: column.lower() if all_upper else column for column in columns}
+    there = {*columns, *names.values()}
+    for option, given in (("mapping", how.columns or {}), ("types", how.types or {})):
+        plan.faults += [
+            Fault(path_of((column,)), f"{option} names it, but the row has no such column")
+            for column in given
+            if column not in there
+        ]
+    taken: dict[Path, str] = {}
+    for column, name in names.items():
+        path = _path(_option(how.columns, name, column, _DEFAULT), name, how)
+        if path is None:
+            continue
+        if clash := next((other for other in taken if path[: len(other)] == other[: len(path)]), None):
+            reason = f"goes to {path_of(path)}, as the column {path_of((taken[clash],))} does; map one elsewhere"
+            plan.faults.append(Fault(path_of((column,)), reason))
+        taken[path] = column
+        plan.steps.append((column, path, _option(how.types, name, column, None)))
+        if path[0] not in ("consent", *MANY) and path[-1] not in (column, name):
+            plan.columns[path_of(path)] = column
+    return plan
+
+
+_DEFAULT: Final = "\0default"
+
+
+def _option(options: Mapping[str, Any] | None, name: str, column: str, default: Any) -> Any:
+    """Find what an option says of a column, by its name in lower case or as the source writes it."""
+    return options.get(name, options.get(column, default)) if options else default
+
+
+def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
+    if target is None:
+        return None
+    if target != _DEFAULT:
+        kind, _, rest = target.partition(".")
+        return (kind, rest) if kind in MANY else tuple(target.split("."))
+    if name in _FIELDS:
+        return (name,)
+    if name == "event" and how.call == "track":
+        return None if how.event is not None else (name,)
+    for channel in ("sms", "voice", "email"):
+        for suffix, evidence in _EVIDENCE.items():
+            if name == f"{channel}_opt_in{suffix}":
+                return ("consent", channel, evidence)
+    if name in _STANDARD:
+        return _STANDARD[name]
+    if (part := name.removeprefix("address_")) not in ("", name):
+        return ("traits", "address", _ADDRESS.get(part, part))
+    return ("traits" if how.call == "identify" else "properties", name)
+
+
+def _check_target(column: str, target: str, call: str) -> None:
+    kind, _, rest = target.partition(".")
+    allowed = (*_FIELDS, *_OWN_FIELDS.get(call, ()))
+    if target in allowed or (kind in MANY and rest) or (kind in ("traits", "properties") and all(rest.split("."))):
+        if kind == "properties" and call == "identify":
+            raise ValueError(f"mapping[{column!r}]: an identify has no properties; use 'traits.{rest}'")
+        return
+    raise ValueError(
+        f"mapping[{column!r}] must be 'traits.x', 'properties.x', 'phones.label', 'emails.label', "
+        f"{', '.join(allowed)}, or None"
+    )
