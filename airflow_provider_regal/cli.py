@@ -1,7 +1,7 @@
 """The command line: ``python -m airflow_provider_regal`` everywhere, ``airflow regal`` on Airflow 3.
 
 Every ``airflow`` call imports this module, so it imports nothing but the standard library and a file of settings;
-a command's own module is imported when the command runs. Both front ends are built from ``COMMANDS``.
+a command's own module is imported when the command runs. Both front ends are built from ``commands.COMMANDS``.
 """
 
 from __future__ import annotations
@@ -9,136 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
-from airflow_provider_regal.sandbox.settings import (
-    DEFAULT_API_KEY,
-    DEFAULT_HOST,
-    DEFAULT_PORT,
-    DOCUMENTED_RATE_LIMIT,
-    IDENTIFIERS,
-)
+from airflow_provider_regal.commands import COMMANDS, Command
 
 _PROGRAM = "python -m airflow_provider_regal"
-
-
-def _port(text: str) -> int:
-    if text.isdecimal() and int(text) <= 65_535:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One option, in the words ``argparse`` and Airflow's ``Arg`` share."""
-
-    flags: tuple[str, ...]
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command.
-
-    :param run: where its function is, as ``module:function``; it takes the parsed arguments and returns the exit code.
-    """
-
-    name: str
-    help: str
-    description: str
-    example: str
-    arguments: tuple[Argument, ...]
-    run: str
-
-    def __call__(self, args: argparse.Namespace) -> int:
-        """Import the function and call it."""
-        module, _, function = self.run.partition(":")
-        return int(getattr(import_module(module), function)(args))
-
-
-SANDBOX = Command(
-    name="sandbox",
-    help="run a local Regal to try things out against",
-    description=(
-        "Run a local Regal: it takes events like the real one, shows what became of them on its\n"
-        "pages, and says what was wrong with them. Nothing leaves this machine."
-    ),
-    example=(
-        "example:\n"
-        "  %(prog)s --port 8010\n"
-        "  then open http://127.0.0.1:8010/ and copy the connection it prints.\n"
-        "\n"
-        "  %(prog)s --rate-limit 50 --latency-ms 120 --faults faults.json\n"
-        '  with [{"on": {"every": 50}, "do": {"status": 503, "retry_after": 2}}] in faults.json'
-    ),
-    arguments=(
-        Argument(("--host",), {"default": DEFAULT_HOST, "help": f"address to listen on (default: {DEFAULT_HOST})"}),
-        Argument(
-            ("--port",),
-            {
-                "default": DEFAULT_PORT,
-                "type": _port,
-                "help": f"port, 0 for any free one (default: {DEFAULT_PORT})",
-            },
-        ),
-        Argument(
-            ("--api-key",),
-            {
-                "default": DEFAULT_API_KEY,
-                "metavar": "KEY",
-                "help": f"the key to expect (default: {DEFAULT_API_KEY})",
-            },
-        ),
-        Argument(
-            ("--rate-limit",),
-            {
-                "default": DOCUMENTED_RATE_LIMIT,
-                "type": int,
-                "metavar": "N",
-                "help": f"requests let through in any second, 0 for no limit (default: {DOCUMENTED_RATE_LIMIT})",
-            },
-        ),
-        Argument(
-            ("--retry-after",),
-            {
-                "type": int,
-                "metavar": "S",
-                "help": "announce this many seconds when over the limit (default: no header)",
-            },
-        ),
-        Argument(
-            ("--latency-ms",),
-            {
-                "default": 0.0,
-                "type": float,
-                "metavar": "MS",
-                "help": "how long each answer takes (default: 0)",
-            },
-        ),
-        Argument(
-            ("--wrong-key-status",),
-            {
-                "default": 401,
-                "type": int,
-                "choices": (401, 403),
-                "help": "what a wrong key gets (default: 401)",
-            },
-        ),
-        Argument(
-            ("--lookup-order",),
-            {
-                "default": ",".join(IDENTIFIERS),
-                "metavar": "ORDER",
-                "help": f"which identifier finds a profile first (default: {','.join(IDENTIFIERS)})",
-            },
-        ),
-        Argument(("--faults",), {"metavar": "FILE", "help": "JSON file with scripted faults"}),
-    ),
-    run="airflow_provider_regal.sandbox.server:run_sandbox",
-)
-COMMANDS = (SANDBOX,)
 
 
 def build_parser() -> argparse.ArgumentParser:

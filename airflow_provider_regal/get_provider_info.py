@@ -21,7 +21,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Regal",
                 "python-modules": [
                     f"airflow_provider_regal.operators.{call}"
-                    for call in ("identify", "track", "page", "screen", "rows", "opt_in")
+                    for call in ("identify", "track", "page", "screen", "rows", "opt_in", "redeliver")
                 ],
             }
         ],

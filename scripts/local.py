@@ -66,6 +66,12 @@ def regal(*, rate_limit: int) -> Iterator[Regal]:
         yield here
 
 
+def forget_ledger() -> None:
+    """Remove the ledger of an earlier demo: the local Regal forgets everything when it stops, and so must we."""
+    for file in RUN_FOLDERS.glob("ledger.db*"):
+        file.unlink()
+
+
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, *, patience_s: float) -> None:
     """Wait until something answers."""
     ends = time.monotonic() + patience_s

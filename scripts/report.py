@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scripts.accounts import Accounts
+    from scripts.opt_ins import OptIns, Run
 
 CHANNELS = ("sms", "voice", "email")
 CONTACTS_SHOWN = 4
@@ -52,6 +53,32 @@ def print_events(events: Sequence[dict[str, Any]]) -> None:
     print_rest(len(events) - EVENTS_SHOWN)
 
 
+def print_opt_ins(accounts: OptIns) -> None:
+    """Print what each run of the opt-in sync sent and withheld, and what became of the subscription that was too old."""
+    first, then = accounts.runs
+    heading("Consents synced from the warehouse", len(accounts.held()))
+    print_table(("", "first run", "an hour later"), figures_of(first, then), right=True)
+    (contact,) = accounts.here.ask(f"contacts?phone={accounts.stale.replace('+', '%2B')}")
+    print(f"\n  Among the changes is an old yes of {accounts.stale}, back from a backup in place of the no after it.")
+    print(f"  It was withheld. Regal still has: sms {consent(contact['phones'][accounts.stale]['sms'])}")
+
+
+def figures_of(*runs: Run) -> list[tuple[str, ...]]:
+    """What each run did, a line for each figure."""
+    plans = [run.report["plan"] for run in runs]
+    figures = (
+        ("rows in the table", [run.report["read"] for run in runs]),
+        ("  repeat or precede another row", [plan["superseded"] for plan in plans]),
+        ("  no evidence or no valid phone: withheld", [plan["rejected"] for plan in plans]),
+        ("  older than what Regal has: withheld", [plan["stale"] for plan in plans]),
+        ("  unchanged", [plan["unchanged"] for plan in plans]),
+        ("  opt-outs, sent first", [plan["opt_outs"] for plan in plans]),
+        ("  opt-ins, sent after them", [plan["opt_ins"] for plan in plans]),
+        ("requests", [len(run.requests) for run in runs]),
+    )
+    return [(name, *(f"{value:,}" for value in values)) for name, values in figures]
+
+
 def print_deliveries(accounts: Accounts) -> None:
     """Print what became of the rows of the warehouse, and that the crash made nobody hear of anything twice."""
     reports = {task: accounts.report(task) for task in ("contacts", "events")}
@@ -90,12 +117,18 @@ def heading(text: str, count: int) -> None:
     print(f"\n{text} ({count:,})")
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in aligned columns."""
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: bool = False) -> None:
+    """Print rows in aligned columns.
+
+    :param right: all but the first column are figures.
+    """
     lines = [tuple(head), *map(tuple, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        if right:
+            cells[1:] = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        print("  " + "  ".join(cells).rstrip())
 
 
 def shorten(text: str | None, length: int) -> str:

@@ -1,4 +1,4 @@
-"""A warehouse as companies have them: customers and what they did, in SQLite, with the dirt of real tables.
+"""A warehouse as companies have them: customers, what they did, and consents; in SQLite, with the dirt of real tables.
 
 The same seed and the same moment give the same rows. All people are made up; all numbers end in 555-01xx, which no
 telephone company gives out.
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
+
+from scripts import consents
 
 CUSTOMERS: Final = 2_000
 EVENTS_OF_THE_DAY: Final = 2_400
@@ -52,9 +54,10 @@ def make_warehouse(path: Path, now: datetime, seed: int = SEED) -> Path:
     path.unlink(missing_ok=True)
     connection = sqlite3.connect(path)
     with connection:
-        connection.executescript(SCHEMA)
+        connection.executescript(SCHEMA + consents.SCHEMA)
         connection.executemany("INSERT INTO customers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", customers(dice))
         connection.executemany("INSERT INTO events VALUES (?,?,?,?,?,?,?)", events(dice, now))
+        connection.executemany(consents.INSERT, consents.consents(seed, now))
     connection.close()
     return path
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_regal.cli import SANDBOX, build_parser, get_cli_commands, main
+from airflow_provider_regal.cli import build_parser, get_cli_commands, main
+from airflow_provider_regal.commands import SANDBOX
 
 ROOT = str(Path(__file__).parents[1])
 ENVIRONMENT = os.environ | {"PYTHONPATH": ROOT, "PYTHONUNBUFFERED": "1"}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
 from airflow_provider_regal.client.failures import NO_ANSWER, describe_failure
 from airflow_provider_regal.client.session import plain_session
@@ -10,21 +13,47 @@ from airflow_provider_regal.client.session import plain_session
 _PROBE_TIMEOUT_S = 10.0
 
 
+class Probed(NamedTuple):
+    """What came of asking.
+
+    :param said: a sentence for the user.
+    :param skew_s: how far the server's clock is ahead of ours, to the second; None if it did not say.
+    """
+
+    answered: bool
+    said: str
+    skew_s: float | None = None
+
+
 def probe(origin: str) -> tuple[bool, str]:
     """Ask for the front page of Regal's host.
 
     :returns: whether it answered, and a sentence for the user.
     """
+    return ask(origin)[:2]
+
+
+def ask(origin: str) -> Probed:
+    """Ask for the front page of Regal's host, and what time it is there."""
     started = time.monotonic()
     with plain_session(origin) as session:
         try:
             response = session.get(origin, timeout=_PROBE_TIMEOUT_S, allow_redirects=False, stream=True)
         except NO_ANSWER as error:
-            return False, f"{origin}: {describe_failure(error)}."
+            return Probed(False, f"{origin}: {describe_failure(error)}.")
         response.close()
     milliseconds = (time.monotonic() - started) * 1000
     proved = "name, TLS certificate and network are fine" if origin.startswith("https:") else "it can be reached"
-    return True, (
+    said = (
         f"{origin} answered in {milliseconds:.0f} ms (HTTP {response.status_code}): {proved}. "
         "The API key was not tested: only a real event can prove it, and this test sends none."
     )
+    return Probed(True, said, _skew_s(response.headers.get("Date")))
+
+
+def _skew_s(date: str | None) -> float | None:
+    try:
+        there = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    return (there - datetime.now(UTC)).total_seconds() if there.tzinfo else None

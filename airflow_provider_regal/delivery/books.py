@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +16,9 @@ from airflow_provider_regal.delivery.marking import Marking
 from airflow_provider_regal.delivery.prepare import LeftOut, Ready, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.events.names import MESSAGE_ID
 from airflow_provider_regal.journal.dead_letters import DeadLetter
+from airflow_provider_regal.journal.ledger_rules import OPT_IN
 from airflow_provider_regal.journal.progress import Outcome, Skip
 from airflow_provider_regal.journal.report import DeliveryReport
 from airflow_provider_regal.journal.run_folder import RunFolder
@@ -74,6 +76,8 @@ class Books:
         for row in granted.withheld:
             self._note_withheld(row)
         for row, why in granted.skipped:
+            if why is Skip.STALE and not row.payload.withheld:  # the event itself stands for the opt-in
+                self._withhold(row.position, row.payload.body)
             self.skip_row(row, why, moment)
         if once := [row.position for row in granted.go if row.guarantee == "at_most_once"]:
             self._progress.reserve(once)
@@ -94,15 +98,16 @@ class Books:
     def leave_out(self, row: LeftOut) -> None:
         """Note that a row is not sent since its source says so."""
         if row.reason == Skip.STALE:
-            self.report.opt_ins_withheld += 1
-            self._folder.withheld(row.position, [STALE], row.row)
+            self._withhold(row.position, row.row)
         self.skip(row.position, Skip(row.reason) if row.reason in _SKIPS else Skip.LEFT_OUT)
+
+    def _withhold(self, position: int, row: Mapping[str, Any]) -> None:
+        self.report.opt_ins_withheld += 1
+        self._folder.withheld(position, [STALE], row)
 
     async def checkpoint(self) -> None:
         """Force everything noted to disk, and then into the ledger."""
-        self.flush()
-        await self.sync()
-        await self._marking.write(self._progress)
+        await self._marking.write(self._progress, self.sync)
 
     def flush(self) -> None:
         """Hand what was noted to the operating system."""
@@ -138,6 +143,7 @@ class Books:
             attempts=0,
             times=(now, now),
             payload=dict(row.row),
+            form=row.form,
             known=self._marking.is_known(row.row_hash),
         )
         self._progress.settle(row.position, Outcome.REJECTED)
@@ -165,6 +171,7 @@ class Books:
     def interrupted(self, row: Ready, now: datetime) -> None:
         """Note that we cut the request off ourselves before it was answered."""
         if row.guarantee == "at_least_once":
+            row.doubtful = True
             self.leave_open(row)
             return
         self._count_requests(row)
@@ -175,10 +182,10 @@ class Books:
     def died(self, row: Ready | Refused, now: datetime) -> None:
         """Note that an earlier try died between reserving the row and noting an answer."""
         if isinstance(row, Ready):
-            key, call, payload = _key(row), row.payload.call, json.loads(row.body)
+            key, call, kept = _key(row), row.payload.call, _kept(row)
             self._marking.lose_sight(row)
         else:  # its mapping changed since
-            key, call, payload = None, row.call, dict(row.row)
+            key, call, kept = None, row.call, {"payload": dict(row.row), "form": row.form}
         self._write(
             row.position,
             key=key,
@@ -189,7 +196,7 @@ class Books:
             message="the worker died while it was being sent; look for it in Regal",
             attempts=1,
             times=(now, now),
-            payload=payload,
+            **kept,
         )
         self._progress.settle(row.position, Outcome.UNKNOWN)
 
@@ -202,7 +209,10 @@ class Books:
         """Leave the row unsettled: a later try sends it."""
         self._count_requests(row)
         self.release(row)
-        self._marking.release(row)
+        if row.doubtful:
+            self._marking.lose_sight(row)
+        else:
+            self._marking.release(row)
 
     def unauthorized(self, decision: Decision) -> FixConnectionError:
         """Make the error for a refused key."""
@@ -232,8 +242,8 @@ class Books:
             message=f"{message}; in {row.origin}" if row.origin else message,
             attempts=row.tries,
             times=(row.first_time or now, now),
-            payload=json.loads(row.body),
             known=known,
+            **_kept(row),
         )
 
     def _write(self, position: int, *, times: tuple[datetime, datetime], **what: Any) -> None:
@@ -241,6 +251,16 @@ class Books:
         self._letters.write(
             DeadLetter(run=str(self._folder.path), position=position, first_time=first, last_time=last, **what)
         )
+
+
+def _kept(row: Ready) -> dict[str, Any]:
+    """Give what a redelivery needs of a row."""
+    body = json.loads(row.body)
+    claims = [claimed.claim for claimed in row.claims if claimed.consent is None and claimed.claim.call == OPT_IN]
+    return {
+        "payload": body if row.message_id is None else {MESSAGE_ID: row.message_id, **body},
+        "claims": [[claim.key, claim.channel, claim.subscribed, claim.at, claim.row_hash] for claim in claims],
+    }
 
 
 def _key(row: Ready) -> str:

@@ -22,6 +22,10 @@ _NO_PHONE: Final = (
     "is missing, and the ledger knows of none that Regal acknowledged for this contact: Regal could subscribe nobody. "
     "Send the phone with the row, or identify the contact first, with the same ledger"
 )
+_NO_LONGER_THERE: Final = (
+    "is not known: the contact opted in without one and is no longer in the source, so it cannot be opted out here. "
+    "Opt it out in Regal"
+)
 
 
 def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
@@ -69,9 +73,11 @@ def as_track(wanted: Wanted, event: str, *, phone_known: bool, phase: int) -> Ma
     )
 
 
-def opt_out_of(identifier: str, channel: str, at: str) -> Wanted:
+def as_opt_out(identifier: str, channel: str, at: str, phase: int) -> Marked:
     """Opt out somebody whom the source no longer has: it counts as given when that was noticed."""
-    return Wanted(identifier, channel, 0, at, 1, None, None, None, None, None)
+    if identifier.startswith("user:"):
+        return Marked({REJECT_MARK: [["phone", _NO_LONGER_THERE]], ROW_MARK: {"who": identifier, "channel": channel}})
+    return as_contact([Wanted(identifier, channel, 0, at, 1, None, None, None, None, None)], phase)
 
 
 def _opt_in(wanted: Wanted) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Reading, to_payload
 from airflow_provider_regal.events.consent import read_truth
 from airflow_provider_regal.events.faults import path_of
-from airflow_provider_regal.events.identifiers import read_user_id
+from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
 from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS
 from airflow_provider_regal.events.plain import is_blank, is_nothing
 
@@ -58,9 +58,25 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """One consent that can never be sent."""
+    """One consent that can never be sent.
+
+    :param about: identifier and channel, as far as they can be read.
+    """
 
     faults: tuple[Fault, ...]
+    about: tuple[str, str] | None = field(default=None, repr=False)
+
+
+def check_columns(columns: Mapping[str, str | None]) -> None:
+    """Check that a mapping names what a row of consents can hold.
+
+    :raises ValueError: it names something else.
+    """
+    for column, target in columns.items():
+        if target is not None and target not in LONG_FORM and target not in _WIDE_FORM:
+            raise ValueError(
+                f"mapping[{column!r}] must be one of {', '.join(LONG_FORM)}, a name such as sms_opt_in_at, or None"
+            )
 
 
 class ConsentRows:
@@ -79,11 +95,7 @@ class ConsentRows:
         policy: ConsentPolicy,
         phone_needed: bool,
     ) -> None:
-        for column, target in (columns or {}).items():
-            if target is not None and target not in LONG_FORM and target not in _WIDE_FORM:
-                raise ValueError(
-                    f"mapping[{column!r}] must be one of {', '.join(LONG_FORM)}, a name such as sms_opt_in_at, or None"
-                )
+        check_columns(columns or {})
         self._columns = columns or {}
         self._lower_upper = lower_upper
         self._reading = reading
@@ -139,7 +151,19 @@ class ConsentRows:
                 return self._fit(bare, opt_in, now)
             except InvalidEventError:
                 pass
-        return Unfit(tuple(Fault(_in_words_of_the_table(f.field, opt_in, columns), f.reason) for f in faults))
+        told = (Fault(_in_words_of_the_table(fault.field, opt_in, columns), fault.reason) for fault in faults)
+        return Unfit(tuple(told), self._about(person, opt_in))
+
+    def _about(self, person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> tuple[str, str] | None:
+        channel = opt_in.get("channel")
+        try:
+            if channel in EMAIL_CHANNELS:
+                return read_email(person["email"]), channel
+            if self._phone_needed or "phone" in person:
+                return read_phone(person["phone"]), str(channel)
+            return user_key(read_user_id(person["user_id"])), str(channel)
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def _fit(self, written: Mapping[str, Any], opt_in: Mapping[str, Any], now: datetime) -> Said:
         if not self._phone_needed and not _is_opt_out(opt_in):
@@ -149,7 +173,9 @@ class ConsentRows:
                 return self._without_phone(written, now)
         payload = to_payload(event := Identify.read(written, self._reading), now=now, policy=self._policy)
         if not payload.consents:
-            raise InvalidEventError("identify", [Fault("opt_in[0]", payload.withheld[0].reason)])
+            reason = payload.withheld[0].reason
+            missing = "ip" if reason.startswith("no ip") else "timestamp"
+            raise InvalidEventError("identify", [Fault(f"opt_in[0].{missing}", reason)])
         (consent,) = payload.consents
         point = (event.phones or event.emails)[0]
         return _said(consent, point.opt_ins[0], event.user_id)
@@ -161,7 +187,7 @@ class ConsentRows:
         someone = {**written, "phone": _SOMEONE}
         said = self._fit(someone, written["opt_in"][0], now)
         return Said(
-            f"user:{read_user_id(written['user_id'])}",
+            user_key(read_user_id(written["user_id"])),
             said.channel,
             said.subscribed,
             said.at,
@@ -170,6 +196,11 @@ class ConsentRows:
             said.text,
             said.source,
         )
+
+
+def user_key(user_id: str) -> str:
+    """Give the identifier of somebody whose phone is not said."""
+    return f"user:{user_id}"
 
 
 # A number of nobody's; it is only read, never sent.

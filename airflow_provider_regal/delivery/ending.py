@@ -46,7 +46,7 @@ def close_books(report: DeliveryReport, folder: RunFolder, seconds: float) -> No
         report.unknown_of_outage += lost_to_outage(letter)
         report.known += letter.known
     folder.write_report(report.as_dict())
-    _log.info("%s\n%s", report.status.capitalize(), report.as_table())
+    _log.info("%s\n%s", report.status.capitalize().replace("_", " "), report.as_table())
 
 
 def judge(report: DeliveryReport, folder: RunFolder, settings: DeliverySettings) -> None:

@@ -155,6 +155,8 @@ class Intake:
     def _decide_on(self, ready: Ready, known: _Known, now: datetime) -> Skip | None:
         if ready.message_id is not None and self._index.first_of(ready.message_id) != ready.position:
             return Skip.REPEATED
+        if self._is_overtaken(ready):
+            return Skip.OVERTAKEN
         if ready.only_consent and ready.instead_of is None:  # a sync has looked at all consents
             return None if ready.claims else Skip.STALE
         times = self._times_of(ready, now)
@@ -172,6 +174,14 @@ class Intake:
                 ready.row_hash = None
         ready.claims = self._claims_of(ready, times)
         return None
+
+    def _is_overtaken(self, ready: Ready) -> bool:
+        """Say whether a dead letter's contact was sent anew since it failed."""
+        if ready.letter_time is None or self._ledger is None or ready.payload.call != "identify":
+            return False
+        key = ready.identifiers[0].removeprefix("user:")
+        acknowledged = self._ledger.contacts_acknowledged([key]).get(key, "")
+        return acknowledged > to_ledger_time(datetime.fromisoformat(ready.letter_time))
 
     def _times_of(self, ready: Ready, now: datetime) -> dict[Consent, str | None]:
         return {consent: self._time_of(consent, now) for consent in ready.payload.consents}
@@ -193,12 +203,17 @@ class Intake:
             return ()
         once = ready.guarantee == "at_most_once"
         claims = [
-            Claimed(Claim(OPT_IN, consent.identifier, consent.channel, consent.subscribed, at, once=once), consent)
+            Claimed(
+                Claim(
+                    OPT_IN, consent.identifier, consent.channel, consent.subscribed, at, once=once, force=ready.force
+                ),
+                consent,
+            )
             for consent, at in times.items()
             if at is not None
         ]
         if ready.message_id is not None and ready.payload.call in NAMED_CALLS:
-            claims.append(Claimed(Claim(TRACK, ready.message_id, once=once)))
+            claims.append(Claimed(Claim(TRACK, ready.message_id, once=once, force=ready.force)))
         return tuple(claims)
 
 

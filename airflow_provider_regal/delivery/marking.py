@@ -7,7 +7,7 @@ to be acknowledged and the ledger may not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,15 @@ class _Marks:
     contacts: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     phones: set[str] = field(default_factory=set)
     rejected: set[str] = field(default_factory=set)
+    types: dict[str, str] = field(default_factory=dict)
+
+    def put_back(self, earlier: _Marks) -> None:
+        """Take in again what could not be written; it comes before what was collected since."""
+        for name in ("positions", "acknowledged", "unknown", "released", "contacts"):
+            setattr(self, name, getattr(earlier, name) + getattr(self, name))
+        self.phones |= earlier.phones
+        self.rejected |= earlier.rejected
+        self.types |= earlier.types
 
 
 class Marking:
@@ -83,28 +92,34 @@ class Marking:
         self.release(row)
         return self.is_known(hash_of_body(row.body))
 
-    async def write(self, progress: Progress) -> None:
+    async def write(self, progress: Progress, sync: Callable[[], Awaitable[None]]) -> None:
         """Write what was collected.
 
-        :raises OSError: the ledger cannot be reached; the marks are made by the next try.
+        :param sync: forces to disk what the run folder knows of it: that comes first.
+        :raises OSError: the ledger cannot be reached; what was collected is kept for another time.
         """
-        ledger = self._ledger
         async with self._writing:
-            if ledger is None or self._marks == _Marks():
-                return
+            progress.flush()
             marks, self._marks = self._marks, _Marks()
-            types = self._drift.take_new() if self._drift and marks.positions else {}
-            await asyncio.to_thread(_write, ledger, marks, types)
+            if self._drift and marks.positions:
+                marks.types |= self._drift.take_new()
+            try:
+                await sync()
+                if self._ledger is not None and marks != _Marks():
+                    await asyncio.to_thread(_write, self._ledger, marks)
+            except BaseException:
+                self._marks.put_back(marks)
+                raise
             progress.note_in_ledger(marks.positions)
 
 
-def _write(ledger: Ledger, marks: _Marks, types: dict[str, str]) -> None:
+def _write(ledger: Ledger, marks: _Marks) -> None:
     ledger.settle(acknowledged=marks.acknowledged, unknown=marks.unknown, released=marks.released)
     ledger.mark_contacts(marks.contacts)
     ledger.mark_phones(marks.phones)
     ledger.mark_rejected(marks.rejected)
-    if types:
-        ledger.claim_types(types)
+    if marks.types:
+        ledger.claim_types(marks.types)
 
 
 def _claims(row: Ready) -> Iterable[Claim]:

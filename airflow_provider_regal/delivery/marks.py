@@ -15,6 +15,8 @@ $phase         rows of a later phase wait for those of the earlier
 $weight        for how many rows of the source it stands, where not for one
 $only_consent  there is nothing to send without its opt-ins
 $claims        what the ledger has to grant before it is sent
+$force         it may be sent although Regal may have it already
+$letter_time   when it last failed, before it was sent again as a dead letter
 =============  =========================================================================
 """
 
@@ -31,6 +33,8 @@ PHASE_MARK: Final = "$phase"
 WEIGHT_MARK: Final = "$weight"
 ONLY_CONSENT_MARK: Final = "$only_consent"
 CLAIMS_MARK: Final = "$claims"
+FORCE_MARK: Final = "$force"
+LETTER_TIME_MARK: Final = "$letter_time"
 MARKS: Final = frozenset(
     {
         EVENT_MARK,
@@ -42,6 +46,8 @@ MARKS: Final = frozenset(
         WEIGHT_MARK,
         ONLY_CONSENT_MARK,
         CLAIMS_MARK,
+        FORCE_MARK,
+        LETTER_TIME_MARK,
     }
 )
 

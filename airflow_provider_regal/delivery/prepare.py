@@ -13,6 +13,8 @@ from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_row
 from airflow_provider_regal.delivery.marks import (
     CLAIMS_MARK,
     EVENT_MARK,
+    FORCE_MARK,
+    LETTER_TIME_MARK,
     MARKS,
     ONLY_CONSENT_MARK,
     ORIGIN_MARK,
@@ -55,6 +57,8 @@ class Ready:
     :param only_consent: there is nothing to send without its opt-ins.
     :param instead_of: the row itself can never be sent, and only its opt-outs are; it counts as rejected.
     :param origin: where the row comes from, for messages.
+    :param letter_time: when it last failed, if it is a dead letter that is sent again.
+    :param force: it may be sent although Regal may have it already.
     :param row_hash: of the row, where the ledger remembers it; so the hash of what is sent, and the contact's key.
     :param withheld_noted: how many of the withheld opt-ins were written down.
     :param claims: what the ledger has to grant before it is sent.
@@ -73,6 +77,8 @@ class Ready:
     only_consent: bool = False
     instead_of: Refused | None = None
     origin: str | None = None
+    letter_time: str | None = None
+    force: bool = False
     row_hash: str | None = None
     payload_hash: str | None = None
     key: str | None = None
@@ -97,6 +103,7 @@ class Refused:
     """A row that can never be sent.
 
     :param row_hash: by which a later run knows that it was rejected before.
+    :param form: what the row is, as dead letters say it.
     """
 
     position: int
@@ -104,6 +111,7 @@ class Refused:
     faults: tuple[Fault, ...]
     row: Mapping[str, Any]
     row_hash: str
+    form: str
     origin: str | None = None
 
 
@@ -158,7 +166,14 @@ class Preparer:
         """Say that a row can never be sent."""
         columns = columns_of(row)
         row_hash = hash_of_row(columns, frozenset(), self.fingerprint)
-        return Refused(position, call, faults, columns, row_hash, row.get(ORIGIN_MARK))
+        return Refused(position, call, faults, columns, row_hash, self._form_of(row), row.get(ORIGIN_MARK))
+
+    def _form_of(self, row: Mapping[str, Any]) -> str:
+        if self._settings.sync is not None:
+            return "consent"
+        if REJECT_MARK in row:
+            return "unreadable"
+        return "event" if EVENT_MARK in row else "row"
 
     def _ready(
         self, position: int, row: Mapping[str, Any], event: Event, withheld: tuple[Withheld, ...], now: datetime
@@ -178,6 +193,8 @@ class Preparer:
             phase=row.get(PHASE_MARK, 0),
             only_consent=row.get(ONLY_CONSENT_MARK, False),
             origin=row.get(ORIGIN_MARK),
+            letter_time=row.get(LETTER_TIME_MARK),
+            force=row.get(FORCE_MARK, False),
             claims=_given_claims(row, payload, guarantee),
         )
 
@@ -223,7 +240,16 @@ def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee
     consents = {(consent.identifier, consent.channel): consent for consent in payload.consents}
     return tuple(
         Claimed(
-            Claim(OPT_IN, key, channel, subscribed, at, once=guarantee == "at_most_once", row_hash=row_hash),
+            Claim(
+                OPT_IN,
+                key,
+                channel,
+                subscribed,
+                at,
+                once=guarantee == "at_most_once",
+                force=row.get(FORCE_MARK, False),
+                row_hash=row_hash,
+            ),
             consents.get((key, channel)),
         )
         for key, channel, subscribed, at, row_hash in row.get(CLAIMS_MARK, ())

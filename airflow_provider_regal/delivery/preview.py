@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -17,7 +18,7 @@ from airflow_provider_regal.delivery.intake import Intake
 from airflow_provider_regal.delivery.marking import Marking
 from airflow_provider_regal.delivery.marks import WEIGHT_MARK
 from airflow_provider_regal.delivery.opening import Rows, open_source
-from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.prepare import Preparer, Ready
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.survey import Survey
 from airflow_provider_regal.delivery.type_drift import TypeDrift
@@ -43,7 +44,7 @@ def preview(
 ) -> DeliveryReport:
     """Say what a delivery would send.
 
-    :param log: gets the samples, masked, and the report.
+    :param log: gets the plan of a sync, why opt-ins are withheld, and samples without their values.
     :param open_ledger: gives the ledger, which is only read.
     :raises CheckSourceError: the source gave what cannot be meant.
     """
@@ -74,18 +75,47 @@ def preview(
         intake = Intake(
             folder, preparer, books, index=index, ledger=ledger, keys=preparer.keys, drift=drift, clock=clock
         )
-        if report.plan:
-            log("Dry run. The plan\n%s", report.plan_as_table())
-        shown = 0
+        samples = _Samples()
         for ready in intake.rows():
-            if ready is None:
-                continue
-            books.skip_row(ready, Skip.DRY_RUN, clock.now())
-            if shown < _SAMPLES:
-                shown += 1
-                body = keys_only(ready.payload.body)
-                log("Row %d would be sent as %s %s", ready.position, ready.payload.call, body)
-        would = folder.progress.count(Skip.DRY_RUN)
+            if ready is not None:
+                books.skip_row(ready, Skip.DRY_RUN, clock.now())
+                samples.look_at(ready)
         ending.close_books(report, folder, 0.0)
-        log("Dry run: %s of %s rows would be sent", f"{would:,}", f"{report.read:,}")
+        if report.plan:
+            log("The plan\n%s", report.plan_as_table(with_reasons=True))
+        if samples.withheld:
+            log("Opt-ins withheld, while the rest of their rows is sent\n%s", samples.withheld_as_table())
+        for line in samples.lines:
+            log("%s", line)
+        would = folder.progress.count(Skip.DRY_RUN)
+        log("Dry run: %s of %s rows would be sent. Nothing was sent or remembered", f"{would:,}", f"{report.read:,}")
     return report
+
+
+class _Samples:
+    """What a few of the rows would say, without their values, and why opt-ins are withheld from the others."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.withheld: Counter[str] = Counter()
+        self._shown: Counter[int] = Counter()
+
+    def look_at(self, ready: Ready) -> None:
+        """Take a row in; the first of each phase are samples."""
+        self.withheld.update(one.reason for one in ready.payload.withheld)
+        if self._shown[ready.phase] < _SAMPLES:
+            self._shown[ready.phase] += 1
+            outline = keys_only(ready.payload.body)
+            self.lines.append(f"Row {ready.position} would be sent as {ready.payload.call}{_said(ready)} {outline}")
+
+    def withheld_as_table(self) -> str:
+        """Draw the reasons with their counts."""
+        return "\n".join(f"{count:>8,} x {reason}" for reason, count in self.withheld.most_common())
+
+
+def _said(ready: Ready) -> str:
+    """Say what a sync tells Regal by it: ``, sms opt-out of 2026-01-02``."""
+    claims = [claimed.claim for claimed in ready.claims if ready.only_consent]
+    return "".join(
+        f", {one.channel} {'opt-in' if one.subscribed else 'opt-out'} of {(one.at or '')[:10]}" for one in claims
+    )

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.delivery.consent_events import as_contact, as_track, opt_out_of
-from airflow_provider_regal.delivery.consent_rows import ConsentRows, Said
+from airflow_provider_regal.delivery.consent_events import as_contact, as_opt_out, as_track
+from airflow_provider_regal.delivery.consent_rows import ConsentRows, Said, user_key
 from airflow_provider_regal.delivery.keys import hash_of_line
 from airflow_provider_regal.delivery.marks import REJECT_MARK, ROW_MARK, SKIP_MARK, WEIGHT_MARK, Marked
 from airflow_provider_regal.delivery.prepare import Preparer, as_row, columns_of
@@ -77,6 +77,7 @@ class Reconciliation:
             phone_needed=sync.as_event is None,
         )
         self._now = to_ledger_time(clock.now())
+        self._same = 0  # consents of rows that did not change
 
     def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
         """Give what is to be sent, opt-outs first, with all that is not.
@@ -131,10 +132,17 @@ class Reconciliation:
             self._add("silent", 1)
         for said in told:
             if isinstance(said, Said):
-                self._store.want(self._ledger.stored_key(said.identifier), self._wanted(said, f"{row_hash}{len(told)}"))
+                wanted = self._wanted(said, f"{row_hash}{len(told)}")
+                self._store.want(self._ledger.stored_key(said.identifier), wanted)
+                if self._sync.as_event is not None and not said.subscribed and said.user_id is not None:
+                    # Of an opt-in that comes without the phone nothing else would tell that it is older.
+                    self._store.opt_out(user_key(said.user_id), said.channel, None if said.at is None else wanted.at)
             else:
                 self._add("rejected", 1)
                 self._store.reject(line, json.dumps([(fault.field, fault.reason) for fault in said.faults]))
+                if said.about is not None:
+                    identifier, channel = said.about
+                    self._store.mention(self._ledger.stored_key(identifier), channel)
 
     def _wanted(self, said: Said, row_hash: str) -> Wanted:
         at = self._now if said.at is None else to_ledger_time(said.at)
@@ -157,6 +165,7 @@ class Reconciliation:
     def _count(self) -> None:
         """Complete the plan, in the order in which it is shown."""
         store, read = self._store, dict(self._plan)
+        self._same = read.get("unchanged", 0)
         self._plan.clear()
         self._plan.update(
             new=store.count("new"),
@@ -190,7 +199,7 @@ class Reconciliation:
                 "the ledger. Give up one of the two."
             )
         flips = self._store.flips + (self._plan["removed"] if self._opts_out_removed else 0)
-        known, ratio = self._store.known_to_us + self._plan["unchanged"], self._sync.max_change_ratio
+        known, ratio = self._store.known_to_us + self._same, self._sync.max_change_ratio
         if ratio is not None and flips > max(_FLIPS_ALWAYS_ALLOWED, ratio * known):
             raise CheckSourceError(
                 f"{flips:,} of {known:,} known consents would flip, more than max_change_ratio={ratio:g} allows; "
@@ -224,7 +233,7 @@ class Reconciliation:
         yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST)
         if self._opts_out_removed:
             for identifier, channel in self._store.gone():
-                yield as_contact([opt_out_of(identifier, channel, self._now)], OPT_OUTS_FIRST)
+                yield as_opt_out(identifier, channel, self._now, OPT_OUTS_FIRST)
         opt_ins = self._store.to_send(subscribed=True, unchanged=resync)
         if as_event is None:
             yield from _by_contact(opt_ins, THEN_OPT_INS)
@@ -240,7 +249,7 @@ class Reconciliation:
 
 
 def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
-    for _, told in groupby(wanted, lambda one: one.user_id or one.identifier):
+    for _, told in groupby(wanted, lambda one: (one.user_id, one.user_id or one.identifier)):
         while some := [*islice(told, _CONSENTS_IN_EVENT)]:
             yield as_contact(some, phase)
 

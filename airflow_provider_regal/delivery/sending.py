@@ -109,7 +109,7 @@ class Sending:
                 self._engine.request_stop(self._stopped)
             try:
                 await self._engine.run()
-            except RegalError:
+            except (RegalError, OSError):
                 await self._try_to_mark()
                 raise
             finally:

@@ -107,8 +107,10 @@ class DeliverySettings:
             raise ValueError("only_changed is for identify: a named event is no state that could be unchanged")
         if self.key is not None and not self.only_changed:
             raise ValueError("key= says by what only_changed=True knows a contact again; without that it does nothing")
-        if not isinstance(self.max_event_age, timedelta | None):
-            raise ValueError("max_event_age must be a timedelta, or None for no limit")
+        ages = {"max_event_age": self.max_event_age, "max_consent_age": self.consent.max_consent_age}
+        for name, age in ages.items():
+            if not isinstance(age, timedelta | None):
+                raise ValueError(f"{name} must be a timedelta, or None for no limit")
 
     @classmethod
     def of(

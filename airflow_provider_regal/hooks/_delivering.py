@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -82,17 +83,17 @@ class TaskDelivery:
         :raises RegalError: as :meth:`airflow_provider_regal.delivery.run.Delivery.run`.
         """
         target = self._hook.target
-        if self._settings.dry_run or self._hook.dry_run:
+        if self.dry_run:
             report = preview(
                 self._rows(),
                 self._settings,
                 target=target,
                 log=_log.info,
-                open_ledger=self._ledger_of(target, self._place()),
+                open_ledger=self._ledger_of(target, self._place),
             )
             self._push(report)
             return report
-        place = self._place()
+        place = self._place
         key = (place.folder, place.this.epoch, place.this.number)
         if key in _used:
             raise ValueError("A task instance makes a second delivery: give each a name of its own (name=...).")
@@ -120,6 +121,16 @@ class TaskDelivery:
             tidy(time.time())
 
     @property
+    def dry_run(self) -> bool:
+        """Whether nothing is sent."""
+        return self._settings.dry_run or self._hook.dry_run
+
+    @property
+    def folder(self) -> Path:
+        """Say where the run folder is."""
+        return self._place.folder
+
+    @property
     def report(self) -> DeliveryReport:
         """What became of the rows, so far."""
         if self._delivery is None:
@@ -143,6 +154,7 @@ class TaskDelivery:
             timeout_s=target.timeout_s,
         )
 
+    @cached_property
     def _place(self) -> Place:
         return place_outside_a_task(self._name) if self._context is None else place_of(self._context, self._name)
 

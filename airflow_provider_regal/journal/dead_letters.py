@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -34,6 +35,9 @@ class DeadLetter:
     :param first_time: of the first request (or of the rejection), UTC.
     :param last_time: of the last.
     :param payload: what was, or would have been, sent; the row itself where it could not be mapped.
+    :param form: what the payload is: ``body`` as Regal gets it, ``event`` as it was written, ``row`` of a table,
+        ``consent`` (a row of a sync), or ``unreadable``.
+    :param claims: what the ledger has to grant before it is sent, where the payload does not say so.
     :param known: an earlier run rejected the same; only a ledger can tell.
     """
 
@@ -50,6 +54,8 @@ class DeadLetter:
     last_time: str
     payload: Any
     known: bool = False
+    form: str = "body"
+    claims: list[list[Any]] = dataclasses.field(default_factory=list)
 
     @property
     def cause(self) -> str:

@@ -207,6 +207,10 @@ class Ledger:
         found = self._read(_IDENTIFY, keys)
         return {key: (entry.row_hash, entry.payload_hash) for key, entry in found.items()}
 
+    def contacts_acknowledged(self, keys: Sequence[str]) -> dict[str, str]:
+        """Say when contacts were last acknowledged; unknown keys are left out."""
+        return {key: entry.acknowledged_at or "" for key, entry in self._read(_IDENTIFY, keys).items()}
+
     def mark_contacts(self, contacts: Sequence[tuple[str, str | None, str | None]]) -> None:
         """Record key, hash of the row and hash of the payload of contacts that Regal acknowledged."""
         self._mark(_IDENTIFY, [(key, {"row_hash": row, "payload_hash": payload}) for key, row, payload in contacts])

@@ -171,7 +171,7 @@ def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
             evidence_at=claim.at,
             acknowledged_at=by.now,
             source=by.source,
-            row_hash=claim.row_hash,
+            row_hash=claim.row_hash or (entry.row_hash if rank == known else None),  # else another row says so now
         )
     if claim.call == OPT_IN and pending is not None and pending > rank:
         return entry  # still being sent, or unknown, by whoever claimed that

@@ -3,7 +3,7 @@
 A line is a letter and a position: ``R 17`` reserved (it may be sent now), ``N 17`` surely not sent or not applied
 after all, ``A 17`` acknowledged, ``K 17`` acknowledged and in the ledger, ``J 17`` rejected, ``U 17`` unknown, and
 skipped: ``S 17`` unchanged, ``D 17`` its message was sent before, ``C 17`` its consent is stale, ``X 17`` left out by
-its source, ``P 17`` it was a dry run. The last line of a position counts.
+its source, ``P 17`` it was a dry run, ``O 17`` something newer was sent since. The last line of a position counts.
 
 What was written survives the death of the process; reservations survive that of the machine, since they are forced to
 disk before the row is sent. No ``J`` or ``U`` is forced to disk before the dead letter it speaks of.
@@ -21,7 +21,7 @@ from typing import Final
 
 from airflow_provider_regal.journal.files import append_whole, sync_folder
 
-_LINE: Final = re.compile(rb"([RNAKJUSDCXP]) (\d{1,9})\n")
+_LINE: Final = re.compile(rb"([RNAKJUSDCXPO]) (\d{1,9})\n")
 
 
 class Outcome(StrEnum):
@@ -41,6 +41,7 @@ class Skip(StrEnum):
     STALE = "stale"
     LEFT_OUT = "left_out"
     DRY_RUN = "dry_run"
+    OVERTAKEN = "overtaken"
 
 
 _LETTERS: Final = {
@@ -54,6 +55,7 @@ _SKIPS: Final = {
     Skip.STALE: ord("C"),
     Skip.LEFT_OUT: ord("X"),
     Skip.DRY_RUN: ord("P"),
+    Skip.OVERTAKEN: ord("O"),
 }
 _IN_LEDGER: Final = ord("K")
 _OUTCOMES: Final[dict[int, Outcome]] = {

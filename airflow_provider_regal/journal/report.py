@@ -19,7 +19,7 @@ _PLAN_WORDS: Final = {
     "stale": "older than what is known; withheld",
     "in_doubt": "Regal may have it already; a redelivery may send it",
     "silent": "rows that say neither yes nor no",
-    "rejected": "can never be sent; see the dead letters",
+    "rejected": "can never be sent as it is; withheld",
     "opt_outs": "to send, all of them first",
     "opt_ins": "to send after them",
     "removed": "subscribed, and no longer in the source",
@@ -102,9 +102,18 @@ class DeliveryReport:
                 del reasons[short]
         return report
 
-    def plan_as_table(self) -> str:
-        """Draw for the log what a sync found out: the kinds with their counts, and what they mean."""
-        return "\n".join(f"{kind:<12}{count:>12,}   {_PLAN_WORDS[kind]}" for kind, count in self.plan.items())
+    def plan_as_table(self, *, with_reasons: bool = False) -> str:
+        """Draw for the log what a sync found out: the kinds with their counts, and what they mean.
+
+        :param with_reasons: say why consents were rejected, too, once that is counted.
+        """
+        lines = []
+        for kind, count in self.plan.items():
+            lines.append(f"{kind:<12}{count:>12,}   {_PLAN_WORDS[kind]}")
+            if kind == "rejected" and with_reasons:
+                shown = self.reasons.most_common(_REASONS_LOGGED)
+                lines += [f"{'':<12}{number:>12,} x {reason}" for reason, number in shown]
+        return "\n".join(lines)
 
     def as_table(self) -> str:
         """Draw the report for the log."""

@@ -30,6 +30,7 @@ CREATE TABLE wanted (
     text TEXT, source TEXT, row_hash TEXT, rows INTEGER, PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
 CREATE TABLE opt_outs (identifier TEXT, channel TEXT, at TEXT, PRIMARY KEY (identifier, channel)) WITHOUT ROWID;
+CREATE TABLE mentioned (key TEXT, channel TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
 CREATE TABLE unfit (row TEXT, faults TEXT);
 """
 _WANT: Final = """
@@ -54,12 +55,13 @@ INSERT INTO same SELECT substr(row_hash, 1, 32), count(*) FROM known
 WHERE row_hash IS NOT NULL AND state = 'acknowledged'
 GROUP BY row_hash HAVING count(*) = CAST(substr(row_hash, 33) AS INTEGER)
 """
-# An opt-out without a time says nothing new where the newest word known is an opt-out already.
+# An opt-out without a time says nothing new where the newest word known, or perhaps known to Regal, is an opt-out.
 _TIMELESS: Final = """
 UPDATE wanted SET at = coalesce((
     SELECT CASE WHEN k.subscribed = 0 THEN k.evidence_at ELSE k.opt_out_at END FROM known k
     WHERE k.key = wanted.key AND k.channel = wanted.channel
     AND (k.subscribed IS NOT 1 OR k.opt_out_at >= k.evidence_at)
+    AND (k.pending_subscribed IS NOT 1 OR k.opt_out_at >= k.pending_at)
 ), at) WHERE timeless
 """
 # Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
@@ -70,7 +72,7 @@ CASE
     WHEN w.subscribed AND w.at <= k.opt_out_at THEN 'stale'
     WHEN w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed) THEN 'stale'
     WHEN w.subscribed = k.subscribed AND w.at = k.evidence_at THEN 'unchanged'
-    WHEN :once AND k.state IN ('sending', 'unknown') AND k.pending_at = w.at
+    WHEN :once AND w.subscribed AND k.state IN ('sending', 'unknown') AND k.pending_at = w.at
         AND k.pending_subscribed = w.subscribed THEN 'in_doubt'
     WHEN k.evidence_at IS NULL THEN 'new'
     ELSE 'changed'
@@ -85,6 +87,7 @@ _REMOVED: Final = """
 CREATE TABLE removed AS
 SELECT key, channel, subscribed FROM known k WHERE source = ? AND evidence_at IS NOT NULL
 AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.key = k.key AND w.channel = k.channel)
+AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.channel)
 AND (row_hash IS NULL OR substr(row_hash, 1, 32) NOT IN (SELECT row_hash FROM seen))
 """
 _TO_SEND: Final = """
@@ -151,7 +154,15 @@ class SyncStore:
             (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash),
         )
         if not subscribed:
-            self._db.execute(_OPT_OUT, (identifier, channel, None if timeless else at))
+            self.opt_out(identifier, channel, None if timeless else at)
+
+    def opt_out(self, identifier: str, channel: str, at: str | None) -> None:
+        """Take in that somebody has opted out, so that the ledger is told."""
+        self._db.execute(_OPT_OUT, (identifier, channel, at))
+
+    def mention(self, key: str, channel: str) -> None:
+        """Note whom the source still has, although what it says of them cannot be used."""
+        self._db.execute("INSERT OR IGNORE INTO mentioned VALUES (?, ?)", (key, channel))
 
     def reject(self, row: str, faults: str) -> None:
         """Keep what can never be sent."""

@@ -24,6 +24,7 @@ from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.hooks._redelivering import Redelivery
 
 
 class RegalBulkOperator(BaseOperator):
@@ -125,7 +126,7 @@ class RegalBulkOperator(BaseOperator):
             "sync": sync,
         }
         DeliverySettings.of(call=call, **self._options)  # what cannot be right is said when the DAG is written
-        self._delivery: TaskDelivery | None = None
+        self._delivery: TaskDelivery | Redelivery | None = None
 
     def open_rows(self, context: Context) -> Rows:
         """Open the source."""
@@ -140,17 +141,22 @@ class RegalBulkOperator(BaseOperator):
         restart = read_truth(self.restart)
         rate = context["task"].pool_slots if self.rate == "pool_slots" else self.rate
         with failing_for_good():
-            self._delivery = TaskDelivery(
-                RegalHook(self.regal_conn_id),
-                context=context,
-                settings=DeliverySettings.of(
-                    call=self.call, event=self.event, rate=rate, restart=restart, **self._options
-                ),
-                rows=lambda: self.open_rows(context),
-                source=self.source(),
-                ledger_conn_id=self.ledger_conn_id,
+            self._delivery = self.delivery(
+                context,
+                DeliverySettings.of(call=self.call, event=self.event, rate=rate, restart=restart, **self._options),
             )
             return self._delivery.run().as_dict()
+
+    def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery | Redelivery:
+        """Prepare to deliver the rows."""
+        return TaskDelivery(
+            RegalHook(self.regal_conn_id),
+            context=context,
+            settings=settings,
+            rows=lambda: self.open_rows(context),
+            source=self.source(),
+            ledger_conn_id=self.ledger_conn_id,
+        )
 
     def on_kill(self) -> None:
         """Stop with everything unsettled kept."""

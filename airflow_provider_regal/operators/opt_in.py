@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from airflow_provider_regal.delivery.consent_rows import check_columns
 from airflow_provider_regal.delivery.opening import Rows
 from airflow_provider_regal.delivery.settings import SyncSettings
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_regal._compat import Context
 
-_NOT_FOR_CONSENT: Sequence[str] = ("call", "event", "types", "send_nulls", "only_changed", "key")
+_FORMATS: Final = ("jsonl", "csv", "parquet")
+_NOT_FOR_CONSENT: Final = ("call", "event", "types", "send_nulls", "only_changed", "key")
 
 
 class RegalOptInSyncOperator(RegalBulkOperator):
@@ -80,7 +82,12 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         max_change_ratio: float | None = 0.5,
         **kwargs: Any,
     ) -> None:
-        _check_source(sql, sql_conn_id, path, rows)
+        _check_source(sql, sql_conn_id, path, rows, {"parameters": parameters, "sql_hook_params": sql_hook_params})
+        if format not in _FORMATS:
+            raise ValueError(f"format must be one of {', '.join(_FORMATS)}, not {format!r}")
+        if as_event is not None and not as_event.strip():
+            raise ValueError("as_event must be the name of an event, or None to send opt-ins by identify")
+        check_columns(mapping or {})
         if odd := [name for name in _NOT_FOR_CONSENT if name in kwargs]:
             raise ValueError(f"{', '.join(odd)}: not for consents; a sync sends opt-ins and nothing else")
         sync = SyncSettings(
@@ -130,9 +137,11 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         return resolved(self.rows, context)
 
 
-def _check_source(sql: object, sql_conn_id: object, path: object, rows: object) -> None:
+def _check_source(sql: object, sql_conn_id: object, path: object, rows: object, of_sql: Mapping[str, object]) -> None:
     given = [name for name, value in (("sql", sql), ("path", path), ("rows", rows)) if value is not None]
     if len(given) != 1:
         raise ValueError(f"give one of sql, path and rows; here is {' and '.join(given) or 'none'}")
     if (sql is None) != (sql_conn_id is None):
         raise ValueError("sql and sql_conn_id belong together")
+    if sql is None and (odd := [name for name, value in of_sql.items() if value is not None]):
+        raise ValueError(f"{', '.join(odd)}: for sql only")

@@ -23,7 +23,8 @@ from airflow_provider_regal.journal.ledger_rules import from_ledger_time, to_led
 from airflow_provider_regal.journal.ledger_schema import bring_up_to_date, types
 from tests.events.hostile import many
 from tests.journal import ledger_behaviour as behaviour
-from tests.journal.ledger_behaviour import PHONE, START, Clock, Ledgers, at, one, opt_in, opt_out, track
+from tests.journal import ledger_crowd
+from tests.journal.ledger_words import PHONE, START, Clock, Ledgers, at, one, opt_in, opt_out, sent, track
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_with_nothing_but_standard_sql(check, ledgers, monkeypatch):
 
 
 def _work(path, number, rounds, failures):
-    return behaviour.work_beside_others(sqlite_engine(path), number, rounds, failures)
+    return ledger_crowd.work_beside_others(sqlite_engine(path), number, rounds, failures)
 
 
 def _in_process(path, number, rounds, results):
@@ -72,7 +73,7 @@ def test_processes_that_work_at_once_lose_nothing(path):
     assert [failures for _, failures in told] == [[]] * processes
     gone = [key for keys, _ in told for key in keys]
     opened = Ledger(sqlite_engine(path), account="acme", run="after")
-    behaviour.check_nothing_was_lost(opened, gone, processes=processes, rounds=rounds)
+    ledger_crowd.see_that_nothing_was_lost(opened, gone, processes=processes, rounds=rounds)
     opened.close()
 
 
@@ -218,7 +219,7 @@ def test_no_opt_in_ever_goes_that_an_opt_out_bars(steps):
             runs[number].settle(**{step: [claim]})
             if step != "released" and not claim.subscribed:
                 barred = max(barred, claim.at)
-        for _, _, _, evidence, opted_out, state, _, pending, _ in runs[0].consents():
+        for _, _, _, evidence, opted_out, state, _, pending, *_ in runs[0].consents():
             assert (opted_out or "") == barred
             assert (evidence or "") >= newest, "evidence never gets older"
             assert (pending is not None) == (state in ("sending", "unknown"))
@@ -248,5 +249,5 @@ def test_no_event_goes_twice_that_must_go_once(steps):
 def test_an_opt_out_is_not_kept_waiting_by_a_run_that_died(ledgers):
     assert one(ledgers(), opt_in(5)) is Verdict.GO
     ledgers.clock.wait(121)
-    behaviour.sent(ledgers("run-2"), opt_out(6))
+    sent(ledgers("run-2"), opt_out(6))
     assert one(ledgers("run-3"), opt_in(6)) is Verdict.STALE

@@ -14,7 +14,8 @@ from airflow_provider_regal.journal.ledger import Ledger, LedgerError
 from airflow_provider_regal.journal.ledger_engine import writing
 from airflow_provider_regal.journal.ledger_schema import types
 from tests.journal import ledger_behaviour as behaviour
-from tests.journal.ledger_behaviour import PHONE, Ledgers
+from tests.journal import ledger_crowd
+from tests.journal.ledger_words import PHONE, Ledgers, at
 
 pytestmark = pytest.mark.services
 URL = os.environ.get("REGAL_TEST_POSTGRES", "postgresql+psycopg2://postgres@127.0.0.1:5432/test")
@@ -49,7 +50,7 @@ def test_in_postgres(check, ledgers):
 
 def _in_process(schema, number, rounds, results):
     failures = []
-    results.put((behaviour.work_beside_others(engine_of(schema), number, rounds, failures), failures))
+    results.put((ledger_crowd.work_beside_others(engine_of(schema), number, rounds, failures), failures))
 
 
 def test_processes_that_work_at_once_lose_nothing_and_do_not_lock_each_other_out(schema):
@@ -64,7 +65,7 @@ def test_processes_that_work_at_once_lose_nothing_and_do_not_lock_each_other_out
     assert [failures for _, failures in told] == [[]] * processes
     gone = [key for keys, _ in told for key in keys]
     opened = Ledger(engine_of(schema), account="acme", run="after")
-    behaviour.check_nothing_was_lost(opened, gone, processes=processes, rounds=rounds)
+    ledger_crowd.see_that_nothing_was_lost(opened, gone, processes=processes, rounds=rounds)
     opened.close()
 
 
@@ -89,5 +90,5 @@ def test_a_server_that_is_not_there_is_said_to_be(schema):
 def test_keys_sort_as_in_python_so_that_all_lock_in_one_order(ledgers):
     keys = ["b", "B", "a", "A", "+1", "1", "ä", "z", "_", "-", "😀"]
     opened = ledgers()
-    opened.bar((key, "sms", behaviour.at(1)) for key in keys)
+    opened.bar((key, "sms", at(1)) for key in keys)
     assert [row[0] for row in opened.consents()] == sorted(keys)

@@ -1,0 +1,1 @@
+"""What the command line runs beside the sandbox: the doctor, and redelivery."""

@@ -1,0 +1,144 @@
+"""``check``: the doctor. Looks at everything a delivery needs, and says what to do about what it finds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, NamedTuple
+
+from airflow_provider_regal import __version__
+from airflow_provider_regal._compat import AirflowException, conf
+from airflow_provider_regal.client.probe import ask
+from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.errors import RegalError
+from airflow_provider_regal.hooks._ledger import open_ledger
+from airflow_provider_regal.hooks._place import storage
+from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.tools.storage_check import check_storage
+
+OK: Final = "ok"
+WARNING: Final = "warning"
+FAILURE: Final = "failure"
+_DOCUMENTED_RATE: Final = 300
+_SKEW_S: Final = 5.0
+_PACKAGES: Final = ("apache-airflow", "aiohttp", "pydantic", "phonenumbers", "requests", "sqlalchemy")
+
+
+class Finding(NamedTuple):
+    """One line: how it is, what was looked at, and what was found, with what to do about it."""
+
+    how: str
+    what: str
+    said: str
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Look at everything and print a line each.
+
+    :returns: 1 if anything would keep a delivery from working.
+    """
+    findings = list(check(args.conn_id, args.ledger_conn_id))
+    for finding in findings:
+        print(f"{finding.how:<8} {finding.what:<12} {finding.said}")
+    failures = sum(finding.how == FAILURE for finding in findings)
+    if failures:
+        print(f"{failures} of {len(findings)} would keep a delivery from working.", file=sys.stderr)
+    return int(bool(failures))
+
+
+def check(conn_id: str, ledger_conn_id: str | None) -> Iterator[Finding]:
+    """Look at everything a delivery needs; sends no event."""
+    yield _versions()
+    target: Target | None = None
+    try:
+        target = RegalHook(conn_id).target
+    except RegalError as error:
+        yield Finding(FAILURE, "connection", str(error))
+    except AirflowException as error:
+        yield Finding(FAILURE, "connection", f"{error}: add a connection of type regal, with the API key")
+    if target is not None:
+        yield from _connection(target)
+        yield from _reachability(target)
+    yield from _storage()
+    yield _ledger(ledger_conn_id, target)
+
+
+def _versions() -> Finding:
+    found = []
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            return Finding(FAILURE, "versions", f"{package} is not installed: install airflow-provider-regal anew")
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Finding(OK, "versions", f"airflow-provider-regal {__version__}, Python {python}, {', '.join(found)}")
+
+
+def _connection(target: Target) -> Iterator[Finding]:
+    yield Finding(
+        OK,
+        "connection",
+        f"{target.conn_id}: {target.origin}, at most {target.rate_limit} requests/s, timeout {target.timeout_s:g} s",
+    )
+    if target.rate_limit > _DOCUMENTED_RATE:
+        yield Finding(
+            WARNING,
+            "rate",
+            f"rate_limit is {target.rate_limit}; Regal documents {_DOCUMENTED_RATE} a second for the whole account. "
+            "Lower it unless Regal raised yours",
+        )
+    if target.dry_run or conf.getboolean("regal", "dry_run", fallback=False):
+        yield Finding(WARNING, "dry run", "nothing is sent: switch dry_run off in the connection or in [regal]")
+
+
+def _reachability(target: Target) -> Iterator[Finding]:
+    probed = ask(target.origin)
+    if not probed.answered:
+        yield Finding(FAILURE, "network", f"{probed.said} Check host, proxy and firewall of this machine")
+        return
+    yield Finding(OK, "network", probed.said)
+    if probed.skew_s is None:
+        yield Finding(WARNING, "clock", "the server does not say what time it is, so this machine's clock is unproved")
+    elif abs(probed.skew_s) > _SKEW_S:
+        yield Finding(
+            WARNING,
+            "clock",
+            f"this machine's clock is {abs(probed.skew_s):.0f} s {'behind' if probed.skew_s > 0 else 'ahead'}: fresh "
+            "consent may look as if it were of the future, and be withheld. Synchronise it (NTP)",
+        )
+    else:
+        yield Finding(OK, "clock", "agrees with the server's to some seconds")
+
+
+def _storage() -> Iterator[Finding]:
+    try:
+        folder = storage()
+    except RegalError as error:
+        yield Finding(FAILURE, "storage", str(error))
+        return
+    yield from (Finding(*found) for found in check_storage(folder))
+    executor = conf.get("core", "executor", fallback="")
+    if conf.get("regal", "storage_path", fallback="") == "" and not executor.startswith(("Local", "Sequential")):
+        yield Finding(
+            WARNING,
+            "storage",
+            f"[regal] storage_path is not set, and {executor} may retry a task on another machine, which would not "
+            "find the run folder: set it to a folder that all workers see",
+        )
+
+
+def _ledger(conn_id: str | None, target: Target | None) -> Finding:
+    if target is None:
+        return Finding(WARNING, "ledger", "not looked at, for want of a connection")
+    name = "the file beside the run folders" if conn_id is None else conn_id
+    try:
+        ledger = open_ledger(conn_id, account=target.account, run="check", source="", timeout_s=target.timeout_s)
+        try:
+            known = "knows consents" if ledger.has_consents() else "knows no consent yet"
+        finally:
+            ledger.close()
+    except (RegalError, OSError, AirflowException) as error:
+        return Finding(FAILURE, "ledger", f"{name}: {error}")
+    return Finding(OK, "ledger", f"{name}: can be written, {known} of account {target.account!r}")

@@ -1,0 +1,67 @@
+"""Tables of consents for the tests, and what a local Regal was told by them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
+
+NOW = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
+IP = "203.0.113.77"
+
+
+def phone(number):
+    return f"+1212555{number:04d}"
+
+
+def at(minute):
+    """A time of the day before; a larger minute is newer."""
+    return (NOW - timedelta(days=1) + timedelta(minutes=minute)).isoformat()
+
+
+def row(number, subscribed, minute, channel="sms", **more):
+    """What somebody says; ``minute`` None is an opt-out that does not say when."""
+    told = {"user_id": f"u{number}", "phone": phone(number), "channel": channel, "subscribed": subscribed}
+    return {**told, "timestamp": None if minute is None else at(minute), "ip": IP, **more}
+
+
+def yes(number, minute=5, **more):
+    return row(number, True, minute, **more)
+
+
+def no(number, minute=5, **more):
+    return row(number, False, minute, **more)
+
+
+def told(regal, *, stored=True):
+    """What arrived, in order: user, channel, yes or no."""
+    found = []
+    for event in regal.events(stored=stored):
+        body = event["body"]
+        if "name" in body:
+            found.append((body.get("userId"), body["properties"]["channel"], body["name"]))
+        for member in ("phones", "emails"):
+            for info in body.get("traits", {}).get(member, {}).values():
+                found += [
+                    (body.get("userId"), key.removesuffix("OptIn"), info[key]["subscribed"])
+                    for key in ("smsOptIn", "voiceOptIn", "emailOptIn")
+                    if key in info
+                ]
+    return found
+
+
+def kinds(report):
+    """The plan, without what is nothing."""
+    return {kind: count for kind, count in report.plan.items() if count}
+
+
+def adds_up(report):
+    return report.read == report.acknowledged + report.rejected + report.unknown + report.skipped
+
+
+def known(path, **options):
+    """What the ledger knows: stored key and channel -> subscribed, evidence, opt-out, state."""
+    ledger = Ledger(sqlite_engine(path), account="acme", run="a look", **options)
+    found = {(key, channel): rest for key, channel, *rest in ledger.consents()}
+    ledger.close()
+    return found

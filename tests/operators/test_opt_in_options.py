@@ -1,0 +1,306 @@
+"""Every option of the opt-in sync: what is seen with it, and what without."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
+from airflow_provider_regal.testing import Sandbox
+from tests.operators.opt_ins import consent, phone, status
+from tests.operators.ways import context
+
+ALICE, BOB, CARL = consent(100), consent(101), consent(102, False)
+EVERYBODY = [ALICE, BOB, CARL]
+
+
+@dataclass
+class Seen:
+    """What one sync left behind."""
+
+    report: dict[str, Any]
+    error: str
+    requests: int
+
+    @property
+    def plan(self):
+        return self.report["plan"]
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as regal:
+        yield regal
+
+
+@pytest.fixture
+def regal(sandbox, monkeypatch, tmp_path):
+    sandbox.reset()
+    sandbox.set_faults([])
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", sandbox.connection(rate_limit=5_000))
+    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
+    return sandbox
+
+
+@pytest.fixture
+def sync(regal):
+    """Sync as a run of its own; all share the ledger."""
+    runs = itertools.count(1)
+
+    def run(rows, task_id="t", **options):
+        here = context()
+        here["ti"].run_id, here["ti"].task_id = f"r{next(runs)}", task_id
+        before = regal.stats()["requests"]
+        error = ""
+        try:
+            RegalOptInSyncOperator(task_id=task_id, rows=rows, **options).execute(here)
+        except Exception as failed:  # noqa: BLE001 - its text is looked at
+            error = str(failed)
+        return Seen(here["ti"].report, error, regal.stats()["requests"] - before)
+
+    return run
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    """A database of Airflow's, for a ledger."""
+    path = tmp_path / "ledgers" / "consents.db"
+    path.parent.mkdir()
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    return path
+
+
+def entries(path, what="*"):
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"SELECT {what} FROM regal_ledger WHERE call = 'opt_in' ORDER BY 1").fetchall()
+
+
+def test_initial_send_sends_all_and_baseline_only_records(sync, regal):
+    recorded = sync(EVERYBODY, initial="baseline")
+    assert (recorded.requests, recorded.report["skips"]) == (0, {"left_out": 3})
+    assert sync(EVERYBODY).report["skips"] == {"unchanged": 3}
+    assert sync([ALICE, consent(101, False, day=2), CARL]).requests == 1
+    assert status(regal, 101) == "Unsubscribed"
+
+
+def test_initial_is_for_the_first_run_only(sync):
+    assert sync([ALICE], initial="send").requests == 1
+    assert sync([ALICE, BOB], initial="baseline").requests == 1
+
+
+def test_an_opt_out_that_says_no_time_is_sent_once(sync, regal):
+    rows = [consent(100, False, timestamp=None)]
+    assert [sync(rows, initial="send").requests for _ in range(3)] == [1, 0, 0]
+    assert sync([consent(100, day=9)]).plan["stale"] == 1, "it counts as given when it was read"
+    assert status(regal, 100) == "Unsubscribed"
+
+
+def test_a_stale_subscription_is_withheld(sync, regal):
+    sync([consent(100, False, day=9)], initial="send")
+    stale = sync([consent(100, day=5)])
+    assert (stale.requests, stale.plan["stale"], stale.report["skips"]) == (0, 1, {"stale": 1})
+    assert status(regal, 100) == "Unsubscribed"
+
+
+def test_a_history_of_consents_is_read_as_its_newest_word_in_every_run(sync, regal):
+    history = [consent(100, False, day=5), consent(100), consent(100, day=9), consent(100, day=9)]
+    first = sync(history, initial="send")
+    assert (first.requests, first.plan["superseded"]) == (1, 3)
+    again = sync([*history, BOB])
+    assert (again.requests, again.plan["stale"], again.plan["changed"]) == (1, 0, 0)
+    assert status(regal, 100) == "Subscribed"
+
+
+def test_opt_ins_go_as_an_event_and_opt_outs_as_they_are(sync, regal):
+    now = datetime.now(UTC).isoformat()
+    rows = [consent(100, timestamp=now), consent(101, False, timestamp=now)]
+    seen = sync(rows, initial="send", as_event="SMS Consent Given")
+    opt_out, opt_in = (event["body"] for event in regal.events())
+    assert seen.requests == 2
+    assert opt_out["traits"]["phones"][phone(101)]["smsOptIn"]["subscribed"] is False
+    assert opt_in["name"] == "SMS Consent Given"
+    assert phone(100) in json.dumps(opt_in)
+    assert opt_in["properties"]["channel"] == "sms"
+    assert sync(rows, as_event="SMS Consent Given").requests == 0
+
+
+def test_an_event_needs_a_phone_in_the_row_or_in_the_ledger(sync, regal):
+    anne = {**consent(100, timestamp=datetime.now(UTC).isoformat()), "phone": None, "user_id": "anne"}
+    seen = sync([anne], initial="send", as_event="SMS Consent Given", max_rejected=1)
+    assert (seen.requests, seen.report["rejected"]) == (0, 1)
+    assert any("the ledger knows of none" in reason for reason in seen.report["reasons"])
+
+
+def test_what_vanished_is_reported_and_opted_out_only_on_request(sync, regal):
+    sync(EVERYBODY, initial="send")
+    assert sync([ALICE, CARL]).plan["removed"] == 1
+    assert status(regal, 101) == "Subscribed"
+    assert sync([ALICE, CARL], on_removed="opt_out").requests == 1
+    assert status(regal, 101) == "Unsubscribed"
+    assert sync([ALICE, CARL], on_removed="opt_out").requests == 0
+
+
+def test_a_full_resync_sends_what_did_not_change(sync):
+    sync(EVERYBODY, initial="send")
+    assert sync(EVERYBODY).requests == 0
+    assert sync(EVERYBODY, full_resync=True).requests == 3
+
+
+def test_too_many_flips_are_refused_and_nothing_is_committed(sync, regal, tmp_path):
+    people = range(100, 130)
+    sync([consent(number) for number in people], initial="send")
+    before = entries(tmp_path / "runs" / "ledger.db")
+    broken = [consent(number, number >= 120, day=2) for number in people]
+    refused = sync(broken)
+    assert "20 of 30 known consents would flip, more than max_change_ratio=0.5 allows" in refused.error
+    assert refused.requests == 0
+    assert entries(tmp_path / "runs" / "ledger.db") == before
+    assert "max_change_ratio=0.6" in sync(broken, max_change_ratio=0.6).error
+    assert sync(broken, max_change_ratio=0.7).requests == 30
+
+
+def test_no_limit_of_flips(sync):
+    people = range(100, 130)
+    sync([consent(number) for number in people], initial="send")
+    assert sync([consent(number, False, day=2) for number in people], max_change_ratio=None).requests == 30
+
+
+def test_too_few_rows_are_refused(sync):
+    assert "min_rows=4" in sync(EVERYBODY, initial="send", min_rows=4).error
+    assert sync(EVERYBODY, initial="send", min_rows=3).requests == 3
+
+
+def test_limit_reads_the_first_rows_only_and_calls_none_removed(sync):
+    sync(EVERYBODY, initial="send")
+    seen = sync([consent(100, day=2), BOB, consent(103)], limit=1, on_removed="opt_out")
+    assert (seen.report["read"], seen.requests, seen.plan["removed"]) == (1, 1, 0)
+
+
+def test_columns_can_be_named_otherwise(sync, regal):
+    row = {"tel": phone(100), "how": "sms", "ok": "true", "agreed": "2026-01-02", "address": "203.0.113.9", "note": 1}
+    names = {"tel": "phone", "how": "channel", "ok": "subscribed", "agreed": "timestamp", "address": "ip"}
+    assert sync([row], initial="send").error
+    assert sync([row], initial="send", mapping={**names, "note": None}).requests == 1
+    assert status(regal, 100) == "Subscribed"
+
+
+def test_the_wide_form_is_several_consents_a_row(sync, regal):
+    evidence = {f"{channel}_opt_in_{what}": value for channel in ("sms", "voice")
+                for what, value in (("at", "2026-01-02"), ("ip", "203.0.113.9"))}  # fmt: skip
+    rows = [{"phone": phone(100), "sms_opt_in": 1, "voice_opt_in": 0, **evidence}]
+    seen = sync(rows, initial="send")
+    assert (seen.report["read"], seen.plan["opt_ins"], seen.plan["opt_outs"]) == (2, 1, 1)
+    assert [status(regal, 100, channel) for channel in ("sms", "voice")] == ["Subscribed", "Unsubscribed"]
+    assert sync(rows).requests == 0
+
+
+def test_consent_without_an_address_or_too_old_is_withheld(sync):
+    rows = [consent(100, ip=None), consent(101, timestamp=datetime.now(UTC).isoformat())]
+    assert sync(rows, initial="send", max_rejected=1).report["rejected"] == 1
+    assert sync(rows, require_ip=False).requests == 1
+    assert sync([consent(103)], max_consent_age=timedelta(days=1), max_rejected=1).report["rejected"] == 1
+    assert sync([consent(103)]).requests == 1
+
+
+def test_the_ledger_is_a_file_beside_the_run_folders(sync, tmp_path):
+    sync(EVERYBODY, initial="send")
+    path = tmp_path / "runs" / "ledger.db"
+    assert [key for (key,) in entries(path, "key")] == [phone(100), phone(101), phone(102)]
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_the_ledger_is_where_its_connection_says(sync, ledger, tmp_path):
+    assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
+    assert len(entries(ledger)) == 3
+    assert not (tmp_path / "runs" / "ledger.db").exists()
+    assert sync(EVERYBODY, ledger_conn_id="ledger").requests == 0
+    assert sync(EVERYBODY, initial="send").requests == 3, "another ledger knows nothing of it"
+
+
+def test_a_ledger_that_is_no_database_is_named(sync, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "http", "host": "localhost"}))
+    said = sync(EVERYBODY, initial="send", ledger_conn_id="ledger").error
+    assert "'ledger'" in said
+
+
+def test_with_a_ledger_key_the_ledger_names_nobody(sync, ledger, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_KEY", "a secret of many letters")
+    anne = consent(100, user_id="anne-1")
+    assert sync([anne, BOB], initial="send", ledger_conn_id="ledger").requests == 2
+    assert sync([anne, BOB], ledger_conn_id="ledger").requests == 0
+    kept = ledger.read_bytes()
+    for personal in (phone(100), phone(101), "anne-1", "203.0.113.9"):
+        assert personal.encode() not in kept
+    assert "ledger_key" in sync([anne], ledger_conn_id="ledger", on_removed="opt_out").error
+
+
+def test_each_account_has_its_own_part_of_the_ledger(sync, regal, ledger, monkeypatch):
+    assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", regal.connection(rate_limit=5_000))
+    other = {"ledger_conn_id": "ledger", "regal_conn_id": "other"}
+    assert "initial=" in sync(EVERYBODY, **other).error
+    assert sync(EVERYBODY, initial="send", **other).requests == 3
+    assert {account for (account,) in entries(ledger, "account")} == {
+        f"regal_default {regal.url}", f"other {regal.url}",
+    }  # fmt: skip
+
+
+def test_two_connections_can_share_an_account(sync, regal, ledger, monkeypatch):
+    for name in ("REGAL_DEFAULT", "OTHER"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", regal.connection(rate_limit=5_000, account="brand-a"))
+    assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
+    assert sync(EVERYBODY, ledger_conn_id="ledger", regal_conn_id="other").requests == 0
+    assert {account for (account,) in entries(ledger, "account")} == {"brand-a"}
+
+
+def test_a_dry_run_of_the_connection_remembers_nothing(sync, regal, monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(dry_run=True))
+    seen = sync(EVERYBODY, initial="baseline")
+    assert (seen.requests, seen.report["status"], seen.plan["new"]) == (0, "dry_run", 3)
+    assert entries(tmp_path / "runs" / "ledger.db") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "give one of sql, path and rows; here is none"),
+        ({"rows": [], "path": "/a"}, "here is path and rows"),
+        ({"sql": "SELECT 1"}, "sql and sql_conn_id belong together"),
+        ({"rows": [], "sql_conn_id": "warehouse"}, "sql and sql_conn_id belong together"),
+        ({"rows": [], "initial": "yes"}, "initial must be 'send' or 'baseline'"),
+        ({"rows": [], "on_removed": "delete"}, "on_removed must be 'opt_out'"),
+        ({"rows": [], "max_change_ratio": 50}, "max_change_ratio must be a share"),
+        ({"rows": [], "max_change_ratio": True}, "max_change_ratio must be a share"),
+        ({"rows": [], "only_changed": True}, "only_changed: not for consents"),
+        ({"rows": [], "call": "track", "event": "x"}, "call, event: not for consents"),
+        ({"rows": [], "mapping": {"a": "traits.x"}}, "mapping['a'] must be one of"),
+        ({"rows": [], "as_event": ""}, "as_event"),
+        ({"rows": [], "format": "xml"}, "format"),
+        ({"rows": [], "sql_hook_params": {}}, "sql_hook_params"),
+        ({"rows": [], "parameters": {}}, "parameters"),
+        ({"path": "/a", "as_event": "Agreed", "on_removed": "opt_out", "limit": -1}, "limit"),
+        ({"rows": [], "max_consent_age": 5}, "max_consent_age"),
+        ({"rows": [], "timezone": "Mars"}, "timezone"),
+    ],
+)
+def test_options_that_cannot_be_right_are_refused_when_the_dag_is_written(options, said):
+    with pytest.raises(ValueError, match=".*") as refused:
+        RegalOptInSyncOperator(task_id="t", **options)
+    assert said in str(refused.value)
+
+
+def test_no_option_is_forgotten_here():
+    import inspect
+    from pathlib import Path
+
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_opt_in*.py"))
+    for name, parameter in inspect.signature(RegalOptInSyncOperator.__init__).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            assert f"{name}=" in tests or f'"{name}"' in tests, name
