@@ -54,7 +54,7 @@ def print_events(events: Sequence[dict[str, Any]]) -> None:
 
 
 def print_opt_ins(accounts: OptIns) -> None:
-    """Print what each run of the opt-in sync sent and withheld, and what became of the subscription that was too old."""
+    """Print what each run of the opt-in sync sent and withheld, and what became of the yes that was too old."""
     first, then = accounts.runs
     heading("Consents synced from the warehouse", len(accounts.held()))
     print_table(("", "first run", "an hour later"), figures_of(first, then), right=True)

@@ -15,6 +15,7 @@ from airflow_provider_regal.journal.run_folder import Marker, RunFolder
 
 _log = logging.getLogger(__name__)
 _REASONS_IN_MESSAGE: Final = 3
+_OURS: Final = frozenset(skip.value for skip in Skip)
 
 
 def count(report: DeliveryReport, folder: RunFolder) -> None:
@@ -26,6 +27,11 @@ def count(report: DeliveryReport, folder: RunFolder) -> None:
     report.unknown = progress.count(Outcome.UNKNOWN)
     report.skipped = progress.count(Outcome.SKIPPED)
     report.skips.update({why.value: number for why in Skip if (number := progress.count(why))})
+    _, noted = folder.notes()
+    of_source = {why: number for why, number in noted.items() if why not in _OURS}
+    if sum(of_source.values()) == report.skips.get(Skip.LEFT_OUT.value):  # in the source's own words
+        del report.skips[Skip.LEFT_OUT.value]
+        report.skips.update(of_source)
 
 
 def settled(folder: RunFolder) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.delivery.marks import SKIP_MARK, WEIGHT_MARK
 from airflow_provider_regal.delivery.prepare import Preparer, as_row
 from airflow_provider_regal.delivery.reconcile import Reconciliation
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.events import Event
-from airflow_provider_regal.journal.run_folder import SYNC_FILE
+from airflow_provider_regal.journal.run_folder import SYNC_FILE, RunFolder
 
 if TYPE_CHECKING:
     from airflow_provider_regal.journal.ledger import Ledger
@@ -54,3 +56,17 @@ def open_source(
     )
     with closing(reconciliation):
         yield reconciliation.rows(limited)
+
+
+def take_in(rows: Iterable[Mapping[str, Any]], folder: RunFolder, plan: Mapping[str, int]) -> None:
+    """Read rows into the folder's snapshot, with what was found out on the way."""
+    left_out = Counter[str]()
+
+    def noting() -> Iterator[Mapping[str, Any]]:
+        for row in rows:
+            if (why := row.get(SKIP_MARK)) is not None:
+                left_out[why] += row.get(WEIGHT_MARK, 1)
+            yield row
+        folder.keep_notes(plan=plan, left_out=left_out)  # before the snapshot counts as complete
+
+    folder.take_snapshot(noting(), weight_of=lambda row: row.get(WEIGHT_MARK, 1))

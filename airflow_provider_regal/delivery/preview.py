@@ -16,8 +16,7 @@ from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import Claims
 from airflow_provider_regal.delivery.intake import Intake
 from airflow_provider_regal.delivery.marking import Marking
-from airflow_provider_regal.delivery.marks import WEIGHT_MARK
-from airflow_provider_regal.delivery.opening import Rows, open_source
+from airflow_provider_regal.delivery.opening import Rows, open_source, take_in
 from airflow_provider_regal.delivery.prepare import Preparer, Ready
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.survey import Survey
@@ -67,9 +66,7 @@ def preview(
             clock=clock,
             dry_run=True,
         )
-        folder.take_snapshot(
-            survey.watch(open_things.enter_context(source)), weight_of=lambda row: row.get(WEIGHT_MARK, 1)
-        )
+        take_in(survey.watch(open_things.enter_context(source)), folder, report.plan)
         drift = TypeDrift(ledger.types()) if ledger is not None else None
         books = Books(folder, report, target, claims=Claims(None), marking=Marking(None, None))
         intake = Intake(

@@ -77,7 +77,6 @@ class Reconciliation:
             phone_needed=sync.as_event is None,
         )
         self._now = to_ledger_time(clock.now())
-        self._same = 0  # consents of rows that did not change
 
     def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
         """Give what is to be sent, opt-outs first, with all that is not.
@@ -98,6 +97,9 @@ class Reconciliation:
         self._check_the_source()
         if not self._dry_run:
             self._ledger.bar(self._store.opt_outs())
+            said_again = map(claim_of, self._store.said_again())
+            while some := [*islice(said_again, _CHUNK)]:
+                self._ledger.settle(said_again=some)
         baseline = first and self._sync.initial == "baseline"
         yield from self._not_sent(baseline=baseline)
         if not baseline:
@@ -164,14 +166,13 @@ class Reconciliation:
 
     def _count(self) -> None:
         """Complete the plan, in the order in which it is shown."""
-        store, read = self._store, dict(self._plan)
-        self._same = read.get("unchanged", 0)
+        store, read, still = self._store, dict(self._plan), self._store.still
         self._plan.clear()
         self._plan.update(
             new=store.count("new"),
             changed=store.count("changed"),
-            unchanged=read.get("unchanged", 0) + store.count("unchanged"),
-            superseded=store.superseded,
+            unchanged=still + store.count("unchanged"),
+            superseded=store.superseded + read.get("unchanged", 0) - still,
             stale=store.count("stale"),
             in_doubt=store.count("in_doubt"),
             silent=read.get("silent", 0),
@@ -199,7 +200,7 @@ class Reconciliation:
                 "the ledger. Give up one of the two."
             )
         flips = self._store.flips + (self._plan["removed"] if self._opts_out_removed else 0)
-        known, ratio = self._store.known_to_us + self._same, self._sync.max_change_ratio
+        known, ratio = self._store.known_to_us + self._plan["unchanged"], self._sync.max_change_ratio
         if ratio is not None and flips > max(_FLIPS_ALWAYS_ALLOWED, ratio * known):
             raise CheckSourceError(
                 f"{flips:,} of {known:,} known consents would flip, more than max_change_ratio={ratio:g} allows; "

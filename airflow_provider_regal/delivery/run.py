@@ -19,8 +19,7 @@ from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery import ending
 from airflow_provider_regal.delivery.aside import run_aside
-from airflow_provider_regal.delivery.marks import WEIGHT_MARK
-from airflow_provider_regal.delivery.opening import Rows, open_source
+from airflow_provider_regal.delivery.opening import Rows, open_source, take_in
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.sending import Sending
 from airflow_provider_regal.delivery.settings import DeliverySettings
@@ -171,7 +170,7 @@ class Delivery:
         folder.marker = Marker(self._fingerprint, self._this.epoch, self._this.number, restarted=restarted)
         self._on_start()
         index = self._index(plan, folder, ledger)
-        self.report.plan = folder.plan()
+        self.report.plan, _ = folder.notes()
         self.report.read = folder.source_rows
         if self.report.read < settings.min_rows:
             index.close()
@@ -201,10 +200,9 @@ class Delivery:
                     clock=self._clock,
                 )
                 with source as rows:
-                    folder.take_snapshot(survey.watch(rows), weight_of=lambda row: row.get(WEIGHT_MARK, 1))
-                if self.report.plan:
-                    folder.keep_plan(self.report.plan)
-                    _log.info("The plan\n%s", self.report.plan_as_table())
+                    take_in(survey.watch(rows), folder, report.plan)
+                if report.plan:
+                    _log.info("The plan\n%s", report.plan_as_table())
                 _log.info("Read %s rows into %s", f"{folder.source_rows:,}", self._path)
             else:
                 for _ in survey.watch(row for _, row in folder.rows()):

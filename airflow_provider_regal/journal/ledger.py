@@ -9,7 +9,6 @@ A run *claims* what it is about to send, sends what the verdict lets it, and *se
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from airflow_provider_regal.journal import ledger_store as store
 from airflow_provider_regal.journal.ledger_engine import making, prepare_engine, reading, sqlite_engine, writing
 from airflow_provider_regal.journal.ledger_error import LedgerError
 from airflow_provider_regal.journal.ledger_rules import OPT_IN, By, Claim, Entry, Verdict
-from airflow_provider_regal.journal.ledger_schema import LONGEST_KEY, LONGEST_NAME, bring_up_to_date, types
+from airflow_provider_regal.journal.ledger_schema import LONGEST_NAME, bring_up_to_date, short, types
 from airflow_provider_regal.journal.ledger_store import ConsentRow, Place
 
 __all__ = ["Claim", "ConsentRow", "Ledger", "LedgerError", "Verdict", "prepare_engine", "sqlite_engine"]
@@ -65,9 +64,9 @@ class Ledger:
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._engine = prepare_engine(engine)
-        self._account = _short(account)
-        self._run = _short(run, LONGEST_NAME)
-        self._source = _short(source, LONGEST_NAME)
+        self._account = short(account)
+        self._run = short(run, LONGEST_NAME)
+        self._source = short(source, LONGEST_NAME)
         self._secret = secret
         self._lease_s = lease_s
         self._now = now
@@ -86,7 +85,7 @@ class Ledger:
     def stored_key(self, key: str) -> str:
         """Say how a key is stored."""
         if self._secret is None:
-            return _short(key)
+            return short(key)
         return hmac.digest(self._secret, key.encode("utf-8", "surrogatepass"), "sha256").hex()
 
     def claim(self, claims: Sequence[Claim]) -> list[Verdict]:
@@ -113,16 +112,22 @@ class Ledger:
         return verdicts
 
     def settle(
-        self, acknowledged: Sequence[Claim] = (), unknown: Sequence[Claim] = (), released: Sequence[Claim] = ()
+        self,
+        acknowledged: Sequence[Claim] = (),
+        unknown: Sequence[Claim] = (),
+        released: Sequence[Claim] = (),
+        said_again: Sequence[Claim] = (),
     ) -> None:
         """Record what became of claims, in one transaction; also of such that were never made, and again.
 
         :param acknowledged: Regal has them.
         :param unknown: Regal may have them.
         :param released: surely not sent; taken back where they are still this run's.
+        :param said_again: acknowledged before; now another row says so.
         :raises LedgerError: nothing was recorded.
         """
-        told = ((rules.acknowledged, acknowledged), (rules.unknown, unknown), (rules.released, released))
+        by_rule = (rules.acknowledged, rules.unknown, rules.released, rules.said_again)
+        told = zip(by_rule, (acknowledged, unknown, released, said_again), strict=True)
         items = [(self._place(claim), (rule, claim)) for rule, claims in told for claim in claims]
         if items:
             by = self._by()
@@ -241,11 +246,11 @@ class Ledger:
 
         def work(connection: Connection) -> dict[str, str]:
             known = self._types(connection)
-            new = {short: kind for name, kind in wanted.items() if (short := _short(name)) not in known}
+            new = {kept: kind for name, kind in wanted.items() if (kept := short(name)) not in known}
             if new:
                 told = [{"account": self._account, "name": name, "type": new[name]} for name in sorted(new)]
                 connection.execute(types.insert(), told)
-            return {name: (known | new)[_short(name)] for name in wanted}
+            return {name: (known | new)[short(name)] for name in wanted}
 
         return writing(self._engine, work)
 
@@ -256,7 +261,7 @@ class Ledger:
         """
         keys = set(identifiers)
         # Those from before there was a secret, too.
-        stored = {self.stored_key(key) for key in keys} | {_short(key) for key in keys}
+        stored = {self.stored_key(key) for key in keys} | {short(key) for key in keys}
         return writing(self._engine, lambda connection: store.erase(connection, self._account, stored))
 
     def close(self) -> None:
@@ -289,11 +294,3 @@ class Ledger:
     def _types(self, connection: Connection) -> dict[str, str]:
         found = connection.execute(_TYPES, {"account": self._account})
         return {str(name): str(kind) for name, kind in found}
-
-
-def _short(text: str, longest: int = LONGEST_KEY) -> str:
-    """Give a text as every database can keep and compare it; a hash of one that some could not."""
-    encoded = text.encode("utf-8", "surrogatepass")
-    if len(text) <= longest and text == text.strip() and "\0" not in text and encoded.decode("utf-8", "ignore") == text:
-        return text
-    return hashlib.sha256(encoded).hexdigest()

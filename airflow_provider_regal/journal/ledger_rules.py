@@ -205,6 +205,13 @@ def released(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
     return doubtful if claim.call == TRACK else doubtful._replace(pending_at=at, pending_subscribed=int(way == "in"))
 
 
+def said_again(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
+    """Remember which row says what was acknowledged already, so that it is known by its hash the next time."""
+    if entry is None or _acknowledged(entry) != _rank_of(claim):
+        return entry
+    return entry._replace(row_hash=claim.row_hash, source=by.source)
+
+
 def barrier_of(entry: Entry | None, at: str | None, by: By) -> str:
     """Say since when an opt-out bars; one without a time bars from now on, unless the newest word is one already."""
     if at is not None:

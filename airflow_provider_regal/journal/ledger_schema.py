@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -103,3 +104,11 @@ def bring_up_to_date(connection: Connection, steps: Sequence[Callable[[Connectio
     for number in range(found, len(steps)):
         steps[number](connection)
         connection.execute(version.update().values(version=number + 1))
+
+
+def short(text: str, longest: int = LONGEST_KEY) -> str:
+    """Give a text as every database can keep and compare it; a hash of one that some could not."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(text) <= longest and text == text.strip() and "\0" not in text and encoded.decode("utf-8", "ignore") == text:
+        return text
+    return hashlib.sha256(encoded).hexdigest()

@@ -185,13 +185,18 @@ class RunFolder:
         with _private_files(), (self.path / "withheld.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps({"position": position, "withheld": reasons, "row": storable(row)}) + "\n")
 
-    def keep_plan(self, plan: Mapping[str, int]) -> None:
-        """Keep what a sync found out before it sent anything."""
-        self._replace("plan.json", plan)
+    def keep_notes(self, *, plan: Mapping[str, int], left_out: Mapping[str, int]) -> None:
+        """Keep what was found out while the source was read.
 
-    def plan(self) -> dict[str, int]:
-        """Give what a sync found out; nothing where there was none."""
-        return self._read("plan.json") or {}
+        :param plan: of a sync.
+        :param left_out: why the source left rows out -> how many.
+        """
+        self._replace("notes.json", {"plan": plan, "left_out": left_out})
+
+    def notes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Give back what :meth:`keep_notes` kept: the plan, and what was left out."""
+        notes = self._read("notes.json") or {}
+        return notes.get("plan", {}), notes.get("left_out", {})
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Keep the report of this try."""

@@ -80,7 +80,8 @@ END
 """
 _COMPARE: Final = f"""
 CREATE TABLE compared AS
-SELECT w.*, {_KIND} AS kind, k.subscribed IS NOT NULL AND k.subscribed <> w.subscribed AS flips
+SELECT w.*, {_KIND} AS kind, k.subscribed IS NOT NULL AND k.subscribed <> w.subscribed AS flips,
+    w.row_hash IS NOT k.row_hash AND (k.row_hash IS NULL OR k.source = :source) AS another_row
 FROM wanted w LEFT JOIN known k ON k.key = w.key AND k.channel = w.channel
 """  # noqa: S608 - made of constants
 _REMOVED: Final = """
@@ -89,6 +90,11 @@ SELECT key, channel, subscribed FROM known k WHERE source = ? AND evidence_at IS
 AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.key = k.key AND w.channel = k.channel)
 AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.channel)
 AND (row_hash IS NULL OR substr(row_hash, 1, 32) NOT IN (SELECT row_hash FROM seen))
+"""
+# Several rows can have one hash, and a row that was not read again can be older than one that was.
+_STILL: Final = """
+SELECT count(*) FROM known WHERE state = 'acknowledged' AND substr(row_hash, 1, 32) IN (SELECT row_hash FROM seen)
+AND (key, channel) NOT IN (SELECT key, channel FROM compared WHERE kind = 'changed')
 """
 _TO_SEND: Final = """
 SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash FROM compared
@@ -175,12 +181,17 @@ class SyncStore:
         :param source: whose consents can be missing from it: those it was the last to have acknowledged.
         """
         self._db.execute(_TIMELESS)
-        self._db.execute(_COMPARE, {"once": once})
+        self._db.execute(_COMPARE, {"once": once, "source": source})
         self._db.execute(_REMOVED, (source,))
 
     def count(self, kind: str) -> int:
         """Count what came out as of a kind."""
         return self._number("SELECT count(*) FROM compared WHERE kind = ?", kind)
+
+    @property
+    def still(self) -> int:
+        """Count the consents that hold as they were, of rows that were not read again."""
+        return self._number(_STILL)
 
     @property
     def superseded(self) -> int:
@@ -215,9 +226,11 @@ class SyncStore:
 
     def stale(self) -> Iterator[Wanted]:
         """Give what is older than what is known."""
-        columns = ", ".join(Wanted._fields)
-        found = self._db.cursor().execute(f"SELECT {columns} FROM compared WHERE kind = 'stale'")  # noqa: S608
-        return map(Wanted._make, found)
+        return self._compared("kind = 'stale'")
+
+    def said_again(self) -> Iterator[Wanted]:
+        """Give what is known already, but of another row."""
+        return self._compared("kind = 'unchanged' AND another_row")
 
     def opt_outs(self) -> Iterator[tuple[str, str, str | None]]:
         """Give every opt-out that was read: identifier, channel, and the newest time; None where one has none."""
@@ -230,6 +243,10 @@ class SyncStore:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def _compared(self, where: str) -> Iterator[Wanted]:
+        columns = ", ".join(Wanted._fields)
+        return map(Wanted._make, self._db.cursor().execute(f"SELECT {columns} FROM compared WHERE {where}"))  # noqa: S608
 
     def _number(self, query: str, *values: object) -> int:
         return int(self._db.execute(query, values).fetchone()[0])

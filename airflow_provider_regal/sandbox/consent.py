@@ -75,7 +75,7 @@ class Channel:
         if before is None or before.subscribed != recorded.consent.subscribed:
             self._since = recorded
         self.history.append(recorded)
-        return before is not None and _older(recorded.consent.timestamp, before.timestamp)
+        return before is not None and is_older(recorded.consent, before)
 
     def to_json(self) -> dict[str, Any]:
         """As the side API shows it: status, evidence, history (newest last)."""
@@ -88,8 +88,9 @@ class Channel:
         }
 
 
-def _older(new: str | None, old: str | None) -> bool:
-    given, held = moment(new), moment(old)
+def is_older(new: Consent, old: Consent) -> bool:
+    """Say whether a statement is older than another, by their own dates."""
+    given, held = moment(new.timestamp), moment(old.timestamp)
     return given is not None and held is not None and given < held
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from airflow_provider_regal.sandbox.account import Account
-from airflow_provider_regal.sandbox.consent import Recorded, label
+from airflow_provider_regal.sandbox.consent import Channel, is_older
 from airflow_provider_regal.sandbox.contacts import Contact, Point
 from airflow_provider_regal.sandbox.view_words import CHANNEL_NAMES, TONES, badge, clock_time, event_row, glance, who
 
@@ -28,7 +28,6 @@ def contact(account: Account, found: Contact) -> dict[str, Any]:
         "changed": clock_time(found.changed_at, 0),
         "traits": [_trait(name, value) for name, value in found.traits.items()],
         "points": _points(found),
-        "history": _history(found),
         "entries": kept,
         "not_shown": len(found.activity) - len(kept),
     }
@@ -59,26 +58,23 @@ def _point(kind: str, point: Point, is_primary: bool) -> dict[str, Any]:
         "value": point.value,
         "label": point.label,
         "is_primary": is_primary,
-        "channels": [(badge(name, channel), channel.to_json()) for name, channel in point.channels.items()],
+        "channels": [
+            {"name": CHANNEL_NAMES[name], "badge": badge(name, channel), "history": _history(channel)}
+            for name, channel in point.channels.items()
+        ],
     }
 
 
-def _history(contact: Contact) -> list[dict[str, Any]]:
-    found: list[tuple[str, str, Recorded]] = [
-        (point.value, name, recorded)
-        for points in contact.points.values()
-        for point in points.values()
-        for name, channel in point.channels.items()
-        for recorded in channel.history
-    ]
-    found.sort(key=lambda item: item[2].event, reverse=True)
+def _history(channel: Channel) -> list[dict[str, Any]]:
+    """Give everything that was said, what holds now first."""
+    said = list(channel.history)
+    before = [None, *said][: len(said)]
     return [
         {
             **recorded.to_json(),
-            "value": value,
-            "channel": CHANNEL_NAMES[name],
+            "yes": recorded.consent.subscribed,
             "tone": TONES[recorded.consent.subscribed],
-            "label": label(recorded.consent.subscribed),
+            "older": earlier is not None and is_older(recorded.consent, earlier.consent),
         }
-        for value, name, recorded in found
+        for recorded, earlier in reversed([*zip(said, before, strict=True)])
     ]

@@ -11,10 +11,11 @@ from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.run import Delivery
-from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
 from airflow_provider_regal.testing import Sandbox
+from tests.delivery.consents import NOW
 
 UNLIMITED = 100_000
 
@@ -72,5 +73,23 @@ def deliver(folder_of_first_run: Path, regal_sandbox: Sandbox) -> Callable:
         )
         run.last = delivery
         return delivery.run()
+
+    return run
+
+
+@pytest.fixture
+def ledger_path(tmp_path):
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def sync(deliver, ledger_path):
+    """Run a sync; each in a run of its own unless it is said which."""
+    runs = iter(range(1_000))
+
+    def run(rows, *, initial="send", of_run=None, now=NOW, sync=None, **options):
+        given = SyncSettings(initial=initial, **(sync or {}))
+        of_run = of_run or f"run-{next(runs)}"
+        return deliver(rows, call="identify", sync=given, ledger=ledger_path, of_run=of_run, now=now, **options)
 
     return run

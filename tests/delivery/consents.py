@@ -26,11 +26,11 @@ def row(number, subscribed, minute, channel="sms", **more):
 
 
 def yes(number, minute=5, **more):
-    return row(number, True, minute, **more)
+    return row(number, **{"subscribed": True, "minute": minute, **more})
 
 
 def no(number, minute=5, **more):
-    return row(number, False, minute, **more)
+    return row(number, **{"subscribed": False, "minute": minute, **more})
 
 
 def told(regal, *, stored=True):

@@ -96,7 +96,10 @@ def test_of_a_row_that_is_wrong_the_opt_outs_are_sent():
     ready = prepare({"user_id": 1.5, "phone": PHONE, "sms_opt_in": False, "voice_opt_in": None}, call="identify")
     assert isinstance(ready, Ready)
     assert "user_id" in str(ready.instead_of.faults[0])
-    assert ready.payload.body == {"traits": {"phones": {PHONE: {"smsOptIn": {"subscribed": False}}}}, "eventSource": "airflow"}
+    assert ready.payload.body == {
+        "traits": {"phones": {PHONE: {"smsOptIn": {"subscribed": False}}}},
+        "eventSource": "airflow",
+    }
     named = prepare({"user_id": 1.5, "phone": PHONE, "sms_opt_in": False})
     assert (named.payload.call, named.guarantee) == ("identify", "at_least_once")
     assert isinstance(prepare({"user_id": 1.5, "phone": PHONE, "sms_opt_in": True}, call="identify"), Refused)

@@ -23,6 +23,7 @@ PAGES = [
     "docs/delivery-guarantees.md",
     "docs/event-operators.md",
     "docs/hook.md",
+    "docs/opt-in-sync.md",
     "docs/rate-limits.md",
     "docs/sql-to-regal.md",
 ]
@@ -76,6 +77,8 @@ def warehouse(tmp_path, monkeypatch):
             CREATE TABLE customers (id INTEGER, phone TEXT, work_phone TEXT, first_name TEXT, plan TEXT,
                                     sms_ok INTEGER, sms_at TEXT, sms_ip TEXT);
             CREATE TABLE lessons (id INTEGER, student_id INTEGER, booked_at TEXT, subject TEXT, price TEXT);
+            CREATE TABLE consents (user_id INTEGER, phone TEXT, channel TEXT, subscribed INTEGER, agreed_at TEXT,
+                                   ip TEXT, wording TEXT);
         """)
         connection.executemany(
             "INSERT INTO customers VALUES (?, ?, ?, 'Ines', 'gold', 1, '2026-01-02T03:04:05Z', '203.0.113.9')",
@@ -85,13 +88,30 @@ def warehouse(tmp_path, monkeypatch):
             "INSERT INTO lessons VALUES (?, ?, ?, 'Piano', '12.50')",
             [(number, number, yesterday.isoformat()) for number in range(101, 106)],
         )
+        connection.executemany(
+            "INSERT INTO consents VALUES (?, ?, 'sms', ?, '2026-03-02T14:05:09Z', '203.0.113.9', 'I agree to texts.')",
+            [(number, f"+1212555{number:04d}", number % 2) for number in range(101, 106)],
+        )
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(ledger))
     monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
 
 
+@pytest.fixture
+def data(tmp_path):
+    """The files the documents speak of."""
+    consents = tmp_path / "data" / "consents"
+    consents.mkdir(parents=True)
+    rows = [f"+1212555{number:04d},sms,true,2026-03-02T14:05:09Z" for number in range(101, 106)]
+    (consents / "2026.csv").write_text("\n".join(["phone,channel,subscribed,agreed_at", *rows]) + "\n")
+    return tmp_path / "data"
+
+
 @pytest.mark.parametrize("code", BLOCKS)
-def test_the_code_of_the_documents_runs(code, regal, warehouse):
+def test_the_code_of_the_documents_runs(code, regal, warehouse, data):
     sends = "dry_run=True" not in code
+    code = code.replace("/data/", f"{data}/")
     for number, operator in enumerate({id(made): made for made in operators_made_by(code)}.values()):
         context = context_of(operator, number)
         if isinstance(operator, RegalBulkOperator):
