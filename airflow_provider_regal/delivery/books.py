@@ -53,6 +53,15 @@ class Books:
         self._target = target
         self.report = report
 
+    @property
+    def reserves_for_s(self) -> float | None:
+        """For how many seconds reservations should last; None where they cost next to nothing."""
+        return self._folder.reserves_for_s
+
+    def wait_s(self, now: float) -> float:
+        """Say whether something may be sent: 0 for yes, else the seconds until it is worth asking again."""
+        return self._folder.wait_s(now)
+
     def note(self, row: Ready) -> None:
         """Note what a row leaves out, now that it is about to be sent."""
         self._note_withheld(row)
@@ -108,6 +117,12 @@ class Books:
     async def checkpoint(self) -> None:
         """Force everything noted to disk, and then into the ledger."""
         await self._marking.write(self._progress, self.sync)
+
+    async def keep_checkpoints(self, every_s: float) -> None:
+        """Make a checkpoint again and again."""
+        while True:
+            await asyncio.sleep(every_s)
+            await self.checkpoint()
 
     def flush(self) -> None:
         """Hand what was noted to the operating system."""
@@ -249,7 +264,7 @@ class Books:
     def _write(self, position: int, *, times: tuple[datetime, datetime], **what: Any) -> None:
         first, last = (time.isoformat(timespec="milliseconds") for time in times)
         self._letters.write(
-            DeadLetter(run=str(self._folder.path), position=position, first_time=first, last_time=last, **what)
+            DeadLetter(run=self._folder.name, position=position, first_time=first, last_time=last, **what)
         )
 
 

@@ -75,7 +75,7 @@ def judge(report: DeliveryReport, folder: RunFolder, settings: DeliverySettings)
     ]
     marker = folder.marker
     if marker is None:
-        raise RegalError(f"{folder.path}: the marker is gone")
+        raise RegalError(f"{folder.name}: the marker is gone")
     outcome = "failed" if too_many else "finished"
     folder.marker = Marker(marker.fingerprint, marker.epoch, marker.try_number, marker.restarted, outcome)
     if too_many:
@@ -88,7 +88,7 @@ def _why_failed(report: DeliveryReport, folder: RunFolder, too_many: list[str]) 
     reasons = "".join(f"\n  {number:>6,} x {reason}" for reason, number in commonest)
     return (
         f"Of {report.read:,} rows {' and '.join(too_many)}. The commonest reasons:{reasons}\n"
-        f"All are in {folder.path / 'dead_letters.jsonl'}. Mend the data or the mapping and clear the task: "
+        f"All are in {folder.name}/dead_letters.jsonl. Mend the data or the mapping and clear the task: "
         "rejected rows are tried again, none is sent twice. Or raise the threshold."
     )
 

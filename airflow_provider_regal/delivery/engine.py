@@ -26,17 +26,16 @@ from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import FRESH_FOR_S
 from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
 from airflow_provider_regal.delivery.prepare import Ready
+from airflow_provider_regal.delivery.reserving import Reserving
 from airflow_provider_regal.delivery.stopping import GRACE_S, GRACE_WITHOUT_HURRY_S, outage, own_failure
 from airflow_provider_regal.delivery.waiting import WaitingRows
 from airflow_provider_regal.errors import RegalError
 
 # Rows prepared before the loop looks at the network again.
 _SLICE: Final = 32
-_RESERVED_AHEAD: Final = 32
 # Of a row that may have arrived each time. A row that fails as often as an outage takes to be noticed is kept by that.
 _MOST_TRIES: Final = FAILURES_OF_AN_OUTAGE
 _IDLE_S: Final = 0.5
-
 _ASK_AGAIN_S: Final = 1.0
 
 
@@ -72,7 +71,8 @@ class Engine:
         self._patience_s = patience_s
         self._checkpoint_interval_s = checkpoint_interval_s
         self._clock = clock
-        self._waiting = WaitingRows(enough=_SLICE)
+        self._reserving = Reserving(rate, books.reserves_for_s)
+        self._waiting = WaitingRows(enough=max(_SLICE, self._reserving.most))
         self._being_reserved: list[Ready] = []
         self._reserved: deque[Ready] = deque()
         self._under_way: dict[asyncio.Task[None], Ready] = {}
@@ -96,7 +96,7 @@ class Engine:
 
         :raises RegalError: why it had to stop with rows left.
         """
-        checkpoints = self._help(self._checkpoint())
+        checkpoints = self._help(self._books.keep_checkpoints(self._checkpoint_interval_s))
         try:
             while self._stop is None and (self._rows or len(self._waiting)):
                 pause_s = self._work()
@@ -123,8 +123,7 @@ class Engine:
         self._reserve()
         if wait_s := self._start_what_may():
             return min(wait_s, _IDLE_S)
-        feedable = self._rows and not self._held_back and self._waiting.wants_more
-        if feedable or (self._waiting.turn and not self._being_reserved):
+        if self._may_feed or (self._waiting.turn and not self._being_reserved):
             return 0.0
         return min(until_repeat_s, _IDLE_S)
 
@@ -156,18 +155,23 @@ class Engine:
             self._phase = row.phase
             self._waiting.admit(row)
 
+    @property
+    def _may_feed(self) -> bool:
+        return self._rows is not None and self._held_back is None and self._waiting.wants_more
+
     def _reserve(self) -> None:
         """Note durably which rows come next, where a crash must not make them be sent again."""
         if self._being_reserved:
             return
-        ahead = 1 if self._gate.probing else min(_RESERVED_AHEAD, self._gate.limit(self._rate))
+        ahead = self._reserving.rows(self._gate.limit(self._rate), probing=self._gate.probing)
         while len(self._reserved) > ahead and self._gate.probing:  # it may take long, and a crash would doubt them all
             row = self._reserved.pop()
             self._books.release(row)
             self._waiting.give_back(row)
-        if len(self._reserved) > ahead // 2:
+        wanted = self._reserving.missing(ahead, len(self._reserved), now=self._clock.monotonic())
+        if self._reserving.in_bulk and self._may_feed and self._waiting.turn < wanted:
             return
-        batch = self._waiting.take(ahead - len(self._reserved))
+        batch = self._waiting.take(wanted)
         if any(row.claims or row.guarantee == "at_most_once" for row in batch):
             self._being_reserved = batch
             self._help(self._reserve_durably(batch))
@@ -190,7 +194,7 @@ class Engine:
         """
         while self._reserved:
             now = self._clock.monotonic()
-            if wait_s := self._gate.wait_s(now, self._rate) or self._pacer.take(now):
+            if wait_s := self._books.wait_s(now) or self._gate.wait_s(now, self._rate) or self._pacer.take(now):
                 return wait_s
             row = self._reserved.popleft()
             if row.claims and now - row.claimed_at > FRESH_FOR_S:
@@ -273,11 +277,6 @@ class Engine:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._stop_for(own_failure(error))
         self._wake.set()
-
-    async def _checkpoint(self) -> None:
-        while True:
-            await asyncio.sleep(self._checkpoint_interval_s)
-            await self._books.checkpoint()
 
     def _stop_for(self, why: RegalError, *, grace_s: float = GRACE_WITHOUT_HURRY_S) -> None:
         if self._stop is None:

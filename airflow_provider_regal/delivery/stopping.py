@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from airflow_provider_regal.errors import RetryLaterError
+from airflow_provider_regal.journal.bucket import StorageError
 from airflow_provider_regal.journal.ledger_error import LedgerError
 from airflow_provider_regal.journal.run_folder import FolderReplacedError
 
@@ -34,7 +35,7 @@ def own_failure(error: BaseException) -> RetryLaterError:
     """Wrap what went wrong on our side; its own words may hold a value, so only its kind is named."""
     if isinstance(error, FolderReplacedError):
         wrapped = RetryLaterError(f"{error}. Nothing more is sent: the next try has to find out what is left.")
-    elif isinstance(error, LedgerError):
+    elif isinstance(error, LedgerError | StorageError):
         wrapped = RetryLaterError(f"{error} {_KEPT}")
     else:
         what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 _BLOCK: Final = 64 * 1024
 
@@ -58,3 +60,14 @@ def sync_folder(folder: Path) -> None:
             os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def open_scratch(path: Path) -> sqlite3.Connection:
+    """Open a working file of SQLite in a run folder: it is made anew after a crash, so nothing waits for the disk.
+
+    The folder's own lock keeps others away; SQLite's would not hold on every network file system.
+    """
+    where = f"file:{quote(str(path))}?nolock=1"
+    database = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)
+    database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+    return database

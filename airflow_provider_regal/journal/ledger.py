@@ -9,7 +9,6 @@ A run *claims* what it is about to send, sends what the verdict lets it, and *se
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +21,7 @@ from airflow_provider_regal.journal import ledger_rules as rules
 from airflow_provider_regal.journal import ledger_store as store
 from airflow_provider_regal.journal.ledger_engine import making, prepare_engine, reading, sqlite_engine, writing
 from airflow_provider_regal.journal.ledger_error import LedgerError
+from airflow_provider_regal.journal.ledger_keys import MARK_NAME, StoredKeys
 from airflow_provider_regal.journal.ledger_rules import OPT_IN, By, Claim, Entry, Verdict
 from airflow_provider_regal.journal.ledger_schema import LONGEST_NAME, bring_up_to_date, short, types
 from airflow_provider_regal.journal.ledger_store import ConsentRow, Place
@@ -46,10 +46,11 @@ class Ledger:
     :param run: who claims: the run folder. All tries of a task instance are one run.
     :param source: which sync acknowledges (``dag_id.task_id``).
     :param secret: keys are stored as an HMAC-SHA256 with it, so that the ledger names nobody; None stores them as they
-        are. With another secret nothing that was remembered is found any more.
+        are. An account keeps the secret it began with.
     :param lease_s: seconds for which another run's claim of an opt-in is believed to be on its way.
     :param now: the clock.
-    :raises LedgerError: the database cannot be used, or a newer version of this package made its tables.
+    :raises LedgerError: the database cannot be used, a newer version of this package made its tables, or the account
+        has another secret.
     """
 
     def __init__(
@@ -67,10 +68,21 @@ class Ledger:
         self._account = short(account)
         self._run = short(run, LONGEST_NAME)
         self._source = short(source, LONGEST_NAME)
-        self._secret = secret
+        self._keys = StoredKeys(secret)
         self._lease_s = lease_s
         self._now = now
         making(engine, bring_up_to_date)
+        self._check_secret()
+
+    def _check_secret(self) -> None:
+        # With another secret nothing would be found that is known, and opt-outs would be forgotten without a word.
+        mine = self._keys.mark
+        known = self.types().get(MARK_NAME) or self.claim_types({MARK_NAME: mine})[MARK_NAME]
+        if known != mine:
+            raise LedgerError(
+                f"The ledger of account {self._account!r} was written with another [regal] ledger_key, or without one, "
+                "so that nothing it knows would be found, opt-outs included. Give that key back, or take a new ledger."
+            )
 
     @property
     def source(self) -> str:
@@ -80,13 +92,11 @@ class Ledger:
     @property
     def plain(self) -> bool:
         """Whether keys are stored as they are."""
-        return self._secret is None
+        return self._keys.plain
 
     def stored_key(self, key: str) -> str:
         """Say how a key is stored."""
-        if self._secret is None:
-            return short(key)
-        return hmac.digest(self._secret, key.encode("utf-8", "surrogatepass"), "sha256").hex()
+        return self._keys.stored(key)
 
     def claim(self, claims: Sequence[Claim]) -> list[Verdict]:
         """Decide what may be sent; what may is claimed for this run, durably and for all runs at once to see.
@@ -259,9 +269,7 @@ class Ledger:
 
         :returns: how many entries.
         """
-        keys = set(identifiers)
-        # Those from before there was a secret, too.
-        stored = {self.stored_key(key) for key in keys} | {short(key) for key in keys}
+        stored = {self.stored_key(key) for key in identifiers}
         return writing(self._engine, lambda connection: store.erase(connection, self._account, stored))
 
     def close(self) -> None:

@@ -66,7 +66,9 @@ class Mirror:
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="regal-storage")
         self._uploads: dict[str, Future[Part]] = {}
         self._objects = 0
+        self._counting = threading.Lock()
         self._everything = False
+        self._at_rest = False
 
     def pull(self) -> None:
         """Take the folder, and bring it here.
@@ -124,7 +126,7 @@ class Mirror:
         :raises StorageError: object storage does not take it.
         """
         with self._pushing:
-            whole = last or self._everything
+            whole, self._at_rest = last or self._everything, last
             stale = self._stale() if last else []
             parts, known = [], {}
             for part, now_known in self._changes(whole=whole):
@@ -187,11 +189,12 @@ class Mirror:
             part = upload.result()
             if part.size == end:
                 return part
-        if end - start > _INLINE_BYTES and offset is None and file.name not in _APPENDED:
+        grows = file.name in _APPENDED and not self._at_rest
+        if end - start > _INLINE_BYTES and offset is None and not grows:
             return self._upload(file)
         with file.open("rb") as content:
             content.seek(start)
-            data = content.read(end - start)
+            data = content.read(end - start if file.name in _APPENDED else -1)
         if len(data) <= _INLINE_BYTES:
             return Part(file.name, len(data), offset, None, data)
         key = self._new_key(file.name)
@@ -204,7 +207,7 @@ class Mirror:
         return Part(file.name, file.stat().st_size, None, key)
 
     def _new_key(self, name: str) -> str:
-        with _counting:
+        with self._counting:
             self._objects += 1
             return f"{FILES}/{self._log.writer}-{self._objects:06d}-{name}"
 
@@ -216,9 +219,6 @@ class Mirror:
     def _as_known(file: Path, key: str | None) -> _Known:
         state = file.stat()
         return _Known(state.st_size, state.st_ino, state.st_mtime_ns, key)
-
-
-_counting = threading.Lock()
 
 
 def _whole_lines(file: Path, start: int) -> int:

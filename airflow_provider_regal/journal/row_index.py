@@ -7,10 +7,11 @@ look over all rows, before the first is sent, and counts only once that look was
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from airflow_provider_regal.journal.files import open_scratch
 
 _BATCH: Final = 1_000
 _TABLES: Final = """
@@ -45,9 +46,7 @@ class RowIndex:
     def __init__(self, path: Path, final: Path) -> None:
         self._path = path
         self._final = final
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        # Made anew if it is not complete, so nothing is lost by a crash.
-        self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+        self._db = open_scratch(path)
         self._consents: list[tuple[str, str, str, int]] = []
         self._keys: list[tuple[str]] = []
         self._messages: list[tuple[str, int]] = []

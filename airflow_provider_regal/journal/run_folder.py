@@ -58,9 +58,12 @@ class RunFolder:
     :raises FolderInUseError: another process sends from it.
     """
 
+    reserves_for_s: float | None = None  # reserving costs next to nothing
+
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
+        self.name = str(path)
         self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,6 +72,10 @@ class RunFolder:
             raise FolderInUseError(f"another try still sends from {path}") from error
         self._progress: Progress | None = None
         self._dead_letters: DeadLetters | None = None
+
+    def wait_s(self, now: float) -> float:  # noqa: ARG002 - others need the time
+        """Say whether something may be sent: 0 for yes, else the seconds until it is worth asking again."""
+        return 0.0
 
     def sync(self) -> None:
         """Force to disk what became of the rows, the dead letters first; may run in another thread.

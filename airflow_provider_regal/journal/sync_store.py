@@ -13,10 +13,11 @@ database the ledger is in, and memory does not grow with either side.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from airflow_provider_regal.journal.files import open_scratch
 
 _TABLES: Final = """
 CREATE TABLE known (
@@ -128,8 +129,8 @@ class SyncStore:
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
+        self._db = open_scratch(path)
+        self._db.executescript(_TABLES)
         self._db.execute("BEGIN")  # never committed piecemeal: a file that is not complete is made anew
 
     def know(self, consents: Iterable[Sequence[Any]]) -> None:

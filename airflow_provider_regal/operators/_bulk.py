@@ -93,7 +93,6 @@ class RegalBulkOperator(BaseOperator):
         ledger_conn_id: str | None = None,
         only_changed: bool = False,
         key: str | Sequence[str] | None = None,
-        sync: SyncSettings | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -123,9 +122,9 @@ class RegalBulkOperator(BaseOperator):
             "max_consent_age": max_consent_age,
             "only_changed": only_changed,
             "key": key,
-            "sync": sync,
         }
         DeliverySettings.of(call=call, **self._options)  # what cannot be right is said when the DAG is written
+        self._sync: SyncSettings | None = None
         self._delivery: TaskDelivery | Redelivery | None = None
 
     def open_rows(self, context: Context) -> Rows:
@@ -143,7 +142,9 @@ class RegalBulkOperator(BaseOperator):
         with failing_for_good():
             self._delivery = self.delivery(
                 context,
-                DeliverySettings.of(call=self.call, event=self.event, rate=rate, restart=restart, **self._options),
+                DeliverySettings.of(
+                    call=self.call, event=self.event, rate=rate, restart=restart, sync=self._sync, **self._options
+                ),
             )
             return self._delivery.run().as_dict()
 

@@ -90,7 +90,8 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         check_columns(mapping or {})
         if odd := [name for name in _NOT_FOR_CONSENT if name in kwargs]:
             raise ValueError(f"{', '.join(odd)}: not for consents; a sync sends opt-ins and nothing else")
-        sync = SyncSettings(
+        super().__init__(call="identify" if as_event is None else "track", **kwargs)
+        self._sync = SyncSettings(
             columns=dict(mapping or {}),
             initial=initial,
             as_event=as_event,
@@ -98,7 +99,6 @@ class RegalOptInSyncOperator(RegalBulkOperator):
             full_resync=full_resync,
             max_change_ratio=max_change_ratio,
         )
-        super().__init__(call="identify" if as_event is None else "track", sync=sync, **kwargs)
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters

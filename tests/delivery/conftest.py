@@ -90,6 +90,7 @@ def sync(deliver, ledger_path):
     def run(rows, *, initial="send", of_run=None, now=NOW, sync=None, **options):
         given = SyncSettings(initial=initial, **(sync or {}))
         of_run = of_run or f"run-{next(runs)}"
-        return deliver(rows, call="identify", sync=given, ledger=ledger_path, of_run=of_run, now=now, **options)
+        call = {"call": "track", "event": given.as_event} if given.as_event else {"call": "identify"}
+        return deliver(rows, **call, sync=given, ledger=ledger_path, of_run=of_run, now=now, **options)
 
     return run

@@ -21,7 +21,7 @@ def run_sync(
     """Run one try; with ``sync=False`` a plain delivery through the same ledger."""
     given = {name: options.pop(name) for name in SYNC_OPTIONS if name in options}
     url, key = (regal.url, regal.api_key) if hasattr(regal, "url") else regal
-    clock = Clock(now=lambda: now)
+    clock = Clock(now=lambda: now, jitter=lambda: 0.0)
 
     def open_ledger():
         opened = sqlite_engine(path) if engine is None else engine()
@@ -31,6 +31,8 @@ def run_sync(
 
     if sync:
         options["sync"] = SyncSettings(**given)
+        if given.get("as_event"):
+            call, options["event"] = "track", given["as_event"]
     return Delivery(
         folder=folder,
         rows=rows if callable(rows) else lambda: rows,

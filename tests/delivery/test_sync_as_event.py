@@ -123,7 +123,7 @@ def test_email_cannot_be_told_by_an_event(sync):
 
 def test_a_consent_older_than_max_event_age_is_rejected(deliver, ledger_path):
     report = deliver(
-        [yes(1)], call="identify", ledger=ledger_path, now=NOW + timedelta(days=30), max_rejected=1,
+        [yes(1)], call="track", event=EVENT, ledger=ledger_path, now=NOW + timedelta(days=30), max_rejected=1,
         sync=SyncSettings(initial="send", as_event=EVENT),
     )  # fmt: skip
     assert report.rejected == 1

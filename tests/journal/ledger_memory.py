@@ -6,7 +6,9 @@ import tracemalloc
 from collections import deque
 from contextlib import suppress
 
-from airflow_provider_regal.journal.ledger import Claim
+import pytest
+
+from airflow_provider_regal.journal.ledger import Claim, LedgerError
 from tests.journal.ledger_words import GO, PHONE, at, known, opt_in, opt_out, sent, track
 
 
@@ -81,10 +83,18 @@ def check_keys_are_stored_as_an_hmac_where_there_is_a_secret(ledgers):
     assert not ledger.plain
     assert known(ledger)[0][0] == ledger.stored_key(PHONE) != PHONE
     assert len(ledger.stored_key(PHONE)) == 64
-    assert ledger.stored_key(PHONE) != ledgers(secret=b"salt").stored_key(PHONE)
+    assert ledger.stored_key(PHONE) != ledgers(secret=b"salt", account="other").stored_key(PHONE)
     assert ledgers(secret=b"pepper").contact_hashes(["c"]) == {"c": ("1", "2")}
-    assert ledgers().contact_hashes(["c"]) == {}
     assert ledger.erase([PHONE, "c"]) == 2
+
+
+def check_an_account_keeps_its_secret_or_nothing_would_be_found_and_opt_outs_be_forgotten(ledgers):
+    ledgers(secret=b"pepper")
+    for other in (b"salt", None):
+        with pytest.raises(LedgerError, match="ledger_key") as caught:
+            ledgers(secret=other)
+        assert "pepper" not in str(caught.value)
+    ledgers(secret=b"pepper")
 
 
 def check_every_key_keeps_its_own_entry(ledgers):

@@ -79,7 +79,7 @@ def test_a_query_is_sent_once_and_then_only_what_changed_opt_outs_first(run_dag,
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv"])
-def test_a_file_is_synced_and_its_path_is_templated(run_dag, regal, tmp_path, format):  # noqa: A002
+def test_a_file_is_synced_and_its_path_is_templated(run_dag, regal, tmp_path, format):
     path = tmp_path / f"consents.{format}"
     rows = [consent(100), consent(101, "false"), consent(102, channel="voice")]
     with path.open("w") as file:

@@ -2,89 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+import inspect
 import json
-import sqlite3
-from contextlib import closing
-from dataclasses import dataclass
+import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
-from airflow_provider_regal.testing import Sandbox
-from tests.operators.opt_ins import consent, phone, status
-from tests.operators.ways import context
+from tests.operators.opt_ins import EVERYBODY, consent, entries, phone, status
 
-ALICE, BOB, CARL = consent(100), consent(101), consent(102, False)
-EVERYBODY = [ALICE, BOB, CARL]
-
-
-@dataclass
-class Seen:
-    """What one sync left behind."""
-
-    report: dict[str, Any]
-    error: str
-    requests: int
-
-    @property
-    def plan(self):
-        return self.report["plan"]
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox() as regal:
-        yield regal
-
-
-@pytest.fixture
-def regal(sandbox, monkeypatch, tmp_path):
-    sandbox.reset()
-    sandbox.set_faults([])
-    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", sandbox.connection(rate_limit=5_000))
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
-    return sandbox
-
-
-@pytest.fixture
-def sync(regal):
-    """Sync as a run of its own; all share the ledger."""
-    runs = itertools.count(1)
-
-    def run(rows, task_id="t", **options):
-        here = context()
-        here["ti"].run_id, here["ti"].task_id = f"r{next(runs)}", task_id
-        before = regal.stats()["requests"]
-        error = ""
-        try:
-            RegalOptInSyncOperator(task_id=task_id, rows=rows, **options).execute(here)
-        except Exception as failed:  # noqa: BLE001 - its text is looked at
-            error = str(failed)
-        return Seen(here["ti"].report, error, regal.stats()["requests"] - before)
-
-    return run
-
-
-@pytest.fixture
-def ledger(tmp_path, monkeypatch):
-    """A database of Airflow's, for a ledger."""
-    path = tmp_path / "ledgers" / "consents.db"
-    path.parent.mkdir()
-    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-    return path
-
-
-def entries(path, what="*"):
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(f"SELECT {what} FROM regal_ledger WHERE call = 'opt_in' ORDER BY 1").fetchall()
+ALICE, BOB, CARL = EVERYBODY
 
 
 def test_initial_send_sends_all_and_baseline_only_records(sync, regal):
     recorded = sync(EVERYBODY, initial="baseline")
-    assert (recorded.requests, recorded.report["skips"]) == (0, {"left_out": 3})
+    assert (recorded.requests, recorded.report["skips"]) == (0, {"baseline": 3})
     assert sync(EVERYBODY).report["skips"] == {"unchanged": 3}
     assert sync([ALICE, consent(101, False, day=2), CARL]).requests == 1
     assert status(regal, 101) == "Unsubscribed"
@@ -209,64 +143,6 @@ def test_consent_without_an_address_or_too_old_is_withheld(sync):
     assert sync([consent(103)]).requests == 1
 
 
-def test_the_ledger_is_a_file_beside_the_run_folders(sync, tmp_path):
-    sync(EVERYBODY, initial="send")
-    path = tmp_path / "runs" / "ledger.db"
-    assert [key for (key,) in entries(path, "key")] == [phone(100), phone(101), phone(102)]
-    assert path.stat().st_mode & 0o077 == 0
-
-
-def test_the_ledger_is_where_its_connection_says(sync, ledger, tmp_path):
-    assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
-    assert len(entries(ledger)) == 3
-    assert not (tmp_path / "runs" / "ledger.db").exists()
-    assert sync(EVERYBODY, ledger_conn_id="ledger").requests == 0
-    assert sync(EVERYBODY, initial="send").requests == 3, "another ledger knows nothing of it"
-
-
-def test_a_ledger_that_is_no_database_is_named(sync, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "http", "host": "localhost"}))
-    said = sync(EVERYBODY, initial="send", ledger_conn_id="ledger").error
-    assert "'ledger'" in said
-
-
-def test_with_a_ledger_key_the_ledger_names_nobody(sync, ledger, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_KEY", "a secret of many letters")
-    anne = consent(100, user_id="anne-1")
-    assert sync([anne, BOB], initial="send", ledger_conn_id="ledger").requests == 2
-    assert sync([anne, BOB], ledger_conn_id="ledger").requests == 0
-    kept = ledger.read_bytes()
-    for personal in (phone(100), phone(101), "anne-1", "203.0.113.9"):
-        assert personal.encode() not in kept
-    assert "ledger_key" in sync([anne], ledger_conn_id="ledger", on_removed="opt_out").error
-
-
-def test_each_account_has_its_own_part_of_the_ledger(sync, regal, ledger, monkeypatch):
-    assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
-    monkeypatch.setenv("AIRFLOW_CONN_OTHER", regal.connection(rate_limit=5_000))
-    other = {"ledger_conn_id": "ledger", "regal_conn_id": "other"}
-    assert "initial=" in sync(EVERYBODY, **other).error
-    assert sync(EVERYBODY, initial="send", **other).requests == 3
-    assert {account for (account,) in entries(ledger, "account")} == {
-        f"regal_default {regal.url}", f"other {regal.url}",
-    }  # fmt: skip
-
-
-def test_two_connections_can_share_an_account(sync, regal, ledger, monkeypatch):
-    for name in ("REGAL_DEFAULT", "OTHER"):
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", regal.connection(rate_limit=5_000, account="brand-a"))
-    assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
-    assert sync(EVERYBODY, ledger_conn_id="ledger", regal_conn_id="other").requests == 0
-    assert {account for (account,) in entries(ledger, "account")} == {"brand-a"}
-
-
-def test_a_dry_run_of_the_connection_remembers_nothing(sync, regal, monkeypatch, tmp_path):
-    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(dry_run=True))
-    seen = sync(EVERYBODY, initial="baseline")
-    assert (seen.requests, seen.report["status"], seen.plan["new"]) == (0, "dry_run", 3)
-    assert entries(tmp_path / "runs" / "ledger.db") == []
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -291,15 +167,11 @@ def test_a_dry_run_of_the_connection_remembers_nothing(sync, regal, monkeypatch,
     ],
 )
 def test_options_that_cannot_be_right_are_refused_when_the_dag_is_written(options, said):
-    with pytest.raises(ValueError, match=".*") as refused:
+    with pytest.raises(ValueError, match=re.escape(said)):
         RegalOptInSyncOperator(task_id="t", **options)
-    assert said in str(refused.value)
 
 
 def test_no_option_is_forgotten_here():
-    import inspect
-    from pathlib import Path
-
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_opt_in*.py"))
     for name, parameter in inspect.signature(RegalOptInSyncOperator.__init__).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:

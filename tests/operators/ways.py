@@ -1,7 +1,8 @@
-"""The four ways to deliver many rows, each of which must understand every option."""
+"""The five ways to deliver many rows, each of which must understand every option."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_regal.decorators.regal import regal_task
 from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.operators.rows import RegalRowsOperator
+from airflow_provider_regal.transfers.file_to_regal import FileToRegalOperator
 from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
 try:
@@ -26,9 +28,9 @@ class TaskInstance(SimpleNamespace):
         self.report = value
 
 
-def context(*, try_number=1, max_tries=0, pool_slots=1):
+def context(*, try_number=1, max_tries=0, pool_slots=1, run_id="r"):
     ti = TaskInstance(
-        dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=try_number, max_tries=max_tries, report=None
+        dag_id="d", run_id=run_id, task_id="t", map_index=-1, try_number=try_number, max_tries=max_tries, report=None
     )
     return {"ti": ti, "task": SimpleNamespace(retries=0, pool_slots=pool_slots)}
 
@@ -44,6 +46,13 @@ def by_sql(rows, here, *, warehouse, **options):
         connection.executemany(f"INSERT INTO t VALUES ({places})", [tuple(row.values()) for row in rows])
     sql = f"SELECT {names} FROM t ORDER BY rowid"
     SqlToRegalOperator(task_id="t", sql=sql, sql_conn_id="warehouse", **options).execute(here)
+
+
+def by_file(rows, here, *, warehouse, **options):
+    """Deliver a file of these rows."""
+    path = warehouse.with_suffix(".jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    FileToRegalOperator(task_id="t", path=path, **options).execute(here)
 
 
 def by_rows(rows, here, *, warehouse, **options):
@@ -70,6 +79,7 @@ def by_hook(rows, here, *, warehouse, **options):
 
 WAYS = {
     "SqlToRegalOperator": by_sql,
+    "FileToRegalOperator": by_file,
     "RegalRowsOperator": by_rows,
     "task.regal": by_decorator,
     "hook.deliver": by_hook,
