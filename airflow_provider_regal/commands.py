@@ -6,9 +6,10 @@ Only descriptions: each names the function that runs it, whose module is importe
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from airflow_provider_regal.sandbox.settings import (
     DEFAULT_API_KEY,
@@ -18,11 +19,20 @@ from airflow_provider_regal.sandbox.settings import (
     IDENTIFIERS,
 )
 
+_MOST_DAYS: Final = 36_500
+
 
 def _port(text: str) -> int:
     if text.isdecimal() and int(text) <= 65_535:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+
+
+def _days(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (days := float(text)) <= _MOST_DAYS:
+            return days
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of days (0 to {_MOST_DAYS:,})")
 
 
 @dataclass(frozen=True)
@@ -156,7 +166,8 @@ REDELIVER = Command(
     help="send dead letters again",
     description=(
         "Send the dead letters of run folders again. Every rule applies to them as at first; each is taken by\n"
-        "one redelivery only. What is rejected anew is a dead letter of this redelivery."
+        "one redelivery only. What is rejected anew is a dead letter of this redelivery. If it was stopped or\n"
+        "killed, the same command goes on where it stopped."
     ),
     example=(
         "example:\n"
@@ -179,7 +190,7 @@ REDELIVER = Command(
         Argument(("--rate",), {"type": int, "metavar": "N", "help": "requests a second (default: the connection's)"}),
         Argument(
             ("--max-event-age-days",),
-            {"type": float, "default": 7.0, "metavar": "D", "help": "reject older named events; 0 for no limit"},
+            {"type": _days, "default": 7.0, "metavar": "D", "help": "reject older named events; 0 for no limit"},
         ),
         Argument(("--dry-run",), {"action": "store_true", "help": "check and count, send nothing"}),
     ),

@@ -96,8 +96,8 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "storage_path": {
                         "description": (
-                            "Where tasks keep rows, progress and dead letters: a folder that every worker sees. "
-                            "Empty: ``regal`` beside the DAGs folder."
+                            "Where tasks keep rows, progress and dead letters: a folder that every worker sees, or "
+                            "a bucket, ``s3://conn_id@bucket/prefix``. Empty: ``regal`` beside the DAGs folder."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

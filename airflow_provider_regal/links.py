@@ -21,4 +21,5 @@ class RegalDeadLettersLink(BaseOperatorLink):
         report: Any = XCom.get_value(ti_key=ti_key, key="regal_report")
         if not report or not report["run_folder"] or not report["rejected"] + report["unknown"]:
             return ""
-        return (Path(report["run_folder"]) / "dead_letters.jsonl").as_uri()
+        folder = report["run_folder"]
+        return f"{folder}/dead_letters.jsonl" if "://" in folder else (Path(folder) / "dead_letters.jsonl").as_uri()

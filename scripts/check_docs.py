@@ -59,20 +59,24 @@ def late_code_in_the_readme() -> Iterator[str]:
 
 def options_without_a_word() -> Iterator[str]:
     """Options of operators, hook, connection, configuration and command line that no page names."""
-    from airflow_provider_regal.cli import SANDBOX
+    from airflow_provider_regal.commands import SANDBOX
     from airflow_provider_regal.connection_form import CONN_FIELDS
     from airflow_provider_regal.get_provider_info import get_provider_info
     from airflow_provider_regal.hooks.regal import RegalHook
     from airflow_provider_regal.operators._bulk import RegalBulkOperator
     from airflow_provider_regal.operators._event import RegalEventOperator
+    from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
     from airflow_provider_regal.operators.page import RegalPageOperator
     from airflow_provider_regal.operators.track import RegalTrackOperator
+    from airflow_provider_regal.transfers.file_to_regal import FileToRegalOperator
     from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
     one, many = (RegalEventOperator, RegalTrackOperator, RegalPageOperator), (RegalBulkOperator, SqlToRegalOperator)
     met = {
         "event-operators.md": {name for operator in one for name in parameters(operator)},
         "sql-to-regal.md": {name for operator in many for name in parameters(operator)},
+        "file-to-regal.md": parameters(FileToRegalOperator),
+        "opt-in-sync.md": parameters(RegalOptInSyncOperator),
         "hook.md": parameters(RegalHook),
         "connection.md": {*CONN_FIELDS, *get_provider_info()["config"]["regal"]["options"]},
         "sandbox.md": {flag for argument in SANDBOX.arguments for flag in argument.flags},

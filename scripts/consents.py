@@ -64,10 +64,10 @@ def consents(seed: int, now: datetime) -> Iterator[Row]:
         yield from rows
 
 
-def change(path: Path, seed: int, now: datetime) -> str:
+def change(path: Path, seed: int, now: datetime) -> tuple[str, str]:
     """Do to the table what an hour does to it: new leads, opt-outs, and one subscription from a backup.
 
-    :returns: the phone of that subscription, which is older than the opt-out it replaces.
+    :returns: the phone of that subscription, which is older than the opt-out it replaces; and one that opts out.
     """
     dice = random.Random(seed + 1)  # noqa: S311 - as above
     lately = f"{now - timedelta(minutes=20):%Y-%m-%dT%H:%M:%SZ}"
@@ -81,7 +81,7 @@ def change(path: Path, seed: int, now: datetime) -> str:
         stale = _row(_OPTED_OUT, "sms", 1, f"{now - timedelta(days=200):%Y-%m-%dT%H:%M:%SZ}", form="backup")
         connection.execute("DELETE FROM consents WHERE lead = ? AND channel = 'sms'", (stale[0],))
         connection.execute(INSERT, stale)
-    return _number(_OPTED_OUT)
+    return _number(_OPTED_OUT), _number(_WILL_OPT_OUT[0])
 
 
 def _said_by(dice: random.Random, number: int, now: datetime) -> Iterator[Row]:

@@ -46,7 +46,7 @@ def sync_opt_ins(here: local.Regal, env: dict[str, str]) -> OptIns:
     for hour in range(2):
         say(f"Running the DAG {OPT_INS}" if hour == 0 else "Changing consents in the warehouse, and running it again")
         if hour:
-            accounts.stale = consents.change(local.WAREHOUSE, SEED, datetime.now(UTC))
+            accounts.stale, accounts.opted_out = consents.change(local.WAREHOUSE, SEED, datetime.now(UTC))
         before = here.ask("stats")["requests"]
         local.airflow(env, "dags", "test", OPT_INS, log=f"{OPT_INS}.{hour + 1}.log")
         accounts.note(before)

@@ -88,12 +88,14 @@ class OptIns:
     """The accounts of all runs of the sync.
 
     :param stale: the phone whose old subscription came back.
+    :param opted_out: a phone that was opted out in between.
     """
 
     here: Regal
     dag_id: str
     runs: list[Run] = field(default_factory=list)
     stale: str = ""
+    opted_out: str = ""
 
     def note(self, received_before: int) -> None:
         """Take down what a run left behind, once it has ended.
@@ -118,6 +120,12 @@ class OptIns:
                             found[point, channel] = told[channel]["status"]
         return found
 
+    def sms_of(self, phone: str) -> dict[str, Any]:
+        """What Regal holds of a phone about texts."""
+        (contact,) = self.here.ask(f"contacts?phone={phone.replace('+', '%2B')}")
+        sms: dict[str, Any] = contact["phones"][phone]["sms"]
+        return sms
+
     def audit(self) -> list[str]:
         """Say all that does not add up."""
         return list(self._wrong())
@@ -134,6 +142,8 @@ class OptIns:
             yield f"opt-ins: Regal holds {wrong} of {len(expected)} consents otherwise than the newest word says"
         if self.stale and held.get((self.stale, "sms")) != "Unsubscribed":
             yield "opt-ins: an old subscription undid an opt-out"
+        if self.opted_out and held.get((self.opted_out, "sms")) != "Unsubscribed":
+            yield "opt-ins: an opt-out did not arrive"
 
 
 def _wrong_of(run: Run, newer: Consents) -> Iterator[str]:

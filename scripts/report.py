@@ -17,7 +17,7 @@ EVENTS_SHOWN = 12
 def print_contacts(contacts: Sequence[dict[str, Any]]) -> None:
     """Print the contacts and who is subscribed to what, since when, on which evidence."""
     heading("Contacts in Regal", len(contacts))
-    for contact in contacts[-CONTACTS_SHOWN:]:
+    for contact in reversed(contacts[-CONTACTS_SHOWN:]):
         print(f"  {contact['name'] or '(no name)'}   user id {contact['user_id'] or '-'}")
         for address, info in (contact["phones"] | contact["emails"]).items():
             primary = "   primary" if info["is_primary"] else ""
@@ -29,11 +29,14 @@ def print_contacts(contacts: Sequence[dict[str, Any]]) -> None:
 
 
 def consent(status: dict[str, Any]) -> str:
-    """Say one channel's status in a line."""
-    if not status["since"]:
+    """Say in a line what holds for a channel, or what held: since when, and on which evidence."""
+    if not (since := status.get("since") or status["timestamp"] or status["received_at"]):
         return str(status["status"])
-    evidence = f'from {status["ip"]}, to "{shorten(status["text"], 46)}"' if status["ip"] else "no evidence"
-    return f"{status['status']} since {status['since']}, {evidence}"
+    if status["status"] == "Subscribed":
+        given = f', from {status["ip"]}, to "{shorten(status["text"], 46)}"' if status["ip"] else ", no evidence"
+    else:
+        given = f", {status['source']}" if status["source"] else ""
+    return f"{status['status']} since {since[:19]}{given}"
 
 
 def print_events(events: Sequence[dict[str, Any]]) -> None:
@@ -58,9 +61,12 @@ def print_opt_ins(accounts: OptIns) -> None:
     first, then = accounts.runs
     heading("Consents synced from the warehouse", len(accounts.held()))
     print_table(("", "first run", "an hour later"), figures_of(first, then), right=True)
-    (contact,) = accounts.here.ask(f"contacts?phone={accounts.stale.replace('+', '%2B')}")
-    print(f"\n  Among the changes is an old yes of {accounts.stale}, back from a backup in place of the no after it.")
-    print(f"  It was withheld. Regal still has: sms {consent(contact['phones'][accounts.stale]['sms'])}")
+    opted_out = accounts.sms_of(accounts.opted_out)
+    print(f"\n  One of those who opted out, {accounts.opted_out}, in Regal:")
+    for word in opted_out["history"][-2:]:
+        print(f"    sms {consent(word)}")
+    print(f"  Among the changes is an old yes of {accounts.stale}, back from a backup in place of the no after it.")
+    print(f"  It was withheld. In Regal still:\n    sms {consent(accounts.sms_of(accounts.stale))}")
 
 
 def figures_of(*runs: Run) -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -27,6 +28,7 @@ from airflow_provider_regal.journal.run_folder import RunFolder
 _DIED: Final = "worker died"
 _INTERRUPTED: Final = "interrupted"
 _OUTAGE: Final = "outage"
+_NUMBERED: Final = re.compile(r"\[\d+\]")  # phones[1]: the same note for all
 _SKIPS: Final = frozenset(skip.value for skip in Skip)
 
 
@@ -65,6 +67,7 @@ class Books:
     def note(self, row: Ready) -> None:
         """Note what a row leaves out, now that it is about to be sent."""
         self._note_withheld(row)
+        self.report.notes.update(_NUMBERED.sub("", note) for note in row.payload.notes)
         if row.payload.call in NAMED_CALLS and not row.has_time:
             self.report.without_time += 1
 
@@ -156,10 +159,10 @@ class Books:
             field=row.faults[0].field,
             message="; ".join(said),
             attempts=0,
-            times=(now, now),
+            times=(_first_time(row) or now, now),
             payload=dict(row.row),
             form=row.form,
-            known=self._marking.is_known(row.row_hash),
+            known=self._marking.is_known(row.row_hash) and row.letter_time is None,
         )
         self._progress.settle(row.position, Outcome.REJECTED)
 
@@ -167,7 +170,7 @@ class Books:
         """Note that Regal refuses the row for good."""
         self._count_requests(row)
         self.release(row)  # if the letter cannot be written, a later try asks again
-        known = self._marking.refuse(row)
+        known = self._marking.refuse(row) and row.letter_time is None  # a redelivery is there to get it through
         self._bury(row, "rejected", self._said(row, decision), decision.reason, now, known=known)
         self._progress.settle(row.position, Outcome.REJECTED)
 
@@ -256,7 +259,7 @@ class Books:
             field=None,
             message=f"{message}; in {row.origin}" if row.origin else message,
             attempts=row.tries,
-            times=(row.first_time or now, now),
+            times=(_first_time(row) or now, now),
             known=known,
             **_kept(row),
         )
@@ -274,8 +277,15 @@ def _kept(row: Ready) -> dict[str, Any]:
     claims = [claimed.claim for claimed in row.claims if claimed.consent is None and claimed.claim.call == OPT_IN]
     return {
         "payload": body if row.message_id is None else {MESSAGE_ID: row.message_id, **body},
+        "ledger_key": row.key,
         "claims": [[claim.key, claim.channel, claim.subscribed, claim.at, claim.row_hash] for claim in claims],
     }
+
+
+def _first_time(row: Ready | Refused) -> datetime | None:
+    if row.letter_time is not None:
+        return datetime.fromisoformat(row.letter_time)
+    return row.first_time if isinstance(row, Ready) else None
 
 
 def _key(row: Ready) -> str:

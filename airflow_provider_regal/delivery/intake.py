@@ -17,7 +17,8 @@ from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import STALE
 from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_body, hash_of_row
-from airflow_provider_regal.delivery.prepare import Claimed, LeftOut, Preparer, Ready, Refused, columns_of
+from airflow_provider_regal.delivery.marks import columns_of
+from airflow_provider_regal.delivery.prepare import Claimed, LeftOut, Preparer, Ready, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import Fault, InvalidEventError
@@ -63,7 +64,7 @@ class Intake:
         self._keys = keys
         self._drift = drift
         self._clock = clock
-        self._seed = preparer.fingerprint
+        self._seed = preparer.fingerprint if ledger is None else ledger.seed(preparer.fingerprint)
 
     def rows(self) -> Iterator[Ready | None]:
         """Give the rows to send, in order; None where it is time to look at the network."""
@@ -84,7 +85,7 @@ class Intake:
             ready = self._preparer.prepare(position, row, now)
             if isinstance(ready, Ready):
                 known = self._known(row)
-                ready.key, ready.row_hash = known.key, known.row_hash
+                ready.key, ready.row_hash = known.key or ready.key, known.row_hash
                 self._decide_on(ready, known, now)
                 yield ready
 
@@ -136,8 +137,14 @@ class Intake:
         if isinstance(ready, Refused):
             self._books.reject(ready, now)
             return None
+        if self._is_overtaken(ready):
+            rest = self._preparer.only_opt_outs(position, row, now)
+            if rest is None:
+                self._books.skip_row(ready, Skip.OVERTAKEN, now)
+                return None
+            ready.send_instead(rest.payload)
         if ready.instead_of is None:
-            ready.key, ready.row_hash = known.key, known.row_hash
+            ready.key, ready.row_hash = known.key or ready.key, known.row_hash
         if skip := self._decide_on(ready, known, now):
             self._books.skip_row(ready, skip, now)
             return None
@@ -155,8 +162,6 @@ class Intake:
     def _decide_on(self, ready: Ready, known: _Known, now: datetime) -> Skip | None:
         if ready.message_id is not None and self._index.first_of(ready.message_id) != ready.position:
             return Skip.REPEATED
-        if self._is_overtaken(ready):
-            return Skip.OVERTAKEN
         if ready.only_consent and ready.instead_of is None:  # a sync has looked at all consents
             return None if ready.claims else Skip.STALE
         times = self._times_of(ready, now)
@@ -167,7 +172,7 @@ class Intake:
             ready.claims = self._claims_of(ready, times)
             return None if ready.payload.consents else Skip.STALE
         if known.key is not None:
-            ready.payload_hash = hash_of_body(ready.body)
+            ready.payload_hash = hash_of_body(ready.body, self._seed)
             if known.payload_hash == ready.payload_hash:
                 return Skip.UNCHANGED
             if ready.payload.withheld:  # time alone may change what is sent
@@ -179,7 +184,7 @@ class Intake:
         """Say whether a dead letter's contact was sent anew since it failed."""
         if ready.letter_time is None or self._ledger is None or ready.payload.call != "identify":
             return False
-        key = ready.identifiers[0].removeprefix("user:")
+        key = ready.key or ready.identifiers[0].removeprefix("user:")
         acknowledged = self._ledger.contacts_acknowledged([key]).get(key, "")
         return acknowledged > to_ledger_time(datetime.fromisoformat(ready.letter_time))
 

@@ -16,13 +16,18 @@ $weight        for how many rows of the source it stands, where not for one
 $only_consent  there is nothing to send without its opt-ins
 $claims        what the ledger has to grant before it is sent
 $force         it may be sent although Regal may have it already
-$letter_time   when it last failed, before it was sent again as a dead letter
+$call          the call of a table's row, where that is not the delivery's
+$letter_time   when it first failed, before it was sent again as a dead letter
+$ledger_key    by which the ledger knows the contact, likewise
 =============  =========================================================================
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
+
+from airflow_provider_regal.events import Event
 
 EVENT_MARK: Final = "$event"
 ROW_MARK: Final = "$row"
@@ -34,7 +39,9 @@ WEIGHT_MARK: Final = "$weight"
 ONLY_CONSENT_MARK: Final = "$only_consent"
 CLAIMS_MARK: Final = "$claims"
 FORCE_MARK: Final = "$force"
+CALL_MARK: Final = "$call"
 LETTER_TIME_MARK: Final = "$letter_time"
+LEDGER_KEY_MARK: Final = "$ledger_key"
 MARKS: Final = frozenset(
     {
         EVENT_MARK,
@@ -47,10 +54,45 @@ MARKS: Final = frozenset(
         ONLY_CONSENT_MARK,
         CLAIMS_MARK,
         FORCE_MARK,
+        CALL_MARK,
         LETTER_TIME_MARK,
+        LEDGER_KEY_MARK,
     }
 )
 
 
 class Marked(dict[str, Any]):
     """A row with marks, made by a source of ours."""
+
+
+def columns_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a row without our marks."""
+    if ROW_MARK in row:
+        columns: Mapping[str, Any] = row[ROW_MARK]
+        return columns
+    if row.keys() & MARKS:
+        return {name: value for name, value in row.items() if name not in MARKS}
+    return row
+
+
+def as_row(given: Any) -> Mapping[str, Any]:
+    """Bring what a source gives into the shape of a row, so that all can be kept in one way.
+
+    :param given: a dictionary, a row that knows its columns (SQLAlchemy, sqlite3, a named tuple), or an event.
+    :raises ValueError: it is none of these.
+    """
+    if isinstance(given, Marked):
+        return given
+    if isinstance(given, Event):
+        return {EVENT_MARK: given.call, **given.model_dump()}
+    if not isinstance(given, Mapping):
+        given = _named(given)
+    return {ROW_MARK: given} if given.keys() & MARKS else given
+
+
+def _named(given: Any) -> dict[str, Any]:
+    if callable(as_dict := getattr(given, "_asdict", None)):
+        return dict(as_dict())
+    if callable(getattr(given, "keys", None)):
+        return {name: given[name] for name in given.keys()}  # noqa: SIM118 - it is no mapping
+    raise ValueError(f"A row must be a dictionary of columns, or an event; this one is a {type(given).__name__}.")

@@ -1,26 +1,57 @@
-"""Opening a source: its rows as they are, or what a sync of opt-ins makes of them."""
+"""Opening what a delivery works on: its run folder, and its source or what a sync of opt-ins makes of it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.delivery.marks import SKIP_MARK, WEIGHT_MARK
-from airflow_provider_regal.delivery.prepare import Preparer, as_row
+from airflow_provider_regal.delivery.marks import SKIP_MARK, WEIGHT_MARK, as_row
+from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.reconcile import Reconciliation
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.events import Event
+from airflow_provider_regal.journal.bucket import Bucket
+from airflow_provider_regal.journal.mirrored_folder import MirroredFolder
 from airflow_provider_regal.journal.run_folder import SYNC_FILE, RunFolder
+from airflow_provider_regal.journal.segment import Rank
 
 if TYPE_CHECKING:
     from airflow_provider_regal.journal.ledger import Ledger
 
 Rows = Iterable[Mapping[str, Any] | Event]
+
+
+def open_folder(
+    where: Path | Bucket,
+    this: Try,
+    *,
+    settings: DeliverySettings,
+    timeout_s: float,
+    clock: Clock,
+    stopped: Callable[[], bool],
+) -> RunFolder:
+    """Open the run folder, which is on a file system or on object storage.
+
+    :param timeout_s: how long a request may be under way.
+    :param stopped: whether the task was told to stop, while an earlier try is waited for.
+    :raises FolderInUseError: another try sends from it.
+    """
+    if isinstance(where, Path):
+        return RunFolder(where)
+    return MirroredFolder(
+        where,
+        rank=Rank(this.epoch, this.number),
+        checkpoint_interval_s=settings.checkpoint_interval_s,
+        timeout_s=timeout_s,
+        clock=clock,
+        stopped=stopped,
+    )
 
 
 @contextmanager

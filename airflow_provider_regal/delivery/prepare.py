@@ -11,18 +11,18 @@ from typing import Any
 from airflow_provider_regal.client.exchange import Guarantee
 from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_row
 from airflow_provider_regal.delivery.marks import (
+    CALL_MARK,
     CLAIMS_MARK,
     EVENT_MARK,
     FORCE_MARK,
+    LEDGER_KEY_MARK,
     LETTER_TIME_MARK,
-    MARKS,
     ONLY_CONSENT_MARK,
     ORIGIN_MARK,
     PHASE_MARK,
     REJECT_MARK,
-    ROW_MARK,
     SKIP_MARK,
-    Marked,
+    columns_of,
 )
 from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
 from airflow_provider_regal.errors import Fault, InvalidEventError
@@ -57,7 +57,7 @@ class Ready:
     :param only_consent: there is nothing to send without its opt-ins.
     :param instead_of: the row itself can never be sent, and only its opt-outs are; it counts as rejected.
     :param origin: where the row comes from, for messages.
-    :param letter_time: when it last failed, if it is a dead letter that is sent again.
+    :param letter_time: when it first failed, if it is a dead letter that is sent again.
     :param force: it may be sent although Regal may have it already.
     :param row_hash: of the row, where the ledger remembers it; so the hash of what is sent, and the contact's key.
     :param withheld_noted: how many of the withheld opt-ins were written down.
@@ -113,6 +113,7 @@ class Refused:
     row_hash: str
     form: str
     origin: str | None = None
+    letter_time: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class Preparer:
         self._settings = settings
         self._event_source = event_source
         self.mapper = RowMapper(settings.mapping, settings.reading)
+        self._mappers: dict[str, RowMapper] = {}
         self.keys = ContactKeys(self.mapper, settings.key) if settings.only_changed else None
         columns = settings.sync.columns if settings.sync is not None else None
         options = repr((settings.mapping, columns, settings.reading, settings.consent, event_source))
@@ -152,10 +154,9 @@ class Preparer:
         """
         if SKIP_MARK in row:
             return LeftOut(position, row[SKIP_MARK], columns_of(row))
-        call = self._settings.mapping.call
+        call = row.get(EVENT_MARK) or row.get(CALL_MARK) or self._settings.mapping.call
         try:
             event, withheld = self._event(row)
-            call = event.call
             self._check_age(event, now)
             return self._ready(position, row, event, withheld, now)
         except InvalidEventError as error:
@@ -166,7 +167,8 @@ class Preparer:
         """Say that a row can never be sent."""
         columns = columns_of(row)
         row_hash = hash_of_row(columns, frozenset(), self.fingerprint)
-        return Refused(position, call, faults, columns, row_hash, self._form_of(row), row.get(ORIGIN_MARK))
+        said = (row.get(ORIGIN_MARK), row.get(LETTER_TIME_MARK))
+        return Refused(position, call, faults, columns, row_hash, self._form_of(row), *said)
 
     def _form_of(self, row: Mapping[str, Any]) -> str:
         if self._settings.sync is not None:
@@ -181,6 +183,8 @@ class Preparer:
         payload = to_payload(event, now=now, policy=self._settings.consent, event_source=self._event_source)
         if withheld:
             payload = replace(payload, withheld=payload.withheld + withheld)
+        if (letter_time := row.get(LETTER_TIME_MARK)) is not None:
+            payload = replace(payload, consents=_dated(payload.consents, datetime.fromisoformat(letter_time)))
         guarantee = self._settings.guarantee_of(event.call)
         return Ready(
             position,
@@ -193,22 +197,27 @@ class Preparer:
             phase=row.get(PHASE_MARK, 0),
             only_consent=row.get(ONLY_CONSENT_MARK, False),
             origin=row.get(ORIGIN_MARK),
-            letter_time=row.get(LETTER_TIME_MARK),
+            letter_time=letter_time,
+            key=row.get(LEDGER_KEY_MARK),
             force=row.get(FORCE_MARK, False),
             claims=_given_claims(row, payload, guarantee),
         )
 
     def opt_outs(self, refused: Refused, row: Mapping[str, Any], now: datetime) -> Ready | None:
         """Give what a wrong row says of opt-outs: nothing else that is wrong holds them back."""
+        ready = self.only_opt_outs(refused.position, row, now)
+        if ready is not None:
+            ready.only_consent, ready.instead_of = True, refused
+        return ready
+
+    def only_opt_outs(self, position: int, row: Mapping[str, Any], now: datetime) -> Ready | None:
+        """Give the opt-outs of a row, and nothing else of it; None if there are none."""
         if REJECT_MARK in row:
             return None
-        written = columns_of(row) if EVENT_MARK in row else self.mapper.written(columns_of(row))
+        written = columns_of(row) if EVENT_MARK in row else self.mapper_of(row).written(columns_of(row))
         event = opt_outs_of(written, self._settings.reading)
-        if event is None:
-            return None
-        ready = self._ready(refused.position, {}, event, (), now)
-        ready.only_consent, ready.instead_of = True, refused
-        return ready
+        letter = {LETTER_TIME_MARK: row.get(LETTER_TIME_MARK)}
+        return None if event is None else self._ready(position, letter, event, (), now)
 
     def _event(self, row: Mapping[str, Any]) -> tuple[Event, tuple[Withheld, ...]]:
         if REJECT_MARK in row:
@@ -219,7 +228,16 @@ class Preparer:
                 # It would be repeated as contacts are.
                 raise InvalidEventError(call, [Fault("the event", f"is a {call}, in a delivery of contacts")])
             return CALLS[call].read(columns_of(row), self._settings.reading), ()
-        return self.mapper.event(columns_of(row))
+        return self.mapper_of(row).event(columns_of(row))
+
+    def mapper_of(self, row: Mapping[str, Any]) -> RowMapper:
+        """Find what maps a row that is no event; dead letters are of different calls."""
+        how, call = self._settings.mapping, row.get(CALL_MARK)
+        if call is None or call == how.call:
+            return self.mapper
+        if call not in self._mappers:
+            self._mappers[call] = RowMapper(replace(how, call=call, event=None), self._settings.reading)
+        return self._mappers[call]
 
     def _check_age(self, event: Event, now: datetime) -> None:
         oldest = self._settings.max_event_age
@@ -234,6 +252,11 @@ def identifiers_of(event: Event) -> tuple[str, ...]:
     """Name the person an event is about, by everything it could be recognised by."""
     user = () if event.user_id is None else (f"user:{event.user_id}",)
     return (*user, *(phone.number for phone in event.phones), *(email.address for email in event.emails))
+
+
+def _dated(consents: tuple[Consent, ...], read_at: datetime) -> tuple[Consent, ...]:
+    """Let opt-outs that do not say when they were given count as given when they were first read."""
+    return tuple(replace(consent, at=consent.at or read_at) for consent in consents)
 
 
 def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee) -> tuple[Claimed, ...]:
@@ -255,36 +278,3 @@ def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee
         for key, channel, subscribed, at, row_hash in row.get(CLAIMS_MARK, ())
         if payload.call != "identify" or (key, channel) in consents  # it may have been withheld since
     )
-
-
-def columns_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give a row without our marks."""
-    if ROW_MARK in row:
-        columns: Mapping[str, Any] = row[ROW_MARK]
-        return columns
-    if row.keys() & MARKS:
-        return {name: value for name, value in row.items() if name not in MARKS}
-    return row
-
-
-def as_row(given: Any) -> Mapping[str, Any]:
-    """Bring what a source gives into the shape of a row, so that all can be kept in one way.
-
-    :param given: a dictionary, a row that knows its columns (SQLAlchemy, sqlite3, a named tuple), or an event.
-    :raises ValueError: it is none of these.
-    """
-    if isinstance(given, Marked):
-        return given
-    if isinstance(given, Event):
-        return {EVENT_MARK: given.call, **given.model_dump()}
-    if not isinstance(given, Mapping):
-        given = _named(given)
-    return {ROW_MARK: given} if given.keys() & MARKS else given
-
-
-def _named(given: Any) -> dict[str, Any]:
-    if callable(as_dict := getattr(given, "_asdict", None)):
-        return dict(as_dict())
-    if callable(getattr(given, "keys", None)):
-        return {name: given[name] for name in given.keys()}  # noqa: SIM118 - it is no mapping
-    raise ValueError(f"A row must be a dictionary of columns, or an event; this one is a {type(given).__name__}.")

@@ -19,19 +19,28 @@ from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery import ending
 from airflow_provider_regal.delivery.aside import run_aside
-from airflow_provider_regal.delivery.opening import Rows, open_source, take_in
+from airflow_provider_regal.delivery.opening import Rows, open_folder, open_source, take_in
 from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.rejected_again import open_rejected
 from airflow_provider_regal.delivery.sending import Sending
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.stopping import own_failure, told_to_stop
 from airflow_provider_regal.delivery.survey import Survey
 from airflow_provider_regal.delivery.tries import Plan, Try, Work, plan_try
-from airflow_provider_regal.errors import CheckSourceError, DecideRestartError, RegalError, RetryLaterError
-from airflow_provider_regal.journal.ledger_error import LedgerError
+from airflow_provider_regal.errors import (
+    CheckSourceError,
+    DecideRestartError,
+    FixConnectionError,
+    RegalError,
+    RetryLaterError,
+)
+from airflow_provider_regal.journal.bucket import Bucket, StorageError
+from airflow_provider_regal.journal.ledger_error import LedgerError, WrongLedgerError
 from airflow_provider_regal.journal.progress import CorruptProgressError, Outcome
+from airflow_provider_regal.journal.redelivery import forget_claims
 from airflow_provider_regal.journal.report import DeliveryReport
 from airflow_provider_regal.journal.row_index import RowIndex
-from airflow_provider_regal.journal.run_folder import FolderInUseError, Marker, RunFolder
+from airflow_provider_regal.journal.run_folder import FolderInUseError, FolderReplacedError, Marker, RunFolder
 
 if TYPE_CHECKING:
     from airflow_provider_regal.journal.ledger import Ledger
@@ -56,7 +65,7 @@ class Delivery:
     def __init__(
         self,
         *,
-        folder: Path,
+        folder: Path | Bucket,
         rows: Callable[[], Rows],
         fingerprint: str,
         settings: DeliverySettings,
@@ -102,10 +111,26 @@ class Delivery:
         :raises FixConnectionError: Regal refuses the key.
         :raises RetryLaterError: an outage, or a request to stop; a later try goes on.
         """
+        try:
+            return self._run()
+        except WrongLedgerError as error:
+            raise FixConnectionError(str(error)) from error
+        except (LedgerError, StorageError, FolderReplacedError) as error:
+            raise own_failure(error) from error
+
+    def _run(self) -> DeliveryReport:
         self._started = self._clock.monotonic()
         with ExitStack() as open_things:
             try:
-                folder = open_things.enter_context(closing(RunFolder(self._path)))
+                opened = open_folder(
+                    self._path,
+                    self._this,
+                    settings=self._settings,
+                    timeout_s=self._target.timeout_s,
+                    clock=self._clock,
+                    stopped=lambda: self._stopped is not None,
+                )
+                folder = open_things.enter_context(closing(opened))
             except FolderInUseError as error:
                 raise RetryLaterError(f"{error}. It must end first: run the task again.") from error
             plan = self._plan(folder)
@@ -113,12 +138,9 @@ class Delivery:
                 self.report.status = "nothing_to_do"
                 ending.count(self.report, folder)
                 return self.report
-            try:
-                ledger = None if self._open_ledger is None else open_things.enter_context(closing(self._open_ledger()))
-                index = open_things.enter_context(closing(self._bring_up_to(plan, folder, ledger)))
-                self._send(folder, index, ledger)
-            except LedgerError as error:
-                raise own_failure(error) from error
+            ledger = None if self._open_ledger is None else open_things.enter_context(closing(self._open_ledger()))
+            index = open_things.enter_context(closing(self._bring_up_to(plan, folder, ledger)))
+            self._send(folder, index, ledger)
             ending.judge(self.report, folder, self._settings)
         return self.report
 
@@ -163,10 +185,9 @@ class Delivery:
         restarted = settings.restart or (same_epoch and marker is not None and marker.restarted)
         if plan.work is Work.START:
             folder.start_over()
+            forget_claims(folder.path)
         if plan.work is Work.GO_ON_WITH_REJECTED:  # before the marker forgets that the last try had failed
-            for position in folder.progress.positions(Outcome.REJECTED):
-                folder.progress.release(position)
-            folder.progress.flush()
+            open_rejected(folder)
         folder.marker = Marker(self._fingerprint, self._this.epoch, self._this.number, restarted=restarted)
         self._on_start()
         index = self._index(plan, folder, ledger)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.keys import ContactKeys
-from airflow_provider_regal.delivery.marks import CLAIMS_MARK, EVENT_MARK, REJECT_MARK, SKIP_MARK
-from airflow_provider_regal.delivery.prepare import Preparer, Ready, columns_of
+from airflow_provider_regal.delivery.marks import CLAIMS_MARK, EVENT_MARK, REJECT_MARK, SKIP_MARK, columns_of
+from airflow_provider_regal.delivery.prepare import Preparer, Ready
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events.names import EMAILS, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.journal.ledger_rules import to_ledger_time
@@ -69,7 +69,7 @@ class Survey:
         if EVENT_MARK in row:
             worth_it = _event_may_carry_consent(columns) or bool(columns.get("message_id"))
         else:
-            plan = self._preparer.mapper.plan(tuple(columns))
+            plan = self._preparer.mapper_of(row).plan(tuple(columns))
             worth_it = plan.may_carry_consent or plan.column_of("message_id") is not None
         if worth_it:
             now = self._clock.now()

@@ -116,7 +116,7 @@ def _without_folder(*, named: bool, lost: bool) -> Plan:
 
 def _after_clear(marker: Marker, *, named: bool, snapshot_complete: bool) -> Plan:
     if not named:
-        return Plan(Work.START, "The task was cleared: the source is read again and all of it is sent.")
+        return Plan(Work.START, "The task was cleared: the source is read again.")
     if marker.outcome == "finished":
         return Plan(
             Work.NOTHING,

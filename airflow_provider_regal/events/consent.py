@@ -29,11 +29,14 @@ from airflow_provider_regal.events.values import Reading
 
 # Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
 _FIRST_REAL_YEAR: Final = 1991
+_TRUTHS: Final = dict.fromkeys(("true", "t", "1"), True) | dict.fromkeys(("false", "f", "0", "no", "n", "off"), False)
 _EVIDENCE: Final = ("timestamp", "ip", "text", "source", *OPT_IN_ALIASES)
 
 
 def read_truth(value: Any) -> bool:
-    """Read a boolean: true/false, 1/0 of databases without booleans, or exactly the texts true and false.
+    """Read a boolean: true/false, 1/0 of databases without booleans, or a text.
+
+    A no is taken in every usual spelling, a yes only as true, t or 1.
 
     :raises ValueError: anything else, so that no stray text subscribes anyone.
     """
@@ -42,8 +45,8 @@ def read_truth(value: Any) -> bool:
         return value
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
+    if isinstance(value, str) and (text := value.strip().lower()) in _TRUTHS:
+        return _TRUTHS[text]
     raise ValueError("must be true or false")
 
 

@@ -15,6 +15,7 @@ from airflow_provider_regal.delivery.opening import Rows
 from airflow_provider_regal.delivery.preview import preview
 from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.events import Event
 from airflow_provider_regal.hooks._ledger import open_ledger
 from airflow_provider_regal.hooks._place import Place, place_of, place_outside_a_task, tidy
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 REPORT_KEY: Final = "regal_report"
 _log = logging.getLogger(__name__)
-_used: set[tuple[Path, int, int]] = set()
+_used: set[tuple[str, int, int]] = set()
 
 
 class Connected(Protocol):
@@ -53,6 +54,8 @@ class TaskDelivery:
     :param source: what identifies the source, without its rows: connection, rendered SQL, paths.
     :param name: tells deliveries of one task instance apart.
     :param ledger_conn_id: the database of the ledger; without it, where one is needed, a file beside the run folders.
+    :param ledger_file: that file is used without being needed.
+    :param place: where to work, outside of a task instance.
     :raises ValueError: a second delivery of one task instance has no name of its own.
     """
 
@@ -66,8 +69,12 @@ class TaskDelivery:
         source: tuple[str, ...],
         name: str | None = None,
         ledger_conn_id: str | None = None,
+        ledger_file: bool = False,
+        place: Place | None = None,
     ) -> None:
         self._hook = hook
+        self._ledger_file = ledger_file
+        self._given_place = place
         self._ledger_conn_id = ledger_conn_id
         self._context = context
         self._settings = settings
@@ -94,7 +101,7 @@ class TaskDelivery:
             self._push(report)
             return report
         place = self._place
-        key = (place.folder, place.this.epoch, place.this.number)
+        key = (str(place.folder), place.this.epoch, place.this.number)
         if key in _used:
             raise ValueError("A task instance makes a second delivery: give each a name of its own (name=...).")
         _used.add(key)
@@ -127,7 +134,12 @@ class TaskDelivery:
 
     @property
     def folder(self) -> Path:
-        """Say where the run folder is."""
+        """Say where the run folder is.
+
+        :raises FixConnectionError: it is on object storage.
+        """
+        if not isinstance(self._place.folder, Path):
+            raise FixConnectionError(f"{self._place.folder} is on object storage, but this needs a folder.")
         return self._place.folder
 
     @property
@@ -144,7 +156,7 @@ class TaskDelivery:
             self._delivery.stop()
 
     def _ledger_of(self, target: Target, place: Place) -> Callable[[], Ledger] | None:
-        if self._ledger_conn_id is None and not self._settings.needs_ledger:
+        if self._ledger_conn_id is None and not (self._ledger_file or self._settings.needs_ledger):
             return None
         return lambda: open_ledger(
             self._ledger_conn_id,
@@ -156,7 +168,9 @@ class TaskDelivery:
 
     @cached_property
     def _place(self) -> Place:
-        return place_outside_a_task(self._name) if self._context is None else place_of(self._context, self._name)
+        if self._context is not None:
+            return place_of(self._context, self._name)
+        return self._given_place or place_outside_a_task(self._name)
 
     def _push(self, report: DeliveryReport) -> None:
         if self._context is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal._compat import BaseHook, conf
 from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.hooks._bucket import is_on_object_storage
 from airflow_provider_regal.hooks._place import storage
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ _FILE: Final = "ledger.db"
 _LEASE_BEYOND_TIMEOUT_S: Final = 90.0
 
 
+def has_ledger_file() -> bool:
+    """Whether there is an SQLite ledger beside the run folders."""
+    return (storage() / _FILE).exists()
+
+
 def open_ledger(conn_id: str | None, *, account: str, run: str, source: str, timeout_s: float) -> Ledger:
     """Open the ledger of an account.
 
@@ -23,13 +29,19 @@ def open_ledger(conn_id: str | None, *, account: str, run: str, source: str, tim
     :param run: the run folder.
     :param source: which task acknowledges (``dag_id.task_id``).
     :param timeout_s: how long a request may be under way.
-    :raises FixConnectionError: the connection is not one of an SQL database.
+    :raises FixConnectionError: the connection is not one of an SQL database, or there is none and no place for a file.
     :raises LedgerError: the database cannot be used.
     """
     # Only where there is a ledger: it loads SQLAlchemy.
     from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
 
     key = conf.get("regal", "ledger_key", fallback="")
+    if conn_id is None and is_on_object_storage(conf.get("regal", "storage_path", fallback="")):
+        raise FixConnectionError(
+            "The ledger is a file where ledger_conn_id is not given, and [regal] storage_path is on object storage, "
+            "where no database can lie. Give ledger_conn_id= the connection of an SQL database that every worker "
+            "reaches; nothing was sent."
+        )
     return Ledger(
         sqlite_engine(storage() / _FILE) if conn_id is None else _engine_of(conn_id),
         account=account,

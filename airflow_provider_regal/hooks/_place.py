@@ -13,6 +13,8 @@ from uuid import uuid4
 from airflow_provider_regal._compat import conf
 from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.hooks._bucket import is_on_object_storage, open_bucket, tidy_bucket
+from airflow_provider_regal.journal.bucket import Bucket
 from airflow_provider_regal.journal.run_folder import remove_old_folders
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _DAY_S: Final = 86_400.0
+_PATIENCE_OF_TIDYING_S: Final = 3.0
 _POINTER: Final = "regal_run_folder"
 _PROGRESS: Final = "regal_progress"
 _LOST_POINTER: Final = "If the run folder gets lost, a later try cannot notice that, and sends again"
@@ -36,7 +39,7 @@ class Place:
     :param progress: called with each progress line.
     """
 
-    folder: Path
+    folder: Path | Bucket
     this: Try
     lost: bool
     source: str = ""
@@ -47,15 +50,16 @@ class Place:
 def storage() -> Path:
     """Find the folder of all run folders: ``[regal] storage_path``, by default ``regal`` in Airflow's home.
 
-    :raises FixConnectionError: it is on object storage, which this version does not write to.
+    :raises FixConnectionError: it is on object storage, and what is asked for needs a folder.
     """
     given = conf.get("regal", "storage_path", fallback="")
     if not given:
         return Path(conf.get("core", "dags_folder")).parent / "regal"
     parts = urlsplit(given)
-    if parts.scheme not in ("", "file") or parts.netloc:
+    if is_on_object_storage(given) or parts.netloc:
         raise FixConnectionError(
-            f"[regal] storage_path is {parts.scheme}://..., but must be a folder every worker sees, such as /mnt/regal."
+            f"[regal] storage_path is {parts.scheme}://..., but this needs a folder every worker sees, such as "
+            "/mnt/regal."
         )
     return Path(unquote(parts.path))
 
@@ -67,6 +71,8 @@ def tidy(now: float) -> int:
     :returns: how many were removed.
     """
     days = conf.getint("regal", "retention_days", fallback=30)
+    if (bucket := open_bucket(patience_s=_PATIENCE_OF_TIDYING_S)) is not None:
+        return tidy_bucket(bucket, days=days, now=now)
     stamp = storage() / ".tidied"
     if stamp.exists() and now - stamp.stat().st_mtime < _DAY_S:
         return 0
@@ -85,20 +91,20 @@ def place_of(context: Context, name: str | None) -> Place:
     suffix = "" if name is None else f"/{quote(name, safe='')}"
     key = _POINTER + suffix
     map_index = max(getattr(ti, "map_index", -1), -1)
-    folder = storage().joinpath(*(_name(str(part)) for part in (ti.dag_id, ti.run_id, ti.task_id, map_index)))
-    if name is not None:
-        folder = folder / "deliveries" / _name(name)
+    names = [_name(str(part)) for part in (ti.dag_id, ti.run_id, ti.task_id, map_index)]
+    folder = _below(*names, *(() if name is None else ("deliveries", _name(name))))
     # Grows when a finished task is cleared, and stays through automatic retries.
     this = Try(epoch=max(int(ti.max_tries) - int(task.retries or 0), 0), number=int(ti.try_number))
     source = f"{ti.dag_id}.{ti.task_id}" if name is None else f"{ti.dag_id}.{ti.task_id}/{name}"
     store: Any = context.get("task_state_store")  # Airflow 3.3 and later
+    shared = isinstance(folder, Bucket)  # every worker sees it: if nothing is there, nothing was started
     if store is None:
-        return Place(folder, this, lost=this.number > 1 or this.epoch > 0, source=source)
+        return Place(folder, this, lost=not shared and (this.number > 1 or this.epoch > 0), source=source)
     notes = _Notes(store)
     return Place(
         folder,
         this,
-        lost=notes.has(key, otherwise=this.number > 1 or this.epoch > 0),
+        lost=not shared and notes.has(key, otherwise=this.number > 1 or this.epoch > 0),
         source=source,
         started=lambda: notes.keep(key, str(folder), _LOST_POINTER),
         progress=lambda line: notes.keep(_PROGRESS + suffix, line, "The progress of this task is not shown in Airflow"),
@@ -144,7 +150,13 @@ class _Notes:
 
 def place_outside_a_task(name: str | None) -> Place:
     """Find a place for a delivery that no task instance makes, such as one from a script: it cannot be resumed."""
-    return Place(storage() / "outside-tasks" / _name(name or uuid4().hex), Try(), lost=False)
+    return Place(_below("outside-tasks", _name(name or uuid4().hex)), Try(), lost=False)
+
+
+def _below(*names: str) -> Path | Bucket:
+    """Find a folder below that of all run folders."""
+    bucket = open_bucket()
+    return storage().joinpath(*names) if bucket is None else bucket.below(*names)
 
 
 def _name(part: str) -> str:

@@ -21,7 +21,7 @@ from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.receipt import Receipt
 from airflow_provider_regal.client.target import Target, target_of
 from airflow_provider_regal.delivery.settings import DeliverySettings
-from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.errors import FixConnectionError, InvalidEventError
 from airflow_provider_regal.events import (
     ConsentPolicy,
     Event,
@@ -32,6 +32,7 @@ from airflow_provider_regal.events import (
     Track,
     to_payload,
 )
+from airflow_provider_regal.events.opt_outs import opt_outs_of
 
 if TYPE_CHECKING:
     import requests
@@ -176,12 +177,25 @@ class RegalHook(BaseHook):
 
     def _one(self, kind: type[Event], event: Event | None, written: dict[str, Any]) -> Event:
         if event is None:
-            return kind.read(written, self.reading)
+            return self.read(kind, written, self.reading)
         if written:
             raise TypeError(f"give an event or its fields, not both (got {', '.join(sorted(written))} as well)")
         if type(event) is not kind:  # each call has a guarantee of its own, so another event must not slip in
             raise TypeError(f"{kind.call} takes a {kind.__name__} or its fields, not a {type(event).__name__}")
         return event
+
+    def read(self, kind: type[Event], written: Mapping[str, Any], reading: Reading) -> Event:
+        """Read a written event; the opt-outs of one that is wrong elsewhere are sent before it is said so.
+
+        :raises InvalidEventError: with every fault of the event.
+        """
+        try:
+            return kind.read(written, reading)
+        except InvalidEventError:
+            if (opt_outs := opt_outs_of(written, reading)) is not None:
+                self.log.warning("This %s event is invalid; the opt-outs in it are sent all the same", kind.call)
+                self.send(opt_outs, guarantee="at_least_once")
+            raise
 
     def send(self, event: Event, *, guarantee: Guarantee) -> Receipt:
         """Send one event of any kind.

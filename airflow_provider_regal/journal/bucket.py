@@ -89,7 +89,7 @@ class Bucket:
         :returns: whether it is ours; False if another was there first.
         """
         try:
-            self._persist(lambda: self._call("pipe_file", key, data, mode="create"))
+            self._persist(lambda: self._call("pipe_file", key, data, mode="create"), FileExistsError)
         except FileExistsError:
             # Ours, where only the answer was lost.
             return self.get(key) == data
@@ -98,7 +98,7 @@ class Bucket:
     def is_exclusive(self, key: str, data: bytes) -> bool:
         """Say whether an object that is there cannot be made again: some storages ignore the condition."""
         try:
-            self._persist(lambda: self._call("pipe_file", key, data, mode="create"))
+            self._persist(lambda: self._call("pipe_file", key, data, mode="create"), FileExistsError)
         except FileExistsError:
             return True
         return False
@@ -114,7 +114,7 @@ class Bucket:
     def get(self, key: str) -> bytes | None:
         """Read an object that is not empty; None if there is none."""
         try:
-            found: bytes = self._persist(lambda: self._call("cat_file", key, start=0))
+            found: bytes = self._persist(lambda: self._call("cat_file", key, start=0), FileNotFoundError)
         except FileNotFoundError:
             return None
         return found
@@ -125,7 +125,10 @@ class Bucket:
         :returns: whether there was one.
         """
         try:
-            self._persist(lambda: self._call("get_file", self._at(key), str(file), timeout_s=_FILE_S, absolute=True))
+            self._persist(
+                lambda: self._call("get_file", self._at(key), str(file), timeout_s=_FILE_S, absolute=True),
+                FileNotFoundError,
+            )
         except FileNotFoundError:
             return False
         return True
@@ -144,10 +147,14 @@ class Bucket:
         """
         try:
             if deep:
-                self._persist(lambda: self._fs.invalidate_cache())
-                found = self._persist(lambda: self._call("find", folder, detail=True, timeout_s=_FILE_S))
+                self._fs.invalidate_cache()
+                found = self._persist(
+                    lambda: self._call("find", folder, detail=True, timeout_s=_FILE_S), FileNotFoundError
+                )
             else:
-                listed = self._persist(lambda: self._call("ls", folder, detail=True, refresh=True, timeout_s=_FILE_S))
+                listed = self._persist(
+                    lambda: self._call("ls", folder, detail=True, refresh=True, timeout_s=_FILE_S), FileNotFoundError
+                )
                 found = {entry["name"]: entry for entry in listed}
         except FileNotFoundError:
             return {}
@@ -164,6 +171,10 @@ class Bucket:
         if gone:
             self._persist(lambda: self._call("rm", gone, timeout_s=_FILE_S, absolute=True))
 
+    @property
+    def _name(self) -> str:
+        return "/".join(self.uri.split("/", 3)[:3])
+
     def _at(self, key: str) -> str:
         return f"{self.path}/{key}" if key else self.path
 
@@ -176,32 +187,27 @@ class Bucket:
             options["timeout"] = timeout_s
         return getattr(self._fs, method)(first if absolute else self._at(first), *rest, **options)
 
-    def _persist(self, act: Callable[[], Any]) -> Any:
+    def _persist(self, act: Callable[[], Any], *answers: type[OSError]) -> Any:
         """Do something until it succeeds, or patience ends.
 
-        :raises FileExistsError: the one failure of a ``create`` that is an answer.
-        :raises FileNotFoundError: likewise of reading.
+        :param answers: failures that are an answer; they are raised as they are.
         :raises StorageError: patience ended; whoever asks afterwards is tried for once.
         """
         deadline, pause_s = self._monotonic() + self._patience_s, _FIRST_PAUSE_S
         while True:
             try:
                 result = act()
-            except (FileExistsError, FileNotFoundError):
-                raise
             except Exception as error:  # botocore's are no OSErrors
+                if isinstance(error, answers):
+                    raise
                 if self._given_up or self._monotonic() + pause_s >= deadline:
                     self._given_up = True
-                    raise StorageError(f"{_place_of(self.uri)} cannot be reached or written: {_kind(error)}.") from error
+                    raise StorageError(f"{self._name} cannot be reached or written: {_kind(error)}.") from error
             else:
                 self._given_up = False
                 return result
             self._sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-
-
-def _place_of(uri: str) -> str:
-    return "/".join(uri.split("/", 3)[:3])
 
 
 def _kind(error: BaseException) -> str:

@@ -32,13 +32,14 @@ class DeadLetter:
     :param field: the field at fault, if one is.
     :param message: what is wrong, without values.
     :param attempts: requests made for it in this try.
-    :param first_time: of the first request (or of the rejection), UTC.
+    :param first_time: of the first request (or of the rejection), UTC; kept where it is sent again by a redelivery.
     :param last_time: of the last.
     :param payload: what was, or would have been, sent; the row itself where it could not be mapped.
     :param form: what the payload is: ``body`` as Regal gets it, ``event`` as it was written, ``row`` of a table,
         ``consent`` (a row of a sync), or ``unreadable``.
     :param claims: what the ledger has to grant before it is sent, where the payload does not say so.
     :param known: an earlier run rejected the same; only a ledger can tell.
+    :param ledger_key: by which the ledger knows the contact.
     """
 
     run: str
@@ -56,6 +57,7 @@ class DeadLetter:
     known: bool = False
     form: str = "body"
     claims: list[list[Any]] = dataclasses.field(default_factory=list)
+    ledger_key: str | None = None
 
     @property
     def cause(self) -> str:
@@ -146,4 +148,31 @@ def read_dead_letters(path: Path) -> Iterator[DeadLetter]:
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 if line.endswith("\n"):  # else a crash cut it off
-                    yield DeadLetter(**json.loads(line, object_hook=untagged))
+                    yield _letter(line)
+
+
+def read_in_order(path: Path, is_dead: Callable[[int], bool] | None = None) -> Iterator[DeadLetter]:
+    """Read the last letter of each row, in the order of the rows.
+
+    :param is_dead: whether a row is still dead; others are left out. None believes the letters.
+    """
+    places = array("q")  # position -> where its last line begins, from 1
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        begin = 1
+        for line in lines:
+            if line.endswith(b"\n"):
+                position = _position(line.decode())
+                if position >= len(places):
+                    places.frombytes(bytes(8 * (position + 1 - len(places))))
+                places[position] = begin
+            begin += len(line)
+        for position, place in enumerate(places):
+            if place and (is_dead is None or is_dead(position)):
+                lines.seek(place - 1)
+                yield _letter(lines.readline().decode())
+
+
+def _letter(line: str) -> DeadLetter:
+    return DeadLetter(**json.loads(line, object_hook=untagged))

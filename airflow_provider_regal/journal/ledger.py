@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection, Engine
 from airflow_provider_regal.journal import ledger_rules as rules
 from airflow_provider_regal.journal import ledger_store as store
 from airflow_provider_regal.journal.ledger_engine import making, prepare_engine, reading, sqlite_engine, writing
-from airflow_provider_regal.journal.ledger_error import LedgerError
+from airflow_provider_regal.journal.ledger_error import LedgerError, WrongLedgerError
 from airflow_provider_regal.journal.ledger_keys import MARK_NAME, StoredKeys
 from airflow_provider_regal.journal.ledger_rules import OPT_IN, By, Claim, Entry, Verdict
 from airflow_provider_regal.journal.ledger_schema import LONGEST_NAME, bring_up_to_date, short, types
@@ -49,8 +49,8 @@ class Ledger:
         are. An account keeps the secret it began with.
     :param lease_s: seconds for which another run's claim of an opt-in is believed to be on its way.
     :param now: the clock.
-    :raises LedgerError: the database cannot be used, a newer version of this package made its tables, or the account
-        has another secret.
+    :raises LedgerError: the database cannot be used.
+    :raises WrongLedgerError: a newer version of this package made its tables, or the account has another secret.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Ledger:
         mine = self._keys.mark
         known = self.types().get(MARK_NAME) or self.claim_types({MARK_NAME: mine})[MARK_NAME]
         if known != mine:
-            raise LedgerError(
+            raise WrongLedgerError(
                 f"The ledger of account {self._account!r} was written with another [regal] ledger_key, or without one, "
                 "so that nothing it knows would be found, opt-outs included. Give that key back, or take a new ledger."
             )
@@ -97,6 +97,10 @@ class Ledger:
     def stored_key(self, key: str) -> str:
         """Say how a key is stored."""
         return self._keys.stored(key)
+
+    def seed(self, seed: bytes) -> bytes:
+        """Give the seed for hashes that are stored here."""
+        return self._keys.seed(seed)
 
     def claim(self, claims: Sequence[Claim]) -> list[Verdict]:
         """Decide what may be sent; what may is claimed for this run, durably and for all runs at once to see.

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Integer, MetaData, SmallInteger, String, Table, s
 from sqlalchemy.dialects import mssql, mysql
 from sqlalchemy.engine import Connection
 
-from airflow_provider_regal.journal.ledger_error import LedgerError
+from airflow_provider_regal.journal.ledger_error import WrongLedgerError
 
 LONGEST_KEY: Final = 200
 LONGEST_NAME: Final = 500
@@ -86,7 +86,7 @@ def bring_up_to_date(connection: Connection, steps: Sequence[Callable[[Connectio
     Two at once: the second fails on what the first made and has to be called again.
 
     :param steps: how each version is made from the one before.
-    :raises LedgerError: a newer version of this package made them.
+    :raises WrongLedgerError: a newer version of this package made them.
     """
     metadata.create_all(connection, tables=[version])
     found = connection.execute(select(version.c.version)).scalar()
@@ -97,7 +97,7 @@ def bring_up_to_date(connection: Connection, steps: Sequence[Callable[[Connectio
         # Somebody else may have brought it up to date while we waited for the lock.
         found = connection.execute(select(version.c.version).with_for_update()).scalar_one()
     if found > len(steps):
-        raise LedgerError(
+        raise WrongLedgerError(
             f"The ledger has version {found}; this airflow-provider-regal knows versions up to {len(steps)}. "
             "Upgrade airflow-provider-regal wherever tasks run, or name another database in ledger_conn_id."
         )

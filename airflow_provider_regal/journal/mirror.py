@@ -14,7 +14,7 @@ says of a row that it is dead without its letter.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ FILES: Final = "files"
 _PROGRESS: Final = "progress.log"
 _LETTERS: Final = "dead_letters.jsonl"
 _APPENDED: Final = (_PROGRESS, _LETTERS, "withheld.jsonl")  # in the order in which they must be read
-_COPIED: Final = ("report.json", *_APPENDED[1:])
+COPIED: Final = ("report.json", *_APPENDED[1:])
 _ROWS_ARE_COMPLETE: Final = "rows.json"
 _NOT_MIRRORED: Final = ("lock", SYNC_FILE)
 _INLINE_BYTES: Final = 512 * 1024
@@ -134,9 +134,7 @@ class Mirror:
                 if part is not None:
                     parts.append(part)
             gone = tuple(name for name in self._known if name not in known)
-            self._log.append(
-                kind=Kind.CLOSE if last else Kind.WRITE, parts=tuple(parts), gone=gone, whole=whole
-            )
+            self._log.append(kind=Kind.CLOSE if last else Kind.WRITE, parts=tuple(parts), gone=gone, whole=whole)
             self._known, self._everything = known, False
             if last and not self._log.leaves:
                 kept = {part.key for part in parts}
@@ -144,7 +142,7 @@ class Mirror:
 
     def copy_for_people(self) -> None:
         """Put the report and the dead letters where they can be read without the log."""
-        for name in _COPIED:
+        for name in COPIED:
             if (self._folder / name).exists() and not self._log.leaves:
                 self._bucket.put_file(name, self._folder / name)
 

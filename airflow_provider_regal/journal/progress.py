@@ -3,7 +3,8 @@
 A line is a letter and a position: ``R 17`` reserved (it may be sent now), ``N 17`` surely not sent or not applied
 after all, ``A 17`` acknowledged, ``K 17`` acknowledged and in the ledger, ``J 17`` rejected, ``U 17`` unknown, and
 skipped: ``S 17`` unchanged, ``D 17`` its message was sent before, ``C 17`` its consent is stale, ``X 17`` left out by
-its source, ``P 17`` it was a dry run, ``O 17`` something newer was sent since. The last line of a position counts.
+its source, ``P 17`` it was a dry run, ``O 17`` something newer was sent since, ``H 17`` a redelivery has sent it. The
+last line of a position counts.
 
 What was written survives the death of the process; reservations survive that of the machine, since they are forced to
 disk before the row is sent. No ``J`` or ``U`` is forced to disk before the dead letter it speaks of.
@@ -21,7 +22,7 @@ from typing import Final
 
 from airflow_provider_regal.journal.files import append_whole, sync_folder
 
-_LINE: Final = re.compile(rb"([RNAKJUSDCXPO]) (\d{1,9})\n")
+_LINE: Final = re.compile(rb"([RNAKJUSDCXPOH]) (\d{1,9})\n")
 
 
 class Outcome(StrEnum):
@@ -42,6 +43,7 @@ class Skip(StrEnum):
     LEFT_OUT = "left_out"
     DRY_RUN = "dry_run"
     OVERTAKEN = "overtaken"
+    REDELIVERED = "redelivered"
 
 
 _LETTERS: Final = {
@@ -56,6 +58,7 @@ _SKIPS: Final = {
     Skip.LEFT_OUT: ord("X"),
     Skip.DRY_RUN: ord("P"),
     Skip.OVERTAKEN: ord("O"),
+    Skip.REDELIVERED: ord("H"),
 }
 _IN_LEDGER: Final = ord("K")
 _OUTCOMES: Final[dict[int, Outcome]] = {

@@ -1,27 +1,34 @@
 """Redelivery: who has taken a dead letter to send it again, and what became of it.
 
 Beside the dead letters of a run folder lies a folder of claims, a file a letter, made by an atomic create: of two
-redeliveries at once, one takes the letter and the other learns who has it.
+redeliveries at once, one takes the letter and the other learns who has it. A claim stays when its redelivery is over,
+so that neither another one nor the delivery itself sends the row a second time.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from glob import glob, has_magic
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from airflow_provider_regal.journal.dead_letters import DeadLetter, read_dead_letters
+from airflow_provider_regal.journal.dead_letters import DeadLetter, read_in_order
 from airflow_provider_regal.journal.files import rewrite, sync_folder
-from airflow_provider_regal.journal.progress import Progress
+from airflow_provider_regal.journal.progress import CorruptProgressError, Outcome
+from airflow_provider_regal.journal.run_folder import FolderInUseError, RunFolder
 
 _LETTERS: Final = "dead_letters.jsonl"
 _CLAIMS: Final = "redelivered"
 _TAKEN: Final = "taken.jsonl"
+_NOBODY_KNOWS: Final = "somebody whose claim cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,56 +37,106 @@ class Claim:
 
     :param by: run folder of the redelivery.
     :param outcome: what became of it: ``acknowledged``, ``rejected``, ``unknown``, ``skipped``; None until it is known.
+    :param new: it was taken just now.
     """
 
     by: str
     outcome: str | None = None
+    new: bool = False
 
 
-def find_run_folders(paths: Iterable[str]) -> list[Path]:
+def find_run_folders(paths: Iterable[str], root: Path) -> list[Path]:
     """Find the run folders with dead letters that paths and globs name, at any depth below them.
 
+    :param root: where relative ones begin.
     :raises FileNotFoundError: a path without wildcards names nothing.
     """
     found: dict[Path, None] = {}
     for path in paths:
-        named = sorted(glob(path, recursive=True)) if has_magic(path) else [path]  # noqa: PTH207 - it may be absolute
-        places = [Path(place) for place in named]
+        if has_magic(path) and not (root / path).exists():
+            places = [root / place for place in sorted(glob(path, root_dir=root, recursive=True))]  # noqa: PTH207
+        elif (root / path).exists():
+            places = [root / path]
+        else:
+            raise FileNotFoundError(f"There is no run folder {root / path}")
         for place in places:
-            if not place.exists():
-                raise FileNotFoundError(f"There is no run folder {path}")
             letters = [place] if place.is_file() else sorted(place.rglob(_LETTERS))
             found.update(dict.fromkeys(letter.parent.resolve() for letter in letters if letter.name == _LETTERS))
     return list(found)
 
 
-def letters_of(folder: Path) -> Iterator[DeadLetter]:
-    """Read the dead letters of a run folder."""
-    return read_dead_letters(folder / _LETTERS)
+def since_when(folder: Path) -> str:
+    """Say since when the oldest dead letter of a run folder is one; empty if it has none."""
+    return min((letter.first_time for letter in read_in_order(folder / _LETTERS)), default="")
 
 
-def claim(folder: Path, position: int, by: str) -> Claim:
-    """Take a letter, unless somebody has it.
+class Letters:
+    """The dead letters of a run folder, which nobody sends from as long as this is open.
 
-    :returns: who has it now.
+    :raises FolderInUseError: somebody does.
+    :raises CorruptProgressError: nobody can tell which rows are dead.
     """
-    file = _file(folder, position)
-    file.parent.mkdir(mode=0o700, exist_ok=True)
-    mine = file.with_name(f".{uuid4().hex}")
-    rewrite(mine, [json.dumps({"by": by})])
-    try:
-        os.link(mine, file)  # with all that is in it, or not at all
-    except FileExistsError:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return Claim(told["by"], told.get("outcome"))
-    finally:
-        mine.unlink()
-    sync_folder(file.parent)
-    return Claim(by)
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder
+        self._folder = RunFolder(folder)
+        self._token: Path | None = None
+
+    def read(self) -> Iterator[DeadLetter]:
+        """Give the letters of rows that are dead now, in the order of the rows."""
+        # Without it, it is a copy of the letters, and what they say is all that is known.
+        has_log = (self._path / "progress.log").exists()
+        yield from read_in_order(self._path / _LETTERS, self._folder.progress.is_dead if has_log else None)
+
+    def claim_of(self, position: int) -> Claim | None:
+        """Say who has a letter."""
+        return _read(_file(self._path, position))
+
+    def take(self, position: int, by: str) -> Claim:
+        """Take a letter, unless somebody has it.
+
+        :returns: who has it now.
+        """
+        file = _file(self._path, position)
+        if (claim := _read(file)) is not None:
+            return claim
+        try:
+            self._link(file, by)  # with all that is in it, or not at all
+        except FileExistsError:
+            return _read(file) or Claim(_NOBODY_KNOWS)
+        return Claim(by, new=True)
+
+    def close(self) -> None:
+        """Force the claims to disk, and let others in."""
+        try:
+            if self._token is not None:
+                self._token.unlink()
+                sync_folder(self._token.parent)
+        finally:
+            self._folder.close()
+
+    def _link(self, file: Path, by: str) -> None:
+        if self._token is None:
+            self._token = _token(file.parent, by)
+        try:
+            os.link(self._token, file)
+        except OSError as error:
+            if error.errno != errno.EMLINK:  # a file can have so many names
+                raise
+            self._token.unlink()
+            self._token = _token(file.parent, by)
+            os.link(self._token, file)
 
 
-def _file(folder: Path, position: int) -> Path:
-    return folder / _CLAIMS / f"{position}.json"
+def claims_of(folder: Path) -> dict[int, Claim]:
+    """Say which letters of a run folder redeliveries have taken: position -> claim."""
+    files = (folder / _CLAIMS).glob("*.json")
+    return {int(file.stem): claim for file in files if file.stem.isdecimal() and (claim := _read(file)) is not None}
+
+
+def forget_claims(folder: Path) -> None:
+    """Remove the claims of a run folder whose positions mean other rows from now on."""
+    shutil.rmtree(folder / _CLAIMS, ignore_errors=True)
 
 
 class Taken:
@@ -90,39 +147,91 @@ class Taken:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / _TAKEN
+        self._by = str(folder)
+        self._file: TextIOWrapper | None = None
 
     def start(self) -> None:
         """Forget what an earlier try had taken; it takes the same again."""
-        self._path.unlink(missing_ok=True)
+        opened = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._file = os.fdopen(opened, "w", encoding="utf-8")
 
     def add(self, row: int, folder: Path, position: int) -> None:
         """Note that a row of ours is a letter of another run folder."""
-        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as out:
-            out.write(json.dumps([row, str(folder), position]) + "\n")
+        if self._file is None:
+            raise RuntimeError("not started")
+        self._file.write(json.dumps([row, str(folder), position]) + "\n")
 
-    def give_back(self) -> None:
-        """Let others have the letters: nothing was sent."""
-        if self._path.exists():
-            for _, folder, position in self._read():
-                _file(Path(folder), position).unlink(missing_ok=True)
-            self._path.unlink()
+    def close(self) -> None:
+        """Force to disk what was noted."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
 
-    def record(self) -> None:
-        """Write beside each letter what became of it."""
+    def settle(self) -> None:
+        """Say beside each letter what became of it; give all back that were taken for rows that never were to be sent.
+
+        Nothing happens while another try works in our folder: it does this itself.
+        """
         if not self._path.exists():
             return
-        progress = Progress(self._path.parent / "progress.log")
-        try:
-            for row, folder, position in self._read():
-                outcome = progress.outcome(row)
-                if outcome is not None:
-                    told = {"by": str(self._path.parent), "outcome": outcome.value}
-                    rewrite(_file(Path(folder), position), [json.dumps(told)])
-        finally:
-            progress.close()
+        with suppress(FolderInUseError, CorruptProgressError), closing(RunFolder(self._path.parent)) as folder:
+            marker = folder.marker
+            given_up = folder.row_count is None and (marker is None or marker.outcome != "finished")
+            give_back = given_up and not folder.progress.may_have_sent
+            folders = set()
+            for row, original, position in self._read():
+                outcome = folder.progress.outcome(row)
+                if outcome is None and folder.progress.is_reserved(row):
+                    outcome = Outcome.UNKNOWN
+                if give_back or outcome is not None:
+                    folders.add(Path(original))
+                    self._say(_file(Path(original), position), outcome, give_back=give_back)
+            for original in folders:
+                if (original / _CLAIMS).exists():
+                    sync_folder(original / _CLAIMS)
+            if give_back:
+                self._path.unlink()
 
-    def _read(self) -> Iterator[tuple[int, str, int]]:
+    def _say(self, file: Path, outcome: Outcome | None, *, give_back: bool) -> None:
+        claim = _read(file)
+        if claim is None or claim.by != self._by or claim.outcome == outcome:
+            return  # its run folder started over, or is gone
+        if give_back and claim.outcome is None:
+            file.unlink()
+        elif outcome is not None:
+            new = file.with_name(f".{uuid4().hex}")
+            with suppress(FileNotFoundError):
+                new.write_text(json.dumps({"by": self._by, "outcome": outcome.value}), encoding="utf-8")
+                new.chmod(0o600)
+                new.replace(file)
+
+    def _read(self) -> Iterator[tuple[int, Path, int]]:
         with self._path.open(encoding="utf-8") as lines:
             for line in lines:
-                told: Any = json.loads(line)
-                yield told[0], told[1], told[2]
+                if line.endswith("\n"):  # else a crash cut it off
+                    told: Any = json.loads(line)
+                    yield told[0], told[1], told[2]
+
+
+def _token(folder: Path, by: str) -> Path:
+    """Write a file that names who takes letters, to be linked to."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    token = folder / f".{uuid4().hex}"
+    rewrite(token, [json.dumps({"by": by})])
+    return token
+
+
+def _file(folder: Path, position: int) -> Path:
+    return folder / _CLAIMS / f"{position}.json"
+
+
+def _read(file: Path) -> Claim | None:
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return Claim(told["by"], told.get("outcome"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):  # whose it is, is another's to find out
+        return Claim(_NOBODY_KNOWS)

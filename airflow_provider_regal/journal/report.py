@@ -37,6 +37,7 @@ class DeliveryReport:
     :param repeats: requests beyond the first of each row.
     :param known: rejected rows that an earlier run had rejected just so; they do not count against ``max_rejected``.
     :param skips: why rows were skipped -> rows.
+    :param notes: what Regal will do that the sender may not expect -> rows of this try.
     :param plan: what a sync of opt-ins found out before it sent anything.
     :param unknown_of_outage: unknowns of a crash or of an outage's first failures; they warn, but do not fail the task.
     :param reasons: reason -> rows, of rejected and unknown rows.
@@ -52,6 +53,7 @@ class DeliveryReport:
     skipped: int = 0
     known: int = 0
     skips: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
     plan: dict[str, int] = field(default_factory=dict)
     unknown_of_outage: int = 0
     opt_ins_withheld: int = 0
@@ -85,6 +87,7 @@ class DeliveryReport:
             **({"known": self.known} if self.known else {}),
             **({"skips": dict(self.skips)} if self.skips else {}),
             **({"plan": self.plan} if self.plan else {}),
+            **({"notes": self.notes.total()} if self.notes else {}),
             "opt_ins_withheld": self.opt_ins_withheld,
             "without_time": self.without_time,
             "requests": self.requests,
@@ -135,6 +138,7 @@ class DeliveryReport:
         lines.append(
             f"{self.requests:,} requests in {self.seconds:.1f} s ({self.per_second:.0f}/s), {self.repeats} repeats"
         )
+        lines += [f"{count:>8,} x note: {note}" for note, count in self.notes.most_common(_REASONS_LOGGED)]
         lines += [f"{count:>8,} x {reason}" for reason, count in self.reasons.most_common(_REASONS_LOGGED)]
         if (more := len(self.reasons) - _REASONS_LOGGED) > 0:
             lines.append(f"and {more:,} reasons more, in dead_letters.jsonl")

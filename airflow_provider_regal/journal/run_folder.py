@@ -73,7 +73,7 @@ class RunFolder:
         self._progress: Progress | None = None
         self._dead_letters: DeadLetters | None = None
 
-    def wait_s(self, now: float) -> float:  # noqa: ARG002 - others need the time
+    def wait_s(self, now: float) -> float:
         """Say whether something may be sent: 0 for yes, else the seconds until it is worth asking again."""
         return 0.0
 

@@ -19,13 +19,14 @@ from typing import Any, Final, NamedTuple
 
 from airflow_provider_regal.journal.files import open_scratch
 
+# It is made anew if it is not complete. Memory is bounded by the cache: 32 MB.
+_PRAGMAS: Final = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32768;"
 _TABLES: Final = """
 CREATE TABLE known (
     key TEXT, channel TEXT, subscribed INTEGER, evidence_at TEXT, opt_out_at TEXT, state TEXT,
     pending_subscribed INTEGER, pending_at TEXT, source TEXT, row_hash TEXT, PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
-CREATE TABLE same (row_hash TEXT PRIMARY KEY, consents INTEGER) WITHOUT ROWID;
-CREATE TABLE seen (row_hash TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE same (row_hash TEXT PRIMARY KEY, consents INTEGER, seen INTEGER) WITHOUT ROWID;
 CREATE TABLE wanted (
     key TEXT, channel TEXT, at TEXT, subscribed INTEGER, timeless INTEGER, identifier TEXT, user_id TEXT, ip TEXT,
     text TEXT, source TEXT, row_hash TEXT, rows INTEGER, PRIMARY KEY (key, channel)
@@ -52,7 +53,7 @@ SET at = CASE WHEN at IS NULL OR excluded.at IS NULL THEN NULL ELSE max(at, excl
 """
 # The ledger's hash of a row ends in the number of its consents: it is unchanged if the ledger has all of them.
 _SAME: Final = """
-INSERT INTO same SELECT substr(row_hash, 1, 32), count(*) FROM known
+INSERT INTO same SELECT substr(row_hash, 1, 32), count(*), 0 FROM known
 WHERE row_hash IS NOT NULL AND state = 'acknowledged'
 GROUP BY row_hash HAVING count(*) = CAST(substr(row_hash, 33) AS INTEGER)
 """
@@ -65,11 +66,12 @@ UPDATE wanted SET at = coalesce((
     AND (k.pending_subscribed IS NOT 1 OR k.opt_out_at >= k.pending_at)
 ), at) WHERE timeless
 """
+_SEEN: Final = "EXISTS (SELECT 1 FROM same s WHERE s.row_hash = substr(k.row_hash, 1, 32) AND s.seen)"
 # Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
-_KIND: Final = """
+_KIND: Final = f"""
 CASE
     WHEN (w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed))
-        AND substr(k.row_hash, 1, 32) IN (SELECT row_hash FROM seen) THEN 'superseded'
+        AND {_SEEN} THEN 'superseded'
     WHEN w.subscribed AND w.at <= k.opt_out_at THEN 'stale'
     WHEN w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed) THEN 'stale'
     WHEN w.subscribed = k.subscribed AND w.at = k.evidence_at THEN 'unchanged'
@@ -82,20 +84,21 @@ END
 _COMPARE: Final = f"""
 CREATE TABLE compared AS
 SELECT w.*, {_KIND} AS kind, k.subscribed IS NOT NULL AND k.subscribed <> w.subscribed AS flips,
-    w.row_hash IS NOT k.row_hash AND (k.row_hash IS NULL OR k.source = :source) AS another_row
+    w.row_hash IS NOT k.row_hash AND (k.row_hash IS NULL OR k.source = :source) AS another_row,
+    {_SEEN} AND k.state = 'acknowledged' AS was_seen
 FROM wanted w LEFT JOIN known k ON k.key = w.key AND k.channel = w.channel
 """  # noqa: S608 - made of constants
-_REMOVED: Final = """
+_REMOVED: Final = f"""
 CREATE TABLE removed AS
 SELECT key, channel, subscribed FROM known k WHERE source = ? AND evidence_at IS NOT NULL
+AND NOT {_SEEN}
 AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.key = k.key AND w.channel = k.channel)
 AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.channel)
-AND (row_hash IS NULL OR substr(row_hash, 1, 32) NOT IN (SELECT row_hash FROM seen))
-"""
+"""  # noqa: S608 - made of constants
 # Several rows can have one hash, and a row that was not read again can be older than one that was.
 _STILL: Final = """
-SELECT count(*) FROM known WHERE state = 'acknowledged' AND substr(row_hash, 1, 32) IN (SELECT row_hash FROM seen)
-AND (key, channel) NOT IN (SELECT key, channel FROM compared WHERE kind = 'changed')
+SELECT (SELECT coalesce(sum(consents), 0) FROM same WHERE seen)
+     - (SELECT count(*) FROM compared WHERE kind = 'changed' AND was_seen)
 """
 _TO_SEND: Final = """
 SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash FROM compared
@@ -139,16 +142,15 @@ class SyncStore:
         self._db.execute(_SAME)
 
     def unchanged(self, hashes: Sequence[str]) -> dict[str, int]:
-        """Say which rows are the same as when they were acknowledged, and how many consents each has."""
-        found = self._db.execute(
-            f"SELECT row_hash, consents FROM same WHERE row_hash IN ({', '.join('?' * len(hashes))})",  # noqa: S608
-            hashes,
-        )
-        return dict(found.fetchall())
+        """Say which rows are the same as when they were acknowledged, and how many consents each has.
 
-    def see(self, hashes: Iterable[str]) -> None:
-        """Note that the source still has these rows, as they were."""
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", ((one,) for one in hashes))
+        It is noted that the source still has them.
+        """
+        marks = ", ".join("?" * len(hashes))
+        found = self._db.execute(f"SELECT row_hash, consents FROM same WHERE row_hash IN ({marks})", hashes)  # noqa: S608
+        same = dict(found.fetchall())
+        self._db.execute(f"UPDATE same SET seen = 1 WHERE row_hash IN ({marks}) AND NOT seen", hashes)  # noqa: S608
+        return same
 
     def want(self, key: str, wanted: Wanted) -> None:
         """Take in what a row says; of several rows the newest holds, of equal times the opt-out.

@@ -150,7 +150,7 @@ class RegalEventOperator(BaseOperator):
         settings = self._settings(restart=read_truth(self.restart))
         hook = RegalHook(self.regal_conn_id)
         with failing_for_good(settings.guarantee):
-            event = self.event_class.read(written, settings.reading)
+            event = hook.read(self.event_class, written, settings.reading)
             _mask({phone.number for phone in event.phones} | {email.address for email in event.emails})
             self._say_what_is_left_out(event, settings, hook)
             self._delivery = TaskDelivery(

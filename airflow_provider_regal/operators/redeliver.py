@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
 
 STATUSES: Final = ("rejected", "unknown")
-_NOT_FOR_LETTERS: Final = ("call", "only_changed", "key")
+_NOT_FOR_LETTERS: Final = ("call", "only_changed", "key", "sync")
 
 
 class RegalRedeliverOperator(RegalBulkOperator):
@@ -38,10 +38,10 @@ class RegalRedeliverOperator(RegalBulkOperator):
         ``[regal] storage_path`` (templated).
     :param status: ``rejected``, ``unknown``, or both. Naming ``unknown`` accepts that people are reached twice.
     :param fix: gets the payload of a letter, a row of its source where that could not be mapped, and gives what to
-        send instead, or None to leave the letter where it is.
+        send instead, or None to leave the letter where it is. It does not see the opt-ins of a sync.
     :param event: the name of track events whose rows do not hold it (templated).
     :param mapping: as in the delivery the letters are of, for rows that could not be mapped.
-    :param types: likewise.
+    :param types: likewise; so ``timezone``, ``send_nulls`` and ``column_names``.
     :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of
         any task.
     """
@@ -64,30 +64,18 @@ class RegalRedeliverOperator(RegalBulkOperator):
         statuses = (status,) if isinstance(status, str) else tuple(status)
         if not statuses or not set(STATUSES).issuperset(statuses):
             raise ValueError(f"status must be of {', '.join(STATUSES)}, not {status!r}")
-        super().__init__(call="track", event=event, **kwargs)
+        super().__init__(call="track", event=event, mapping=mapping, types=types, **kwargs)
         self.path = path
         self.status = statuses
         self.fix = fix
-        self._mapping = mapping
-        self._types = types
 
     def delivery(self, context: Context, settings: DeliverySettings) -> Redelivery:
         """Prepare to deliver the letters."""
-        choice = Choice(
-            status=self.status,
-            event=self.event,
-            mapping=self._mapping,
-            types=self._types,
-            lower_upper=settings.mapping.lower_upper,
-            reading=settings.reading,
-            fix=self.fix,
-            has_ledger=self.ledger_conn_id is not None,
-        )
         return Redelivery(
             RegalHook(self.regal_conn_id),
             context=context,
             paths=paths_of(self.path),
-            choice=choice,
+            choice=Choice(self.status, self.fix),
             settings=settings,
             ledger_conn_id=self.ledger_conn_id,
         )

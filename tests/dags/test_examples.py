@@ -8,11 +8,14 @@ import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from scripts.accounts import Accounts
-from scripts.warehouse import CUSTOMERS, EVENTS_OF_THE_DAY, make_warehouse
+from scripts.consents import NEW_LEADS, OPT_OUTS, change
+from scripts.opt_ins import OptIns
+from scripts.warehouse import CUSTOMERS, EVENTS_OF_THE_DAY, SEED, make_warehouse
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "dags").glob("*.py"))
 
@@ -83,6 +86,8 @@ def warehouse(tmp_path, monkeypatch, regal):
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
     monkeypatch.setattr("scripts.accounts.WAREHOUSE", path)
+    monkeypatch.setattr("scripts.opt_ins.WAREHOUSE", path)
+    monkeypatch.setattr("scripts.opt_ins.RUN_FOLDERS", tmp_path / "runs")
     return now
 
 
@@ -117,3 +122,47 @@ def test_the_contacts_and_the_events_of_the_day_arrive_and_nothing_else(run_dag,
     assert len(of_events) == len(arrived)
     assert report_of(again, "events")["status"] == "nothing_to_do"
     assert len(regal.contacts()) == len({contact["id"] for contact in regal.contacts()})
+
+
+class Asked:
+    """The local Regal of the test, as the demo's accounts ask it."""
+
+    def __init__(self, regal):
+        self.regal = regal
+
+    def ask(self, what):
+        with urlopen(f"{self.regal.url}/sandbox/{what}", timeout=10) as answer:
+            return json.load(answer)
+
+    def settled_stats(self):
+        self.regal.settle()
+        return self.regal.stats()
+
+
+def test_consents_are_sent_once_and_then_what_changed_and_an_old_yes_undoes_no_opt_out(
+    run_dag, regal, warehouse, tmp_path
+):
+    dag = example("03_opt_in_sync")
+    accounts = OptIns(Asked(regal), dag.dag_id)
+    for hour in range(3):
+        if hour == 1:
+            accounts.stale, accounts.opted_out = change(tmp_path / "warehouse.db", SEED, warehouse)
+        before = regal.stats()["requests"]
+        run = run_of_the_day(run_dag, dag, warehouse + timedelta(hours=hour))
+        assert str(run.state) == "success"
+        assert report_of(run, "opt_ins")["status"] == "finished"
+        accounts.note(before)
+
+    assert accounts.audit() == []
+    first, then, again = (run.report["plan"] for run in accounts.runs)
+    assert first["opt_ins"] > 400
+    assert first["opt_outs"] > 50
+    assert 0 < first["rejected"] < 0.1 * accounts.runs[0].report["read"]
+    assert (then["opt_outs"], then["opt_ins"], then["stale"]) == (OPT_OUTS, NEW_LEADS, 1)
+    assert (again["opt_outs"], again["opt_ins"], again["stale"]) == (0, 0, 1)
+    assert accounts.runs[2].requests == []
+    assert regal.contact(phone=accounts.stale)["phones"][accounts.stale]["sms"]["status"] == "Unsubscribed"
+    stats = regal.stats()
+    assert stats["duplicates"] == 0
+    assert stats["contract_findings"] == {}
+    assert "older_opt_in" not in stats["behaviour_findings"]

@@ -16,6 +16,7 @@ from airflow_provider_regal.errors import (
     ReadDeadLettersError,
     RetryLaterError,
 )
+from airflow_provider_regal.events import Identify
 from airflow_provider_regal.journal.dead_letters import read_dead_letters
 
 DROP = {"drop": True}
@@ -404,3 +405,13 @@ def test_a_rejected_row_counts_as_rejected_though_its_opt_out_was_sent(deliver, 
     sent = [event["body"]["traits"]["phones"] for event in regal_sandbox.events()]
     assert {"+12125550100": {"smsOptIn": {"subscribed": False}}} in sent
     assert [letter.status for letter in letters(folder)] == ["rejected"]
+
+
+def test_a_promotion_without_its_own_opt_in_is_reported(deliver):
+    consent = {"subscribed": True, "timestamp": "2026-03-01T00:00:00Z", "ip": "203.0.113.9"}
+    phones = {"+12125550100": {"smsOptIn": consent}, "+12125550101": {"isPrimary": True}}
+    report = deliver([Identify(user_id=f"u{n}", phones=phones) for n in range(2)], call="identify")
+    ((note, count),) = report.notes.items()
+    assert (count, report.as_dict()["notes"]) == (2, 2)
+    assert "becomes primary without its own opt-in for sms" in note
+    assert note in report.as_table()

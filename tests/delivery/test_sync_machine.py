@@ -43,7 +43,8 @@ def whose(number, channel):
 class Histories(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        # In memory where that can be: every step forces something to disk.
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         self.path = Path(self.folder.name)
         self.regal = Sandbox()
         self.regal.start()
@@ -236,8 +237,8 @@ def opt_ins_of(body):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=int(LOOKING or 25),
-    stateful_step_count=12,
+    max_examples=int(LOOKING or 30),
+    stateful_step_count=int(os.environ.get("REGAL_STEPS", "10")),
     derandomize=not LOOKING,
     deadline=None,
     database=None,

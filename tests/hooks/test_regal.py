@@ -413,3 +413,14 @@ def test_consent_of_the_future_is_withheld(regal):
     soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     receipt = RegalHook().identify(traits={**ANNE, "optIn": [{**CONSENT, "timestamp": soon}]})
     assert receipt.opt_ins_withheld == ("phones[0] sms: the timestamp lies in the future",)
+
+
+@pytest.mark.parametrize("call", ["identify", "track"])
+def test_the_opt_outs_of_an_event_that_is_wrong_elsewhere_are_sent_all_the_same(call, regal, logged):
+    no = {"channel": "sms", "subscribed": False}
+    wrong = {"user_id": 1.5, "phone": "+12125550100", "opt_in": [no], **({"event": "Booked"} if call == "track" else {})}
+    with pytest.raises(InvalidEventError, match="user_id"):
+        getattr(RegalHook(), call)(**wrong)
+    phones = {"+12125550100": {"smsOptIn": {"subscribed": False}}}
+    assert bodies(regal) == [{"traits": {"phones": phones}, "eventSource": "airflow"}]
+    assert "the opt-outs in it are sent all the same" in logged()

@@ -265,6 +265,17 @@ def test_an_invalid_event_is_not_sent_nor_retried_and_every_fault_is_named(run_d
         assert field in logged
 
 
+def test_an_invalid_event_still_sends_its_opt_outs(run_dag, regal):
+    no = {"channel": "sms", "subscribed": False}
+    wrong = {"user_id": 1.5, "phone": "+12125550100", "opt_in": [no]}
+    with a_dag("still") as dag:
+        RegalTrackOperator(task_id="wrong", event="Booked", **wrong)
+
+    assert str(only_task(run_dag(dag)).state) == "failed"
+    (event,) = regal.events()
+    assert event["body"]["traits"] == {"phones": {"+12125550100": {"smsOptIn": {"subscribed": False}}}}
+
+
 def test_an_outage_fails_the_try_and_airflows_retry_delivers_it_once(run_dag, regal):
     regal.set_faults([{"on": {"requests": [1]}, "do": {"status": 503, "retry_after": 90}}])
     with a_dag("outage", retries=1) as dag:

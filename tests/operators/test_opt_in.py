@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import task
 
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
-from tests.operators.opt_ins import a_dag, consent, phone, ran, status, sync
+from tests.operators.opt_ins import a_dag, consent, entries, phone, ran, status, sync
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +76,26 @@ def test_a_query_is_sent_once_and_then_only_what_changed_opt_outs_first(run_dag,
     assert then.report["requests"] == 3
     assert order_of(regal) == [(phone(101), False), (phone(102), True), (phone(104), True)]
     assert regal.stats()["contract_findings"] == {}
+
+
+def test_a_sql_file_is_read_and_connections_are_templated(run_dag, regal, database, ledger, tmp_path, monkeypatch):
+    database([consent(100), consent(101)])
+    (tmp_path / "consents.sql").write_text("SELECT * FROM consents WHERE phone <> '{{ params.without }}'")
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_OTHER", regal.connection())
+    with a_dag("opt_ins_templates", template_searchpath=[str(tmp_path)], params={"without": phone(101)}) as dag:
+        RegalOptInSyncOperator(
+            task_id="opt_ins",
+            sql="consents.sql",
+            sql_conn_id="warehouse",
+            regal_conn_id="{{ 'regal_' + 'other' }}",
+            ledger_conn_id="{{ 'led' + 'ger' }}",
+            initial="send",
+        )
+
+    there = ran(run_dag(dag), "opt_ins")
+
+    assert (there.state, there.report["read"]) == ("success", 1)
+    assert entries(ledger, "account, key") == [(f"regal_other {regal.url}", phone(100))]
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv"])
@@ -161,8 +181,8 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
     table = [line.split() for line in logged.splitlines()]
     for line in (["new", "2"], ["changed", "2"], ["rejected", "2"], ["opt_outs", "2"], ["opt_ins", "2"]):
         assert any(words[:2] == line for words in table), line
-    assert "1 x subscribed: no ip" in logged
-    assert "1 x subscribed: no timestamp" in logged
+    assert "1 x ip: no ip" in logged
+    assert "1 x timestamp: no timestamp" in logged
     assert "would be sent as identify, sms opt-out of 2026-01-09 {" in logged
     assert "would be sent as identify, sms opt-in of 2026-01-03 {" in logged
     assert "4 of 7 rows would be sent" in logged

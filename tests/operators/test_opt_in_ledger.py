@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
+from airflow_provider_regal.operators.rows import RegalRowsOperator
 from tests.operators.opt_ins import EVERYBODY, consent, entries, phone
+from tests.operators.ways import context
 
 BOB = EVERYBODY[1]
 
@@ -65,3 +68,15 @@ def test_a_dry_run_of_the_connection_remembers_nothing(sync, regal, monkeypatch,
     seen = sync(EVERYBODY, initial="baseline")
     assert (seen.requests, seen.report["status"], seen.plan["new"]) == (0, "dry_run", 3)
     assert entries(tmp_path / "runs" / "ledger.db") == []
+
+
+def test_an_event_may_lack_the_phone_that_the_ledger_knows_regal_has(sync, regal, ledger):
+    anne = {**consent(100, timestamp=datetime.now(UTC).isoformat()), "phone": None, "user_id": "anne"}
+    contact = [{"user_id": "anne", "phone": phone(100)}]
+    RegalRowsOperator(task_id="t", rows=contact, call="identify", ledger_conn_id="ledger").execute(context())
+
+    options = {"as_event": "SMS Consent Given", "ledger_conn_id": "ledger"}
+    assert sync([anne], initial="send", **options).requests == 1
+    (event,) = (event["body"] for event in regal.events() if event["name"])
+    assert (event["name"], event["userId"]) == ("SMS Consent Given", "anne")
+    assert sync([anne], **options).requests == 0

@@ -76,7 +76,7 @@ HELD = {PHONE: "Unsubscribed", OTHER: "Unsubscribed"}
 
 def audit(first=FIRST, then=None, held=HELD, **report):
     runs = [run(TABLE, first), run([CHANGED[0], CHANGED[2], STALE], then or [request(PHONE, False)], **report)]
-    return OptIns(Regal(held), "dag", runs, stale=OTHER).audit()
+    return OptIns(Regal(held), "dag", runs, stale=OTHER, opted_out=PHONE).audit()
 
 
 def test_figures_that_add_up_pass():
@@ -93,7 +93,7 @@ def test_figures_that_add_up_pass():
         ({"first": FIRST[:1]}, "run 1: 1 opt-outs and 1 opt-ins are news, 1 and 0 arrived"),
         ({"rejected": 1, "skipped": 1}, "0 rows have no evidence or no address, 1 were rejected"),
         ({"then": [request(PHONE, False), request(OTHER, True)]}, "run 2: 1 opt-outs and 0 opt-ins are news"),
-        ({"held": {**HELD, PHONE: "Subscribed"}}, "Regal holds 1 of 2 consents otherwise"),
+        ({"held": {**HELD, "+15015550199": "Subscribed"}}, "Regal holds 1 of 2 consents otherwise"),
     ],
 )
 def test_figures_that_do_not_are_named(wrong, said):
@@ -101,5 +101,6 @@ def test_figures_that_do_not_are_named(wrong, said):
     assert said in complaint
 
 
-def test_an_old_yes_that_undid_a_no_is_named():
+def test_an_old_yes_that_undid_a_no_and_a_no_that_did_not_arrive_are_named():
     assert "opt-ins: an old subscription undid an opt-out" in audit(held={**HELD, OTHER: "Subscribed"})
+    assert "opt-ins: an opt-out did not arrive" in audit(held={**HELD, PHONE: "Subscribed"})

@@ -1,0 +1,66 @@
+"""The bucket of all run folders, where ``[regal] storage_path`` is on object storage."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+from airflow_provider_regal._compat import ObjectStoragePath, conf
+from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.journal.bucket import PATIENCE_S, Bucket, StorageError
+from airflow_provider_regal.journal.bucket_retention import remove_old_folders
+
+_log = logging.getLogger(__name__)
+_URI: Final = re.compile(r"(\w+)://(.*)", re.DOTALL)
+_SCHEMES: Final = ("s3",)  # what the tests prove: a storage needs an atomic create
+_STAMP: Final = ".tidied"
+_DAY_S: Final = 86_400.0
+
+
+def is_on_object_storage(storage_path: str) -> bool:
+    """Say whether run folders are not on a file system."""
+    found = _URI.match(storage_path)
+    return found is not None and found.group(1) != "file"
+
+
+def open_bucket(*, patience_s: float = PATIENCE_S) -> Bucket | None:
+    """Open the bucket of ``[regal] storage_path``; None if that is a folder.
+
+    :param patience_s: seconds for which a request is tried again.
+    :raises FixConnectionError: it is on a storage we do not know, or what it needs is not installed.
+    """
+    given = conf.get("regal", "storage_path", fallback="")
+    if not is_on_object_storage(given):
+        return None
+    scheme = given.partition(":")[0]
+    if scheme not in _SCHEMES:
+        raise FixConnectionError(
+            f"[regal] storage_path is {scheme}://..., but must be s3://conn_id@bucket/prefix, or a folder every worker "
+            "sees, such as /mnt/regal."
+        )
+    path = ObjectStoragePath(given)
+    try:
+        return Bucket(path.fs, path.path, str(path), patience_s=patience_s)
+    except (ImportError, ValueError) as error:
+        raise FixConnectionError(
+            f"[regal] storage_path is {scheme}://..., which this environment cannot open ({type(error).__name__}). "
+            "Install airflow-provider-regal[s3] on every worker."
+        ) from error
+
+
+def tidy_bucket(bucket: Bucket, *, days: int, now: float) -> int:
+    """Remove run folders nothing was written to for so many days, at most once a day.
+
+    :param now: seconds since 1970.
+    :returns: how many were removed.
+    """
+    try:
+        stamp = bucket.list().get(_STAMP)
+        if stamp is not None and now - stamp.modified.timestamp() < _DAY_S:
+            return 0
+        bucket.put(_STAMP, b"run folders older than retention_days were removed\n")
+        return remove_old_folders(bucket, older_than_s=days * _DAY_S, now=now)
+    except StorageError as error:  # a later task does it
+        _log.warning("Old run folders were not removed: %s", error)
+        return 0

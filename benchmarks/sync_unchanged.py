@@ -1,0 +1,146 @@
+"""What an unchanged consent costs a sync: a ledger of many rows, a source of the same with one in a hundred changed.
+
+``python benchmarks/sync_unchanged.py [rows] [rounds]`` prints each round and the medians, in microseconds of CPU a row.
+A round reads the whole source and compares it with the ledger, up to the rows that would be sent; making the source's
+rows is measured apart and taken off.
+"""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.delivery.keys import hash_of_row
+from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.reconcile import Reconciliation
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
+from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
+from airflow_provider_regal.journal.ledger_rules import to_ledger_time
+from airflow_provider_regal.journal.sync_store import SyncStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+ACCOUNT, SOURCE, EVENT_SOURCE = "acme", "dag.task", "airflow"
+SETTINGS = DeliverySettings.of(call="identify", sync=SyncSettings(initial="send"))
+_COLUMNS = (
+    "account, call, key, channel, row_hash, subscribed, evidence_at, state, acknowledged_at, source, run, changed_at"
+)
+
+
+def consents(count: int, *, changed: bool = False) -> Iterator[dict[str, Any]]:
+    """Give consents as a database gives them; of the changed source one in a hundred says something newer."""
+    for number in range(count):
+        newer = changed and number % 100 == 0
+        yield {
+            "user_id": number,
+            "phone": f"+1212{2_000_000 + number:07d}",
+            "channel": "sms",
+            "subscribed": not newer or number % 200 == 0,
+            "timestamp": START + timedelta(seconds=number, days=newer),
+            "ip": "203.0.113.77",
+            "text": "Yes, text me about my application. Message and data rates may apply.",
+            "source": "signup_form",
+        }
+
+
+def open_ledger(path: Path) -> Ledger:
+    """Open the ledger as a sync would."""
+    return Ledger(sqlite_engine(path), account=ACCOUNT, run="a run", source=SOURCE)
+
+
+def fill(path: Path, count: int) -> None:
+    """Write what a sync of the unchanged source would have left in the ledger."""
+    open_ledger(path).close()
+    seed = Preparer(SETTINGS, event_source=EVENT_SOURCE).fingerprint
+    now = to_ledger_time(START)
+
+    def entries() -> Iterator[tuple[Any, ...]]:
+        for row in consents(count):
+            at, row_hash = to_ledger_time(row["timestamp"]), f"{hash_of_row(row, frozenset(), seed)}1"
+            yield ACCOUNT, "opt_in", row["phone"], "sms", row_hash, 1, at, "acknowledged", now, SOURCE, "first", now
+
+    with sqlite3.connect(path) as connection:
+        marks = ", ".join("?" * len(_COLUMNS.split(", ")))
+        connection.executemany(f"INSERT INTO regal_ledger ({_COLUMNS}) VALUES ({marks})", entries())  # noqa: S608
+    connection.close()
+
+
+class Watch:
+    """Adds up the CPU seconds of some functions while they run."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+
+    def around(self, name: str, what: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a function that notes what it takes."""
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            begun = time.process_time()
+            try:
+                return what(*args, **kwargs)
+            finally:
+                self.spent[name] = self.spent.get(name, 0.0) + time.process_time() - begun
+
+        return watched
+
+
+def one_round(path: Path, folder: Path, count: int, watch: Watch | None = None) -> tuple[float, int]:
+    """Compare once; gives CPU seconds without the making of rows, and how many rows would be sent."""
+    begun = time.process_time()
+    for _ in consents(count, changed=True):
+        pass
+    making = time.process_time() - begun
+    ledger = open_ledger(path)
+    begun = time.process_time()
+    reconciliation = Reconciliation(
+        folder / "sync.db",
+        settings=SETTINGS,
+        sync=SETTINGS.sync,  # type: ignore[arg-type]
+        preparer=Preparer(SETTINGS, event_source=EVENT_SOURCE),
+        ledger=ledger,
+        plan={},
+        clock=Clock(),
+        dry_run=True,
+    )
+    if watch is not None:
+        store = reconciliation._store
+        for name in ("know", "unchanged", "want", "compare"):
+            setattr(store, name, watch.around(name, getattr(SyncStore, name).__get__(store)))
+    sent = sum("$claims" in row for row in reconciliation.rows(consents(count, changed=True)))
+    spent = time.process_time() - begun - making
+    reconciliation.close()
+    ledger.close()
+    return spent, sent
+
+
+def main(count: int = 1_000_000, rounds: int = 6) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "ledger.db"
+        fill(path, count)
+        found = []
+        for number in range(1, rounds + 1):
+            spent, sent = one_round(path, folder, count)
+            found.append(1e6 * spent / count)
+            print(f"round {number}: {found[-1]:.2f} us a row, {sent:,} of {count:,} rows to send")  # noqa: T201
+        watch = Watch()
+        spent, _ = one_round(path, folder, count, watch)
+        parts = {name: 1e6 * cpu / count for name, cpu in watch.spent.items()}
+        parts["encode, hash and the rest"] = 1e6 * spent / count - sum(parts.values())
+        for part, cost in parts.items():
+            print(f"  {part:<28}{cost:>6.2f} us a row")  # noqa: T201
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"median {statistics.median(found):.2f} us CPU a row; peak memory {peak:.0f} MB")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))

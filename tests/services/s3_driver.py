@@ -1,0 +1,46 @@
+"""One try of a delivery whose run folder is in a bucket, in a process of its own: ``python s3_driver.py '{...}'``.
+
+Prints the report, and what came of it, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+
+from airflow_provider_regal.client.pace import Pacer
+from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.delivery.run import Delivery
+from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.tries import Try
+from airflow_provider_regal.errors import RegalError
+
+
+def main(given: dict) -> None:
+    from airflow_provider_regal.hooks._bucket import open_bucket
+
+    logging.basicConfig(level=logging.ERROR)
+    options = {"event": "Lesson Booked"} if given["call"] == "track" else {}
+    rate = given["rate"]
+    delivery = Delivery(
+        folder=open_bucket(patience_s=given.get("patience_s", 20.0)).below(*given["folder"]),
+        rows=lambda: [{"user_id": f"u{number}", "amount": number} for number in range(given["rows"])],
+        fingerprint="table",
+        settings=DeliverySettings.of(call=given["call"], max_unknown=1.0, **options, **given["options"]),
+        target=Target("regal", given["url"], given["key"], rate_limit=rate, timeout_s=given["timeout_s"]),
+        pacer=Pacer(rate),
+        this=Try(given.get("epoch", 0), given["number"]),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: delivery.stop())
+    error = None
+    try:
+        delivery.run()
+    except RegalError as caught:
+        error = caught
+    sys.stdout.write(json.dumps({**delivery.report.as_dict(), "error": type(error).__name__, "says": str(error)}))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
