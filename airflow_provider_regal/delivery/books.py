@@ -278,7 +278,7 @@ def _kept(row: Ready) -> dict[str, Any]:
     return {
         "payload": body if row.message_id is None else {MESSAGE_ID: row.message_id, **body},
         "ledger_key": row.key,
-        "claims": [[claim.key, claim.channel, claim.subscribed, claim.at, claim.row_hash] for claim in claims],
+        "claims": [[c.key, c.channel, c.subscribed, c.at, c.row_hash, *([True] if c.stored else [])] for c in claims],
     }
 
 

@@ -83,7 +83,7 @@ class Claims:
         consents = {claimed.consent: STALE for claimed in stale if claimed.consent is not None}
         row.send_instead(row.payload.without(consents))
         granted.withheld.append(row)
-        if row.only_consent and not row.claims:
+        if row.only_consent and not row.payload.consents:
             granted.skipped.append((row, Skip.STALE))
             return False
         granted.go.append(row)

@@ -49,13 +49,13 @@ def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
     )
 
 
-def as_track(wanted: Wanted, event: str, *, phone_known: bool, phase: int) -> Marked:
+def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int) -> Marked:
     """Say it by an event that Regal's team takes for an opt-in; without a phone it would subscribe nobody.
 
-    :param phone_known: Regal has a phone of the contact.
+    :param phones: those that Regal has of the contact, as the ledger stores them: an opt-out of any of them holds.
     """
     user = wanted.identifier.startswith("user:")
-    if user and not phone_known:
+    if user and not phones:
         return Marked({REJECT_MARK: [["phone", _NO_PHONE]], ROW_MARK: wanted._asdict()})
     evidence = {"ip": wanted.ip, "text": wanted.text, "source": wanted.source}
     return Marked(
@@ -63,7 +63,7 @@ def as_track(wanted: Wanted, event: str, *, phone_known: bool, phase: int) -> Ma
             EVENT_MARK: "track",
             PHASE_MARK: phase,
             ONLY_CONSENT_MARK: True,
-            CLAIMS_MARK: [_claim(wanted)],
+            CLAIMS_MARK: [_claim(wanted), *([phone, *_claim(wanted)[1:4], None, True] for phone in phones if user)],
             "event": event,
             "user_id": wanted.user_id,
             "phones": [] if user else [{"number": wanted.identifier}],

@@ -31,7 +31,7 @@ class _Marks:
     unknown: list[Claim] = field(default_factory=list)
     released: list[Claim] = field(default_factory=list)
     contacts: list[tuple[str, str | None, str | None]] = field(default_factory=list)
-    phones: set[str] = field(default_factory=set)
+    phones: set[tuple[str, str]] = field(default_factory=set)
     rejected: set[str] = field(default_factory=set)
     types: dict[str, str] = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ class Marking:
         if row.key is not None:
             marks.contacts.append((row.key, row.row_hash, row.payload_hash))
         if row.user_id is not None and row.payload.body.get(TRAITS, {}).get(PHONES):
-            marks.phones.add(row.user_id)
+            marks.phones.update((row.user_id, phone) for phone in row.payload.body[TRAITS][PHONES])
 
     def lose_sight(self, row: Ready) -> None:
         """Regal may have the row."""

@@ -272,9 +272,10 @@ def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee
                 once=guarantee == "at_most_once",
                 force=row.get(FORCE_MARK, False),
                 row_hash=row_hash,
+                stored=bool(stored),
             ),
             consents.get((key, channel)),
         )
-        for key, channel, subscribed, at, row_hash in row.get(CLAIMS_MARK, ())
+        for key, channel, subscribed, at, row_hash, *stored in row.get(CLAIMS_MARK, ())
         if payload.call != "identify" or (key, channel) in consents  # it may have been withheld since
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.consent_events import as_contact, as_opt_out, as_track
-from airflow_provider_regal.delivery.consent_rows import ConsentRows, Said, user_key
+from airflow_provider_regal.delivery.consent_rows import ConsentRows, Said
 from airflow_provider_regal.delivery.keys import hash_of_row
 from airflow_provider_regal.delivery.marks import (
     MARKS,
@@ -144,9 +144,6 @@ class Reconciliation:
             if isinstance(said, Said):
                 wanted = self._wanted(said, f"{row_hash}{len(told)}")
                 self._store.want(self._ledger.stored_key(said.identifier), wanted)
-                if self._sync.as_event is not None and not said.subscribed and said.user_id is not None:
-                    # Of an opt-in that comes without the phone nothing else would tell that it is older.
-                    self._store.opt_out(user_key(said.user_id), said.channel, None if said.at is None else wanted.at)
             else:
                 self._add("rejected", 1)
                 self._store.reject(line, json.dumps([(fault.field, fault.reason) for fault in said.faults]))
@@ -248,9 +245,9 @@ class Reconciliation:
             yield from _by_contact(opt_ins, THEN_OPT_INS)
             return
         while chunk := [*islice(opt_ins, _CHUNK)]:
-            with_phone = self._ledger.with_phone([wanted.user_id for wanted in chunk if wanted.user_id is not None])
+            phones = self._ledger.phones_of(wanted.user_id for wanted in chunk if wanted.user_id is not None)
             for wanted in chunk:
-                yield as_track(wanted, as_event, phone_known=wanted.user_id in with_phone, phase=THEN_OPT_INS)
+                yield as_track(wanted, as_event, phones=phones.get(wanted.user_id or "", ()), phase=THEN_OPT_INS)
 
     def _all_wanted(self) -> Iterator[Wanted]:
         for subscribed in (False, True):

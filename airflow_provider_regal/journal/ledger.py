@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import bindparam, select
 from sqlalchemy.engine import Connection, Engine
 
 from airflow_provider_regal.journal import ledger_rules as rules
@@ -22,16 +21,15 @@ from airflow_provider_regal.journal import ledger_store as store
 from airflow_provider_regal.journal.ledger_engine import making, prepare_engine, reading, sqlite_engine, writing
 from airflow_provider_regal.journal.ledger_error import LedgerError, WrongLedgerError
 from airflow_provider_regal.journal.ledger_keys import MARK_NAME, StoredKeys
-from airflow_provider_regal.journal.ledger_rules import OPT_IN, By, Claim, Entry, Verdict
-from airflow_provider_regal.journal.ledger_schema import LONGEST_NAME, bring_up_to_date, short, types
+from airflow_provider_regal.journal.ledger_rules import OPT_IN, PHONE, By, Claim, Entry, Verdict
+from airflow_provider_regal.journal.ledger_schema import LONGEST_NAME, bring_up_to_date, short
 from airflow_provider_regal.journal.ledger_store import ConsentRow, Place
+from airflow_provider_regal.journal.ledger_types import claim_types, read_types
 
 __all__ = ["Claim", "ConsentRow", "Ledger", "LedgerError", "Verdict", "prepare_engine", "sqlite_engine"]
 
 _IDENTIFY: Final = "identify"
-_PHONE: Final = "phone"
 _REJECTED: Final = "rejected"
-_TYPES: Final = select(types.c.name, types.c.type).where(types.c.account == bindparam("account"))
 
 
 def _now() -> datetime:
@@ -234,13 +232,21 @@ class Ledger:
         """Record key, hash of the row and hash of the payload of contacts that Regal acknowledged."""
         self._mark(_IDENTIFY, [(key, {"row_hash": row, "payload_hash": payload}) for key, row, payload in contacts])
 
-    def mark_phones(self, user_ids: Iterable[str]) -> None:
-        """Record that Regal acknowledged a phone for these contacts."""
-        self._mark(_PHONE, [(user_id, {}) for user_id in user_ids])
+    def mark_phones(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Record user id and phone of contacts whose phone Regal acknowledged."""
+        by, told = self._by(), [(self.stored_key(user_id), self.stored_key(phone)) for user_id, phone in pairs]
+        entry = Entry(state=rules.ACKNOWLEDGED, acknowledged_at=by.now, source=by.source, run=by.run, changed_at=by.now)
+        for batch in store.batches(told):
+            items = [((PHONE, store.short_of(phone), user), phone) for user, phone in batch]
+            self._change(items, lambda _, phone: entry._replace(row_hash=phone))
 
-    def with_phone(self, user_ids: Iterable[str]) -> set[str]:
-        """Say which of these contacts have a phone that Regal acknowledged."""
-        return set(self._read(_PHONE, user_ids))
+    def phones_of(self, user_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Give the phones, as stored, that Regal acknowledged for these contacts; those without any are left out."""
+        stored = {self.stored_key(user_id): user_id for user_id in user_ids}
+        found: dict[str, list[str]] = {}
+        for user, phone in reading(self._engine, lambda connection: store.phones(connection, self._account, stored)):
+            found.setdefault(stored[user], []).append(phone)
+        return found
 
     def mark_rejected(self, hashes: Iterable[str]) -> None:
         """Record that these rows were rejected; the run that was the first stays on record."""
@@ -253,20 +259,11 @@ class Ledger:
 
     def types(self) -> dict[str, str]:
         """Give the types that traits and properties were first sent with."""
-        return reading(self._engine, self._types)
+        return reading(self._engine, lambda connection: read_types(connection, self._account))
 
     def claim_types(self, wanted: dict[str, str]) -> dict[str, str]:
         """Record the types of names not seen before; gives what holds now for the names asked about."""
-
-        def work(connection: Connection) -> dict[str, str]:
-            known = self._types(connection)
-            new = {kept: kind for name, kind in wanted.items() if (kept := short(name)) not in known}
-            if new:
-                told = [{"account": self._account, "name": name, "type": new[name]} for name in sorted(new)]
-                connection.execute(types.insert(), told)
-            return {name: (known | new)[short(name)] for name in wanted}
-
-        return writing(self._engine, work)
+        return writing(self._engine, lambda connection: claim_types(connection, self._account, wanted))
 
     def erase(self, identifiers: Iterable[str]) -> int:
         """Remove every entry of the account about these keys; all or nothing.
@@ -284,7 +281,7 @@ class Ledger:
         return By.at(self._now(), run=self._run, source=self._source, lease_s=self._lease_s)
 
     def _place(self, claim: Claim) -> Place:
-        return claim.call, claim.channel, self.stored_key(claim.key)
+        return claim.call, claim.channel, claim.key if claim.stored else self.stored_key(claim.key)
 
     def _change(self, items: Sequence[tuple[Place, Any]], decide: Callable[[Entry | None, Any], Entry | None]) -> None:
         writing(self._engine, lambda connection: store.change(connection, self._account, items, decide))
@@ -302,7 +299,3 @@ class Ledger:
         for batch in store.batches(told):
             items = [((call, "", self.stored_key(key)), hashes) for key, hashes in batch]
             self._change(items, lambda _, hashes: entry._replace(**hashes))
-
-    def _types(self, connection: Connection) -> dict[str, str]:
-        found = connection.execute(_TYPES, {"account": self._account})
-        return {str(name): str(kind) for name, kind in found}

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 OPT_IN: Final = "opt_in"
 TRACK: Final = "track"
+PHONE: Final = "phone"
 BARRIER: Final = "barrier"
 SENDING: Final = "sending"
 UNKNOWN: Final = "unknown"
@@ -40,6 +41,7 @@ class Claim:
     :param at: when consent was given or taken back, as :func:`to_ledger_time` writes it.
     :param once: must not be sent again while nobody knows whether Regal has it.
     :param force: send it although nobody knows whether Regal has it.
+    :param stored: the key is as the ledger stores it, for who knows it no other way.
     :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.
     """
 
@@ -51,6 +53,7 @@ class Claim:
     once: bool = False
     force: bool = False
     row_hash: str | None = None
+    stored: bool = False
 
     def __post_init__(self) -> None:
         if self.call == OPT_IN:

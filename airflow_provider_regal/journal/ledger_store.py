@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby, islice
@@ -11,7 +12,7 @@ from sqlalchemy import bindparam, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from airflow_provider_regal.journal.ledger_rules import OPT_IN, Entry
+from airflow_provider_regal.journal.ledger_rules import OPT_IN, PHONE, Entry
 from airflow_provider_regal.journal.ledger_schema import ledger
 
 T = TypeVar("T")
@@ -58,7 +59,12 @@ _THIS: Final = (
     & (_c.key == bindparam("_key"))
 )
 _DELETE: Final = delete(ledger).where(_THIS)
-_ERASE: Final = delete(ledger).where(_OF_ACCOUNT & _c.key.in_(bindparam("keys", expanding=True)))
+_OF_KEYS: Final = _c.key.in_(bindparam("keys", expanding=True))
+# A phone stands in two places: as a key, and with whom it belongs to.
+_IS_PHONE: Final = (_c.call == bindparam("phone")) & _c.row_hash.in_(bindparam("phones", expanding=True))
+_ERASE: Final = delete(ledger).where(_OF_ACCOUNT & (_OF_KEYS | _IS_PHONE))
+_PHONES: Final = select(_c.key, _c.row_hash).where(_OF_ACCOUNT & (_c.call == bindparam("phone")) & _OF_KEYS)
+_SHORT: Final = 10  # characters of a channel
 _CONSENTS: Final = (
     select(
         _c.key,
@@ -181,6 +187,20 @@ def _rows_in_postgres(connection: Connection, account: str, places: Iterable[Pla
     return _raw(connection, _LOCK_IN_POSTGRES if lock else _READ_IN_POSTGRES, told)
 
 
+def short_of(phone: str) -> str:
+    """Tell the phones of one contact apart, in the room of a channel."""
+    return hashlib.sha256(phone.encode()).hexdigest()[:_SHORT]
+
+
+def phones(connection: Connection, account: str, users: Iterable[str]) -> list[tuple[str, str]]:
+    """Read users and their phones, both as stored."""
+    return [
+        pair
+        for some in batches(sorted(users), _AT_ONCE)
+        for pair in _raw(connection, _PHONES, {"account": account, "phone": PHONE, "keys": some})
+    ]
+
+
 def consent_page(connection: Connection, account: str, after: ConsentRow | None) -> list[ConsentRow]:
     """Read the consents that follow one, in the order of keys; an empty list at the end."""
     if after is None:
@@ -196,7 +216,7 @@ def has_consents(connection: Connection, account: str) -> bool:
 def erase(connection: Connection, account: str, keys: Iterable[str]) -> int:
     """Remove every entry with one of the keys, as stored."""
     return sum(
-        connection.execute(_ERASE, {"account": account, "keys": some}).rowcount
+        connection.execute(_ERASE, {"account": account, "keys": some, "phone": PHONE, "phones": some}).rowcount
         for some in batches(sorted(set(keys)), _AT_ONCE)
     )
 

@@ -196,11 +196,11 @@ class Taken:
 
     def _say(self, file: Path, outcome: Outcome | None, *, give_back: bool) -> None:
         claim = _read(file)
-        if claim is None or claim.by != self._by or claim.outcome == outcome:
+        if claim is None or claim.by != self._by:
             return  # its run folder started over, or is gone
         if give_back and claim.outcome is None:
             file.unlink()
-        elif outcome is not None:
+        elif outcome is not None and claim.outcome != outcome:
             new = file.with_name(f".{uuid4().hex}")
             with suppress(FileNotFoundError):
                 new.write_text(json.dumps({"by": self._by, "outcome": outcome.value}), encoding="utf-8")

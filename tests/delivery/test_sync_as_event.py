@@ -129,3 +129,21 @@ def test_a_consent_older_than_max_event_age_is_rejected(deliver, ledger_path):
     assert report.rejected == 1
     assert "max_event_age" in str(report.reasons)
     assert known(ledger_path) == {}
+
+
+@pytest.mark.parametrize("with_id", [True, False], ids=["of_the_contact", "of_the_phone_alone"])
+def test_an_opt_in_without_the_phone_does_not_follow_an_opt_out_of_that_phone(with_id, sync, identify, regal_sandbox):
+    identify([{"user_id": "u1", "phone": phone(1)}])
+    sync([no(1, 9) if with_id else no(1, 9, user_id=None)])
+    stale = sync([by_id(1, 5)])
+    assert (stale.acknowledged, stale.skipped) == (0, 1)
+    newer = sync([by_id(1, 12)])
+    assert newer.acknowledged == 1
+    assert [sent for *_, sent in told(regal_sandbox)] == [False, EVENT]
+
+
+def test_an_opt_in_by_event_is_known_of_the_phone_from_then_on(sync, identify, regal_sandbox):
+    identify([{"user_id": "u1", "phone": phone(1)}])
+    sync([by_id(1, 12)])
+    assert sync([no(1, 9)]).acknowledged == 0, "an opt-out from before"
+    assert sync([no(1, 15)]).acknowledged == 1

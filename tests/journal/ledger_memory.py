@@ -38,14 +38,14 @@ def check_accounts_know_nothing_of_each_other(ledgers):
     ours, theirs = ledgers(), ledgers(account="other")
     ours.bar([(PHONE, "sms", at(9))])
     ours.mark_contacts([("c", "1", "2")])
-    ours.mark_phones(["c"])
+    ours.mark_phones([("c", PHONE)])
     ours.mark_rejected(["r"])
     ours.claim_types({"plan": "str"})
     sent(ours, track())
     assert theirs.claim([opt_in(5), track()]) == [GO, GO]
-    assert (theirs.contact_hashes(["c"]), theirs.with_phone(["c"]), theirs.known_rejections(["r"])) == (
+    assert (theirs.contact_hashes(["c"]), theirs.phones_of(["c"]), theirs.known_rejections(["r"])) == (
         {},
-        set(),
+        {},
         set(),
     )
     assert theirs.claim_types({"plan": "int"}) == {"plan": "int"}
@@ -57,16 +57,16 @@ def check_contacts_phones_and_rejections_are_remembered_for_the_next_run(ledgers
     many = [f"contact-{number}" for number in range(1_201)]
     for payload in ("p1", "p2"):
         ledgers().mark_contacts([(key, "row", payload) for key in many])
-    ledgers().mark_phones(many)
+    ledgers().mark_phones((user, PHONE) for user in many)
     ledgers().mark_rejected(["h1", "h1"])
     assert ledgers().known_rejections(["h1"]) == set(), "it was this very run"
     ledgers("run-2").mark_rejected(["h1", "h2"])
     later = ledgers("run-2")
     assert later.contact_hashes([*many, "new"]) == dict.fromkeys(many, ("row", "p2"))
-    assert later.with_phone([*many, "new"]) == set(many)
+    assert later.phones_of([*many, "new"]) == dict.fromkeys(many, [PHONE])
     assert later.known_rejections(["h1", "h2"]) == {"h1"}, "h2 was its own"
     assert ledgers("run-3").known_rejections(["h1", "h2", "h3"]) == {"h1", "h2"}
-    assert later.with_phone([]) == set()
+    assert later.phones_of([]) == {}
 
 
 def check_the_first_type_of_a_name_holds(ledgers):
@@ -129,10 +129,10 @@ def check_erasing_removes_all_that_is_known_of_a_person_and_of_nobody_else(ledge
     for key in (PHONE, "other"):
         ledger.baseline([opt_in(5, key), Claim("opt_in", key, "voice", False, at(5))])
         ledger.mark_contacts([(key, "1", "2")])
-        ledger.mark_phones([key])
+        ledger.mark_phones([(key, key)])
     assert ledger.erase([PHONE, "nobody"]) == 4
     assert {row[0] for row in known(ledger)} == {"other"}
-    assert ledger.with_phone([PHONE, "other"]) == {"other"}
+    assert ledger.phones_of([PHONE, "other"]) == {"other": ["other"]}
     assert ledger.erase([]) == 0
 
 

@@ -78,7 +78,7 @@ def test_processes_that_work_at_once_lose_nothing(path):
 
 
 def test_the_file_is_for_its_owner_only(path, ledgers):
-    ledgers().mark_phones(["somebody"])
+    ledgers().mark_phones([("somebody", "+12125550100")])
     files = list(path.parent.iterdir())
     assert len(files) > 1, "the log beside the file holds rows, too"
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
@@ -99,7 +99,7 @@ def test_a_ledger_of_a_newer_version_is_refused(ledgers, path):
 
 
 def test_an_older_ledger_is_changed_to_the_newest_version_once(ledgers, path):
-    ledgers().mark_phones(["somebody"])
+    ledgers().mark_phones([("somebody", "+12125550100")])
     made = []
     steps = (lambda c: made.append(1), lambda c: made.append(2), lambda c: made.append(3))
     engine = sqlite_engine(path)
@@ -111,7 +111,7 @@ def test_an_older_ledger_is_changed_to_the_newest_version_once(ledgers, path):
 
 
 def test_a_step_that_fails_leaves_the_ledger_as_it_was(ledgers, path):
-    ledgers().mark_phones(["somebody"])
+    ledgers().mark_phones([("somebody", "+12125550100")])
     steps = (
         lambda c: None,
         lambda c: c.execute(text("ALTER TABLE regal_ledger ADD COLUMN more INTEGER")),
@@ -119,7 +119,7 @@ def test_a_step_that_fails_leaves_the_ledger_as_it_was(ledgers, path):
     )
     with pytest.raises(LedgerError):
         writing(sqlite_engine(path), lambda connection: bring_up_to_date(connection, steps))
-    assert ledgers().with_phone(["somebody"]) == {"somebody"}
+    assert ledgers().phones_of(["somebody"]) == {"somebody": ["+12125550100"]}
 
 
 @pytest.mark.parametrize("hidden", [True, False])
@@ -149,7 +149,7 @@ def test_a_row_that_is_there_already_is_not_quoted(ledgers, path):
 
 def test_a_closed_ledger_leaves_no_connection_open(ledgers, path):
     opened = ledgers()
-    opened.mark_phones(["somebody"])
+    opened.mark_phones([("somebody", "+12125550100")])
     opened.close()
     assert [file.name for file in path.parent.iterdir()] == ["ledger.db"]
 

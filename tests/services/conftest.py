@@ -25,39 +25,43 @@ DRIVER = Path(__file__).with_name("s3_driver.py")
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """Start moto's S3 in a thread of this process; gives host and port."""
+    """Start moto's S3 in a thread of this process; gives the door before it."""
     from moto.server import ThreadedMotoServer
+
+    import boto3
+
+    from tests.services.s3 import Door
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    yield server.get_host_and_port()
+    door = Door(*server.get_host_and_port())  # one for all: Airflow keeps a file system for as long as the process lives
+    door.direct = boto3.client(
+        "s3",
+        endpoint_url="http://{}:{}".format(*server.get_host_and_port()),
+        region_name="us-east-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
+    yield door
+    door.close()
     server.stop()
 
 
 @pytest.fixture
 def s3(s3_server, monkeypatch, tmp_path):
     """Make an empty bucket, and point ``[regal] storage_path`` at it; gives the door before it."""
-    import boto3
+    from tests.services.s3 import BUCKET, CONN_ID, connection_to
 
-    from tests.services.s3 import BUCKET, CONN_ID, Door, connection_to
-
-    direct = boto3.client(
-        "s3",
-        endpoint_url="http://{}:{}".format(*s3_server),
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
-    door = Door(*s3_server)
+    door, direct = s3_server, s3_server.direct
+    door.open()
     direct.create_bucket(Bucket=BUCKET)
-    door.direct = direct
     monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", connection_to(door.url))
     monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", f"s3://{CONN_ID}@{BUCKET}/prefix")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     yield door
+    door.open()
     _empty(direct, BUCKET)
-    door.close()
 
 
 def _empty(direct, bucket):

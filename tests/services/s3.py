@@ -31,13 +31,17 @@ class Door:
 
     def __init__(self, host, port):
         self._to = (host, port)
-        self.delay_s, self.refuses, self.shut = 0.0, None, False
-        self.requests, self.refused = [], 0
+        self.open()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def open(self):
+        """Pass everything on, and count from zero."""
+        self.delay_s, self.refuses, self.shut = 0.0, None, False
+        self.requests, self.refused = [], 0
 
     async def _listen(self):
         return await asyncio.start_server(self._serve, "127.0.0.1", 0)
