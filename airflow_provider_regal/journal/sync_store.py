@@ -31,7 +31,9 @@ CREATE TABLE wanted (
     key TEXT, channel TEXT, at TEXT, subscribed INTEGER, timeless INTEGER, identifier TEXT, user_id TEXT, ip TEXT,
     text TEXT, source TEXT, row_hash TEXT, rows INTEGER, PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
-CREATE TABLE opt_outs (identifier TEXT, channel TEXT, at TEXT, PRIMARY KEY (identifier, channel)) WITHOUT ROWID;
+CREATE TABLE opt_outs (
+    key TEXT, channel TEXT, identifier TEXT, at TEXT, PRIMARY KEY (key, channel)
+) WITHOUT ROWID;
 CREATE TABLE mentioned (key TEXT, channel TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
 CREATE TABLE unfit (row TEXT, faults TEXT);
 """
@@ -48,7 +50,7 @@ _WANT_NEWEST: Final = _WANT.format(
     }
 )
 _OPT_OUT: Final = """
-INSERT INTO opt_outs VALUES (?, ?, ?) ON CONFLICT (identifier, channel) DO UPDATE
+INSERT INTO opt_outs VALUES (?, ?, ?, ?) ON CONFLICT (key, channel) DO UPDATE
 SET at = CASE WHEN at IS NULL OR excluded.at IS NULL THEN NULL ELSE max(at, excluded.at) END
 """
 # The ledger's hash of a row ends in the number of its consents: it is unchanged if the ledger has all of them.
@@ -56,6 +58,12 @@ _SAME: Final = """
 INSERT INTO same SELECT substr(row_hash, 1, 32), count(*), 0 FROM known
 WHERE row_hash IS NOT NULL AND state = 'acknowledged'
 GROUP BY row_hash HAVING count(*) = CAST(substr(row_hash, 33) AS INTEGER)
+"""
+# One without a time was given when it was read, which is the time it is sent with.
+_OPT_OUTS: Final = """
+SELECT o.identifier, o.channel, coalesce(o.at, (
+    SELECT w.at FROM wanted w WHERE w.key = o.key AND w.channel = o.channel
+)) FROM opt_outs o
 """
 # An opt-out without a time says nothing new where the newest word known, or perhaps known to Regal, is an opt-out.
 _TIMELESS: Final = """
@@ -163,11 +171,7 @@ class SyncStore:
             (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash),
         )
         if not subscribed:
-            self.opt_out(identifier, channel, None if timeless else at)
-
-    def opt_out(self, identifier: str, channel: str, at: str | None) -> None:
-        """Take in that somebody has opted out, so that the ledger is told."""
-        self._db.execute(_OPT_OUT, (identifier, channel, at))
+            self._db.execute(_OPT_OUT, (key, channel, identifier, None if timeless else at))
 
     def mention(self, key: str, channel: str) -> None:
         """Note whom the source still has, although what it says of them cannot be used."""
@@ -235,9 +239,9 @@ class SyncStore:
         """Give what is known already, but of another row."""
         return self._compared("kind = 'unchanged' AND another_row")
 
-    def opt_outs(self) -> Iterator[tuple[str, str, str | None]]:
-        """Give every opt-out that was read: identifier, channel, and the newest time; None where one has none."""
-        return self._db.cursor().execute("SELECT identifier, channel, at FROM opt_outs")
+    def opt_outs(self) -> Iterator[tuple[str, str, str]]:
+        """Give every opt-out that was read: identifier, channel, and the newest time."""
+        return self._db.cursor().execute(_OPT_OUTS)
 
     def unfit(self) -> Iterator[tuple[str, str]]:
         """Give back what can never be sent: row and faults."""

@@ -107,12 +107,12 @@ class InBucket:
         given = {
             "url": self.regal.url, "key": self.regal.api_key, "folder": self.folder, "rows": rows, "number": number,
             "call": call, "rate": rate, "timeout_s": timeout_s, "epoch": epoch, "patience_s": patience_s,
-            "options": options,
+            "options": options, "endpoint": self.door.url,
         }  # fmt: skip
         return subprocess.Popen(
             [sys.executable, str(DRIVER), json.dumps(given)],
             cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": str(PROJECT), "TMPDIR": str(own), "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"},
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "TMPDIR": str(own)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

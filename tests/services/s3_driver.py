@@ -10,22 +10,26 @@ import logging
 import signal
 import sys
 
+from s3fs import S3FileSystem
+
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.errors import RegalError
+from airflow_provider_regal.journal.bucket import Bucket
 
 
 def main(given: dict) -> None:
-    from airflow_provider_regal.hooks._bucket import open_bucket
-
+    # Without Airflow, which takes seconds to import.
+    fs = S3FileSystem(key="testing", secret="testing", endpoint_url=given["endpoint"], skip_instance_cache=True)
+    bucket = Bucket(fs, "journal/prefix", "s3://bucket@journal/prefix", patience_s=given["patience_s"])
     logging.basicConfig(level=logging.ERROR)
     options = {"event": "Lesson Booked"} if given["call"] == "track" else {}
     rate = given["rate"]
     delivery = Delivery(
-        folder=open_bucket(patience_s=given.get("patience_s", 20.0)).below(*given["folder"]),
+        folder=bucket.below(*given["folder"]),
         rows=lambda: [{"user_id": f"u{number}", "amount": number} for number in range(given["rows"])],
         fingerprint="table",
         settings=DeliverySettings.of(call=given["call"], max_unknown=1.0, **options, **given["options"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import time
@@ -24,36 +25,32 @@ def kill_and_resume(in_bucket, call, moment):
     in_bucket.wait_for(moment)
     killed.send_signal(signal.SIGKILL)
     assert in_bucket.end(killed) is None
-    after = in_bucket.requests()
-    report = in_bucket.end(
-        in_bucket.begin(ROWS, call=call, number=2, rate=10 * RATE, checkpoint_interval=INTERVAL_S)
-    )
-    assert (report["error"], report["status"], report["read"]) == ("NoneType", "finished", ROWS), report
-    assert report["acknowledged"] + report["unknown"] == ROWS
-    return report, after
+    report = in_bucket.delivery([], call=call, number=2, max_unknown=1.0).run()
+    assert (report.status, report.read, report.acknowledged + report.unknown) == ("finished", ROWS, ROWS)
+    return report
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_at_most_once_loses_nothing_and_sends_nothing_twice(in_bucket, record_property, seed):
-    report, _ = kill_and_resume(in_bucket, "track", random.Random(seed).randrange(50, ROWS - 300))
+    report = kill_and_resume(in_bucket, "track", random.Random(seed).randrange(50, ROWS - 300))
 
     arrived = in_bucket.arrivals()
     dead = {letter["position"] for letter in map(json.loads, in_bucket.read("dead_letters.jsonl").splitlines())}
-    record_property("unknown", report["unknown"])
+    record_property("unknown", report.unknown)
     assert max(arrived.values()) == 1
     assert [number for number in range(ROWS) if f"u{number}" not in arrived and number not in dead] == []
-    assert len(dead) == report["unknown"] <= RESERVED
+    assert len(dead) == report.unknown <= RESERVED
     assert {f"u{number}" for number in range(ROWS) if number not in dead} <= arrived.keys()
 
 
 def test_at_least_once_loses_nothing(in_bucket, record_property):
-    report, _ = kill_and_resume(in_bucket, "identify", 400)
+    report = kill_and_resume(in_bucket, "identify", 400)
 
     arrived = in_bucket.arrivals()
     repeats = sum(arrived.values()) - ROWS
     record_property("repeats", repeats)
     assert len(arrived) == ROWS
-    assert report["unknown"] == 0
+    assert report.unknown == 0
     assert repeats <= RESERVED
 
 
@@ -70,8 +67,6 @@ def test_a_kill_before_anything_was_sent_starts_anew(in_bucket):
 
 
 def test_what_a_killed_try_left_on_its_machine_is_removed_by_the_next_there(in_bucket, tmp_path):
-    import os
-
     left = tmp_path / "regal-run-of-a-killed-one"
     left.mkdir(mode=0o700)
     (left / "rows-000000.jsonl").write_text("personal\n")

@@ -1,0 +1,277 @@
+"""What a ledger adds to a delivery: nothing older, nothing twice, nothing unchanged, and marks that survive a crash."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from airflow_provider_regal.errors import ReadDeadLettersError, RetryLaterError
+from airflow_provider_regal.journal.dead_letters import read_dead_letters
+from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
+from airflow_provider_regal.journal.progress import Progress
+from tests.delivery.consents import IP, NOW, at, known, no, phone, told, yes
+from tests.delivery.syncing import run_sync
+
+
+@pytest.fixture
+def run(deliver, ledger_path):
+    runs = iter(range(1_000))
+
+    def run(rows, *, call="identify", of_run=None, ledger=ledger_path, **options):
+        return deliver(rows, call=call, ledger=ledger, of_run=of_run or f"run-{next(runs)}", now=NOW, **options)
+
+    return run
+
+
+def contact(number, **more):
+    return {"user_id": f"u{number}", "phone": phone(number), **more}
+
+
+def opted(number, subscribed, minute, **more):
+    when = {} if minute is None else {"sms_opt_in_at": at(minute)}
+    return contact(number, sms_opt_in=subscribed, sms_opt_in_ip=IP, **when, **more)
+
+
+def dying(path, after):
+    """A ledger whose database fails for good after so many transactions."""
+
+    def open_it():
+        engine, begun = sqlite_engine(path), []
+
+        def begin(connection):
+            begun.append(1)
+            if len(begun) > after:
+                raise OperationalError("BEGIN", {}, OSError("disk I/O error"))
+
+        event.listen(engine, "begin", begin)
+        return engine
+
+    return open_it
+
+
+class TestOnlyTheNewestConsent:
+    @pytest.mark.parametrize("with_ledger", [True, False])
+    @pytest.mark.parametrize("turned", [True, False])
+    def test_an_older_row_never_follows_a_newer_one_whatever_their_order(
+        self, run, regal_sandbox, ledger_path, with_ledger, turned
+    ):
+        rows = [opted(1, True, 5), opted(1, False, 6), opted(1, True, 4), opted(2, False, 5), opted(2, True, 5)]
+        report = run(rows[::-1] if turned else rows, ledger=ledger_path if with_ledger else None)
+        assert told(regal_sandbox) == [("u1", "sms", False), ("u2", "sms", False)][:: -1 if turned else 1]
+        assert (report.acknowledged, report.opt_ins_withheld) == (5, 3)
+
+    @pytest.mark.parametrize("with_ledger", [True, False])
+    def test_an_opt_out_without_a_time_counts_as_given_when_it_was_read(
+        self, run, regal_sandbox, ledger_path, with_ledger
+    ):
+        run(
+            [opted(1, None, None), opted(1, False, None), opted(1, True, 9)],
+            ledger=ledger_path if with_ledger else None,
+        )
+        assert told(regal_sandbox) == [("u1", "sms", False)]
+
+    def test_an_opt_out_bars_from_when_it_was_read_whatever_becomes_of_its_own_send(self, run, sync, regal_sandbox):
+        regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 503, "retry_after": 900}}])
+        with pytest.raises(RetryLaterError):
+            run([opted(number, False, 6) for number in range(300)], outage_patience=0.1)
+        regal_sandbox.set_faults([])
+        assert sync([yes(number, 5) for number in range(300)]).skips == {"stale": 300}
+        assert run([opted(number, True, 5) for number in range(300)]).opt_ins_withheld == 300
+        assert told(regal_sandbox) == []
+
+    def test_the_opt_outs_of_a_sync_bar_likewise(self, run, sync, regal_sandbox):
+        regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 503, "retry_after": 900}}])
+        with pytest.raises(RetryLaterError):
+            sync([no(number, 6) for number in range(300)], outage_patience=0.1)
+        regal_sandbox.set_faults([])
+        assert run([opted(number, True, 5) for number in range(300)]).opt_ins_withheld == 300
+
+    def test_the_opt_outs_of_a_sync_bar_those_who_are_rejected_with_it(self, sync, run, regal_sandbox, ledger_path):
+        regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 400}}])
+        with pytest.raises(ReadDeadLettersError):
+            sync([no(1, 6)])
+        regal_sandbox.set_faults([])
+        assert run([opted(1, True, 6)]).opt_ins_withheld == 1
+        assert sync([no(1, 6)]).acknowledged == 1, "it is tried again"
+
+
+class TestMarking:
+    def test_what_was_acknowledged_before_a_crash_is_marked_by_the_next_try_and_not_sent_twice(
+        self, regal_sandbox, tmp_path
+    ):
+        path, folder, rows = tmp_path / "ledger.db", tmp_path / "run", [yes(number) for number in range(8)] + [no(9)]
+        options = {"initial": "send"}
+        with pytest.raises(RetryLaterError, match="The ledger could not be used"):
+            run_sync(rows, regal_sandbox, folder, path, engine=dying(path, 9), **options)
+        assert regal_sandbox.stats()["requests"] > 0
+        before = Progress(folder / "progress.log")
+        assert any(before.not_in_ledger(position) for position in range(20))
+        before.close()
+        report = run_sync(rows, regal_sandbox, folder, path, number=2, **options)
+        assert (report.acknowledged, report.read) == (9, 9)
+        assert regal_sandbox.stats()["requests"] == 9
+        assert {rest[3] for rest in known(path).values()} == {"acknowledged"}
+        assert run_sync(rows, regal_sandbox, tmp_path / "later", path).skips == {"unchanged": 9}
+
+    @pytest.mark.parametrize("after", range(2, 15))
+    def test_a_ledger_that_dies_at_any_moment_costs_no_mark_and_at_most_a_repeat(self, regal_sandbox, tmp_path, after):
+        path, folder = tmp_path / "ledger.db", tmp_path / "run"
+        rows = [opted(number, number % 2, 5, plan=number) for number in range(40)]
+        with suppress(RetryLaterError):
+            run_sync(rows, regal_sandbox, folder, path, engine=dying(path, after), sync=False, only_changed=True)
+        report = run_sync(rows, regal_sandbox, folder, path, number=2, sync=False, only_changed=True)
+        assert (report.acknowledged, report.read) == (40, 40)
+        again = run_sync(rows, regal_sandbox, tmp_path / "later", path, sync=False, only_changed=True)
+        assert again.skips == {"unchanged": 40}
+        assert {rest[3] for rest in known(path).values()} == {"acknowledged"}
+
+
+class TestOnlyChanged:
+    def test_unchanged_contacts_are_skipped(self, run, regal_sandbox):
+        rows = [contact(number, plan="a") for number in range(5)]
+        assert run(rows, only_changed=True).acknowledged == 5
+        rows[3]["plan"] = "b"
+        report = run(rows, only_changed=True)
+        assert (report.acknowledged, report.skips) == (1, {"unchanged": 4})
+        assert run(rows, only_changed=True).skips == {"unchanged": 5}
+
+    def test_a_row_that_differs_only_in_what_is_not_sent_is_unchanged(self, run):
+        run([contact(1, noise=1)], only_changed=True, mapping={"noise": None})
+        assert run([contact(1, noise=2)], only_changed=True, mapping={"noise": None}).skips == {"unchanged": 1}
+        assert run([{"phone": "(212) 555-0001", "user_id": "u1"}], only_changed=True).skips == {"unchanged": 1}
+
+    def test_with_other_options_it_is_another_row(self, run):
+        run([contact(1, plan="5")], only_changed=True)
+        assert run([contact(1, plan="5")], only_changed=True, types={"plan": str}).skips == {"unchanged": 1}
+        report = run([contact(1, plan="5")], only_changed=True, mapping={"plan": "traits.tier"})
+        assert report.acknowledged == 1
+
+    def test_what_regal_refused_is_tried_again(self, run, regal_sandbox):
+        regal_sandbox.set_faults([{"on": {"requests": [1]}, "do": {"status": 400}}])
+        assert run([contact(1)], only_changed=True, max_rejected=1).rejected == 1
+        assert run([contact(1)], only_changed=True).acknowledged == 1
+
+    def test_a_contact_whose_opt_in_is_withheld_is_looked_at_again(self, run, regal_sandbox):
+        row = opted(1, True, None)
+        run([row], only_changed=True)
+        assert run([row], only_changed=True).skips == {"unchanged": 1}
+        assert run([{**row, "sms_opt_in_at": at(5)}], only_changed=True).acknowledged == 1
+        assert told(regal_sandbox) == [("u1", "sms", True)]
+
+    @pytest.mark.parametrize(
+        ("rows", "options", "reason"),
+        [
+            ([contact(1), contact(2), contact(1, x=1)], {}, "the key: stands in 2 rows"),
+            ([contact(2), {"phone": phone(1), "user_id": None}, contact(3, user_id="")], {}, "user_id: is empty"),
+            ([contact(1, t=1), contact(2, t=2), contact(3, t=1)], {"key": "t"}, "the key: stands in 2 rows"),
+        ],
+        ids=["twice", "empty", "own key"],
+    )
+    def test_a_key_that_is_missing_or_stands_twice_is_rejected_in_every_row(
+        self, run, regal_sandbox, rows, options, reason
+    ):
+        report = run(rows, only_changed=True, max_rejected=2, **options)
+        assert (report.rejected, report.acknowledged) == (2, 1)
+        assert reason in str(report.reasons)
+        assert [event["body"]["userId"] for event in regal_sandbox.events()] == ["u2"]
+
+
+class TestMessageIds:
+    @pytest.mark.parametrize("with_ledger", [True, False])
+    def test_within_one_delivery_the_first_row_is_sent(self, run, regal_sandbox, ledger_path, with_ledger):
+        rows = [contact(1, message_id="m1"), contact(2, message_id="m2"), contact(3, message_id="m1"), contact(4)]
+        report = run(rows, call="track", ledger=ledger_path if with_ledger else None)
+        assert (report.acknowledged, report.skips) == (3, {"repeated": 1})
+        assert sorted(event["body"]["userId"] for event in regal_sandbox.events()) == ["u1", "u2", "u4"]
+
+    def test_across_runs_it_is_sent_once(self, run, regal_sandbox):
+        run([contact(1, message_id="m1")], call="track")
+        report = run([contact(1, message_id="m1"), contact(1, message_id="m2")], call="track")
+        assert (report.acknowledged, report.skips) == (1, {"repeated": 1})
+
+    def test_one_of_which_nobody_knows_blocks_later_runs_unless_repeats_are_allowed(self, run, regal_sandbox):
+        regal_sandbox.set_faults([{"on": {"requests": [1]}, "do": {"status": 500}}])
+        assert run([contact(1, message_id="m1")], call="track").unknown == 1
+        assert run([contact(1, message_id="m1")], call="track").skips == {"repeated": 1}
+        assert run([contact(1, message_id="m1")], call="track", guarantee="at_least_once").acknowledged == 1
+        assert run([contact(1, message_id="m1")], call="track", guarantee="at_least_once").skips == {"repeated": 1}
+
+    def test_a_delivery_that_stops_gives_the_ids_back_that_it_did_not_send(self, run, regal_sandbox):
+        rows = [contact(number, message_id=f"m{number}") for number in range(60)]
+        regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 429, "retry_after": 900}}])
+        with pytest.raises(RetryLaterError):
+            run(rows, call="track", outage_patience=0.1)
+        regal_sandbox.set_faults([])
+        assert run(rows, call="track").acknowledged == 60
+
+
+class TestKnownRejections:
+    def test_what_an_earlier_run_rejected_does_not_fail_a_later_one(self, run, regal_sandbox):
+        rows = [contact(1), contact(2, phone="555")]
+        with pytest.raises(ReadDeadLettersError):
+            run(rows, of_run="first")
+        report = run(rows)
+        assert (report.rejected, report.known) == (1, 1)
+        with pytest.raises(ReadDeadLettersError, match="Of 3 rows 1 rejected|Of 3 rows 2 rejected"):
+            run([*rows, contact(3, phone="556")])
+
+    def test_a_clear_of_the_same_run_counts_it_again(self, run):
+        for epoch in range(2):
+            with pytest.raises(ReadDeadLettersError):
+                run([contact(2, phone="555")], of_run="same", epoch=epoch, number=epoch + 1)
+
+    def test_what_regal_refuses_is_known_by_what_was_sent(self, run, regal_sandbox, tmp_path):
+        regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 400}}])
+        with pytest.raises(ReadDeadLettersError):
+            run([contact(1)], call="track")
+        assert run([contact(1)], call="track", of_run="r").known == 1
+        (letter,) = read_dead_letters(tmp_path / "r" / "dead_letters.jsonl")
+        assert letter.known
+
+
+class TestTypeDrift:
+    def test_a_value_of_another_type_than_the_first_is_invalid(self, run, regal_sandbox):
+        run([contact(1, plan=5, tags=["a"])])
+        report = run([contact(1, plan="5"), contact(2, plan=6.5, tags=None), contact(3, tags="a")], max_rejected=2)
+        assert (report.acknowledged, report.rejected) == (1, 2)
+        assert "traits.plan: type_drift: is text, but was first sent as a number" in str(report.reasons)
+
+    def test_it_is_noticed_within_one_delivery(self, run):
+        report = run([contact(1, plan=5), contact(2, plan="5"), contact(3, plan=True)], max_rejected=2)
+        assert report.rejected == 2
+
+    def test_each_event_has_types_of_its_own(self, run):
+        run([contact(1, amount=5)], call="track", event="A")
+        assert run([contact(1, amount="5")], call="track", event="B").acknowledged == 1
+        assert run([contact(1, amount="5")], call="track", event="A", max_rejected=1).rejected == 1
+
+    def test_without_a_ledger_it_is_not_looked_at(self, run):
+        assert run([contact(1, plan=5), contact(2, plan="5")], ledger=None).acknowledged == 2
+
+    def test_a_long_name_is_remembered_too(self, run):
+        run([contact(1, **{"n" * 300: 5})])
+        assert run([contact(1, **{"n" * 300: "5"})], max_rejected=1).rejected == 1
+
+
+def test_withheld_consents_are_written_down_with_their_reason(run, tmp_path):
+    run([opted(1, False, 6), opted(1, True, 5)], of_run="r")
+    (line,) = (tmp_path / "r" / "withheld.jsonl").read_text().splitlines()
+    assert "a newer word of this person is known" in json.loads(line)["withheld"][0]
+
+
+def test_a_ledger_that_cannot_be_opened_is_to_be_tried_again(deliver, tmp_path, regal_sandbox):
+    path = tmp_path / "ledger.db"
+    path.write_text("this is no database" * 100)
+    with pytest.raises(RetryLaterError, match="The ledger could not be used"):
+        deliver([contact(1)], call="identify", ledger=path)
+    assert regal_sandbox.stats()["requests"] == 0
+
+
+def test_the_ledger_is_closed_whatever_happens(run, tmp_path, ledger_path):
+    run([contact(1)])
+    assert not list(tmp_path.glob("ledger.db-*"))
+    Ledger(sqlite_engine(ledger_path), account="acme", run="x").close()
