@@ -79,7 +79,7 @@ def get_provider_info() -> dict[str, Any]:
                     "ledger_key": {
                         "description": (
                             "Ledgers hold phones, emails and ids as HMAC-SHA256 with this key, so that they name "
-                            "nobody. Empty: as they are. With another key nothing is found that was remembered."
+                            "nobody. Empty: as they are. An account keeps the key it began with."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

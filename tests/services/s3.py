@@ -12,6 +12,7 @@ from contextlib import suppress
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 BUCKET = "journal"
 CONN_ID = "bucket"
+_KEPT = 2_000
 _SLOW_DOWN = b"""<?xml version="1.0"?><Error><Code>%s</Code><Message>Please reduce your request rate.</Message></Error>"""
 
 
@@ -59,10 +60,11 @@ class Door:
         lines = head.decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ", 2)
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-        self.requests.append((time.time(), method, target))
+        at = time.time()
         if "100-continue" in fields.get("expect", ""):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await self._body(fields, reader)
+        self.requests.append((at, method, target, body[:_KEPT]))
         await asyncio.sleep(self.delay_s)
         if self.refuses and method != "GET" and method != "HEAD":
             self.refused += 1
@@ -101,4 +103,9 @@ class Door:
 
 
 def writes_of(door):
-    return [target for _, method, target in door.requests if method == "PUT"]
+    return [target for _, method, target, _ in door.requests if method == "PUT"]
+
+
+def claims_of(door):
+    """:returns: when tries asked for a folder."""
+    return [at for at, method, _, body in door.requests if method == "PUT" and b'"kind": "claim"' in body]

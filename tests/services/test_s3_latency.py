@@ -14,7 +14,7 @@ DELAY_S = 0.2
 
 def seconds_of_sending(regal):
     """Measure from the first to the last request, by Regal's clock."""
-    times = [datetime.fromisoformat(event["received"]) for event in regal.events()]
+    times = [datetime.fromisoformat(event["received_at"]) for event in regal.events()]
     return (max(times) - min(times)).total_seconds()
 
 
@@ -22,7 +22,7 @@ def seconds_of_sending(regal):
 def test_latency_of_the_bucket_does_not_slow_the_sending(in_bucket, s3, regal_sandbox, record_property, guarantee):
     rows, sending, total = [{"user_id": f"u{number}"} for number in range(ROWS)], [], []
     for delay_s in (0.0, DELAY_S):
-        regal_sandbox.clear()
+        regal_sandbox.reset()
         s3.delay_s = delay_s
         in_bucket.folder = ("dag", f"delay {delay_s:g}", "task", "-1")
         report = in_bucket.delivery(rows, guarantee=guarantee, rate=RATE).run()
