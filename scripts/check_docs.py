@@ -59,7 +59,7 @@ def late_code_in_the_readme() -> Iterator[str]:
 
 def options_without_a_word() -> Iterator[str]:
     """Options of operators, hook, connection, configuration and command line that no page names."""
-    from airflow_provider_regal.commands import SANDBOX
+    from airflow_provider_regal.commands import CHECK, REDELIVER, SANDBOX
     from airflow_provider_regal.connection_form import CONN_FIELDS
     from airflow_provider_regal.get_provider_info import get_provider_info
     from airflow_provider_regal.hooks.regal import RegalHook
@@ -67,6 +67,7 @@ def options_without_a_word() -> Iterator[str]:
     from airflow_provider_regal.operators._event import RegalEventOperator
     from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
     from airflow_provider_regal.operators.page import RegalPageOperator
+    from airflow_provider_regal.operators.redeliver import RegalRedeliverOperator
     from airflow_provider_regal.operators.track import RegalTrackOperator
     from airflow_provider_regal.transfers.file_to_regal import FileToRegalOperator
     from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
@@ -79,6 +80,9 @@ def options_without_a_word() -> Iterator[str]:
         "opt-in-sync.md": parameters(RegalOptInSyncOperator),
         "hook.md": parameters(RegalHook),
         "connection.md": {*CONN_FIELDS, *get_provider_info()["config"]["regal"]["options"]},
+        "redelivery.md": {flag for argument in REDELIVER.arguments for flag in argument.flags}
+        | parameters(RegalRedeliverOperator),
+        "doctor.md": {flag for argument in CHECK.arguments for flag in argument.flags},
         "sandbox.md": {flag for argument in SANDBOX.arguments for flag in argument.flags},
     }
     for page, names in met.items():

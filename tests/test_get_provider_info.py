@@ -74,6 +74,16 @@ def test_every_option_of_the_configuration_is_described():
         assert isinstance(option["default"], str)
 
 
+def test_the_ledgers_key_is_treated_as_a_secret():
+    options = get_provider_info()["config"]["regal"]["options"]
+    assert {name for name, option in options.items() if option.get("sensitive")} == {"ledger_key"}
+
+
+def test_the_connection_form_asks_for_the_account():
+    (connection,) = get_provider_info()["connection-types"]
+    assert connection["conn-fields"]["account"]["schema"]["type"] == ["string", "null"]
+
+
 def test_asking_for_it_loads_nothing_heavy():
     code = (
         "import sys; from airflow_provider_regal.get_provider_info import get_provider_info; get_provider_info();"

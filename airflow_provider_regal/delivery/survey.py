@@ -20,7 +20,7 @@ from airflow_provider_regal.delivery.keys import ContactKeys
 from airflow_provider_regal.delivery.marks import CLAIMS_MARK, EVENT_MARK, REJECT_MARK, SKIP_MARK, columns_of
 from airflow_provider_regal.delivery.prepare import Preparer, Ready
 from airflow_provider_regal.errors import InvalidEventError
-from airflow_provider_regal.events.names import EMAILS, OPT_IN, PHONES, TRAITS
+from airflow_provider_regal.events.names import EMAILS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.journal.ledger_rules import to_ledger_time
 from airflow_provider_regal.journal.row_index import RowIndex
 from airflow_provider_regal.journal.rows import decode_row, encode_row
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _BATCH: Final = 1_000
 # Rows that are not sent, and those of a sync, which has looked at them.
 _LOOKED_AT: Final = frozenset({SKIP_MARK, REJECT_MARK, CLAIMS_MARK})
+_MESSAGE_ID: Final = frozenset({"message_id", MESSAGE_ID})
 _CONSENT_TRAITS: Final = frozenset({OPT_IN, "opt_in", PHONES, EMAILS})
 
 
@@ -67,7 +68,7 @@ class Survey:
             with suppress(InvalidEventError):  # it is said of this row when its turn comes
                 self._index.add_key(self._keys.key_of(columns))
         if EVENT_MARK in row:
-            worth_it = _event_may_carry_consent(columns) or bool(columns.get("message_id"))
+            worth_it = _event_may_carry_consent(columns) or bool(columns.keys() & _MESSAGE_ID)
         else:
             plan = self._preparer.mapper_of(row).plan(tuple(columns))
             worth_it = plan.may_carry_consent or plan.column_of("message_id") is not None

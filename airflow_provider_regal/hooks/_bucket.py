@@ -57,7 +57,7 @@ def tidy_bucket(bucket: Bucket, *, days: int, now: float) -> int:
     """
     try:
         stamp = bucket.list().get(_STAMP)
-        if stamp is not None and now - stamp.modified.timestamp() < _DAY_S:
+        if stamp is not None and now - stamp.modified < _DAY_S:
             return 0
         bucket.put(_STAMP, b"run folders older than retention_days were removed\n")
         return remove_old_folders(bucket, older_than_s=days * _DAY_S, now=now)

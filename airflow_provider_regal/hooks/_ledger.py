@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_regal._compat import BaseHook, conf
+from airflow_provider_regal._compat import AirflowException, BaseHook, conf
 from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.hooks._bucket import is_on_object_storage
 from airflow_provider_regal.hooks._place import storage
@@ -54,7 +54,10 @@ def open_ledger(conn_id: str | None, *, account: str, run: str, source: str, tim
 
 def _engine_of(conn_id: str) -> Any:
     connection: Any = BaseHook.get_connection(conn_id)
-    hook = connection.get_hook()
+    try:
+        hook = connection.get_hook()
+    except AirflowException as error:  # no provider that is installed knows its type
+        raise FixConnectionError(f"The ledger's connection {conn_id!r} cannot be used: {error}") from error
     if not hasattr(hook, "get_sqlalchemy_engine"):
         raise FixConnectionError(
             f"The ledger's connection {conn_id!r} is not one of an SQL database: {type(hook).__name__}. Give "

@@ -18,8 +18,9 @@ from typing import Any, Final
 PATIENCE_S: Final = 20.0
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 3.0
-_REQUEST_S: Final = 15.0
+_REQUEST_S: Final = 10.0
 _FILE_S: Final = 900.0
+_LAST_TRY_S: Final = 3.0
 _AT_ONCE: Final = 8
 _LEAST_CODE: Final = 3
 
@@ -32,11 +33,11 @@ class StorageError(OSError):
 class Stored:
     """An object that is there.
 
-    :param modified: when it was written, by the storage's clock.
+    :param modified: when it was written, by the storage's clock: seconds since 1970.
     """
 
     size: int
-    modified: datetime
+    modified: float
 
 
 class Bucket:
@@ -160,7 +161,7 @@ class Bucket:
             return {}
         start = len(self.path) + 1
         return {
-            name[start:]: Stored(int(entry["size"] or 0), entry["LastModified"])
+            name[start:]: Stored(int(entry["size"] or 0), _seconds(entry.get("LastModified") or entry["created"]))
             for name, entry in found.items()
             if entry["type"] == "file" and name.startswith(self.path + "/")
         }
@@ -184,7 +185,7 @@ class Bucket:
         with self._lock:
             self.requests += 1
         if getattr(self._fs, "async_impl", False):
-            options["timeout"] = timeout_s
+            options["timeout"] = min(timeout_s, _LAST_TRY_S) if self._given_up else timeout_s
         return getattr(self._fs, method)(first if absolute else self._at(first), *rest, **options)
 
     def _persist(self, act: Callable[[], Any], *answers: type[OSError]) -> Any:
@@ -208,6 +209,10 @@ class Bucket:
                 return result
             self._sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def _seconds(when: datetime | float) -> float:
+    return when.timestamp() if isinstance(when, datetime) else when
 
 
 def _kind(error: BaseException) -> str:

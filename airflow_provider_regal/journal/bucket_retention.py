@@ -28,7 +28,7 @@ def remove_old_folders(bucket: Bucket, *, older_than_s: float, now: float) -> in
         if found := _INSIDE.fullmatch(key):
             folder = found["folder"]
             folders[folder].append(key)
-            newest[folder] = max(newest[folder], stored.modified.timestamp())
+            newest[folder] = max(newest[folder], stored.modified)
     old = [folder for folder, at in newest.items() if now - at > older_than_s]
     bucket.remove(key for folder in old for key in folders[folder])
     return len(old)

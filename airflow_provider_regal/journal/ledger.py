@@ -114,9 +114,8 @@ class Ledger:
             by = self._by()
 
             def decide(entry: Entry | None, claim: Claim) -> Entry | None:
-                verdict = rules.verdict(entry, claim, by)
-                verdicts.append(verdict)
-                return rules.sending(entry, claim, by) if verdict is Verdict.GO else entry
+                verdicts.append(rules.verdict(entry, claim, by))
+                return rules.sending(entry, claim, by) if verdicts[-1] is Verdict.GO else entry
 
             store.change(connection, self._account, [(self._place(claim), claim) for claim in claims], decide)
 
@@ -140,8 +139,7 @@ class Ledger:
         """
         by_rule = (rules.acknowledged, rules.unknown, rules.released, rules.said_again)
         told = zip(by_rule, (acknowledged, unknown, released, said_again), strict=True)
-        items = [(self._place(claim), (rule, claim)) for rule, claims in told for claim in claims]
-        if items:
+        if items := [(self._place(claim), (rule, claim)) for rule, claims in told for claim in claims]:
             by = self._by()
             self._change(items, lambda entry, item: item[0](entry, item[1], by))
 

@@ -13,6 +13,7 @@ says of a row that it is dead without its letter.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,11 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from airflow_provider_regal.journal.bucket import Bucket
+from airflow_provider_regal.journal.bucket import Bucket, StorageError
 from airflow_provider_regal.journal.run_folder import SYNC_FILE
 from airflow_provider_regal.journal.segment import DamagedError, Kind, Part, files_of
 from airflow_provider_regal.journal.segment_log import SegmentLog
 
+_log = logging.getLogger(__name__)
 FILES: Final = "files"
 _PROGRESS: Final = "progress.log"
 _LETTERS: Final = "dead_letters.jsonl"
@@ -137,8 +139,13 @@ class Mirror:
             self._log.append(kind=Kind.CLOSE if last else Kind.WRITE, parts=tuple(parts), gone=gone, whole=whole)
             self._known, self._everything = known, False
             if last and not self._log.leaves:
-                kept = {part.key for part in parts}
-                self._bucket.remove(key for key in stale if key not in kept)
+                self._remove(set(stale) - {part.key for part in parts})
+
+    def _remove(self, keys: set[str]) -> None:
+        try:
+            self._bucket.remove(sorted(keys))
+        except StorageError as error:  # the next try does it, or retention
+            _log.warning("What nobody needs any more was not removed: %s", error)
 
     def copy_for_people(self) -> None:
         """Put the report and the dead letters where they can be read without the log."""
@@ -211,7 +218,7 @@ class Mirror:
 
     def _stale(self) -> list[str]:
         """List what a whole segment makes superfluous; before it is made, since then others may write here."""
-        return [*self._log.names(), *self._bucket.list(FILES)]
+        return [*self._log.superfluous(), *self._bucket.list(FILES)]
 
     @staticmethod
     def _as_known(file: Path, key: str | None) -> _Known:

@@ -57,7 +57,7 @@ class MirroredFolder(RunFolder):
         log = SegmentLog(bucket, rank=rank, quiet_s=quiet_s, clock=clock, stopped=stopped)
         self._working = WorkingFolder(parent)
         self._mirror = Mirror(self._working.path, bucket, log)
-        self._broken = False
+        self._broken: StorageError | FolderTakenError | None = None
         self._mirrored_at = clock.monotonic()
         try:
             damage = self._pull()
@@ -124,19 +124,25 @@ class MirroredFolder(RunFolder):
                 self._let_go()
 
     def _close_mirror(self) -> None:
+        broken = self._broken
         try:
-            self._mirror.copy_for_people()
-            self._push(last=True)
+            if broken is None:
+                self._mirror.copy_for_people()
+            self._mirror.push(last=True)
         except (StorageError, FolderTakenError) as error:
-            if not self._broken:
+            if broken is None:
                 raise
             _log.warning("What this try knew last is not kept: %s", error)
 
-    def _push(self, *, last: bool = False) -> None:
+    def _push(self) -> None:
+        if self._broken is not None:  # patience has ended once: sending stops
+            raise self._broken
         began = self._clock.monotonic()
-        broken, self._broken = self._broken, True
-        self._mirror.push(last=last)
-        self._broken = broken and last
+        try:
+            self._mirror.push()
+        except (StorageError, FolderTakenError) as error:
+            self._broken = error
+            raise
         self._mirrored_at = began
 
     def _uploading(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -81,12 +81,18 @@ class Letters:
         self._path = folder
         self._folder = RunFolder(folder)
         self._token: Path | None = None
+        # Without a log, it is a copy of the letters, and what they say is all that is known.
+        self._is_dead: Callable[[int], bool] | None = None
+        try:
+            if (folder / "progress.log").exists():
+                self._is_dead = self._folder.progress.is_dead
+        except CorruptProgressError:
+            self._folder.close()
+            raise
 
     def read(self) -> Iterator[DeadLetter]:
         """Give the letters of rows that are dead now, in the order of the rows."""
-        # Without it, it is a copy of the letters, and what they say is all that is known.
-        has_log = (self._path / "progress.log").exists()
-        yield from read_in_order(self._path / _LETTERS, self._folder.progress.is_dead if has_log else None)
+        yield from read_in_order(self._path / _LETTERS, self._is_dead)
 
     def claim_of(self, position: int) -> Claim | None:
         """Say who has a letter."""

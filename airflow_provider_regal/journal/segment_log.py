@@ -54,13 +54,18 @@ class SegmentLog:
         self.writer = uuid4().hex
         self._blank = Segment(Kind.WRITE, self.writer, rank, quiet_s)
         self._found: dict[int, Segment] = {}
+        self._fences: set[int] = set()
         self._last = 0
         self._asked_to_leave = False
         self._lost = False
 
-    def names(self) -> list[str]:
-        """Name the objects that are in the log now."""
-        return [key for key in self._bucket.list(LOG) if _number(key)]
+    def superfluous(self) -> list[str]:
+        """Name the objects of the log that nobody needs once there is a whole segment.
+
+        Not those by which a try took the folder or asked for it: each stands where the try before it would go on. If
+        that one wakes up, however late, it must find its next number taken.
+        """
+        return [key for key in self._bucket.list(LOG) if (number := _number(key)) and number not in self._fences]
 
     def take(self) -> list[Segment]:
         """Take the folder, once nobody sends from it any more.
@@ -117,7 +122,13 @@ class SegmentLog:
     def _create(self, segment: Segment) -> bool:
         made = self._bucket.create(_name(self._last + 1), segment.encode(self._last + 1))
         self._last += made
+        if made:
+            self._note(self._last, segment)
         return made
+
+    def _note(self, number: int, segment: Segment) -> None:
+        if segment.kind in (Kind.TAKE, Kind.CLAIM):
+            self._fences.add(number)
 
     def _read(self) -> None:
         """Read everything from the last whole segment on.
@@ -131,6 +142,8 @@ class SegmentLog:
             self._last = max(numbers)
             contents = self._bucket.get_many(map(_name, numbers))
             found = {_number(key): decode(content) for key, content in contents.items() if content is not None}
+            for number, segment in found.items():
+                self._note(number, segment)
             first = max((number for number, segment in found.items() if segment.whole), default=1)
             self._found = {number: segment for number, segment in found.items() if number >= first}
             if len(self._found) == self._last - first + 1:
@@ -168,7 +181,7 @@ class SegmentLog:
         """Say for how long the holder had been silent when we made our claim, by the storage's clock."""
         listed = self._bucket.list(LOG)
         ours, its = listed.get(_name(self._last)), listed.get(_name(self._last_word()))
-        return max((ours.modified - its.modified).total_seconds(), 0.0) if ours and its else 0.0
+        return max(ours.modified - its.modified, 0.0) if ours and its else 0.0
 
     def _hears_it_is_done(self, *, asked: bool) -> bool:
         """Read the next segment, if there is one.
@@ -180,6 +193,7 @@ class SegmentLog:
             return False
         self._last += 1
         word = self._found[self._last] = decode(content)
+        self._note(self._last, word)
         if word.kind is Kind.CLOSE:
             return True
         if not asked or word.kind is not Kind.WRITE:

@@ -13,16 +13,20 @@ from airflow_provider_regal._compat import AirflowException, conf
 from airflow_provider_regal.client.probe import ask
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.errors import RegalError
-from airflow_provider_regal.hooks._ledger import open_ledger
+from airflow_provider_regal.hooks._bucket import open_bucket
+from airflow_provider_regal.hooks._ledger import has_ledger_file, open_ledger
 from airflow_provider_regal.hooks._place import storage
 from airflow_provider_regal.hooks.regal import RegalHook
-from airflow_provider_regal.tools.storage_check import check_storage
+from airflow_provider_regal.journal.ledger_error import LedgerError
+from airflow_provider_regal.journal.ledger_rules import TRACK, Claim
+from airflow_provider_regal.tools.storage_check import check_storage, is_local
 
 OK: Final = "ok"
 WARNING: Final = "warning"
 FAILURE: Final = "failure"
 _DOCUMENTED_RATE: Final = 300
 _SKEW_S: Final = 5.0
+_TRIAL: Final = Claim(TRACK, "written by the check of airflow-provider-regal")
 _PACKAGES: Final = ("apache-airflow", "aiohttp", "pydantic", "phonenumbers", "requests", "sqlalchemy")
 
 
@@ -57,7 +61,7 @@ def check(conn_id: str, ledger_conn_id: str | None) -> Iterator[Finding]:
     except RegalError as error:
         yield Finding(FAILURE, "connection", str(error))
     except AirflowException as error:
-        yield Finding(FAILURE, "connection", f"{error}: add a connection of type regal, with the API key")
+        yield Finding(FAILURE, "connection", f"{error}. Add a connection of type regal, with the API key")
     if target is not None:
         yield from _connection(target)
         yield from _reachability(target)
@@ -114,18 +118,22 @@ def _reachability(target: Target) -> Iterator[Finding]:
 
 def _storage() -> Iterator[Finding]:
     try:
-        folder = storage()
+        bucket = open_bucket()
+        folder = storage() if bucket is None else None
     except RegalError as error:
         yield Finding(FAILURE, "storage", str(error))
         return
+    if folder is None or bucket is not None:
+        yield Finding(WARNING, "storage", f"{bucket} is on object storage, which this check does not try out")
+        return
     yield from (Finding(*found) for found in check_storage(folder))
     executor = conf.get("core", "executor", fallback="")
-    if conf.get("regal", "storage_path", fallback="") == "" and not executor.startswith(("Local", "Sequential")):
+    if not executor.startswith(("Local", "Sequential")) and is_local(folder):
         yield Finding(
             WARNING,
             "storage",
-            f"[regal] storage_path is not set, and {executor} may retry a task on another machine, which would not "
-            "find the run folder: set it to a folder that all workers see",
+            f"{executor} may retry a task on another machine, which would not find run folders there: set [regal] "
+            "storage_path to a folder that all workers see",
         )
 
 
@@ -134,11 +142,21 @@ def _ledger(conn_id: str | None, target: Target | None) -> Finding:
         return Finding(WARNING, "ledger", "not looked at, for want of a connection")
     name = "the file beside the run folders" if conn_id is None else conn_id
     try:
+        if conn_id is None and open_bucket() is not None:
+            return Finding(OK, "ledger", "none; where run folders are on object storage, ledger_conn_id= names one")
+        if conn_id is None and not has_ledger_file():
+            return Finding(OK, "ledger", f"{name}: not there yet; the first delivery that needs it makes it")
         ledger = open_ledger(conn_id, account=target.account, run="check", source="", timeout_s=target.timeout_s)
         try:
+            ledger.claim([_TRIAL])
+            ledger.settle(released=[_TRIAL])  # which removes it
             known = "knows consents" if ledger.has_consents() else "knows no consent yet"
         finally:
             ledger.close()
-    except (RegalError, OSError, AirflowException) as error:
+    except (RegalError, LedgerError, AirflowException) as error:
         return Finding(FAILURE, "ledger", f"{name}: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever a driver raises; its words may hold a password
+        return Finding(
+            FAILURE, "ledger", f"{name}: {type(error).__name__}. Mend the connection, or install its provider"
+        )
     return Finding(OK, "ledger", f"{name}: can be written, {known} of account {target.account!r}")

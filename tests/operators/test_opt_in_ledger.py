@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 from airflow_provider_regal.operators.rows import RegalRowsOperator
@@ -27,10 +26,13 @@ def test_the_ledger_is_where_its_connection_says(sync, ledger, tmp_path):
     assert sync(EVERYBODY, initial="send").requests == 3, "another ledger knows nothing of it"
 
 
-def test_a_ledger_that_is_no_database_is_named(sync, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "http", "host": "localhost"}))
+def test_a_connection_that_is_none_of_a_database_is_named(sync, regal, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", regal.connection())
     said = sync(EVERYBODY, initial="send", ledger_conn_id="ledger").error
-    assert "'ledger'" in said
+    assert "connection 'ledger' is not one of an SQL database: RegalHook" in said
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", '{"conn_type": "no-such-thing"}')
+    said = sync(EVERYBODY, initial="send", ledger_conn_id="ledger").error
+    assert "connection 'ledger' cannot be used" in said
 
 
 def test_with_a_ledger_key_the_ledger_names_nobody(sync, ledger, monkeypatch):

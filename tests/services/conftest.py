@@ -34,7 +34,9 @@ def s3_server():
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    door = Door(*server.get_host_and_port())  # one for all: Airflow keeps a file system for as long as the process lives
+    door = Door(
+        *server.get_host_and_port()
+    )  # one for all: Airflow keeps a file system for as long as the process lives
     door.direct = boto3.client(
         "s3",
         endpoint_url="http://{}:{}".format(*server.get_host_and_port()),
@@ -94,8 +96,14 @@ class InBucket:
             rows=rows if callable(rows) else lambda: rows,
             fingerprint="table",
             settings=DeliverySettings.of(call=call, **options),
-            target=Target("regal", self.regal.url, self.regal.api_key, rate_limit=rate, timeout_s=timeout_s,
-                event_source=f"try {number}"),
+            target=Target(
+                "regal",
+                self.regal.url,
+                self.regal.api_key,
+                rate_limit=rate,
+                timeout_s=timeout_s,
+                event_source=f"try {number}",
+            ),
             pacer=Pacer(rate),
             this=Try(epoch, number),
             clock=clock or Clock(),
@@ -151,8 +159,8 @@ class InBucket:
         return arrived
 
     def keys(self):
-        listed = self.door.direct.list_objects_v2(Bucket="journal").get("Contents", [])
         start = "/".join(("prefix", *self.folder)) + "/"
+        listed = self.door.direct.list_objects_v2(Bucket="journal", Prefix=start).get("Contents", [])
         return [entry["Key"].removeprefix(start) for entry in listed]
 
     def read(self, name):

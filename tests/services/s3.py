@@ -13,7 +13,10 @@ logging.getLogger("werkzeug").setLevel(logging.ERROR)
 BUCKET = "journal"
 CONN_ID = "bucket"
 _KEPT = 2_000
-_SLOW_DOWN = b"""<?xml version="1.0"?><Error><Code>%s</Code><Message>Please reduce your request rate.</Message></Error>"""
+REGALS_TIME = "%Y-%m-%d %H:%M:%S.%f %z"
+_SLOW_DOWN = (
+    b"""<?xml version="1.0"?><Error><Code>%s</Code><Message>Please reduce your request rate.</Message></Error>"""
+)
 
 
 def connection_to(url):
@@ -74,7 +77,9 @@ class Door:
             await writer.drain()
             return
         kept = [
-            line for line in lines[1:] if line and not line.lower().startswith(("connection:", "expect:", "transfer-enc"))
+            line
+            for line in lines[1:]
+            if line and not line.lower().startswith(("connection:", "expect:", "transfer-enc"))
         ]
         if "content-length" not in fields and body:
             kept.append(f"Content-Length: {len(body)}")
@@ -97,9 +102,14 @@ class Door:
         return body
 
     def close(self):
-        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    async def _end(self):
+        self._server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
 
 
 def writes_of(door):

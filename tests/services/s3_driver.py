@@ -33,8 +33,14 @@ def main(given: dict) -> None:
         rows=lambda: [{"user_id": f"u{number}", "amount": number} for number in range(given["rows"])],
         fingerprint="table",
         settings=DeliverySettings.of(call=given["call"], max_unknown=1.0, **options, **given["options"]),
-        target=Target("regal", given["url"], given["key"], rate_limit=rate, timeout_s=given["timeout_s"],
-                      event_source=f"try {given['number']}"),
+        target=Target(
+            "regal",
+            given["url"],
+            given["key"],
+            rate_limit=rate,
+            timeout_s=given["timeout_s"],
+            event_source=f"try {given['number']}",
+        ),
         pacer=Pacer(rate),
         this=Try(given.get("epoch", 0), given["number"]),
     )

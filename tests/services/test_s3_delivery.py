@@ -24,7 +24,7 @@ def test_every_row_arrives_once_and_the_rows_are_removed(in_bucket, tmp_path, gu
     assert report.run_folder == "s3://bucket@journal/prefix/dag/run/task/-1"
     assert set(in_bucket.arrivals().values()) == {1}
     keys = in_bucket.keys()
-    assert sorted(key.partition("/")[0] for key in keys) == ["dead_letters.jsonl", "log", "report.json"]
+    assert sorted(key.partition("/")[0] for key in keys) == ["dead_letters.jsonl", "log", "log", "report.json"]
     assert json.loads(in_bucket.read("report.json"))["acknowledged"] == 500
     assert list(tmp_path.iterdir()) == [], "nothing personal is left on this machine"
 

@@ -6,6 +6,8 @@ from datetime import datetime
 
 import pytest
 
+from tests.services.s3 import REGALS_TIME
+
 pytestmark = pytest.mark.services
 ROWS = 900
 RATE = 300
@@ -14,7 +16,7 @@ DELAY_S = 0.2
 
 def seconds_of_sending(regal):
     """Measure from the first to the last request, by Regal's clock."""
-    times = [datetime.fromisoformat(event["received_at"]) for event in regal.events()]
+    times = [datetime.strptime(event["received_at"], REGALS_TIME) for event in regal.events()]
     return (max(times) - min(times)).total_seconds()
 
 

@@ -13,9 +13,9 @@ import pytest
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.errors import FixConnectionError, RetryLaterError
 from airflow_provider_regal.journal.run_folder import FolderInUseError
-from airflow_provider_regal.journal.segment import Rank
+from airflow_provider_regal.journal.segment import Kind, Rank
 from airflow_provider_regal.journal.segment_log import FolderTakenError, SegmentLog
-from tests.services.s3 import claims_of
+from tests.services.s3 import REGALS_TIME, claims_of
 
 pytestmark = pytest.mark.services
 ROWS = 1_500
@@ -49,7 +49,7 @@ class Running:
 def sent_by(number, regal):
     """:returns: when the requests of a try came, by Regal's clock."""
     return [
-        datetime.fromisoformat(event["received_at"]).timestamp()
+        datetime.strptime(event["received_at"], REGALS_TIME).timestamp()
         for event in regal.events()
         if event["body"]["eventSource"] == f"try {number}"
     ]
@@ -64,7 +64,7 @@ def test_the_old_sender_stops_within_a_checkpoint_interval(in_bucket, s3, regal_
     report = new.run()
     old.join()
 
-    (claimed,) = claims_of(s3)
+    claimed = claims_of(s3)[-1]  # an earlier one may have lost its number to a checkpoint
     sent_on_s = max(sent_by(1, regal_sandbox)) - claimed
     record_property("sent on for", f"{sent_on_s:.2f} s")
     record_property("handed over after", f"{min(sent_by(2, regal_sandbox)) - claimed:.2f} s")
@@ -149,10 +149,10 @@ def test_who_was_asked_to_leave_can_say_only_that(in_bucket):
     for _ in range(2):
         with pytest.raises(FolderTakenError):
             old.append()
-    old.append(kind="close")
-    assert [segment.kind for segment in log_of(in_bucket, 3).take()][-1] == "close"
+    old.append(kind=Kind.CLOSE)
+    assert [segment.kind for segment in log_of(in_bucket, 3).take()][-1] is Kind.CLOSE
     with pytest.raises(FolderTakenError):
-        old.append(kind="close")
+        old.append(kind=Kind.CLOSE)
 
 
 def test_a_storage_that_lets_two_make_one_object_is_refused(in_bucket, monkeypatch):
