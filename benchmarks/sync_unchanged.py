@@ -125,7 +125,7 @@ def one_round(
     )
     if watch is not None:
         store = reconciliation._store
-        for name in ("know", "unchanged", "want", "compare"):
+        for name in ("know_file", "unchanged", "want", "compare"):
             setattr(store, name, watch.around(name, getattr(SyncStore, name).__get__(store)))
     sent = sum("$claims" in row for row in reconciliation.rows(consents(count, changed=changed)))
     spent = time.process_time() - begun - making

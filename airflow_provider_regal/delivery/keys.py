@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -76,9 +76,17 @@ def hash_of_row(columns: Mapping[str, Any], ignored: frozenset[str], seed: bytes
     :param ignored: columns that are not sent.
     """
     told = {name: value for name, value in columns.items() if name not in ignored} if ignored else columns
-    hashed = _begun(seed).copy()
-    hashed.update(_text_of(told).encode())
-    return hashed.hexdigest()
+    return hashes_of_rows((told,), seed)[0]
+
+
+def hashes_of_rows(rows: Iterable[Mapping[str, Any]], seed: bytes) -> list[str]:
+    """Hash what many rows say."""
+    begun, hashes = _begun(seed), []
+    for columns in rows:
+        hashed = begun.copy()
+        hashed.update(_text_of(columns).encode())
+        hashes.append(hashed.hexdigest())
+    return hashes
 
 
 def _text_of(columns: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.consent_events import as_contact, as_opt_out, as_track
 from airflow_provider_regal.delivery.consent_rows import ConsentRows, Said
-from airflow_provider_regal.delivery.keys import hash_of_row
+from airflow_provider_regal.delivery.keys import hashes_of_rows
 from airflow_provider_regal.delivery.marks import (
     MARKS,
     REJECT_MARK,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from airflow_provider_regal.journal.ledger import Ledger
 
 _CHUNK: Final = 500
-_NONE_IGNORED: Final[frozenset[str]] = frozenset()
 # A handful of flips is no broken join, whatever their share.
 _FLIPS_ALWAYS_ALLOWED: Final = 10
 _CONSENTS_IN_EVENT: Final = 50
@@ -100,7 +99,10 @@ class Reconciliation:
                 "The ledger knows of no consent yet. Say what the first run does: initial='send' sends all of the "
                 "source, initial='baseline' only records it, for a Regal account that has it already."
             )
-        self._store.know(self._ledger.consents())
+        if self._ledger.file is None:
+            self._store.know(self._ledger.consents())
+        else:
+            self._store.know_file(self._ledger.file, self._ledger.account)
         self._read(given, skip_unchanged=known)
         self._store.compare(once=self._sync.as_event is not None, source=self._ledger.source)
         self._count()
@@ -125,13 +127,13 @@ class Reconciliation:
         """Read the source; of rows that did not change only the hash."""
         rows, store, unchanged = map(_columns, given), self._store, 0
         while chunk := [*islice(rows, _CHUNK)]:
-            hashes = [hash_of_row(columns, _NONE_IGNORED, self._seed) for columns in chunk]
-            same = store.unchanged(hashes) if skip_unchanged else {}
-            for columns, row_hash in zip(chunk, hashes, strict=True):
-                if row_hash in same:
-                    unchanged += same[row_hash]
-                else:
-                    self._read_one(columns, row_hash)
+            hashes = hashes_of_rows(chunk, self._seed)
+            same = store.unchanged(hashes) if skip_unchanged else [0] * len(chunk)
+            unchanged += sum(same)
+            if not all(same):
+                for columns, row_hash, consents in zip(chunk, hashes, same, strict=True):
+                    if not consents:
+                        self._read_one(columns, row_hash)
         self._add("unchanged", unchanged)
 
     def _read_one(self, columns: Mapping[str, Any], row_hash: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from typing import Final
+from uuid import uuid4
 
 from airflow_provider_regal._compat import ObjectStoragePath, conf
 from airflow_provider_regal.errors import FixConnectionError
@@ -47,6 +48,22 @@ def open_bucket(*, patience_s: float = PATIENCE_S) -> Bucket | None:
             f"[regal] storage_path is {scheme}://..., which this environment cannot open ({type(error).__name__}). "
             "Install airflow-provider-regal[s3] on every worker."
         ) from error
+
+
+def fault_of(bucket: Bucket) -> str | None:
+    """Try out what a delivery needs of a bucket; nothing is left there.
+
+    :returns: what is wrong, and what to do; None if nothing is.
+    """
+    key, content = f".checked-{uuid4().hex}", b"written by a check\n"
+    try:
+        if not bucket.create(key, content) or bucket.get(key) != content:
+            return f"{bucket} does not give back what was written. Use S3"
+        exclusive = bucket.is_exclusive(key, content)
+        bucket.remove([key])
+    except StorageError as error:
+        return f"{error} Mend the connection in it, or what it may do"
+    return None if exclusive else f"{bucket} ignores If-None-Match: two tries could send at once. Use S3"
 
 
 def tidy_bucket(bucket: Bucket, *, days: int, now: float) -> int:

@@ -10,4 +10,6 @@
                  withheld.jsonl     opt-ins that were not sent
                  report.json        the counts of the last try
                  lock               held by the one try that sends
+
+On object storage the same files are mirrored: see :mod:`airflow_provider_regal.journal.mirror`.
 """

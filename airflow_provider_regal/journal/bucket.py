@@ -63,6 +63,7 @@ class Bucket:
         self.path = path.rstrip("/")
         self.uri = uri.rstrip("/")
         self._patience_s = patience_s
+        self._request_s = min(_REQUEST_S, max(patience_s, _LAST_TRY_S))
         self._monotonic = monotonic
         self._sleep = sleep
         self._given_up = False
@@ -180,12 +181,18 @@ class Bucket:
         return f"{self.path}/{key}" if key else self.path
 
     def _call(
-        self, method: str, first: Any, *rest: Any, timeout_s: float = _REQUEST_S, absolute: bool = False, **options: Any
+        self,
+        method: str,
+        first: Any,
+        *rest: Any,
+        timeout_s: float | None = None,
+        absolute: bool = False,
+        **options: Any,
     ) -> Any:
         with self._lock:
             self.requests += 1
         if getattr(self._fs, "async_impl", False):
-            options["timeout"] = min(timeout_s, _LAST_TRY_S) if self._given_up else timeout_s
+            options["timeout"] = _LAST_TRY_S if self._given_up else timeout_s or self._request_s
         return getattr(self._fs, method)(first if absolute else self._at(first), *rest, **options)
 
     def _persist(self, act: Callable[[], Any], *answers: type[OSError]) -> Any:

@@ -88,6 +88,16 @@ class Ledger:
         return self._source
 
     @property
+    def account(self) -> str:
+        """Name the account, as it is stored."""
+        return self._account
+
+    @property
+    def file(self) -> str | None:
+        """Name the file of a ledger in SQLite; None where it is in another database, or in memory."""
+        return self._engine.url.database or None if self._engine.dialect.name == "sqlite" else None
+
+    @property
     def plain(self) -> bool:
         """Whether keys are stored as they are."""
         return self._keys.plain

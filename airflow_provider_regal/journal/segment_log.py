@@ -65,7 +65,7 @@ class SegmentLog:
         Not those by which a try took the folder or asked for it: each stands where the try before it would go on. If
         that one wakes up, however late, it must find its next number taken.
         """
-        return [key for key in self._bucket.list(LOG) if (number := _number(key)) and number not in self._fences]
+        return [_name(number) for number in self._numbers() if number not in self._fences]
 
     def take(self) -> list[Segment]:
         """Take the folder, once nobody sends from it any more.
@@ -82,8 +82,9 @@ class SegmentLog:
         if (holder := self._holder()) is not None:
             self._wait_for(holder)
         found = [self._found[number] for number in sorted(self._found)]
-        if not self._create(replace(self._blank, kind=Kind.TAKE)):
-            raise FolderInUseError(f"another try has just taken {self._bucket}")
+        if not self._create(replace(self._blank, kind=Kind.TAKE)) or max(self._numbers()) > self._last:
+            # The latter: we slept for so long that the number was used, and removed as superfluous.
+            raise FolderInUseError(f"another try has taken {self._bucket} meanwhile")
         if not self._bucket.is_exclusive(_name(self._last), b"nobody\n"):
             raise FixConnectionError(
                 f"{self._bucket}: this storage lets two writers make the same object (it ignores If-None-Match), so "
@@ -136,7 +137,7 @@ class SegmentLog:
         :raises DamagedError: something of it is missing.
         """
         for _ in range(_LISTED_AGAIN):
-            numbers = [number for key in self._bucket.list(LOG) if (number := _number(key))]
+            numbers = self._numbers()
             if not numbers:
                 return
             self._last = max(numbers)
@@ -150,6 +151,9 @@ class SegmentLog:
                 return
             # Its holder may be putting it together just now: then listing again finds all.
         raise DamagedError(f"the log of {self._bucket} has a hole")
+
+    def _numbers(self) -> list[int]:
+        return [number for key in self._bucket.list(LOG) if (number := _number(key))]
 
     def _holder(self) -> Segment | None:
         """Find who may send from the folder."""

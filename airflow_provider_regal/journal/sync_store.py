@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from airflow_provider_regal.journal.files import open_scratch
+from airflow_provider_regal.journal.known_rows import KNOWN_BY, KnownRows
 
 # It is made anew if it is not complete. Memory is bounded by the cache: 32 MB.
 _PRAGMAS: Final = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32768;"
@@ -26,7 +27,7 @@ CREATE TABLE known (
     key TEXT, channel TEXT, subscribed INTEGER, evidence_at TEXT, opt_out_at TEXT, state TEXT,
     pending_subscribed INTEGER, pending_at TEXT, source TEXT, row_hash TEXT, PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
-CREATE TABLE same (row_hash TEXT PRIMARY KEY, consents INTEGER, seen INTEGER) WITHOUT ROWID;
+CREATE TABLE unseen (row_hash TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE wanted (
     key TEXT, channel TEXT, at TEXT, subscribed INTEGER, timeless INTEGER, identifier TEXT, user_id TEXT, ip TEXT,
     text TEXT, source TEXT, row_hash TEXT, rows INTEGER, PRIMARY KEY (key, channel)
@@ -53,12 +54,12 @@ _OPT_OUT: Final = """
 INSERT INTO opt_outs VALUES (?, ?, ?, ?) ON CONFLICT (key, channel) DO UPDATE
 SET at = CASE WHEN at IS NULL OR excluded.at IS NULL THEN NULL ELSE max(at, excluded.at) END
 """
-# The ledger's hash of a row ends in the number of its consents: it is unchanged if the ledger has all of them.
-_SAME: Final = """
-INSERT INTO same SELECT substr(row_hash, 1, 32), count(*), 0 FROM known
-WHERE row_hash IS NOT NULL AND state = 'acknowledged'
-GROUP BY row_hash HAVING count(*) = CAST(substr(row_hash, 33) AS INTEGER)
-"""
+_KNOWN: Final = """key, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at, source,
+    row_hash"""
+_COPY: Final = f"""
+INSERT INTO known SELECT {_KNOWN} FROM ledger.regal_ledger WHERE account = ? AND call = 'opt_in'
+"""  # noqa: S608 - made of constants
+_HASHES: Final = "SELECT row_hash FROM known WHERE row_hash IS NOT NULL AND state = 'acknowledged'"
 # One without a time was given when it was read, which is the time it is sent with.
 _OPT_OUTS: Final = """
 SELECT o.identifier, o.channel, coalesce(o.at, (
@@ -74,7 +75,8 @@ UPDATE wanted SET at = coalesce((
     AND (k.pending_subscribed IS NOT 1 OR k.opt_out_at >= k.pending_at)
 ), at) WHERE timeless
 """
-_SEEN: Final = "EXISTS (SELECT 1 FROM same s WHERE s.row_hash = substr(k.row_hash, 1, 32) AND s.seen)"
+_SEEN: Final = f"""(k.row_hash IS NOT NULL AND k.state = 'acknowledged'
+    AND substr(k.row_hash, 1, {KNOWN_BY}) NOT IN (SELECT row_hash FROM unseen))"""  # noqa: S608 - made of constants
 # Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
 _KIND: Final = f"""
 CASE
@@ -104,10 +106,7 @@ AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.key = k.key AND w.channel = k.cha
 AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.channel)
 """  # noqa: S608 - made of constants
 # Several rows can have one hash, and a row that was not read again can be older than one that was.
-_STILL: Final = """
-SELECT (SELECT coalesce(sum(consents), 0) FROM same WHERE seen)
-     - (SELECT count(*) FROM compared WHERE kind = 'changed' AND was_seen)
-"""
+_OVERTAKEN: Final = "SELECT count(*) FROM compared WHERE kind = 'changed' AND was_seen"
 _TO_SEND: Final = """
 SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash FROM compared
 WHERE subscribed = ? AND (kind IN ('new', 'changed') OR (? AND kind = 'unchanged'))
@@ -142,23 +141,29 @@ class SyncStore:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         self._db = open_scratch(path)
         self._db.executescript(_TABLES)
+        self._rows = KnownRows(())
         self._db.execute("BEGIN")  # never committed piecemeal: a file that is not complete is made anew
 
     def know(self, consents: Iterable[Sequence[Any]]) -> None:
         """Copy what the ledger knows; rows as it streams them."""
         self._db.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", consents)
-        self._db.execute(_SAME)
+        self._rows = KnownRows(row_hash for (row_hash,) in self._db.execute(_HASHES))
 
-    def unchanged(self, hashes: Sequence[str]) -> dict[str, int]:
-        """Say which rows are the same as when they were acknowledged, and how many consents each has.
+    def know_file(self, file: str, account: str) -> None:
+        """Copy what a ledger in SQLite knows, from file to file."""
+        self._db.execute("COMMIT")  # nothing can be attached within a transaction
+        self._db.execute("ATTACH ? AS ledger", (file,))
+        self._db.execute(_COPY, (account,))
+        self._db.execute("DETACH ledger")
+        self._db.execute("BEGIN")
+        self.know(())
+
+    def unchanged(self, hashes: Sequence[str]) -> list[int]:
+        """Say of rows how many consents each has, if it is the same as when all of them were acknowledged, else 0.
 
         It is noted that the source still has them.
         """
-        marks = ", ".join("?" * len(hashes))
-        found = self._db.execute(f"SELECT row_hash, consents FROM same WHERE row_hash IN ({marks})", hashes)  # noqa: S608
-        same = dict(found.fetchall())
-        self._db.execute(f"UPDATE same SET seen = 1 WHERE row_hash IN ({marks}) AND NOT seen", hashes)  # noqa: S608
-        return same
+        return self._rows.see(hashes)
 
     def want(self, key: str, wanted: Wanted) -> None:
         """Take in what a row says; of several rows the newest holds, of equal times the opt-out.
@@ -187,6 +192,7 @@ class SyncStore:
         :param once: what may have been sent must not be sent again.
         :param source: whose consents can be missing from it: those it was the last to have acknowledged.
         """
+        self._db.executemany("INSERT OR IGNORE INTO unseen VALUES (?)", ((one,) for one in self._rows.unseen()))
         self._db.execute(_TIMELESS)
         self._db.execute(_COMPARE, {"once": once, "source": source})
         self._db.execute(_REMOVED, (source,))
@@ -198,7 +204,7 @@ class SyncStore:
     @property
     def still(self) -> int:
         """Count the consents that hold as they were, of rows that were not read again."""
-        return self._number(_STILL)
+        return self._rows.seen - self._number(_OVERTAKEN)
 
     @property
     def superseded(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,7 @@ from airflow_provider_regal._compat import AirflowException, conf
 from airflow_provider_regal.client.probe import ask
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.errors import RegalError
-from airflow_provider_regal.hooks._bucket import open_bucket
+from airflow_provider_regal.hooks._bucket import fault_of, open_bucket
 from airflow_provider_regal.hooks._ledger import has_ledger_file, open_ledger
 from airflow_provider_regal.hooks._place import storage
 from airflow_provider_regal.hooks.regal import RegalHook
@@ -43,7 +44,11 @@ def run_check(args: argparse.Namespace) -> int:
 
     :returns: 1 if anything would keep a delivery from working.
     """
-    findings = list(check(args.conn_id, args.ledger_conn_id))
+    logging.disable(logging.INFO)  # Airflow 2 would write between the lines
+    try:
+        findings = list(check(args.conn_id, args.ledger_conn_id))
+    finally:
+        logging.disable(logging.NOTSET)
     for finding in findings:
         print(f"{finding.how:<8} {finding.what:<12} {finding.said}")
     failures = sum(finding.how == FAILURE for finding in findings)
@@ -124,7 +129,9 @@ def _storage() -> Iterator[Finding]:
         yield Finding(FAILURE, "storage", str(error))
         return
     if folder is None or bucket is not None:
-        yield Finding(WARNING, "storage", f"{bucket} is on object storage, which this check does not try out")
+        fault = None if bucket is None else fault_of(bucket)
+        said = fault or f"{bucket} can be written and read back, and makes an object only once"
+        yield Finding(FAILURE if fault else OK, "storage", said)
         return
     yield from (Finding(*found) for found in check_storage(folder))
     executor = conf.get("core", "executor", fallback="")

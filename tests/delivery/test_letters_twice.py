@@ -114,7 +114,7 @@ def test_threads_with_overlapping_globs_send_each_letter_once(refused, regal_san
 def test_killed_after_claiming_and_before_sending_it_sends_once_on_the_retry(refused, regal_sandbox, folder):
     refused(300)
     claims = folder / "redelivered"
-    kill_when(begin(regal_sandbox, folder.parent, "again"), lambda: claims.exists() and len(os.listdir(claims)) > 5)
+    kill_when(begin(regal_sandbox, folder.parent, "again"), lambda: claims.exists() and len(list(claims.iterdir())) > 5)
     assert arrivals(regal_sandbox) == Counter()
     assert len(claims_of(folder)) > 0
 

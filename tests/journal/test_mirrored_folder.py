@@ -235,6 +235,37 @@ def test_who_wakes_up_after_all_was_put_together_can_note_nothing_more(open_fold
     folder.close()
 
 
+def test_who_slept_while_it_waited_does_not_take_what_was_put_together_since(open_folder, time):
+    old = filled(open_folder(number=2))
+    old.sync()
+
+    def sleeping():
+        old.sync()
+        old.close()
+        filled(open_folder(number=3)).close()
+        time.now += 1_000
+        return False
+
+    with pytest.raises(FolderInUseError, match="meanwhile"):
+        open_folder(number=2, stopped=sleeping)
+    folder = open_folder(4)
+    assert folder.progress.length == 3
+    folder.close()
+
+
+def test_much_at_once_goes_into_objects_of_its_own(open_folder, bucket):
+    folder = open_folder()
+    for start in (0, 100_000):
+        folder.progress.reserve(range(start, start + 100_000))
+        folder.sync()
+    assert len(bucket.list("files")) == 2
+    for number in (2, 3):
+        found = open_folder(number)
+        assert all(map(found.progress.is_reserved, range(200_000)))
+        found.close()
+        assert len(bucket.list("files")) == 1
+
+
 def test_nothing_is_sent_once_two_checkpoints_were_missed(open_folder, time):
     folder = open_folder()
     assert folder.wait_s(time.now + 2.0) == 0

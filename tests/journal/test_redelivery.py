@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from contextlib import closing
 
 import pytest
@@ -150,7 +149,7 @@ def test_what_became_of_rows_stands_beside_their_letters(folder, tmp_path):
     Taken(mine).settle()
 
     assert [claims_of(folder)[n].outcome for n in range(3)] == ["acknowledged", "unknown", None]
-    assert sorted(os.listdir(folder / "redelivered")) == ["0.json", "1.json", "2.json"]
+    assert sorted(file.name for file in (folder / "redelivered").iterdir()) == ["0.json", "1.json", "2.json"]
 
 
 def test_letters_nothing_was_to_be_sent_of_are_given_back(folder, tmp_path):

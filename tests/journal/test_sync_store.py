@@ -86,7 +86,7 @@ def test_a_row_is_unchanged_if_all_its_consents_are_as_they_were_acknowledged(st
         entry("d", row_hash=f"{H3}2"), entry("e", row_hash="4" * 32 + "1", state="unknown"),
     ]  # fmt: skip
     store.know(known)
-    assert store.unchanged([H1, H2, H3, "4" * 32, "5" * 32]) == {H1: 1, H3: 2}
+    assert store.unchanged([H1, H2, H3, "4" * 32, "5" * 32]) == [1, 0, 2, 0, 0]
 
 
 def test_of_what_was_known_only_what_no_row_speaks_of_is_removed(store):

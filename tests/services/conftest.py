@@ -26,9 +26,8 @@ DRIVER = Path(__file__).with_name("s3_driver.py")
 @pytest.fixture(scope="session")
 def s3_server():
     """Start moto's S3 in a thread of this process; gives the door before it."""
-    from moto.server import ThreadedMotoServer
-
     import boto3
+    from moto.server import ThreadedMotoServer
 
     from tests.services.s3 import Door
 
@@ -158,7 +157,7 @@ class InBucket:
                 arrived[event["body"]["userId"]] = arrived.get(event["body"]["userId"], 0) + 1
         return arrived
 
-    def keys(self):
+    def objects(self):
         start = "/".join(("prefix", *self.folder)) + "/"
         listed = self.door.direct.list_objects_v2(Bucket="journal", Prefix=start).get("Contents", [])
         return [entry["Key"].removeprefix(start) for entry in listed]

@@ -8,12 +8,12 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from datetime import datetime
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 BUCKET = "journal"
 CONN_ID = "bucket"
 _KEPT = 2_000
-REGALS_TIME = "%Y-%m-%d %H:%M:%S.%f %z"
 _SLOW_DOWN = (
     b"""<?xml version="1.0"?><Error><Code>%s</Code><Message>Please reduce your request rate.</Message></Error>"""
 )
@@ -69,7 +69,7 @@ class Door:
         body = await self._body(fields, reader)
         self.requests.append((at, method, target, body[:_KEPT]))
         await asyncio.sleep(self.delay_s)
-        if self.refuses and method != "GET" and method != "HEAD":
+        if self.refuses and method not in ("GET", "HEAD"):
             self.refused += 1
             said = _SLOW_DOWN % self.refuses.encode()
             status = b"503 Slow Down" if self.refuses == "SlowDown" else b"403 Forbidden"
@@ -119,3 +119,8 @@ def writes_of(door):
 def claims_of(door):
     """:returns: when tries asked for a folder."""
     return [at for at, method, _, body in door.requests if method == "PUT" and b'"kind": "claim"' in body]
+
+
+def time_of(event):
+    """:returns: when a request came, by Regal's clock: seconds since 1970."""
+    return datetime.fromisoformat("".join(event["received_at"].rsplit(" ", 1))).timestamp()

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_regal.journal.segment import Kind, decode
 
 pytestmark = pytest.mark.services
-ROWS = 1_200
+ROWS = 900
 RATE = 300
 INTERVAL_S = 0.5
 # Two intervals ahead, and what is under way.
@@ -21,7 +21,7 @@ RESERVED = int(RATE * 2 * INTERVAL_S) + 64
 
 
 def kill_and_resume(in_bucket, call, moment):
-    killed = in_bucket.begin(ROWS, call=call, rate=RATE, checkpoint_interval=INTERVAL_S)
+    killed = in_bucket.begin(ROWS, call=call, rate=RATE, checkpoint_interval=INTERVAL_S, timeout_s=1.0)
     in_bucket.wait_for(moment)
     killed.send_signal(signal.SIGKILL)
     assert in_bucket.end(killed) is None
@@ -56,15 +56,15 @@ def test_at_least_once_loses_nothing(in_bucket, record_property):
 
 
 def test_a_kill_before_anything_was_sent_starts_anew(in_bucket):
-    killed = in_bucket.begin(200_000)
-    while not any(key.startswith("files/") for key in in_bucket.keys()):
+    killed = in_bucket.begin(100_000, timeout_s=0.5)
+    while not any(key.startswith("files/") for key in in_bucket.objects()):
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     in_bucket.end(killed)
     assert in_bucket.requests() == 0
     report = in_bucket.delivery([{"user_id": "u1"}], number=2).run()
     assert (report.acknowledged, report.read) == (1, 1)
-    assert [key for key in in_bucket.keys() if key.startswith("files/")] == []
+    assert [key for key in in_bucket.objects() if key.startswith("files/")] == []
 
 
 def test_what_a_killed_try_left_on_its_machine_is_removed_by_the_next_there(in_bucket, tmp_path):
@@ -92,7 +92,7 @@ def test_the_working_folder_is_private_while_it_is_there(in_bucket, tmp_path):
 
 def test_little_is_kept_of_a_finished_delivery(in_bucket):
     in_bucket.delivery([{"user_id": f"u{number}"} for number in range(300)], rate=200, checkpoint_interval=0.1).run()
-    first, last = (key for key in in_bucket.keys() if key.startswith("log/"))
+    first, last = (key for key in in_bucket.objects() if key.startswith("log/"))
     assert decode(in_bucket.read(first)).kind is Kind.TAKE
     ending = decode(in_bucket.read(last))
     assert (ending.kind, ending.whole) == (Kind.CLOSE, True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import pytest
 
-from tests.services.s3 import REGALS_TIME
+from tests.services.s3 import time_of
 
 pytestmark = pytest.mark.services
 ROWS = 900
@@ -16,8 +14,8 @@ DELAY_S = 0.2
 
 def seconds_of_sending(regal):
     """Measure from the first to the last request, by Regal's clock."""
-    times = [datetime.strptime(event["received_at"], REGALS_TIME) for event in regal.events()]
-    return (max(times) - min(times)).total_seconds()
+    times = [time_of(event) for event in regal.events()]
+    return max(times) - min(times)
 
 
 @pytest.mark.parametrize("guarantee", ["at_most_once", "at_least_once"])

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.hooks import _place
-from airflow_provider_regal.hooks._bucket import open_bucket, tidy_bucket
+from airflow_provider_regal.hooks._bucket import fault_of, open_bucket, tidy_bucket
 from airflow_provider_regal.hooks._ledger import open_ledger
 from airflow_provider_regal.links import RegalDeadLettersLink
 from airflow_provider_regal.operators.rows import RegalRowsOperator
@@ -70,7 +70,7 @@ def test_a_ledger_needs_a_database_of_its_own(s3, regal):
 
 
 def test_what_needs_a_folder_says_so(s3):
-    with pytest.raises(FixConnectionError, match="s3://..., but this needs a folder"):
+    with pytest.raises(FixConnectionError, match=r"s3://\.\.\., but this needs a folder"):
         _place.storage()
 
 
@@ -91,16 +91,24 @@ def test_old_run_folders_are_removed_once_a_day(s3, in_bucket):
     in_bucket.delivery([{"user_id": "a"}]).run()
     bucket, day_s = open_bucket(), 86_400.0
     assert tidy_bucket(bucket, days=30, now=time.time()) == 0
-    assert in_bucket.keys() != []
+    assert in_bucket.objects() != []
     assert tidy_bucket(bucket, days=30, now=time.time() + 0.9 * day_s) == 0
     before = len(s3.requests)
     assert tidy_bucket(bucket, days=30, now=time.time() + 0.9 * day_s) == 0
     assert len(s3.requests) == before + 1, "one look at the stamp"
     assert tidy_bucket(bucket, days=30, now=time.time() + 31 * day_s) == 1
-    assert in_bucket.keys() == []
+    assert in_bucket.objects() == []
 
 
 def test_a_bucket_that_cannot_be_tidied_does_not_fail_a_task(s3, regal, monkeypatch):
     bucket = open_bucket(patience_s=0.1)
     s3.refuses = "AccessDenied"
     assert tidy_bucket(bucket, days=30, now=time.time()) == 0
+
+
+def test_a_check_tries_the_bucket_out_and_leaves_nothing(s3):
+    bucket = open_bucket(patience_s=0.1)
+    assert fault_of(bucket) is None
+    assert bucket.list() == {}
+    s3.refuses = "AccessDenied"
+    assert fault_of(bucket).startswith("s3://bucket@journal cannot be reached or written: AccessDenied")

@@ -39,7 +39,7 @@ def test_the_delivery_stops_and_a_retry_finishes_it(in_bucket, s3, record_proper
     thread = in_bucket.then(lambda: fail(s3), 300)
     first = in_bucket.delivery(people(), call=call, rate=RATE, checkpoint_interval=INTERVAL_S, patience_s=3.0)
     started = time.monotonic()
-    with pytest.raises(RetryLaterError, match="s3://bucket@journal cannot be reached or written: .*is kept"):
+    with pytest.raises(RetryLaterError, match=r"s3://bucket@journal cannot be reached or written: .*is kept"):
         first.run()
     thread.join()
     record_property("stopped after", f"{time.monotonic() - started:.1f} s")

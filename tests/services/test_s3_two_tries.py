@@ -6,7 +6,6 @@ import json
 import signal
 import threading
 import time
-from datetime import datetime
 
 import pytest
 
@@ -15,10 +14,10 @@ from airflow_provider_regal.errors import FixConnectionError, RetryLaterError
 from airflow_provider_regal.journal.run_folder import FolderInUseError
 from airflow_provider_regal.journal.segment import Kind, Rank
 from airflow_provider_regal.journal.segment_log import FolderTakenError, SegmentLog
-from tests.services.s3 import REGALS_TIME, claims_of
+from tests.services.s3 import claims_of, time_of
 
 pytestmark = pytest.mark.services
-ROWS = 1_500
+ROWS = 1_000
 RATE = 300
 INTERVAL_S = 0.5
 RESERVED = int(RATE * 2 * INTERVAL_S) + 64
@@ -48,11 +47,7 @@ class Running:
 
 def sent_by(number, regal):
     """:returns: when the requests of a try came, by Regal's clock."""
-    return [
-        datetime.strptime(event["received_at"], REGALS_TIME).timestamp()
-        for event in regal.events()
-        if event["body"]["eventSource"] == f"try {number}"
-    ]
+    return [time_of(event) for event in regal.events() if event["body"]["eventSource"] == f"try {number}"]
 
 
 @pytest.mark.parametrize("call", ["track", "identify"])

@@ -127,7 +127,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(refused, regal, how):
     while regal._ask(lambda account: account.stats()["requests"]) - before < 10 and time.monotonic() < deadline:
         time.sleep(0.01)
     getattr(first, how)()
-    out, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=60)
     assert first.returncode != 0
     assert "Traceback" not in err
     regal.set_faults([])
