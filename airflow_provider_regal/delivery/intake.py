@@ -31,8 +31,10 @@ from airflow_provider_regal.journal.run_folder import RunFolder
 if TYPE_CHECKING:
     from airflow_provider_regal.journal.ledger import Ledger
 
-# Looked up in the ledger at once; the loop looks at the network in between.
+# Looked up in the ledger at once.
 _CHUNK: Final = 200
+# So many rows are taken in before the loop looks at the network.
+_AT_ONCE: Final = 32
 
 Numbered = tuple[int, Mapping[str, Any]]
 
@@ -64,7 +66,7 @@ class Intake:
         self._keys = keys
         self._drift = drift
         self._clock = clock
-        self._seed = preparer.fingerprint if ledger is None else ledger.seed(preparer.fingerprint)
+        self._seed = preparer.fingerprint if ledger is None else ledger.keys.seed(preparer.fingerprint)
 
     def rows(self) -> Iterator[Ready | None]:
         """Give the rows to send, in order; None where it is time to look at the network."""
@@ -72,7 +74,7 @@ class Intake:
         rows = self._folder.rows(without=lambda position: progress.outcome(position) is not None)
         for count, (position, row, known) in enumerate(self._with_known(rows), 1):
             ready = self._take_in(position, row, known) if known is not None else None
-            if ready is not None or count % _CHUNK == 0:
+            if ready is not None or count % _AT_ONCE == 0:
                 yield ready
 
     def acknowledged_before(self) -> Iterator[Ready]:

@@ -77,7 +77,7 @@ class Reconciliation:
         self._plan = plan
         self._clock = clock
         self._dry_run = dry_run
-        self._seed = ledger.seed(preparer.fingerprint)
+        self._seed = ledger.keys.seed(preparer.fingerprint)
         self._reader = ConsentRows(
             sync.columns,
             lower_upper=settings.mapping.lower_upper,
@@ -145,13 +145,13 @@ class Reconciliation:
         for said in told:
             if isinstance(said, Said):
                 wanted = self._wanted(said, f"{row_hash}{len(told)}")
-                self._store.want(self._ledger.stored_key(said.identifier), wanted)
+                self._store.want(self._ledger.keys.stored(said.identifier), wanted)
             else:
                 self._add("rejected", 1)
                 self._store.reject(line, json.dumps([(fault.field, fault.reason) for fault in said.faults]))
                 if said.about is not None:
                     identifier, channel = said.about
-                    self._store.mention(self._ledger.stored_key(identifier), channel)
+                    self._store.mention(self._ledger.keys.stored(identifier), channel)
 
     def _wanted(self, said: Said, row_hash: str) -> Wanted:
         at = self._now if said.at is None else to_ledger_time(said.at)
@@ -201,7 +201,7 @@ class Reconciliation:
                 f"The source gave {self._consents_read} consents, fewer than min_rows={self._settings.min_rows}; "
                 "nothing was sent."
             )
-        if self._opts_out_removed and not self._ledger.plain:
+        if self._opts_out_removed and not self._ledger.keys.plain:
             raise CheckSourceError(
                 "on_removed='opt_out' needs to know whom to opt out, but [regal] ledger_key keeps identifiers out of "
                 "the ledger. Give up one of the two."

@@ -199,7 +199,7 @@ class Bucket:
         """Do something until it succeeds, or patience ends.
 
         :param answers: failures that are an answer; they are raised as they are.
-        :raises StorageError: patience ended; whoever asks afterwards is tried for once.
+        :raises StorageError: patience ended; from now on everything is tried only once.
         """
         deadline, pause_s = self._monotonic() + self._patience_s, _FIRST_PAUSE_S
         while True:
@@ -212,7 +212,6 @@ class Bucket:
                     self._given_up = True
                     raise StorageError(f"{self._name} cannot be reached or written: {_kind(error)}.") from error
             else:
-                self._given_up = False
                 return result
             self._sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)

@@ -39,6 +39,8 @@ def _now() -> datetime:
 class Ledger:
     """What Regal acknowledged for one account; makes its tables, or changes them to this version's, when opened.
 
+    ``keys`` says how what its entries are about is stored.
+
     :param engine: of SQLite or a database that locks rows and enforces primary keys.
     :param account: every read and write is about this one.
     :param run: who claims: the run folder. All tries of a task instance are one run.
@@ -66,7 +68,7 @@ class Ledger:
         self._account = short(account)
         self._run = short(run, LONGEST_NAME)
         self._source = short(source, LONGEST_NAME)
-        self._keys = StoredKeys(secret)
+        self.keys = StoredKeys(secret)
         self._lease_s = lease_s
         self._now = now
         making(engine, bring_up_to_date)
@@ -74,7 +76,7 @@ class Ledger:
 
     def _check_secret(self) -> None:
         # With another secret nothing would be found that is known, and opt-outs would be forgotten without a word.
-        mine = self._keys.mark
+        mine = self.keys.mark
         known = self.types().get(MARK_NAME) or self.claim_types({MARK_NAME: mine})[MARK_NAME]
         if known != mine:
             raise WrongLedgerError(
@@ -96,19 +98,6 @@ class Ledger:
     def file(self) -> str | None:
         """Name the file of a ledger in SQLite; None where it is in another database, or in memory."""
         return self._engine.url.database or None if self._engine.dialect.name == "sqlite" else None
-
-    @property
-    def plain(self) -> bool:
-        """Whether keys are stored as they are."""
-        return self._keys.plain
-
-    def stored_key(self, key: str) -> str:
-        """Say how a key is stored."""
-        return self._keys.stored(key)
-
-    def seed(self, seed: bytes) -> bytes:
-        """Give the seed for hashes that are stored here."""
-        return self._keys.seed(seed)
 
     def claim(self, claims: Sequence[Claim]) -> list[Verdict]:
         """Decide what may be sent; what may is claimed for this run, durably and for all runs at once to see.
@@ -200,7 +189,7 @@ class Ledger:
                 bar: Callable[[Entry | None, str | None], Entry] = bar,
             ) -> None:
                 decided.clear()  # of a try that was rolled back
-                items = [((OPT_IN, channel, self.stored_key(key)), at) for key, channel, at in batch]
+                items = [((OPT_IN, channel, self.keys.stored(key)), at) for key, channel, at in batch]
                 store.change(connection, self._account, items, bar)
 
             writing(self._engine, work)
@@ -242,7 +231,7 @@ class Ledger:
 
     def mark_phones(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Record user id and phone of contacts whose phone Regal acknowledged."""
-        by, told = self._by(), [(self.stored_key(user_id), self.stored_key(phone)) for user_id, phone in pairs]
+        by, told = self._by(), [(self.keys.stored(user_id), self.keys.stored(phone)) for user_id, phone in pairs]
         entry = Entry(state=rules.ACKNOWLEDGED, acknowledged_at=by.now, source=by.source, run=by.run, changed_at=by.now)
         for batch in store.batches(told):
             items = [((PHONE, store.short_of(phone), user), phone) for user, phone in batch]
@@ -250,7 +239,7 @@ class Ledger:
 
     def phones_of(self, user_ids: Iterable[str]) -> dict[str, list[str]]:
         """Give the phones, as stored, that Regal acknowledged for these contacts; those without any are left out."""
-        stored = {self.stored_key(user_id): user_id for user_id in user_ids}
+        stored = {self.keys.stored(user_id): user_id for user_id in user_ids}
         found: dict[str, list[str]] = {}
         for user, phone in reading(self._engine, lambda connection: store.phones(connection, self._account, stored)):
             found.setdefault(stored[user], []).append(phone)
@@ -278,7 +267,7 @@ class Ledger:
 
         :returns: how many entries.
         """
-        stored = {self.stored_key(key) for key in identifiers}
+        stored = {self.keys.stored(key) for key in identifiers}
         return writing(self._engine, lambda connection: store.erase(connection, self._account, stored))
 
     def close(self) -> None:
@@ -289,13 +278,13 @@ class Ledger:
         return By.at(self._now(), run=self._run, source=self._source, lease_s=self._lease_s)
 
     def _place(self, claim: Claim) -> Place:
-        return claim.call, claim.channel, claim.key if claim.stored else self.stored_key(claim.key)
+        return claim.call, claim.channel, claim.key if claim.stored else self.keys.stored(claim.key)
 
     def _change(self, items: Sequence[tuple[Place, Any]], decide: Callable[[Entry | None, Any], Entry | None]) -> None:
         writing(self._engine, lambda connection: store.change(connection, self._account, items, decide))
 
     def _read(self, call: str, keys: Iterable[str]) -> dict[str, Entry]:
-        stored = {self.stored_key(key): key for key in keys}
+        stored = {self.keys.stored(key): key for key in keys}
         if not stored:
             return {}
         found = reading(self._engine, lambda connection: store.read(connection, self._account, call, stored))
@@ -305,5 +294,5 @@ class Ledger:
         by = self._by()
         entry = Entry(state=rules.ACKNOWLEDGED, acknowledged_at=by.now, source=by.source, run=by.run, changed_at=by.now)
         for batch in store.batches(told):
-            items = [((call, "", self.stored_key(key)), hashes) for key, hashes in batch]
+            items = [((call, "", self.keys.stored(key)), hashes) for key, hashes in batch]
             self._change(items, lambda _, hashes: entry._replace(**hashes))

@@ -186,9 +186,9 @@ def test_rows_that_cannot_be_sent_do_not_keep_the_loop_from_its_requests(deliver
     first_answer = []
     acknowledge = Books.acknowledge
 
-    def noting(self, row):
+    def noting(self, row, now):
         first_answer.append(time.monotonic() - started)
-        acknowledge(self, row)
+        acknowledge(self, row, now)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Books, "acknowledge", noting)

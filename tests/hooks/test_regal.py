@@ -418,7 +418,8 @@ def test_consent_of_the_future_is_withheld(regal):
 @pytest.mark.parametrize("call", ["identify", "track"])
 def test_the_opt_outs_of_an_event_that_is_wrong_elsewhere_are_sent_all_the_same(call, regal, logged):
     no = {"channel": "sms", "subscribed": False}
-    wrong = {"user_id": 1.5, "phone": "+12125550100", "opt_in": [no], **({"event": "Booked"} if call == "track" else {})}
+    named = {"event": "Booked"} if call == "track" else {}
+    wrong = {"user_id": 1.5, "phone": "+12125550100", "opt_in": [no], **named}
     with pytest.raises(InvalidEventError, match="user_id"):
         getattr(RegalHook(), call)(**wrong)
     phones = {"+12125550100": {"smsOptIn": {"subscribed": False}}}

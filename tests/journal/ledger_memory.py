@@ -80,10 +80,10 @@ def check_keys_are_stored_as_an_hmac_where_there_is_a_secret(ledgers):
     ledger = ledgers(secret=b"pepper")
     sent(ledger, opt_in(5))
     ledger.mark_contacts([("c", "1", "2")])
-    assert not ledger.plain
-    assert known(ledger)[0][0] == ledger.stored_key(PHONE) != PHONE
-    assert len(ledger.stored_key(PHONE)) == 64
-    assert ledger.stored_key(PHONE) != ledgers(secret=b"salt", account="other").stored_key(PHONE)
+    assert not ledger.keys.plain
+    assert known(ledger)[0][0] == ledger.keys.stored(PHONE) != PHONE
+    assert len(ledger.keys.stored(PHONE)) == 64
+    assert ledger.keys.stored(PHONE) != ledgers(secret=b"salt", account="other").keys.stored(PHONE)
     assert ledgers(secret=b"pepper").contact_hashes(["c"]) == {"c": ("1", "2")}
     assert ledger.erase([PHONE, "c"]) == 2
 
@@ -117,11 +117,11 @@ def check_every_key_keeps_its_own_entry(ledgers):
         "y" * 99_999,
     ]
     ledger = ledgers()
-    assert ledger.plain
+    assert ledger.keys.plain
     ledger.mark_contacts([(key, str(number), None) for number, key in enumerate(odd)])
     assert ledger.contact_hashes(odd) == {key: (str(number), None) for number, key in enumerate(odd)}
-    assert ledger.stored_key("x" * 200) == "x" * 200
-    assert len(ledger.stored_key("x" * 201)) == 64
+    assert ledger.keys.stored("x" * 200) == "x" * 200
+    assert len(ledger.keys.stored("x" * 201)) == 64
 
 
 def check_erasing_removes_all_that_is_known_of_a_person_and_of_nobody_else(ledgers):
