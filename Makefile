@@ -22,7 +22,7 @@ ui: $(READY) ## The same, and keep Airflow's UI and the local Regal's pages open
 	@exec $(PY) -m scripts.ui
 
 test: $(READY) ## Run the tests
-	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered -m "not services and not long" tests
+	@$(PY) -m pytest -n 2 -m "not services and not long" tests
 
 test-long: $(READY) ## Run the tests that take minutes: many kills, many rows
 	@$(PY) -m pytest -n 2 -m long tests
@@ -31,7 +31,7 @@ test-airflow2: ## Run the tests on the oldest supported Airflow (2.11)
 	@UV_PROJECT_ENVIRONMENT=.venv-airflow2 scripts/setup.sh --no-group airflow3 --group airflow2
 	@.venv-airflow2/bin/python -m pytest -n 2 -m "not services and not long" tests
 
-test-lowest: $(READY) ## Run the tests on the lowest versions of our own requirements
+test-lowest: $(READY) ## Run the tests on Airflow 2.11 and the lowest versions of our own requirements, and measure coverage
 	@scripts/test_lowest.sh
 
 check: $(READY) ## Lint, types, architecture and docs

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run the tests on the lowest versions of our own requirements (Airflow decides about its own).
+# Run the tests on the oldest supported Airflow and the lowest versions of our own requirements (Airflow decides about
+# its own). Coverage is measured here, where it does not keep anybody waiting who only wants to run the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export UV_PROJECT_ENVIRONMENT=.venv-lowest UV_PYTHON_DOWNLOADS=never
@@ -9,4 +10,4 @@ UV_PROJECT_ENVIRONMENT=.venv-lowest scripts/setup.sh --no-group airflow3 --group
 mapfile -t lowest < <(.venv-lowest/bin/python -m scripts.lowest)
 echo "On the lowest versions: ${lowest[*]}"
 "$uv" pip install --quiet --python .venv-lowest/bin/python "${lowest[@]}"
-.venv-lowest/bin/python -m pytest -n 2 -q -m "not services and not long" tests
+.venv-lowest/bin/python -m pytest -n 2 -q --cov --cov-report=term:skip-covered -m "not services and not long" tests

@@ -239,7 +239,7 @@ def opt_ins_of(body):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=int(LOOKING or 30),
+    max_examples=int(LOOKING or 15),
     stateful_step_count=int(os.environ.get("REGAL_STEPS", "10")),
     derandomize=not LOOKING,
     deadline=None,
