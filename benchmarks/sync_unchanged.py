@@ -1,4 +1,3 @@
-# ruff: noqa: T201 - it prints
 """What an unchanged consent costs a sync: a ledger of many rows, and a source of the same.
 
 ``python benchmarks/sync_unchanged.py [rows] [rounds]`` prints each round and the medians, in microseconds of CPU a row.

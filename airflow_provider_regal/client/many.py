@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,10 +30,13 @@ class ManySender:
 
     :param target: where, and with which key.
     :param max_connections: open at most at once.
+    :param may_write: asked before the first byte of an event: a connection may take seconds to open, and the right to
+        send may have ended since.
     """
 
-    def __init__(self, target: Target, *, max_connections: int) -> None:
+    def __init__(self, target: Target, *, max_connections: int, may_write: Callable[[], bool] = lambda: True) -> None:
         self._url = target.events_url
+        self._may_write = may_write
         # One bound for the whole exchange: aiohttp's total covers connecting, headers and body.
         self._proxy = proxy_of(target.origin)
         timeout = aiohttp.ClientTimeout(total=target.timeout_s, sock_connect=_LONGEST_CONNECT_S)
@@ -60,7 +64,7 @@ class ManySender:
 
     async def attempt(self, body: bytes) -> Attempt:
         """Post one event; an answer or the lack of one, never an exception of the network."""
-        watched = _WatchedBody(body)
+        watched = _WatchedBody(body, self._may_write)
         try:
             async with self._session.post(
                 self._url, data=watched, headers=self._headers, allow_redirects=False, proxy=self._proxy
@@ -104,17 +108,23 @@ def proxy_of(origin: str) -> str | None:
 class _WatchedBody(aiohttp.BytesPayload):
     """A body that knows whether it was asked for: a failure before that means that Regal cannot have the event."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, may_write: Callable[[], bool]) -> None:
         super().__init__(body, content_type="application/json")
+        self._may_write = may_write
         self.started = False
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
+    def _start(self) -> None:
+        if not self._may_write():
+            raise ConnectionAbortedError("nothing may be sent any more")
         self.started = True
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self._start()
         await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         # What newer versions of aiohttp (3.12 and later) call instead.
-        self.started = True
+        self._start()
         await super().write_with_length(writer, content_length)
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # A claim is believed by others for the ledger's lease; a row that waits longer than this is claimed anew.
 FRESH_FOR_S: Final = 30.0
 STALE: Final = "stale: a newer word of this person is known"
+_IN_DOUBT: Final = "in doubt: Regal may have it already, and it must not be sent twice"
+_REASONS: Final = {Verdict.STALE: STALE, Verdict.BLOCKED: _IN_DOUBT}
 
 
 @dataclass(slots=True)
@@ -69,22 +71,33 @@ class Claims:
 
     def _grant(self, row: Ready, told: list[tuple[Claimed, Verdict]], granted: Granted) -> bool:
         verdicts = [verdict for _, verdict in told]
-        if any(verdict in (Verdict.DUPLICATE, Verdict.BLOCKED) for verdict in verdicts):
+        blocked = Verdict.BLOCKED in verdicts and not _opts_out(row, told)
+        if blocked or Verdict.DUPLICATE in verdicts:
             granted.skipped.append((row, Skip.REPEATED))
             return False
         if Verdict.BUSY in verdicts:
             granted.busy.append(row)
             return False
-        stale = [claimed for claimed, verdict in told if verdict is Verdict.STALE]
-        if not stale:
+        denied = [(claimed, _REASONS[verdict]) for claimed, verdict in told if verdict in _REASONS]
+        if not denied:
             granted.go.append(row)
             return True
         row.claims = tuple(claimed for claimed, verdict in told if verdict is Verdict.GO)
-        consents = {claimed.consent: STALE for claimed in stale if claimed.consent is not None}
+        consents = {claimed.consent: why for claimed, why in denied if claimed.consent is not None}
         row.send_instead(row.payload.without(consents))
+        if Verdict.BLOCKED in verdicts:
+            row.key = None  # the contact is not unchanged the next time: that may be known by then
         granted.withheld.append(row)
         if row.only_consent and not row.payload.consents:
             granted.skipped.append((row, Skip.STALE))
             return False
         granted.go.append(row)
         return True
+
+
+def _opts_out(row: Ready, told: list[tuple[Claimed, Verdict]]) -> bool:
+    """Say whether a contact's opt-out may go: what is in doubt beside it is cut out, and does not hold it back."""
+    return row.payload.call == "identify" and any(
+        verdict is Verdict.GO and claimed.consent is not None and not claimed.claim.subscribed
+        for claimed, verdict in told
+    )

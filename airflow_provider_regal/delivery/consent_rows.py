@@ -61,10 +61,12 @@ class Unfit:
     """One consent that can never be sent.
 
     :param about: identifier and channel, as far as they can be read.
+    :param barrier: an opt-out that says whose it is, but not of which phone: no older opt-in may follow it, either.
     """
 
     faults: tuple[Fault, ...]
     about: tuple[str, str] | None = field(default=None, repr=False)
+    barrier: Said | None = None
 
 
 def check_columns(columns: Mapping[str, str | None]) -> None:
@@ -152,7 +154,16 @@ class ConsentRows:
             except InvalidEventError:
                 pass
         told = (Fault(_in_words_of_the_table(fault.field, opt_in, columns), fault.reason) for fault in faults)
-        return Unfit(tuple(told), self._about(person, opt_in))
+        return Unfit(tuple(told), self._about(person, opt_in), self._barrier(written, opt_in, now))
+
+    def _barrier(self, written: Mapping[str, Any], opt_in: Mapping[str, Any], now: datetime) -> Said | None:
+        of_a_phone = opt_in.get("channel") not in EMAIL_CHANNELS and "phone" not in written
+        if self._phone_needed or not of_a_phone or not _is_opt_out(opt_in):
+            return None
+        try:
+            return self._without_phone(written, now)
+        except InvalidEventError:
+            return None
 
     def _about(self, person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> tuple[str, str] | None:
         channel = opt_in.get("channel")
@@ -181,7 +192,7 @@ class ConsentRows:
         return _said(consent, point.opt_ins[0], event.user_id)
 
     def _without_phone(self, written: Mapping[str, Any], now: datetime) -> Said:
-        """Read an opt-in of somebody whose phone Regal may have already; it is judged as if it were here."""
+        """Read what somebody says whose phone Regal may have already; it is judged as if it were here."""
         if is_blank(written.get("user_id")):
             raise InvalidEventError("track", [Fault("user_id, phone", "one is needed: who opted in?")])
         someone = {**written, "phone": _SOMEONE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Final
 
 from airflow_provider_regal.delivery.books import lost_to_outage
@@ -11,7 +12,7 @@ from airflow_provider_regal.errors import ReadDeadLettersError, RegalError
 from airflow_provider_regal.journal.dead_letters import read_dead_letters
 from airflow_provider_regal.journal.progress import Outcome, Skip
 from airflow_provider_regal.journal.report import DeliveryReport
-from airflow_provider_regal.journal.run_folder import Marker, RunFolder
+from airflow_provider_regal.journal.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
 _REASONS_IN_MESSAGE: Final = 3
@@ -77,7 +78,7 @@ def judge(report: DeliveryReport, folder: RunFolder, settings: DeliverySettings)
     if marker is None:
         raise RegalError(f"{folder.name}: the marker is gone")
     outcome = "failed" if too_many else "finished"
-    folder.marker = Marker(marker.fingerprint, marker.epoch, marker.try_number, marker.restarted, outcome)
+    folder.marker = replace(marker, outcome=outcome)
     if too_many:
         raise ReadDeadLettersError(_why_failed(report, folder, too_many))
     folder.drop_rows()

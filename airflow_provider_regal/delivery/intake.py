@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _CHUNK: Final = 200
 # So many rows are taken in before the loop looks at the network.
 _AT_ONCE: Final = 32
+_TO_COME: Final = "the timestamp lay in the future when the row was read"
 
 Numbered = tuple[int, Mapping[str, Any]]
 
@@ -78,18 +79,53 @@ class Intake:
                 yield ready
 
     def acknowledged_before(self) -> Iterator[Ready]:
-        """Give the rows that were acknowledged, of which the ledger may not know."""
+        """Give the rows that were acknowledged, of which the ledger may not know: with what was sent of them.
+
+        What was sent may be less than would be sent now, and other than under the options of now.
+        """
         if self._ledger is None:
             return
-        progress = self._folder.progress
-        for position, row in self._folder.rows(without=lambda position: not progress.not_in_ledger(position)):
-            now = self._clock.now()
-            ready = self._preparer.prepare(position, row, now)
-            if isinstance(ready, Ready):
-                known = self._known(row)
-                ready.key, ready.row_hash = known.key or ready.key, known.row_hash
-                self._decide_on(ready, known, now)
+        progress, marker = self._folder.progress, self._folder.marker
+        same_options = marker is not None and marker.options == options_of(self._preparer, self._ledger)
+        rows = self._folder.rows(without=lambda position: not progress.not_in_ledger(position))
+        while chunk := [*islice(rows, _CHUNK)]:
+            again = [ready for position, row in chunk if (ready := self._again(position, row)) is not None]
+            for ready, whole in zip(again, self._keep_what_was_granted(again), strict=True):
+                if not (whole and same_options):
+                    ready.key = None  # the contact's hash would say that Regal has all of the row
+                if not same_options:
+                    ready.user_id = None  # nor is it sure with which phone it went
                 yield ready
+
+    def _again(self, position: int, row: Mapping[str, Any]) -> Ready | None:
+        now = self._clock.now()
+        ready = self._preparer.prepare(position, row, now)
+        if not isinstance(ready, Ready):
+            return None
+        known = self._known(row)
+        ready.key, ready.row_hash = known.key or ready.key, known.row_hash
+        self._decide_on(ready, known, now)
+        if self._drift is not None:
+            self._drift.faults_of(ready.payload.body)
+        return ready
+
+    def _keep_what_was_granted(self, rows: Sequence[Ready]) -> list[bool]:
+        """Drop claims of consents that an earlier try did not send, since the ledger or the rules of then denied them.
+
+        :returns: of each row, whether it had none.
+        """
+        if self._ledger is None:
+            return [True] * len(rows)
+        asked = [claimed.claim for row in rows for claimed in row.claims if claimed.consent is not None]
+        granted = dict(zip(asked, self._ledger.were_granted(asked), strict=True))
+        # An opt-out may have been read before this delivery was given a ledger.
+        self._ledger.bar((out.key, out.channel, out.at) for out, had in granted.items() if not (had or out.subscribed))
+        whole = []
+        for row in rows:
+            kept = tuple(one for one in row.claims if one.consent is None or granted[one.claim])
+            whole.append(len(kept) == len(row.claims))
+            row.claims = kept
+        return whole
 
     def _with_known(self, rows: Iterator[Numbered]) -> Iterator[tuple[int, Mapping[str, Any], _Known | None]]:
         """Give with each row what is known of it; None if it is the same as when it was last acknowledged."""
@@ -131,6 +167,8 @@ class Intake:
         if self._folder.progress.is_reserved(position):
             if isinstance(ready, Ready) and not ready.claims:
                 ready.claims = self._claims_of(ready, self._times_of(ready, now))
+            if isinstance(ready, Ready):
+                self._keep_what_was_granted([ready])
             self._books.died(ready, now)
             return None
         if isinstance(ready, Ready) and (faults := self._faults_of(ready, known)):
@@ -167,7 +205,7 @@ class Intake:
         if ready.only_consent and ready.instead_of is None:  # a sync has looked at all consents
             return None if ready.claims else Skip.STALE
         times = self._times_of(ready, now)
-        stale = {consent: STALE for consent, at in times.items() if at is None}
+        stale = {consent: self._why_not(consent) for consent, at in times.items() if at is None}
         if stale:
             ready.send_instead(ready.payload.without(stale))
         if ready.instead_of is not None:
@@ -194,16 +232,25 @@ class Intake:
         return {consent: self._time_of(consent, now) for consent in ready.payload.consents}
 
     def _time_of(self, consent: Consent, now: datetime) -> str | None:
-        """Say when a consent was given; None if a newer word of the same person is in these rows."""
+        """Say when a consent was given; None if it must not be sent.
+
+        The index has every opt-in that was fit to be sent when the rows were read. One it does not have said a time to
+        come: newer words may have been sent without their time then, and nobody could tell.
+        """
         at = None if consent.at is None else to_ledger_time(consent.at)
         newest = self._index.newest(consent.identifier, consent.channel)
+        if consent.subscribed:
+            return at if newest == (at, True) else None
         if newest is None:
             return at or to_ledger_time(now)
-        if at is None:  # an opt-out that counts as given when it was read
+        if at is None:  # it counts as given when it was read
             return newest.at
-        if (at, not consent.subscribed) < (newest.at, not newest.subscribed):
-            return None
-        return at
+        return None if (at, True) < (newest.at, not newest.subscribed) else at
+
+    def _why_not(self, consent: Consent) -> str:
+        newest = self._index.newest(consent.identifier, consent.channel)
+        at = "" if consent.at is None else to_ledger_time(consent.at)
+        return STALE if newest is not None and at <= newest.at else _TO_COME
 
     def _claims_of(self, ready: Ready, times: Mapping[Consent, str | None]) -> tuple[Claimed, ...]:
         if self._ledger is None:
@@ -212,7 +259,13 @@ class Intake:
         claims = [
             Claimed(
                 Claim(
-                    OPT_IN, consent.identifier, consent.channel, consent.subscribed, at, once=once, force=ready.force
+                    OPT_IN,
+                    consent.identifier,
+                    consent.channel,
+                    consent.subscribed,
+                    at,
+                    once=once and (consent.subscribed or ready.payload.call in NAMED_CALLS),
+                    force=ready.force,
                 ),
                 consent,
             )
@@ -222,6 +275,11 @@ class Intake:
         if ready.message_id is not None and ready.payload.call in NAMED_CALLS:
             claims.append(Claimed(Claim(TRACK, ready.message_id, once=once, force=ready.force)))
         return tuple(claims)
+
+
+def options_of(preparer: Preparer, ledger: Ledger | None) -> str:
+    """Name the options under which rows are compared, sent and marked; another try may have others."""
+    return preparer.fingerprint.hex() + (" without a ledger" if ledger is None else "")
 
 
 class _Known:

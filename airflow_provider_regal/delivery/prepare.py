@@ -255,8 +255,18 @@ def identifiers_of(event: Event) -> tuple[str, ...]:
 
 
 def _dated(consents: tuple[Consent, ...], read_at: datetime) -> tuple[Consent, ...]:
-    """Let opt-outs that do not say when they were given count as given when they were first read."""
-    return tuple(replace(consent, at=consent.at or read_at) for consent in consents)
+    """Give the opt-outs of a dead letter their time: without one, that at which they were first read.
+
+    One that was sent is kept as it was sent, without the fraction of its second: it counts to the end of that, so that
+    an opt-in it followed does not win.
+    """
+    return tuple(
+        consent if consent.subscribed else replace(consent, at=_end_of(consent.at or read_at)) for consent in consents
+    )
+
+
+def _end_of(second: datetime) -> datetime:
+    return second if second.microsecond else second.replace(microsecond=999_999)
 
 
 def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee) -> tuple[Claimed, ...]:
@@ -269,7 +279,7 @@ def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee
                 channel,
                 subscribed,
                 at,
-                once=guarantee == "at_most_once",
+                once=guarantee == "at_most_once" and (subscribed or payload.call in NAMED_CALLS),
                 force=row.get(FORCE_MARK, False),
                 row_hash=row_hash,
                 stored=bool(stored),

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.consent_events import as_contact, as_opt_out, as_track
-from airflow_provider_regal.delivery.consent_rows import ConsentRows, Said
+from airflow_provider_regal.delivery.consent_rows import ConsentRows, Said, user_key
 from airflow_provider_regal.delivery.keys import hashes_of_rows
 from airflow_provider_regal.delivery.marks import (
     MARKS,
@@ -139,34 +141,30 @@ class Reconciliation:
     def _read_one(self, columns: Mapping[str, Any], row_hash: str) -> None:
         # Through the form of the snapshot, so that rows mean what they mean in every other delivery.
         line = encode_row(columns)
-        told = self._reader.read(decode_row(line), self._clock.now())
+        now = self._clock.now()
+        told = self._reader.read(decode_row(line), now)
         if not told:
             self._add("silent", 1)
         for said in told:
             if isinstance(said, Said):
-                wanted = self._wanted(said, f"{row_hash}{len(told)}")
-                self._store.want(self._ledger.keys.stored(said.identifier), wanted)
-            else:
-                self._add("rejected", 1)
-                self._store.reject(line, json.dumps([(fault.field, fault.reason) for fault in said.faults]))
-                if said.about is not None:
-                    identifier, channel = said.about
-                    self._store.mention(self._ledger.keys.stored(identifier), channel)
+                self._store.want(
+                    self._ledger.keys.stored(said.identifier), _wanted(said, f"{row_hash}{len(told)}", now)
+                )
+                self._bar_the_user(said, now)
+                continue
+            self._add("rejected", 1)
+            self._store.reject(line, json.dumps([(fault.field, fault.reason) for fault in said.faults]))
+            if said.about is not None:
+                identifier, channel = said.about
+                self._store.mention(self._ledger.keys.stored(identifier), channel)
+            if said.barrier is not None:
+                self._bar_the_user(said.barrier, now)
 
-    def _wanted(self, said: Said, row_hash: str) -> Wanted:
-        at = self._now if said.at is None else to_ledger_time(said.at)
-        return Wanted(
-            said.identifier,
-            said.channel,
-            int(said.subscribed),
-            at,
-            int(said.at is None),
-            said.user_id,
-            said.ip,
-            said.text,
-            said.source,
-            row_hash,
-        )
+    def _bar_the_user(self, said: Said, now: datetime) -> None:
+        """Let an opt-out bar events, too, that say whom they are about but not on which phone."""
+        if self._sync.as_event is not None and not said.subscribed and said.user_id is not None:
+            out = replace(said, identifier=user_key(said.user_id))
+            self._store.bar(self._ledger.keys.stored(out.identifier), _wanted(out, None, now))
 
     def _add(self, what: str, count: int) -> None:
         self._plan[what] = self._plan.get(what, 0) + count
@@ -254,6 +252,23 @@ class Reconciliation:
     def _all_wanted(self) -> Iterator[Wanted]:
         for subscribed in (False, True):
             yield from self._store.to_send(subscribed=subscribed, unchanged=True)
+
+
+def _wanted(said: Said, row_hash: str | None, now: datetime) -> Wanted:
+    """:param now: when an opt-out without a time counts as given."""
+    at = to_ledger_time(now if said.at is None else said.at)
+    return Wanted(
+        said.identifier,
+        said.channel,
+        int(said.subscribed),
+        at,
+        int(said.at is None),
+        said.user_id,
+        said.ip,
+        said.text,
+        said.source,
+        row_hash,
+    )
 
 
 def _columns(row: Any) -> Mapping[str, Any]:

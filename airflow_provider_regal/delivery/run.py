@@ -19,6 +19,7 @@ from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery import ending
 from airflow_provider_regal.delivery.aside import run_aside
+from airflow_provider_regal.delivery.intake import options_of
 from airflow_provider_regal.delivery.opening import Rows, open_folder, open_source, take_in
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.rejected_again import open_rejected
@@ -188,9 +189,17 @@ class Delivery:
             forget_claims(folder.path)
         if plan.work is Work.GO_ON_WITH_REJECTED:  # before the marker forgets that the last try had failed
             open_rejected(folder)
-        folder.marker = Marker(self._fingerprint, self._this.epoch, self._this.number, restarted=restarted)
+        options = options_of(self._preparer, ledger)
+        same_options = plan.work is Work.START or marker is None or marker.options == options
+        folder.marker = Marker(
+            self._fingerprint,
+            self._this.epoch,
+            self._this.number,
+            restarted=restarted,
+            options=options if same_options else "several",
+        )
         self._on_start()
-        index = self._index(plan, folder, ledger)
+        index = self._index(plan, folder, ledger, same_options=same_options)
         self.report.plan, _ = folder.notes()
         self.report.read = folder.source_rows
         if self.report.read < settings.min_rows:
@@ -201,10 +210,10 @@ class Delivery:
             )
         return index
 
-    def _index(self, plan: Plan, folder: RunFolder, ledger: Ledger | None) -> RowIndex:
+    def _index(self, plan: Plan, folder: RunFolder, ledger: Ledger | None, *, same_options: bool) -> RowIndex:
         """Read what has to be read, and have a look at all rows."""
         settings = self._settings
-        if plan.work is Work.GO_ON and (index := RowIndex.of(folder.index_path)) is not None:
+        if plan.work is Work.GO_ON and same_options and (index := RowIndex.of(folder.index_path)) is not None:
             return index
         index = RowIndex.new(folder.index_path)
         try:

@@ -93,7 +93,9 @@ class Sending:
 
         settings = self._settings
         await self._mark_again()
-        async with ManySender(self._target, max_connections=settings.max_connections) as sender:
+        async with ManySender(
+            self._target, max_connections=settings.max_connections, may_write=self._may_write
+        ) as sender:
             self._engine = Engine(
                 rows=self._intake.rows(),
                 books=self._books,
@@ -115,6 +117,9 @@ class Sending:
             finally:
                 self._engine = None
             await self._books.checkpoint()
+
+    def _may_write(self) -> bool:
+        return not self._books.wait_s(self._clock.monotonic())
 
     async def _mark_again(self) -> None:
         """Make the marks that a crash kept an earlier try from making."""

@@ -32,7 +32,8 @@ _BATCH: Final = 1_000
 # Rows that are not sent, and those of a sync, which has looked at them.
 _LOOKED_AT: Final = frozenset({SKIP_MARK, REJECT_MARK, CLAIMS_MARK})
 _MESSAGE_ID: Final = frozenset({"message_id", MESSAGE_ID})
-_CONSENT_TRAITS: Final = frozenset({OPT_IN, "opt_in", PHONES, EMAILS})
+_OPT_INS: Final = frozenset({OPT_IN, "opt_in"})
+_CONSENT_TRAITS: Final = _OPT_INS | {PHONES, EMAILS}
 
 
 class Survey:
@@ -105,7 +106,7 @@ class Survey:
 
 def _event_may_carry_consent(written: Mapping[str, Any]) -> bool:
     traits = written.get(TRAITS)
-    if written.get("opt_in") or (isinstance(traits, Mapping) and traits.keys() & _CONSENT_TRAITS):
+    if any(written.get(name) for name in _OPT_INS) or (isinstance(traits, Mapping) and traits.keys() & _CONSENT_TRAITS):
         return True
     for points in (written.get("phones"), written.get("emails")):
         if isinstance(points, Mapping) and points:

@@ -17,7 +17,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
@@ -67,6 +67,11 @@ def _read_time(value: Any, info: ValidationInfo) -> datetime | None:
     return None if is_blank(value) else read_time(value, Reading.of(info).timezone)
 
 
+def _read_latest(value: Any, info: ValidationInfo) -> datetime:
+    """Read the time of an opt-out: of a day alone its end, so that no opt-in of that day wins over it."""
+    return read_time(value, Reading.of(info).timezone, of_day=time.max)
+
+
 Time = Annotated[datetime | None, BeforeValidator(_read_time)]
 Truth = Annotated[bool, BeforeValidator(read_truth)]
 Ip = Annotated[str | None, BeforeValidator(lambda value: None if value is None else read_ip(value))]
@@ -77,7 +82,8 @@ class OptIn(BaseModel):
 
     :param channel: ``sms``, ``voice`` or ``email``.
     :param subscribed: True for an opt-in, False for an opt-out.
-    :param timestamp: when the person decided; an opt-in without it is withheld.
+    :param timestamp: when the person decided; an opt-in without it is withheld. A day alone stands for its beginning,
+        that of an opt-out for its end.
     :param ip: the person's address at that moment; an opt-in without it is withheld unless consent was given
         on paper or by phone (``require_ip=False``).
     :param text: the wording the person agreed to.
@@ -104,7 +110,9 @@ class OptIn(BaseModel):
             if alias in told:
                 told.setdefault(name, told.pop(alias))
         if _is_opt_out(told.get("subscribed")):
-            return {key: value for key, value in told.items() if _is_readable(key, value, info)}
+            told = {key: value for key, value in told.items() if _is_readable(key, value, info)}
+            if "timestamp" in told:
+                told["timestamp"] = _read_latest(told["timestamp"], info)
         return told
 
 
@@ -177,14 +185,17 @@ def judge(
 
 
 def _with_possible_time(opt_out: OptIn, now: datetime) -> OptIn:
-    """Take an impossible time off an opt-out: it must neither hold it back nor let an older opt-in win."""
+    """Take an impossible time off an opt-out: it must neither hold it back nor let an older opt-in win.
+
+    So one of today, without an hour, counts as given when it was read: its day has not ended yet.
+    """
     if opt_out.timestamp and not _is_real(opt_out.timestamp, now):
         return opt_out.model_copy(update={"timestamp": None})
     return opt_out
 
 
-def _is_real(time: datetime, now: datetime) -> bool:
-    return time.year >= _FIRST_REAL_YEAR and time <= now
+def _is_real(moment: datetime, now: datetime) -> bool:
+    return moment.year >= _FIRST_REAL_YEAR and moment <= now
 
 
 def _newest_per_channel(opt_ins: Iterable[OptIn], now: datetime) -> list[OptIn]:
@@ -226,7 +237,7 @@ def _is_readable(name: object, value: Any, info: ValidationInfo) -> bool:
     """Whether a member of an opt-out may stay; what is no evidence is left to pydantic."""
     try:
         if name == "timestamp":
-            _read_time(value, info)
+            _read_latest(value, info)
         elif name == "ip":
             read_ip(value)
         elif name in _EVIDENCE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 
@@ -17,11 +18,12 @@ READABLE_TIMES = "ISO 8601 (2026-03-02T14:05:09Z), 'YYYY-MM-DD HH:MM:SS +00:00' 
 _NO_EPOCH = "the epoch number lies outside the years 1 to 9999"
 
 
-def read_time(value: object, timezone: tzinfo = UTC) -> datetime:
+def read_time(value: object, timezone: tzinfo = UTC, *, of_day: time = time.min) -> datetime:
     """Read a point in time; a naive one is taken to be in ``timezone``.
 
     :param value: datetime, date, ISO 8601 text, or epoch as number or text (seconds; milliseconds above 1e11);
         numpy's and pandas' times too.
+    :param of_day: what a date alone stands for.
     :returns: the time in UTC.
     :raises ValueError: it is none of these; the message does not hold the value.
     """
@@ -29,11 +31,11 @@ def read_time(value: object, timezone: tzinfo = UTC) -> datetime:
     if isinstance(value, datetime):
         return _in_utc(value, timezone)
     if isinstance(value, date):
-        return _in_utc(datetime.combine(value, time.min, tzinfo=timezone), timezone)
+        return _in_utc(datetime.combine(value, of_day, tzinfo=timezone), timezone)
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         return _from_epoch(value)
     if isinstance(value, str):
-        return _from_text(value.strip(), timezone)
+        return _from_text(value.strip(), timezone, of_day)
     raise ValueError(f"a time cannot be a {type(value).__name__}; write {READABLE_TIMES}")
 
 
@@ -42,9 +44,12 @@ def write_time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(" ", "seconds").replace("+00:00", " +00:00")
 
 
-def _from_text(text: str, timezone: tzinfo) -> datetime:
+def _from_text(text: str, timezone: tzinfo, of_day: time) -> datetime:
     if _EPOCH_TEXT.fullmatch(text):
         return _from_epoch(float(text))
+    if of_day != time.min:
+        with suppress(ValueError):  # most say a time, too
+            return _in_utc(datetime.combine(date.fromisoformat(text), of_day), timezone)
     try:
         return _in_utc(datetime.fromisoformat(_SPACE_BEFORE_OFFSET.sub("", text)), timezone)
     except ValueError:

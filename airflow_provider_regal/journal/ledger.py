@@ -22,14 +22,16 @@ from airflow_provider_regal.journal.ledger_engine import making, prepare_engine,
 from airflow_provider_regal.journal.ledger_error import LedgerError, WrongLedgerError
 from airflow_provider_regal.journal.ledger_keys import MARK_NAME, StoredKeys
 from airflow_provider_regal.journal.ledger_rules import OPT_IN, PHONE, By, Claim, Entry, Verdict
-from airflow_provider_regal.journal.ledger_schema import LONGEST_NAME, bring_up_to_date, short
+from airflow_provider_regal.journal.ledger_schema import bring_up_to_date
 from airflow_provider_regal.journal.ledger_store import ConsentRow, Place
+from airflow_provider_regal.journal.ledger_text import LONGEST_NAME, short
 from airflow_provider_regal.journal.ledger_types import claim_types, read_types
 
 __all__ = ["Claim", "ConsentRow", "Ledger", "LedgerError", "Verdict", "prepare_engine", "sqlite_engine"]
 
 _IDENTIFY: Final = "identify"
 _REJECTED: Final = "rejected"
+_AFTER: Final = {Verdict.GO: rules.sending, Verdict.STALE: rules.denied}
 
 
 def _now() -> datetime:
@@ -114,7 +116,8 @@ class Ledger:
 
             def decide(entry: Entry | None, claim: Claim) -> Entry | None:
                 verdicts.append(rules.verdict(entry, claim, by))
-                return rules.sending(entry, claim, by) if verdicts[-1] is Verdict.GO else entry
+                after = _AFTER.get(verdicts[-1])
+                return entry if after is None else after(entry, claim, by)
 
             store.change(connection, self._account, [(self._place(claim), claim) for claim in claims], decide)
 
@@ -165,34 +168,28 @@ class Ledger:
 
         return writing(self._engine, work, tries=1)  # what was read of the claims cannot be read again
 
+    def were_granted(self, opt_ins: Sequence[Claim]) -> list[bool]:
+        """Say which opt-ins this run has claimed; one that was denied was never sent."""
+        if not opt_ins:
+            return []
+        by, places = self._by(), [self._place(claim) for claim in opt_ins]
+        found = reading(self._engine, lambda connection: store.read_places(connection, self._account, {*places}))
+        told = zip(places, opt_ins, strict=True)
+        return [rules.was_granted(found.get(place), claim, by) for place, claim in told]
+
     def bar(self, opt_outs: Iterable[tuple[str, str, str | None]]) -> list[str]:
         """Commit the times of opt-outs before anything is sent: no opt-in of that time or before will be let through.
 
         :param opt_outs: identifier, channel and time; None where the opt-out does not say: it counts as given now,
-            unless the newest word known is an opt-out already. Read once. What was committed before an error stays.
+            whatever else is known. Read once. What was committed before an error stays.
         :returns: the times.
         :raises LedgerError: not all could be committed.
         """
-        by = self._by()
-        times: list[str] = []
+        by, times = self._by(), list[str]()
         for batch in store.batches(opt_outs):
-            decided: list[str] = []
-
-            def bar(entry: Entry | None, at: str | None, decided: list[str] = decided) -> Entry:
-                decided.append(rules.barrier_of(entry, at, by))
-                return rules.barred(entry, decided[-1], by)
-
-            def work(
-                connection: Connection,
-                batch: list[tuple[str, str, str | None]] = batch,
-                decided: list[str] = decided,
-                bar: Callable[[Entry | None, str | None], Entry] = bar,
-            ) -> None:
-                decided.clear()  # of a try that was rolled back
-                items = [((OPT_IN, channel, self.keys.stored(key)), at) for key, channel, at in batch]
-                store.change(connection, self._account, items, bar)
-
-            writing(self._engine, work)
+            told = [(OPT_IN, channel, self.keys.stored(key)) for key, channel, _ in batch]
+            decided = [at or by.now for _, _, at in batch]
+            self._change([*zip(told, decided, strict=True)], lambda entry, at: rules.barred(entry, at, by))
             times += decided
         return times
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Final
 
-from airflow_provider_regal.journal.ledger_schema import short
+from airflow_provider_regal.journal.ledger_text import short
 
 #: Where an account keeps which secret its keys are stored with, among its types.
 MARK_NAME: Final = "$ledger_key"

@@ -208,6 +208,18 @@ def released(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
     return doubtful if claim.call == TRACK else doubtful._replace(pending_at=at, pending_subscribed=int(way == "in"))
 
 
+def denied(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
+    """Remember that a stale claim is not sent now, though an earlier try of this run may have sent it."""
+    return unknown(entry, claim, by) if entry is not None and _is_sending(entry, claim, by) else entry
+
+
+def was_granted(entry: Entry | None, claim: Claim, by: By) -> bool:
+    """Say whether this run may have sent an opt-in: it has claimed it, or all that came of that is known already."""
+    if entry is None:
+        return False
+    return _is_sending(entry, claim, by) or _acknowledged(entry) == _rank_of(claim)
+
+
 def said_again(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
     """Remember which row says what was acknowledged already, so that it is known by its hash the next time."""
     if entry is None or _acknowledged(entry) != _rank_of(claim):
@@ -215,21 +227,15 @@ def said_again(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
     return entry._replace(row_hash=claim.row_hash, source=by.source)
 
 
-def barrier_of(entry: Entry | None, at: str | None, by: By) -> str:
-    """Say since when an opt-out bars; one without a time bars from now on, unless the newest word is one already."""
-    if at is not None:
-        return at
-    if entry is None or entry.opt_out_at is None:
-        return by.now
-    newest = _newest(_acknowledged(entry), _pending(entry))
-    return by.now if newest is not None and newest > _rank(entry.opt_out_at, False) else entry.opt_out_at
-
-
 def barred(entry: Entry | None, at: str, by: By) -> Entry:
     """Remember that an opt-out was given; never lowers the time of one."""
     if entry is None:
         return Entry(state=BARRIER, opt_out_at=at, run=by.run, changed_at=by.now)
     return entry if entry.opt_out_at is not None and entry.opt_out_at >= at else entry._replace(opt_out_at=at)
+
+
+def _is_sending(entry: Entry, claim: Claim, by: By) -> bool:
+    return entry.state == SENDING and entry.run == by.run and _pending(entry) == _rank_of(claim)
 
 
 def _barred_by(entry: Entry, claim: Claim) -> Entry:

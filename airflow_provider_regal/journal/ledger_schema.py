@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,9 +10,8 @@ from sqlalchemy.dialects import mssql, mysql
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.journal.ledger_error import WrongLedgerError
+from airflow_provider_regal.journal.ledger_text import LONGEST_KEY, LONGEST_NAME
 
-LONGEST_KEY: Final = 200
-LONGEST_NAME: Final = 500
 _TIME: Final = 27
 _HASH: Final = 128
 
@@ -104,11 +102,3 @@ def bring_up_to_date(connection: Connection, steps: Sequence[Callable[[Connectio
     for number in range(found, len(steps)):
         steps[number](connection)
         connection.execute(version.update().values(version=number + 1))
-
-
-def short(text: str, longest: int = LONGEST_KEY) -> str:
-    """Give a text as every database can keep and compare it; a hash of one that some could not."""
-    encoded = text.encode("utf-8", "surrogatepass")
-    if len(text) <= longest and text == text.strip() and "\0" not in text and encoded.decode("utf-8", "ignore") == text:
-        return text
-    return hashlib.sha256(encoded).hexdigest()

@@ -122,7 +122,7 @@ def change(
     """
     if not items:
         return
-    before = _read(connection, account, {place for place, _ in items}, lock=True)
+    before = read_places(connection, account, {place for place, _ in items}, lock=True)
     after: dict[Place, Entry | None] = {}
     for place, item in items:
         after[place] = decide(after[place] if place in after else before.get(place), item)
@@ -163,11 +163,17 @@ def _columns(pairs: Iterable[tuple[Entry | None, Entry]]) -> tuple[str, ...]:
 
 def read(connection: Connection, account: str, call: str, keys: Iterable[str]) -> dict[str, Entry]:
     """Read entries that have no channel, by key as stored."""
-    found = _read(connection, account, {(call, "", key) for key in keys})
+    found = read_places(connection, account, {(call, "", key) for key in keys})
     return {key: entry for (_, _, key), entry in found.items()}
 
 
-def _read(connection: Connection, account: str, places: Iterable[Place], *, lock: bool = False) -> dict[Place, Entry]:
+def read_places(
+    connection: Connection, account: str, places: Iterable[Place], *, lock: bool = False
+) -> dict[Place, Entry]:
+    """Read the entries at places.
+
+    :param lock: nobody else changes them until the transaction ends.
+    """
     if connection.dialect.name == "postgresql":
         rows: Iterable[Any] = _rows_in_postgres(connection, account, places, lock=lock)
     else:

@@ -7,7 +7,8 @@ from typing import Final
 from sqlalchemy import bindparam, select
 from sqlalchemy.engine import Connection
 
-from airflow_provider_regal.journal.ledger_schema import short, types
+from airflow_provider_regal.journal.ledger_schema import types
+from airflow_provider_regal.journal.ledger_text import short
 
 _TYPES: Final = select(types.c.name, types.c.type).where(types.c.account == bindparam("account"))
 

@@ -34,6 +34,7 @@ class Marker:
     :param try_number: the last try that worked here.
     :param restarted: that try, or one before it in this epoch, was told to send everything again.
     :param outcome: ``finished``, ``failed`` (on a threshold), or None: rows are left.
+    :param options: fingerprint of the options that decide what is sent of a row; ``several`` where tries differ.
     """
 
     fingerprint: str
@@ -41,6 +42,7 @@ class Marker:
     try_number: int
     restarted: bool = False
     outcome: str | None = None
+    options: str = ""
 
 
 class FolderInUseError(OSError):
@@ -62,8 +64,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.path = path
-        self.name = str(path)
+        self.path, self.name = path, str(path)
         self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -52,7 +52,7 @@ _WANT_NEWEST: Final = _WANT.format(
 )
 _OPT_OUT: Final = """
 INSERT INTO opt_outs VALUES (?, ?, ?, ?) ON CONFLICT (key, channel) DO UPDATE
-SET at = CASE WHEN at IS NULL OR excluded.at IS NULL THEN NULL ELSE max(at, excluded.at) END
+SET at = max(at, excluded.at)
 """
 _KNOWN: Final = """key, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at, source,
     row_hash"""
@@ -60,12 +60,6 @@ _COPY: Final = f"""
 INSERT INTO known SELECT {_KNOWN} FROM ledger.regal_ledger WHERE account = ? AND call = 'opt_in'
 """  # noqa: S608 - made of constants
 _HASHES: Final = "SELECT row_hash FROM known WHERE row_hash IS NOT NULL AND state = 'acknowledged'"
-# One without a time was given when it was read, which is the time it is sent with.
-_OPT_OUTS: Final = """
-SELECT o.identifier, o.channel, coalesce(o.at, (
-    SELECT w.at FROM wanted w WHERE w.key = o.key AND w.channel = o.channel
-)) FROM opt_outs o
-"""
 # An opt-out without a time says nothing new where the newest word known, or perhaps known to Regal, is an opt-out.
 _TIMELESS: Final = """
 UPDATE wanted SET at = coalesce((
@@ -176,7 +170,11 @@ class SyncStore:
             (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash),
         )
         if not subscribed:
-            self._db.execute(_OPT_OUT, (key, channel, identifier, None if timeless else at))
+            self.bar(key, wanted)
+
+    def bar(self, key: str, opt_out: Wanted) -> None:
+        """Take in that an opt-out was read, whether it can be sent or not."""
+        self._db.execute(_OPT_OUT, (key, opt_out.channel, opt_out.identifier, opt_out.at))
 
     def mention(self, key: str, channel: str) -> None:
         """Note whom the source still has, although what it says of them cannot be used."""
@@ -246,8 +244,8 @@ class SyncStore:
         return self._compared("kind = 'unchanged' AND another_row")
 
     def opt_outs(self) -> Iterator[tuple[str, str, str]]:
-        """Give every opt-out that was read: identifier, channel, and the newest time."""
-        return self._db.cursor().execute(_OPT_OUTS)
+        """Give every opt-out that was read: identifier, channel, and the newest time, if only that of the reading."""
+        return self._db.cursor().execute("SELECT identifier, channel, at FROM opt_outs")
 
     def unfit(self) -> Iterator[tuple[str, str]]:
         """Give back what can never be sent: row and faults."""

@@ -30,6 +30,21 @@ def attempt(origin, *, timeout=5.0, times=1, body=BODY):
     return asyncio.run(run())
 
 
+def test_nothing_is_written_once_the_right_to_send_has_ended():
+    allowed = [True, False, True]
+
+    async def run(server):
+        target = target_of("regal_of_test", host=server.origin, port=None, password=KEY, extra={})
+        async with ManySender(target, max_connections=4, may_write=lambda: allowed.pop(0)) as sender:
+            return [await sender.attempt(BODY) for _ in range(3)]
+
+    with RawServer(answering(http())) as server:
+        first, second, third = asyncio.run(run(server))
+        assert (first.status, third.status) == (200, 200)
+        lost(second, before_body=True)
+        assert [request.body for request in server.requests] == [BODY, BODY]
+
+
 def lost(made, *, before_body):
     assert isinstance(made, NoAnswer)
     assert made.before_body is before_body

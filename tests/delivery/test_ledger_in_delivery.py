@@ -6,15 +6,13 @@ import json
 from contextlib import suppress
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
 
 from airflow_provider_regal.errors import ReadDeadLettersError, RetryLaterError
 from airflow_provider_regal.journal.dead_letters import read_dead_letters
 from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
 from airflow_provider_regal.journal.progress import Progress
 from tests.delivery.consents import IP, NOW, at, known, no, phone, told, yes
-from tests.delivery.syncing import run_sync
+from tests.delivery.syncing import dying, run_sync
 
 
 @pytest.fixture
@@ -34,23 +32,6 @@ def contact(number, **more):
 def opted(number, subscribed, minute, **more):
     when = {} if minute is None else {"sms_opt_in_at": at(minute)}
     return contact(number, sms_opt_in=subscribed, sms_opt_in_ip=IP, **when, **more)
-
-
-def dying(path, after):
-    """A ledger whose database fails for good after so many transactions."""
-
-    def open_it():
-        engine, begun = sqlite_engine(path), []
-
-        def begin(connection):
-            begun.append(1)
-            if len(begun) > after:
-                raise OperationalError("BEGIN", {}, OSError("disk I/O error"))
-
-        event.listen(engine, "begin", begin)
-        return engine
-
-    return open_it
 
 
 class TestOnlyTheNewestConsent:
@@ -251,6 +232,14 @@ class TestTypeDrift:
         run([contact(1, amount=5)], call="track", event="A")
         assert run([contact(1, amount="5")], call="track", event="B").acknowledged == 1
         assert run([contact(1, amount="5")], call="track", event="A", max_rejected=1).rejected == 1
+
+    @pytest.mark.parametrize("name", ["plan" * 60, "é" * 190, " plan "], ids=["long", "long in bytes", "spaces"])
+    @pytest.mark.parametrize("call", ["identify", "track"])
+    def test_a_name_that_the_ledger_keeps_as_a_hash_has_a_type_as_well(self, run, name, call):
+        event = {"call": call} if call == "identify" else {"call": call, "event": "A"}
+        run([contact(1, **{name: 5})], **event)
+        assert run([contact(1, **{name: "5"})], max_rejected=1, **event).rejected == 1
+        assert run([contact(1, **{name: 6})], **event).acknowledged == 1
 
     def test_without_a_ledger_it_is_not_looked_at(self, run):
         assert run([contact(1, plan=5), contact(2, plan="5")], ledger=None).acknowledged == 2

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from ipaddress import ip_address
 from types import MappingProxyType
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from airflow_provider_regal.events import OptIn, Phone, Track
+from airflow_provider_regal.events import OptIn, Phone, Reading, Track
 from tests.events import hostile
 from tests.events.saying import (
     GIVEN,
     IP,
     MAIL,
     NO_IP_NEEDED,
+    NOW,
     PHONE,
     faults,
     opt_in,
@@ -120,6 +122,38 @@ def test_no_evidence_however_bad_holds_an_opt_out_back(evidence, no, kind):
 def test_an_opt_out_of_an_impossible_time_is_sent_and_beats_an_older_opt_in(time, order):
     both = [opt_in(), {**opt_in(False), "timestamp": time}]
     assert sent(*both[::order]) == {"sms": {**BARE, "ip": IP}}
+
+
+DAY = "2026-03-02"
+
+
+@pytest.mark.parametrize("day", [DAY, f" {DAY} ", "20260302", date(2026, 3, 2), hostile.NumpyLike(date(2026, 3, 2))])
+@pytest.mark.parametrize("hour", ["00:00:00", "12:00:00", "23:59:59"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_opt_out_of_a_day_wins_over_every_opt_in_of_that_day(day, hour, order):
+    both = [opt_in(timestamp=f"{DAY}T{hour}Z"), opt_in(False, timestamp=day)]
+    assert sent(*both[::order])["sms"] == {**BARE, "timestamp": f"{DAY} 23:59:59 +00:00", "ip": IP}
+
+
+def test_an_opt_out_of_a_day_loses_to_the_opt_in_of_the_next_and_says_so_wherever_it_is_read():
+    assert sent(opt_in(timestamp="2026-03-03T00:00:00Z"), opt_in(False, timestamp=DAY))["sms"]["subscribed"] is True
+    of_the_day = {"channel": "sms", "subscribed": False, "subscribedAt": DAY}
+    assert sent(of_the_day)["sms"]["timestamp"] == f"{DAY} 23:59:59 +00:00"
+    new_york = Reading(timezone=ZoneInfo("America/New_York"))
+    made = payload(phones={PHONE: {}}, opt_in=[of_the_day], reading=new_york)
+    assert made.body["traits"]["phones"][PHONE]["smsOptIn"]["timestamp"] == "2026-03-03 04:59:59 +00:00"
+
+
+def test_an_opt_out_of_today_counts_as_given_when_it_was_read_since_today_has_not_ended():
+    today = opt_in(False, timestamp=f"{NOW:%Y-%m-%d}", ip=None)
+    assert sent(today, opt_in(timestamp=NOW)) == {"sms": BARE}
+    (consent,) = payload(phones={PHONE: {}}, opt_in=[today]).consents
+    assert consent.at is None
+
+
+def test_an_opt_in_of_a_day_counts_from_its_first_moment():
+    assert sent(opt_in(timestamp=DAY), opt_in(False, timestamp=f"{DAY}T00:00:01Z"))["sms"]["subscribed"] is False
+    assert sent(opt_in(timestamp=DAY))["sms"]["timestamp"] == f"{DAY} 00:00:00 +00:00"
 
 
 def test_a_withheld_opt_in_does_not_push_an_older_opt_out_aside():

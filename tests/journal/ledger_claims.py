@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_regal.journal.ledger_rules import to_ledger_time
+from airflow_provider_regal.journal.ledger_rules import Claim, to_ledger_time
 from tests.journal.ledger_words import (
     BLOCKED,
     BUSY,
@@ -69,15 +69,48 @@ def check_a_barrier_holds_without_any_send_and_is_never_lowered(ledgers):
     assert not ledger.has_consents()
 
 
-def check_an_opt_out_without_a_time_bars_from_now_on_unless_the_newest_word_is_one(ledgers):
+def check_an_opt_out_without_a_time_bars_from_when_it_is_read_whatever_else_is_known(ledgers):
+    """Nobody can tell whether it is an older one read again, or of today: an opt-in given in between must not win."""
     ledger, now = ledgers(), to_ledger_time(START)
     sent(ledger, opt_in(5, "yes"))
     sent(ledger, opt_out(5, "no"))
-    sent(ledger, opt_out(5, "no, then perhaps yes"))
-    ledger.settle(unknown=[opt_in(6, "no, then perhaps yes")])
-    keys = ["nobody", "yes", "no", "no, then perhaps yes"]
-    assert ledger.bar((key, "sms", None) for key in keys) == [now, now, at(5), now]
-    assert {row[0]: row[4] for row in known(ledger)} == dict(zip(keys, [now, now, at(5), now], strict=True))
+    assert ledger.bar((key, "sms", None) for key in ["nobody", "yes", "no"]) == [now] * 3
+    assert {row[0]: row[4] for row in known(ledger)} == dict.fromkeys(["nobody", "yes", "no"], now)
+
+
+def check_an_opt_out_without_a_time_wins_if_it_is_read_before_an_opt_in_given_earlier_is_claimed(ledgers):
+    sent(ledgers("a run of before"), opt_out(5))
+    reads_the_opt_in, reads_the_opt_out = ledgers("run-1"), ledgers("run-2")
+    meanwhile = opt_in(10)
+    reads_the_opt_out.bar([(PHONE, "sms", None)])
+    assert one(reads_the_opt_in, meanwhile) is STALE
+    ledgers.clock.wait(60)
+    given_since = Claim("opt_in", PHONE, "sms", True, to_ledger_time(ledgers.clock()))
+    assert one(reads_the_opt_in, given_since) is GO, "the person agreed after the opt-out was read"
+
+
+def check_only_opt_ins_that_this_run_claimed_were_granted(ledgers):
+    ledger = ledgers()
+    ledger.bar([("barred", "sms", at(6))])
+    ledger.claim([opt_in(5), opt_in(5, "barred"), opt_in(5, "given back")])
+    ledger.settle(released=[opt_in(5, "given back")])
+    asked = [opt_in(5), opt_in(4), opt_in(5, "barred"), opt_in(5, "given back"), opt_in(5, "never heard of")]
+    assert ledger.were_granted(asked) == [True, False, False, False, False]
+    assert ledgers("run-2").were_granted(asked[:1]) == [False]
+    ledger.settle(acknowledged=[opt_in(5)])
+    assert ledgers("run-2").were_granted([*asked[:2], opt_out(5)]) == [True, False, False]
+    assert ledger.were_granted([]) == []
+
+
+def check_an_opt_in_that_is_denied_after_it_was_claimed_is_unknown_and_was_not_granted(ledgers):
+    """The try that claimed it may have died before or after sending it; this one does not send it."""
+    ledger = ledgers()
+    assert one(ledger, opt_in(5)) is GO
+    ledger.bar([(PHONE, "sms", at(6))])
+    assert one(ledger, opt_in(5)) is STALE
+    assert known(ledger)[0][5:8] == ("unknown", 1, at(5))
+    assert ledger.were_granted([opt_in(5)]) == [False]
+    assert one(ledgers("run-2"), opt_out(6)) is GO, "nobody waits for it"
 
 
 def check_barring_gives_the_times_in_the_order_of_what_it_was_told(ledgers):

@@ -1,17 +1,21 @@
 """One try of a delivery whose run folder is in a bucket, in a process of its own: ``python s3_driver.py '{...}'``.
 
-Prints the report, and what came of it, as JSON.
+Prints the report, and what came of it, as JSON. On SIGUSR1 it freezes, as a suspended machine does, with the next
+answer of Regal: then no other request is half on its way.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import random
 import signal
 import sys
 
 from s3fs import S3FileSystem
 
+from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.run import Delivery
@@ -43,7 +47,9 @@ def main(given: dict) -> None:
         ),
         pacer=Pacer(rate),
         this=Try(given.get("epoch", 0), given["number"]),
+        clock=Clock(jitter=jitter),
     )
+    signal.signal(signal.SIGUSR1, lambda *_: to_freeze.append(True))
     signal.signal(signal.SIGTERM, lambda *_: delivery.stop())
     error = None
     try:
@@ -51,6 +57,17 @@ def main(given: dict) -> None:
     except RegalError as caught:
         error = caught
     sys.stdout.write(json.dumps({**delivery.report.as_dict(), "error": type(error).__name__, "says": str(error)}))
+
+
+to_freeze = []
+
+
+def jitter() -> float:
+    """Freeze, if that is due; else give what is asked for with every answer."""
+    if to_freeze:
+        to_freeze.clear()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return random.random()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_regal.errors import RetryLaterError
+from tests.client.raw_server import RawServer, answering, http, self_signed
+from tests.services.conftest import InBucket
 
 pytestmark = pytest.mark.services
 ROWS = 1_000
@@ -74,6 +77,25 @@ def test_a_bucket_that_throttles_for_a_while_only_makes_it_wait(in_bucket, s3):
     assert s3.refused > 0
     assert (report.acknowledged, report.unknown) == (ROWS, 0)
     assert set(in_bucket.arrivals().values()) == {1}
+
+
+def test_a_connection_that_opened_too_late_is_not_used(s3, tmp_path, monkeypatch):
+    context, certificate = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def lose_the_bucket_and_take_long(*_):
+        s3.shut = True
+        time.sleep(3.5)
+
+    context.sni_callback = lose_the_bucket_and_take_long
+    with RawServer(answering(http()), tls=context) as server:
+        regal = SimpleNamespace(url=f"https://localhost:{server.port}", api_key="a-key")
+        in_bucket = InBucket(s3, regal, tmp_path)
+        begun = in_bucket.begin(20, checkpoint_interval=INTERVAL_S, timeout_s=30, patience_s=2.0)
+        told = in_bucket.end(begun, s3_complains=True)
+        assert "is kept" in told["says"]
+        assert len(server.talks) > 0
+        assert server.requests == []
 
 
 def test_a_bucket_that_is_not_there_is_said_to_be(in_bucket):

@@ -1,0 +1,184 @@
+"""What every benchmark needs: the server, a machine's description, processes on a core of their own, results."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[1]
+RESULTS = PROJECT / "benchmarks" / "results"
+SERVER_CORE, CLIENT_CORE = 0, min(1, (os.cpu_count() or 1) - 1)
+_VERSIONS = (
+    "apache-airflow",
+    "aiohttp",
+    "requests",
+    "pydantic",
+    "phonenumbers",
+    "dlt",
+    "drt-core",
+    "uvloop",
+    "httptools",
+)
+
+
+class Server:
+    """The sink, running.
+
+    :ivar url: of its origin.
+    :ivar certificate: that signs it, if it speaks TLS.
+    """
+
+    def __init__(self, folder: Path, *, tls: bool) -> None:
+        self.certificate = folder / "certificate.pem" if tls else None
+        port_file = folder / "port"
+        port_file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "benchmarks.sink", "--port-file", str(port_file), "--core", str(SERVER_CORE)]
+        if tls:
+            make_certificate(folder)
+            command += ["--tls", str(self.certificate), str(folder / "key.pem")]
+        self._process = subprocess.Popen(command, cwd=PROJECT)
+        while not port_file.exists():
+            if self._process.poll() is not None:
+                raise RuntimeError("the server did not start")
+            time.sleep(0.02)
+        host = "localhost" if tls else "127.0.0.1"
+        self.url = f"{'https' if tls else 'http'}://{host}:{port_file.read_text()}"
+
+    def reset(self, *, latency_ms: float = 0.0, jump_ms: float = 0.0) -> None:
+        """Forget what came, and set the latency."""
+        self._ask(f"/reset?latency_ms={latency_ms}&jump_ms={jump_ms}")
+
+    def stats(self) -> dict[str, int]:
+        """Give the counts."""
+        counts: dict[str, int] = json.loads(self._ask("/stats"))
+        return counts
+
+    def arrivals(self) -> list[float]:
+        """Give the seconds at which events came, by the server's clock."""
+        found = array("d")
+        found.frombytes(self._ask("/arrivals"))
+        return list(found)
+
+    def close(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.wait()
+
+    def _ask(self, path: str) -> bytes:
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(self.certificate)) if self.certificate else None
+        with urllib.request.urlopen(self.url + path, context=context, timeout=30) as answer:
+            content: bytes = answer.read()
+            return content
+
+
+@contextmanager
+def server(*, tls: bool = False) -> Iterator[Server]:
+    """Run the sink for a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        running = Server(Path(folder), tls=tls)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+def make_certificate(folder: Path) -> None:
+    """Make a certificate for localhost that signs itself, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+def run_on_a_core(arguments: Sequence[str], *, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run a module of ours in a process of its own, on the client's core; gives the JSON of its last line.
+
+    :raises RuntimeError: it failed; with what it said.
+    """
+    ran = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, "AIRFLOW_HOME": str(PROJECT / ".cache" / "airflow"), **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
+    )
+    if ran.returncode != 0:
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{ran.stdout[-2_000:]}\n{ran.stderr[-4_000:]}")
+    result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """Describe where this runs."""
+    versions = {}
+    for name in _VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def write_results(name: str, rounds: list[dict[str, Any]], **more: Any) -> Path:
+    """Keep what was measured, raw."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    file.write_text(json.dumps({"machine": machine(), **more, "rounds": rounds}, indent=1) + "\n")
+    return file
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Write a median with its spread."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"

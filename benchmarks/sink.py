@@ -1,0 +1,147 @@
+"""A fast server that takes events and counts them, so that it is never what is measured.
+
+``python -m benchmarks.sink --port-file FILE [--tls CERTIFICATE KEY]`` serves ``POST /events`` with uvloop and httptools
+on one core. It answers 200 to a POST of a JSON object with the right key, 400 to anything else. Beside it:
+
+- ``POST /reset?latency_ms=100&jump_ms=300`` forgets all and sets how long an answer takes: steady, or jumping between
+  the two with every second that passes.
+- ``GET /stats`` gives counts; ``GET /arrivals`` the seconds at which events came, as an array of doubles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import ssl
+import time
+from array import array
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httptools
+import uvloop
+
+KEY = "a-key-for-benchmarks"
+_OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"message":"ok"}'
+_BAD = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Counts:
+    """What came so far."""
+
+    def __init__(self) -> None:
+        self.reset(0.0, 0.0)
+
+    def reset(self, latency_s: float, jump_s: float) -> None:
+        """Forget all, and answer with another latency from now on."""
+        self.latency_s, self.jump_s = latency_s, jump_s or latency_s
+        self.began = time.monotonic()
+        self.bad = 0
+        self.arrivals = array("d")
+        self.bodies: set[int] = set()
+
+    def answer_in(self, now: float) -> float:
+        """Say for how long to wait with an answer."""
+        return self.latency_s if int(now - self.began) % 2 == 0 else self.jump_s
+
+    def as_dict(self) -> dict[str, float]:
+        """Give counts and the worst second."""
+        return {"ok": len(self.arrivals), "bad": self.bad, "different": len(self.bodies)}
+
+
+class Connection(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, counts: Counts, loop: asyncio.AbstractEventLoop) -> None:
+        self._counts, self._loop = counts, loop
+        self._parser = httptools.HttpRequestParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport
+        self._write = transport.write  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin with a request."""
+        self._body, self._url, self._authorized = b"", b"", False
+
+    def on_url(self, url: bytes) -> None:
+        """Note where it goes to."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Look at the key."""
+        if name.lower() == b"authorization":
+            self._authorized = value == KEY.encode()
+
+    def on_body(self, body: bytes) -> None:
+        """Take some of the body."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """Answer."""
+        counts = self._counts
+        if self._url != b"/events":
+            self._write(self._administer())
+            return
+        body = self._body
+        if not (self._authorized and self._parser.get_method() == b"POST" and body[:1] == b"{" and body[-1:] == b"}"):
+            counts.bad += 1
+            self._write(_BAD)
+            return
+        now = time.monotonic()
+        counts.arrivals.append(now)
+        counts.bodies.add(hash(body))
+        if counts.latency_s:
+            self._loop.call_later(counts.answer_in(now), self._write, _OK)
+        else:
+            self._write(_OK)
+
+    def _administer(self) -> bytes:
+        target = urlsplit(self._url.decode())
+        if target.path == "/reset":
+            given = {name: float(values[0]) / 1_000 for name, values in parse_qs(target.query).items()}
+            self._counts.reset(given.get("latency_ms", 0.0), given.get("jump_ms", 0.0))
+        content = json.dumps(self._counts.as_dict()).encode()
+        if target.path == "/arrivals":
+            content = self._counts.arrivals.tobytes()
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content)
+
+
+async def serve(port_file: Path, tls: ssl.SSLContext | None) -> None:
+    """Serve for ever; the port is written once it is open."""
+    loop, counts = asyncio.get_running_loop(), Counts()
+    server = await loop.create_server(lambda: Connection(counts, loop), "127.0.0.1", 0, ssl=tls, backlog=2_048)
+    new = port_file.with_suffix(".new")
+    new.write_text(str(server.sockets[0].getsockname()[1]))
+    new.replace(port_file)
+    await server.serve_forever()
+
+
+def main() -> None:
+    """Read the command line, and serve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port-file", type=Path, required=True)
+    parser.add_argument("--tls", type=Path, nargs=2)
+    parser.add_argument("--core", type=int)
+    given = parser.parse_args()
+    tls = None
+    if given.tls:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*given.tls)
+    if given.core is not None:
+        os.sched_setaffinity(0, {given.core})
+    uvloop.run(serve(given.port_file, tls))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Ways in which an older opt-in could follow an opt-out, or an opt-out get lost: none of them does."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import pytest
+
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.errors import RegalError, RetryLaterError
+from airflow_provider_regal.journal.ledger import Claim, Ledger, sqlite_engine
+from airflow_provider_regal.journal.ledger_rules import to_ledger_time
+from tests.delivery.consents import IP, NOW, at, known, no, phone, told, yes
+from tests.delivery.redelivering import Redeliver
+from tests.delivery.syncing import run_sync
+
+OUTAGE = [{"on": {"from": 1}, "do": {"status": 503, "retry_after": 900, "store": False}}]
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def ledgers(ledger_path):
+    """Other runs on the same ledger, at a time of their own."""
+    opened = []
+
+    def open_it(now=NOW, run="another run"):
+        opened.append(Ledger(sqlite_engine(ledger_path), account="acme", run=run, now=lambda: now))
+        return opened[-1]
+
+    yield open_it
+    for ledger in opened:
+        ledger.close()
+
+
+@pytest.fixture
+def run(deliver, ledger_path):
+    runs = iter(range(1_000))
+
+    def run(rows, *, call="identify", of_run=None, ledger=ledger_path, now=NOW, **options):
+        return deliver(rows, call=call, ledger=ledger, of_run=of_run or f"run-{next(runs)}", now=now, **options)
+
+    return run
+
+
+def contact(number, subscribed, when, channel="sms", **more):
+    """A contact with an opt-in or opt-out of a minute, a moment, or no time."""
+    when = at(when) if isinstance(when, int) else when and when.isoformat()
+    said = {f"{channel}_opt_in": subscribed, f"{channel}_opt_in_at": when, f"{channel}_opt_in_ip": IP}
+    return {"user_id": f"u{number}", "phone": phone(number), **said, **more}
+
+
+def out(number, moment):
+    return Claim("opt_in", phone(number), "sms", False, to_ledger_time(moment))
+
+
+class TestWithoutATime:
+    def test_an_opt_out_read_again_wins_over_an_opt_in_given_since_it_was_first_read(self, run, sync, regal_sandbox):
+        """Nobody can tell whether it is the old one, or one of today: it counts as given when it was read."""
+        run([contact(1, False, None)], now=NOW - 60 * MINUTE)
+        meanwhile = contact(1, True, NOW - 30 * MINUTE)
+        report = run([contact(1, False, None), meanwhile])
+        assert report.opt_ins_withheld == 1
+        assert sync([yes(1, timestamp=(NOW - 30 * MINUTE).isoformat())], now=NOW + MINUTE).skips == {"stale": 1}
+        assert told(regal_sandbox) == [("u1", "sms", False)] * 2
+
+    def test_of_a_sync_one_that_is_read_while_another_run_is_about_to_claim_an_opt_in_bars_it(
+        self, sync, run, ledgers, regal_sandbox
+    ):
+        sync([no(1, 5)])
+
+        def while_another_run_reads_the_opt_out():
+            yield yes(1, 6)
+            sync([no(1, None, source="another table")])
+
+        assert sync(while_another_run_reads_the_opt_out).skips == {"stale": 1}
+        assert told(regal_sandbox) == [("u1", "sms", False)]
+
+    def test_of_a_long_read_it_counts_from_its_own_row_on(self, regal_sandbox, tmp_path, ledger_path):
+        """Not from the beginning of the read: an opt-in given while it was read would win."""
+        moments = iter(NOW + second * timedelta(seconds=1) for second in range(10_000))
+        begun = NOW + timedelta(seconds=1)
+
+        def rows():
+            for _ in range(100):
+                next(moments)
+            yield yes(1, timestamp=(begun + timedelta(seconds=20)).isoformat())
+            yield no(1, None)
+
+        def of_time(clock_path=ledger_path):
+            return run_sync(
+                rows, regal_sandbox, tmp_path / "run", clock_path, initial="send",
+                clock=Clock(now=lambda: next(moments), jitter=lambda: 0.0),
+            )  # fmt: skip
+
+        assert of_time().acknowledged == 1
+        assert told(regal_sandbox) == [("u1", "sms", False)]
+
+
+class TestTimesThatWereInTheFuture:
+    """A table in another time zone than is thought says hours to come, which have come when it is tried again."""
+
+    @pytest.mark.parametrize("with_ledger", [True, False])
+    @pytest.mark.parametrize("turned", [True, False])
+    def test_an_opt_in_that_was_withheld_for_it_is_not_sent_by_a_later_try(
+        self, run, regal_sandbox, ledger_path, with_ledger, turned
+    ):
+        rows = [contact(1, False, NOW + 40 * MINUTE), contact(1, True, NOW + 30 * MINUTE)]
+        options = {"of_run": "r", "ledger": ledger_path if with_ledger else None}
+        given = rows[::-1] if turned else rows
+        regal_sandbox.set_faults(OUTAGE)
+        with pytest.raises(RetryLaterError):
+            run(given, outage_patience=0.1, **options)
+        regal_sandbox.set_faults([])
+        report = run(given, number=2, now=NOW + 90 * MINUTE, **options)
+        assert told(regal_sandbox) == [("u1", "sms", False)]
+        assert (report.acknowledged, report.opt_ins_withheld) == (2, 1)
+
+    def test_nor_after_the_opt_out_that_followed_it_went_without_its_time(self, run, regal_sandbox):
+        rows = [contact(1, False, NOW + 40 * MINUTE), contact(1, True, NOW + 30 * MINUTE, user_id="u2")]
+        regal_sandbox.set_faults([{"on": {"from": 2}, "do": OUTAGE[0]["do"]}])
+        with pytest.raises(RetryLaterError):
+            run(rows, of_run="r", outage_patience=0.1)
+        regal_sandbox.set_faults([])
+        run(rows, of_run="r", number=2, now=NOW + 90 * MINUTE)
+        assert told(regal_sandbox) == [("u1", "sms", False)]
+
+
+class TestRetriedUnderOtherOptions:
+    """The rows were compared under the options of the first try."""
+
+    def stopped(self, run, regal, rows, **options):
+        regal.set_faults(OUTAGE)
+        with pytest.raises(RetryLaterError):
+            run(rows, of_run="r", outage_patience=0.1, **options)
+        regal.set_faults([])
+
+    def test_an_opt_in_that_may_be_sent_by_now_is_and_one_that_is_older_is_not(self, run, regal_sandbox):
+        rows = [contact(1, True, 6), contact(1, True, 5, channel="voice"), contact(1, False, 4, channel="voice")]
+        rows[1]["voice_opt_in_ip"] = None
+        self.stopped(run, regal_sandbox, rows)
+        assert run(rows, of_run="r", number=2, require_ip=False).acknowledged == 3
+        assert told(regal_sandbox) == [("u1", "sms", True), ("u1", "voice", True)]
+
+    def test_the_opt_outs_of_a_delivery_that_is_given_a_ledger_bar_from_then_on(self, run, sync, regal_sandbox):
+        rows = [contact(number, False, 6) for number in range(300)]
+        self.stopped(run, regal_sandbox, rows, ledger=None)
+        self.stopped(run, regal_sandbox, rows, number=2)
+        assert sync([yes(number, 5) for number in range(300)]).skips == {"stale": 300}
+
+
+def test_an_opt_out_of_a_day_bars_all_of_that_day_across_runs(run, sync, regal_sandbox):
+    day = NOW - timedelta(days=3)
+    sync([no(1, timestamp=f"{day:%Y-%m-%d}")])
+    assert run([contact(1, True, day.replace(hour=23, minute=59))]).opt_ins_withheld == 1
+    assert sync([no(1, timestamp=f"{day:%Y-%m-%d}")]).skips == {"unchanged": 1}
+    assert run([contact(1, True, day + timedelta(days=1))]).opt_ins_withheld == 0
+
+
+def test_an_opt_out_of_today_lets_the_opt_in_pass_that_is_given_after_it_was_read(run, sync, regal_sandbox):
+    today = f"{NOW:%Y-%m-%d}"
+    sync([no(1, timestamp=today)])
+    assert run([contact(1, True, NOW - MINUTE)]).opt_ins_withheld == 1
+    assert run([contact(1, True, NOW + MINUTE)], now=NOW + 2 * MINUTE).opt_ins_withheld == 0
+
+
+class TestRedelivered:
+    @pytest.fixture
+    def redeliver(self, deliver, folder):
+        return Redeliver(deliver, folder.parent)
+
+    def refused(self, run, regal, rows, **options):
+        regal.set_faults([{"on": {"from": 1}, "do": {"status": 400}}])
+        with suppress(RegalError):
+            run(rows, of_run="run", **options)
+        regal.set_faults([])
+
+    def test_an_opt_out_that_followed_an_opt_in_within_the_second_is_not_lost(
+        self, run, sync, redeliver, regal_sandbox, ledger_path
+    ):
+        second = NOW - 10 * MINUTE
+        sync([yes(1, timestamp=second.replace(microsecond=400_000).isoformat())])
+        self.refused(run, regal_sandbox, [contact(1, False, second.replace(microsecond=600_000))])
+        redeliver(ledger=ledger_path, now=NOW + MINUTE)
+        assert told(regal_sandbox) == [("u1", "sms", True), ("u1", "sms", False)]
+
+    @pytest.mark.parametrize("with_ledger", [True, False])
+    def test_consents_that_fix_writes_in_segments_form_are_compared_like_any_others(
+        self, run, redeliver, regal_sandbox, ledger_path, with_ledger
+    ):
+        self.refused(run, regal_sandbox, [contact(1, None, None, plan=plan) for plan in "abc"])
+        said = {
+            "a": {"channel": "sms", "subscribed": False, "timestamp": at(6)},
+            "b": {"channel": "sms", "subscribed": True, "timestamp": at(5), "ip": IP},
+            "c": {"channel": "voice", "subscribed": True, "timestamp": at(5), "ip": IP},
+        }
+
+        def fix(body):
+            return {"userId": body["userId"], "phone": phone(1), "optIn": [said[body["traits"]["plan"]]]}
+
+        report = redeliver(ledger=ledger_path if with_ledger else None, now=NOW + MINUTE, fix=fix)
+        assert (report.acknowledged, report.opt_ins_withheld) == (3, 1)
+        assert told(regal_sandbox) == [("u1", "sms", False), ("u1", "voice", True)]
+
+    def test_a_contact_of_which_only_the_opt_out_goes_since_it_was_overtaken_keeps_its_newer_mark(
+        self, run, redeliver, regal_sandbox, ledger_path, deliver
+    ):
+        gold, silver = contact(1, False, 5, plan="gold"), contact(1, False, 5, plan="silver")
+        self.refused(run, regal_sandbox, [gold], only_changed=True)
+        run([silver], only_changed=True, now=NOW + MINUTE)
+        redeliver(ledger=ledger_path, now=NOW + 2 * MINUTE, call="identify")
+        run([gold], only_changed=True, now=NOW + 3 * MINUTE)
+        assert regal_sandbox.contact(phone=phone(1))["traits"]["plan"] == "gold"
+
+
+class TestWhatMayHaveArrived:
+    def test_an_opt_in_in_doubt_does_not_hold_back_the_opt_out_beside_it(self, run, ledgers, regal_sandbox):
+        doubtful = Claim("opt_in", phone(1), "sms", True, to_ledger_time(datetime.fromisoformat(at(5))))
+        ledgers().settle(unknown=[doubtful])
+        row = contact(1, True, 5) | contact(1, False, 6, channel="voice")
+        report = run([row], guarantee="at_most_once")
+        assert (report.acknowledged, report.opt_ins_withheld) == (1, 1)
+        assert told(regal_sandbox) == [("u1", "voice", False)]
+
+    def test_an_opt_out_in_doubt_is_sent_again_whatever_the_guarantee(self, run, regal_sandbox):
+        regal_sandbox.set_faults([{"on": {"requests": [1]}, "do": {"status": 500, "store": False}}])
+        assert run([contact(1, False, 5)], guarantee="at_most_once").unknown == 1
+        assert run([contact(1, False, 5)], guarantee="at_most_once").acknowledged == 1
+        assert told(regal_sandbox) == [("u1", "sms", False)]
+
+
+class TestOfSomebodyWithoutAPhone:
+    EVENT = "SMS Consent Given"
+
+    def as_event(self, sync, rows, **options):
+        return sync(rows, sync={"as_event": self.EVENT}, max_event_age=None, max_rejected=5, **options)
+
+    @pytest.mark.parametrize("turned", [True, False])
+    def test_an_opt_out_that_cannot_be_sent_bars_the_event_that_means_an_older_opt_in(
+        self, run, sync, regal_sandbox, turned
+    ):
+        run([{"user_id": "u1", "phone": phone(1)}])
+        rows = [no(1, 6, phone=None), yes(1, 5, phone=None)]
+        report = self.as_event(sync, rows[::-1] if turned else rows)
+        assert (report.rejected, report.skips) == (1, {"stale": 1})
+        assert self.as_event(sync, [yes(1, 5, phone=None)]).skips == {"stale": 1}
+        assert told(regal_sandbox) == []
+        assert self.as_event(sync, [yes(1, 7, phone=None)]).acknowledged == 1
+
+    def test_an_opt_out_of_a_phone_that_regal_does_not_have_yet_bars_it_as_well(self, run, sync, regal_sandbox):
+        run([{"user_id": "u1", "phone": phone(1)}])
+        report = self.as_event(sync, [no(1, 6, phone=phone(7)), yes(1, 5, phone=None)])
+        assert (report.acknowledged, report.skips) == (1, {"stale": 1})
+        assert told(regal_sandbox) == [("u1", "sms", False)]
+        assert self.as_event(sync, [no(1, 6, phone=phone(7)), yes(1, 7, phone=None)]).acknowledged == 1
+
+
+def test_somebody_who_vanished_is_barred_before_anything_is_sent(sync, regal_sandbox, ledger_path):
+    sync([yes(1, 5), yes(2, 5)])
+    regal_sandbox.set_faults(OUTAGE)
+    with pytest.raises(RetryLaterError):
+        sync([yes(2, 5)], sync={"on_removed": "opt_out"}, outage_patience=0.1)
+    regal_sandbox.set_faults([])
+    assert known(ledger_path)[phone(1), "sms"][2] == to_ledger_time(NOW)
+    assert sync([yes(1, 6)]).skips == {"stale": 1}
