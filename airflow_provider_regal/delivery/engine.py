@@ -75,6 +75,8 @@ class Engine:
         self._waiting = WaitingRows(enough=max(_SLICE, self._reserving.most))
         self._being_reserved: list[Ready] = []
         self._reserved: deque[Ready] = deque()
+        self._few = 0
+        self._pause_s = 0.0
         self._under_way: dict[asyncio.Task[None], Ready] = {}
         self._cut_off: list[Ready] = []
         self._helpers: set[asyncio.Task[None]] = set()
@@ -164,6 +166,7 @@ class Engine:
         if self._being_reserved:
             return
         ahead = self._reserving.rows(self._gate.limit(self._rate), probing=self._gate.probing)
+        self._few = ahead // 2
         while len(self._reserved) > ahead and self._gate.probing:  # it may take long, and a crash would doubt them all
             row = self._reserved.pop()
             self._books.release(row)
@@ -192,10 +195,20 @@ class Engine:
 
         :returns: seconds until one more may start; 0 if no more are reserved.
         """
-        while self._reserved:
+        while (row := self._next()) is not None:
+            task = self._loop.create_task(self._send(row))
+            self._under_way[task] = row
+            task.add_done_callback(self._ended)
+        return self._pause_s
+
+    def _next(self) -> Ready | None:
+        """Take the next row, if one may be sent now; it counts as started."""
+        self._pause_s = 0.0
+        while self._reserved and self._stop is None:
             now = self._clock.monotonic()
             if wait_s := self._books.wait_s(now) or self._gate.wait_s(now, self._rate) or self._pacer.take(now):
-                return wait_s
+                self._pause_s = wait_s
+                return None
             row = self._reserved.popleft()
             if row.claims and now - row.claimed_at > FRESH_FOR_S:
                 self._books.release(row)
@@ -204,21 +217,32 @@ class Engine:
             self._gate.start(row.position, now)
             row.tries += 1
             row.first_time = row.first_time or self._clock.now()
-            task = self._loop.create_task(self._exchange(row, self._gate.outages))
-            self._under_way[task] = row
-            task.add_done_callback(self._ended)
-        return 0.0
+            return row
+        return None
+
+    async def _send(self, row: Ready) -> None:
+        """Send a row and, while more may be sent at once, the next: a task for each would cost a tenth more."""
+        task = asyncio.current_task()
+        while True:
+            await self._exchange(row, self._gate.outages)
+            following = self._next()
+            if following is None or task is None:
+                return
+            row = self._under_way[task] = following
+            if len(self._reserved) <= self._few:
+                self._wake.set()
+            self._books.flush()  # before the next one reaches the network, as always
 
     async def _exchange(self, row: Ready, outages_before: int) -> None:
         attempt = await self._sender.attempt(row.body)
-        decision = decide(
-            attempt,
-            guarantee=row.guarantee,
-            tries=row.tries,
-            jitter=self._clock.jitter(),
-            now=self._clock.now(),
-        )
-        now = self._clock.monotonic()
+        moment, now = self._clock.now(), self._clock.monotonic()
+        decision = decide(attempt, guarantee=row.guarantee, tries=row.tries, jitter=self._clock.jitter(), now=moment)
+        if decision.meaning is Meaning.ACKNOWLEDGED:
+            self._gate.succeed(row.position, now)
+            self._just_lost.clear()
+            self._books.acknowledge(row, moment)
+            self._waiting.settle(row)
+            return
         row.doubtful = row.doubtful or decision.meaning is Meaning.UNKNOWN
         if decision.meaning in (Meaning.NOT_APPLIED, Meaning.UNKNOWN):
             self._gate.fail(row.position, now, answered=decision.status is not None)
@@ -226,11 +250,8 @@ class Engine:
             return
         self._gate.succeed(row.position, now)
         self._just_lost.clear()
-        if decision.meaning is Meaning.ACKNOWLEDGED:
-            self._books.acknowledge(row, self._clock.now())
-            self._waiting.settle(row)
-        elif decision.meaning is Meaning.REFUSED:
-            self._books.refuse(row, decision, self._clock.now())
+        if decision.meaning is Meaning.REFUSED:
+            self._books.refuse(row, decision, moment)
             self._waiting.settle(row)
         else:
             self._books.leave_open(row)
