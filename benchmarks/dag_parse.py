@@ -78,7 +78,7 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
 
 def measure(candidate: str) -> dict[str, float]:
     """Import in this process; gives CPU milliseconds and how many modules came."""
-    import airflow.sdk as sdk
+    from airflow import sdk
 
     _ = sdk.DAG, sdk.BaseOperator, sdk.BaseHook, sdk.task
     gc.collect()

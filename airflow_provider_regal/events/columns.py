@@ -25,9 +25,8 @@ from typing import Any, Final
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.coercion import COERCIONS
 from airflow_provider_regal.events.faults import path_of
-from airflow_provider_regal.events.models import Event, Identify, Page, Screen, Track
+from airflow_provider_regal.events.names import CALLS
 
-CALLS: Final[dict[str, type[Event]]] = {"identify": Identify, "track": Track, "page": Page, "screen": Screen}
 MANY: Final = ("phones", "emails")
 
 _FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in", "message_id")
