@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events.coercion import coerce
-from airflow_provider_regal.events.columns import MANY, Path, Plan, RowMapping, plan_of
+from airflow_provider_regal.events.columns import Path, Plan, plan_of
 from airflow_provider_regal.events.consent import Withheld
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.models import EVENTS, Event
-from airflow_provider_regal.events.options import Reading
+from airflow_provider_regal.events.options import MANY, Reading, RowMapping
 from airflow_provider_regal.events.plain import is_blank, is_nothing, read_truth
 
 # Rows that are no table may each have columns of their own.

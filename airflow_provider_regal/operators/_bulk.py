@@ -16,7 +16,6 @@ from airflow_provider_regal._compat import BaseOperator
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.events.plain import read_truth
-from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.links import RegalDeadLettersLink
 from airflow_provider_regal.operators._failing import failing_for_good
 
@@ -151,6 +150,7 @@ class RegalBulkOperator(BaseOperator):
     def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery | Redelivery:
         """Prepare to deliver the rows."""
         from airflow_provider_regal.hooks._delivering import TaskDelivery
+        from airflow_provider_regal.hooks.regal import RegalHook
 
         return TaskDelivery(
             RegalHook(self.regal_conn_id),

@@ -18,8 +18,6 @@ from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import CheckBeforeResendError, ReadDeadLettersError, RefusedEventError
 from airflow_provider_regal.events.plain import read_truth
-from airflow_provider_regal.events.privacy import contact_values, keys_only
-from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.links import RegalDeadLettersLink
 from airflow_provider_regal.operators._failing import failing_for_good
 
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.hooks._delivering import TaskDelivery
+    from airflow_provider_regal.hooks.regal import RegalHook
     from airflow_provider_regal.journal.report import DeliveryReport
 
 
@@ -136,6 +135,8 @@ class RegalEventOperator(BaseOperator):
 
     def _hide_payload(self) -> dict[str, Any]:
         """Keep what was written for ourselves and leave its keys in the fields that Airflow stores."""
+        from airflow_provider_regal.events.privacy import contact_values, keys_only
+
         if self._written is None:
             written = {name: getattr(self, name) for name in (*self.payload_fields, *self.open_fields)}
             self._written = {name: value for name, value in written.items() if value is not None}
@@ -148,6 +149,7 @@ class RegalEventOperator(BaseOperator):
         """Send the event, as a delivery of one row; return status, seconds and counts."""
         from airflow_provider_regal.events.models import EVENTS
         from airflow_provider_regal.hooks._delivering import TaskDelivery
+        from airflow_provider_regal.hooks.regal import RegalHook
 
         written = self._hide_payload()
         settings = self._settings(restart=read_truth(self.restart))

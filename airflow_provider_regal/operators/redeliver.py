@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.delivery.settings import DeliverySettings
-from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._files import paths_of
 
@@ -73,6 +72,7 @@ class RegalRedeliverOperator(RegalBulkOperator):
         """Prepare to deliver the letters."""
         from airflow_provider_regal.delivery.sources.letters import Choice
         from airflow_provider_regal.hooks._redelivering import Redelivery
+        from airflow_provider_regal.hooks.regal import RegalHook
 
         return Redelivery(
             RegalHook(self.regal_conn_id),
