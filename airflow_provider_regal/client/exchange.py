@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
 from airflow_provider_regal.client.guarantee import Guarantee
@@ -114,6 +115,8 @@ def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float,
     :param jitter: a random number from 0 to 1.
     :param now: the current time (aware), for ``Retry-After`` given as a date.
     """
+    if isinstance(attempt, Answer) and 200 <= attempt.status < 300:
+        return _acknowledged(attempt.status)
     if isinstance(attempt, NoAnswer):
         meaning = Meaning.NOT_APPLIED if attempt.before_body else Meaning.UNKNOWN
         return _decision(meaning, attempt.reason, guarantee, tries, jitter, cause=attempt.cause)
@@ -131,9 +134,12 @@ def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float,
     )
 
 
+@cache
+def _acknowledged(status: int) -> Decision:
+    return Decision(Meaning.ACKNOWLEDGED, f"HTTP {status}", status=status)
+
+
 def _meaning(status: int, *, asked_to_wait: bool) -> Meaning:
-    if 200 <= status < 300:
-        return Meaning.ACKNOWLEDGED
     if status in _UNAUTHORIZED:
         return Meaning.UNAUTHORIZED
     if status in _REFUSED:

@@ -72,7 +72,7 @@ class Survey:
             worth_it = _event_may_carry_consent(columns) or bool(columns.keys() & _MESSAGE_ID)
         else:
             plan = self._preparer.mapper_of(row).plan(tuple(columns))
-            worth_it = plan.may_carry_consent or plan.column_of("message_id") is not None
+            worth_it = plan.may_carry_consent or plan.has_message_id
         if worth_it:
             now = self._clock.now()
             # Through the form of the snapshot, so that both looks see the same.

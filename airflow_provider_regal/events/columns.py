@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault
@@ -35,7 +36,7 @@ _CONSENT_TRAITS: Final = tuple(("traits", name) for name in ("optIn", "opt_in", 
 Path = tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass
 class Plan:
     """What to do with rows of one set of columns.
 
@@ -48,10 +49,15 @@ class Plan:
     faults: list[Fault] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def may_carry_consent(self) -> bool:
         """Whether an opt-in could stand in one of the columns."""
         return any(path[0] in _CONSENT_FIELDS or path[:2] in _CONSENT_TRAITS for _, path, _ in self.steps)
+
+    @cached_property
+    def has_message_id(self) -> bool:
+        """Whether one of the columns is the message's id."""
+        return self.column_of("message_id") is not None
 
     def column_of(self, name: str) -> str | None:
         """Find the column that becomes a field."""
