@@ -21,12 +21,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
+from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.client.hearsay import one_line
-
-Guarantee = Literal["at_most_once", "at_least_once"]
-GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
 
 _REFUSED: Final = frozenset({400, 404, 405, 413, 415, 422})
 _UNAUTHORIZED: Final = frozenset({401, 403})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_regal.client.exchange import Guarantee
+from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_row
 from airflow_provider_regal.delivery.marks import (
     CALL_MARK,
@@ -27,8 +27,8 @@ from airflow_provider_regal.delivery.marks import (
 from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, Event, Payload, Withheld, to_payload
-from airflow_provider_regal.events.columns import CALLS
 from airflow_provider_regal.events.mapping import RowMapper
+from airflow_provider_regal.events.models import EVENTS
 from airflow_provider_regal.events.opt_outs import opt_outs_of
 from airflow_provider_regal.journal.ledger_rules import OPT_IN, Claim
 
@@ -227,7 +227,7 @@ class Preparer:
             if call in NAMED_CALLS and self._settings.mapping.call not in NAMED_CALLS:
                 # It would be repeated as contacts are.
                 raise InvalidEventError(call, [Fault("the event", f"is a {call}, in a delivery of contacts")])
-            return CALLS[call].read(columns_of(row), self._settings.reading), ()
+            return EVENTS[call].read(columns_of(row), self._settings.reading), ()
         return self.mapper_of(row).event(columns_of(row))
 
     def mapper_of(self, row: Mapping[str, Any]) -> RowMapper:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,10 +27,10 @@ from airflow_provider_regal.events.consent import Time
 from airflow_provider_regal.events.contact import Email, Phone, check_emails, check_phones
 from airflow_provider_regal.events.faults import as_faults
 from airflow_provider_regal.events.identifiers import read_message_id, read_user_id
+from airflow_provider_regal.events.options import Reading
 from airflow_provider_regal.events.plain import Text
 from airflow_provider_regal.events.reading import draft_of
 from airflow_provider_regal.events.traits import read_properties, read_traits
-from airflow_provider_regal.events.values import Reading
 
 
 def _event_name(value: str) -> str:
@@ -157,3 +157,8 @@ class Screen(Page):
 
     call: ClassVar[str] = "screen"
     regal_name: ClassVar[str] = names.SCREEN_NAME
+
+
+EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType(
+    {kind.call: kind for kind in (Identify, Track, Page, Screen)}
+)

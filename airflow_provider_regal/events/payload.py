@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.consent import Consent, ConsentPolicy, OptIn, Withheld, judge
+from airflow_provider_regal.events.consent import Consent, OptIn, Withheld, judge
 from airflow_provider_regal.events.contact import ContactPoint, Phone
 from airflow_provider_regal.events.models import Event, Page, Track
+from airflow_provider_regal.events.options import ConsentPolicy
 from airflow_provider_regal.events.times import write_time
 
 # Regal publishes no limit; Segment's own is 32 KB an event. Beyond this it is a mistake, such as a file in a cell.

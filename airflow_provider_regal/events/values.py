@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic import ValidationInfo
-
 from airflow_provider_regal.events.faults import Location
+from airflow_provider_regal.events.options import USUAL, Reading
 from airflow_provider_regal.events.plain import plain, sendable
 from airflow_provider_regal.events.times import read_time, write_time
 
@@ -25,26 +23,6 @@ _LARGEST_EXACT: Final = 2**53
 _DEEPEST: Final = 32
 # No body of 256 KB holds more; it stops lists that repeat each other without end.
 _MOST_VALUES: Final = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How values are read; the context of every validation.
-
-    :param timezone: the zone of times that name none.
-    :param send_nulls: send null for None, NaN and NaT instead of leaving them out.
-    """
-
-    timezone: tzinfo = UTC
-    send_nulls: bool = False
-
-    @classmethod
-    def of(cls, info: ValidationInfo) -> Reading:
-        """Return the reading a validation runs under."""
-        return info.context if isinstance(info.context, Reading) else _USUAL
-
-
-_USUAL: Final = Reading()
 
 
 class _LeftOut:
@@ -57,7 +35,7 @@ LEFT_OUT: Final = _LeftOut()
 class JsonWriter:
     """Writes values as JSON, collecting the faults of all of them."""
 
-    def __init__(self, reading: Reading = _USUAL) -> None:
+    def __init__(self, reading: Reading = USUAL) -> None:
         self._timezone = reading.timezone
         self._null: _LeftOut | None = None if reading.send_nulls else LEFT_OUT
         self._open: set[int] = set()  # the objects and lists around the value at hand

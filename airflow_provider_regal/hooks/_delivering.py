@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, get_current_context
 from airflow_provider_regal.delivery.opening import Rows
-from airflow_provider_regal.delivery.preview import preview
 from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import FixConnectionError
@@ -91,6 +90,8 @@ class TaskDelivery:
         """
         target = self._hook.target
         if self.dry_run:
+            from airflow_provider_regal.delivery.preview import preview
+
             report = preview(
                 self._rows(),
                 self._settings,

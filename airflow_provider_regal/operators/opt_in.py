@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from airflow_provider_regal.delivery.consent_rows import check_columns
-from airflow_provider_regal.delivery.opening import Rows
+from airflow_provider_regal.delivery.consent_columns import check_columns
 from airflow_provider_regal.delivery.settings import SyncSettings
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._files import open_files, paths_of
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.delivery.opening import Rows
 
 _FORMATS: Final = ("jsonl", "csv", "parquet")
 _NOT_FOR_CONSENT: Final = ("call", "event", "types", "send_nulls", "only_changed", "key")
