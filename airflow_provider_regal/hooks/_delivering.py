@@ -97,7 +97,7 @@ class TaskDelivery:
                 self._settings,
                 target=target,
                 log=_log.info,
-                open_ledger=self._ledger_of(target, self._place),
+                open_ledger=self._ledger_of(target, self._place, keep_secret=False),
             )
             self._push(report)
             return report
@@ -156,7 +156,7 @@ class TaskDelivery:
         if self._delivery is not None:
             self._delivery.stop()
 
-    def _ledger_of(self, target: Target, place: Place) -> Callable[[], Ledger] | None:
+    def _ledger_of(self, target: Target, place: Place, *, keep_secret: bool = True) -> Callable[[], Ledger] | None:
         if self._ledger_conn_id is None and not (self._ledger_file or self._settings.needs_ledger):
             return None
         return lambda: open_ledger(
@@ -165,6 +165,7 @@ class TaskDelivery:
             run=str(place.folder),
             source=place.source,
             timeout_s=target.timeout_s,
+            keep_secret=keep_secret,
         )
 
     @cached_property

@@ -71,8 +71,8 @@ def decode_row(line: str) -> dict[str, Any]:
         with suppress(ValueError):  # half of a surrogate pair
             row: dict[str, Any] = from_json(line)
             return row
-    row = json.loads(line, object_hook=untagged)
-    return row
+    read: dict[str, Any] = json.loads(line, object_hook=untagged)
+    return read
 
 
 class _Budget:
