@@ -25,7 +25,7 @@ from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import FRESH_FOR_S
 from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
-from airflow_provider_regal.delivery.prepare import Ready
+from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.reserving import Reserving
 from airflow_provider_regal.delivery.stopping import GRACE_S, GRACE_WITHOUT_HURRY_S, outage, own_failure
 from airflow_provider_regal.delivery.waiting import WaitingRows

@@ -18,7 +18,8 @@ from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import STALE
 from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_body, hash_of_row
 from airflow_provider_regal.delivery.marks import columns_of
-from airflow_provider_regal.delivery.prepare import Claimed, LeftOut, Preparer, Ready, Refused
+from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.prepared import Claimed, LeftOut, Ready, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import Fault, InvalidEventError

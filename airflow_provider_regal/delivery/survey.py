@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.keys import ContactKeys
 from airflow_provider_regal.delivery.marks import CLAIMS_MARK, EVENT_MARK, REJECT_MARK, SKIP_MARK, columns_of
-from airflow_provider_regal.delivery.prepare import Preparer, Ready
+from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events.names import EMAILS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.journal.ledger_rules import OPT_IN as CONSENT

@@ -33,7 +33,11 @@ from airflow_provider_regal.events.reading import draft_of
 from airflow_provider_regal.events.traits import read_properties, read_traits
 
 
-def _event_name(value: str) -> str:
+def event_name(value: str) -> str:
+    """Give back the name of an event.
+
+    :raises ValueError: Regal could not take it for one.
+    """
     if not value.strip():
         raise ValueError("is empty; Regal needs the name of the event")
     if value.strip().lower() == "identify":
@@ -127,7 +131,7 @@ class Track(Event):
     call: ClassVar[str] = "track"
     aliases: ClassVar[Mapping[str, str]] = MappingProxyType({**names.EVENT_ALIASES, names.NAME: "event"})
 
-    event: Annotated[Text, AfterValidator(_event_name)]
+    event: Annotated[Text, AfterValidator(event_name)]
     properties: Properties = Field(default_factory=dict)
 
 

@@ -19,7 +19,7 @@ from airflow_provider_regal.events.plain import plain, sendable
 from airflow_provider_regal.events.times import read_time, write_time
 
 # Beyond 2^53 a JSON reader that uses doubles rounds whole numbers without a word.
-_LARGEST_EXACT: Final = 2**53
+LARGEST_EXACT: Final = 2**53
 _DEEPEST: Final = 32
 # No body of 256 KB holds more; it stops lists that repeat each other without end.
 _MOST_VALUES: Final = 100_000
@@ -113,14 +113,14 @@ class JsonWriter:
             return self._fault(where, str(error))
 
     def _whole(self, value: int, where: Location) -> object:
-        if abs(value) > _LARGEST_EXACT:
+        if abs(value) > LARGEST_EXACT:
             return self._fault(where, "a whole number beyond 2^53 would be rounded by JSON readers; send it as text")
         return int(value)
 
     def _decimal(self, value: Decimal, where: Location) -> object:
         if not value.is_finite():
             return self._null
-        if not -_LARGEST_EXACT <= value <= _LARGEST_EXACT:  # abs() overflows at 1E+999999
+        if not -LARGEST_EXACT <= value <= LARGEST_EXACT:  # abs() overflows at 1E+999999
             return self._fault(where, "a Decimal beyond 2^53 would be rounded by JSON readers; send it as text")
         return int(value) if value.as_tuple().exponent == 0 else float(value)
 
