@@ -24,6 +24,7 @@ from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import FRESH_FOR_S
+from airflow_provider_regal.delivery.feed import SLICE, Feed
 from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
 from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.reserving import Reserving
@@ -31,8 +32,6 @@ from airflow_provider_regal.delivery.stopping import GRACE_S, GRACE_WITHOUT_HURR
 from airflow_provider_regal.delivery.waiting import WaitingRows
 from airflow_provider_regal.errors import RegalError
 
-# Rows prepared before the loop looks at the network again.
-_SLICE: Final = 32
 # Of a row that may have arrived each time. A row that fails as often as an outage takes to be noticed is kept by that.
 _MOST_TRIES: Final = FAILURES_OF_AN_OUTAGE
 _IDLE_S: Final = 0.5
@@ -60,9 +59,6 @@ class Engine:
         checkpoint_interval_s: float,
         clock: Clock,
     ) -> None:
-        self._rows: Iterator[Ready | None] | None = rows
-        self._held_back: Ready | None = None
-        self._phase = 0
         self._books = books
         self._sender = sender
         self._pacer = pacer
@@ -72,7 +68,8 @@ class Engine:
         self._checkpoint_interval_s = checkpoint_interval_s
         self._clock = clock
         self._reserving = Reserving(rate, books.reserves_for_s)
-        self._waiting = WaitingRows(enough=max(_SLICE, self._reserving.most))
+        self._waiting = WaitingRows(enough=max(SLICE, self._reserving.most))
+        self._feed = Feed(rows, self._waiting)
         self._being_reserved: list[Ready] = []
         self._reserved: deque[Ready] = deque()
         self._few = 0
@@ -100,7 +97,7 @@ class Engine:
         """
         checkpoints = self._help(self._books.keep_checkpoints(self._checkpoint_interval_s))
         try:
-            while self._stop is None and (self._rows or len(self._waiting)):
+            while self._stop is None and (self._feed.has_rows or len(self._waiting)):
                 pause_s = self._work()
                 # Before anything started in this turn reaches the network: what a crash forgets is what is under way.
                 self._books.flush()
@@ -121,11 +118,11 @@ class Engine:
             self._stop_for(outage(self._patience_s, self._last_failure), grace_s=GRACE_S)
             return 0.0
         until_repeat_s = self._waiting.until_repeat_s(now)
-        self._feed()
+        self._feed.take_in()
         self._reserve()
         if wait_s := self._start_what_may():
             return min(wait_s, _IDLE_S)
-        if self._may_feed or (self._waiting.turn and not self._being_reserved):
+        if self._feed.may_take_in or (self._waiting.turn and not self._being_reserved):
             return 0.0
         return min(until_repeat_s, _IDLE_S)
 
@@ -138,29 +135,6 @@ class Engine:
         await self._wake.wait()
         timer.cancel()
 
-    def _feed(self) -> None:
-        """Take rows in until enough wait for their turn; those of a later phase wait for the earlier ones to settle."""
-        for _ in range(_SLICE):
-            if self._rows is None or not self._waiting.wants_more:
-                return
-            try:
-                row = self._held_back or next(self._rows)
-            except StopIteration:
-                self._rows = None
-                return
-            self._held_back = None
-            if row is None:
-                return
-            if row.phase > self._phase and len(self._waiting):
-                self._held_back = row
-                return
-            self._phase = row.phase
-            self._waiting.admit(row)
-
-    @property
-    def _may_feed(self) -> bool:
-        return self._rows is not None and self._held_back is None and self._waiting.wants_more
-
     def _reserve(self) -> None:
         """Note durably which rows come next, where a crash must not make them be sent again."""
         if self._being_reserved:
@@ -172,7 +146,7 @@ class Engine:
             self._books.release(row)
             self._waiting.give_back(row)
         wanted = self._reserving.missing(ahead, len(self._reserved), now=self._clock.monotonic())
-        if self._reserving.in_bulk and self._may_feed and self._waiting.turn < wanted:
+        if self._reserving.in_bulk and self._feed.may_take_in and self._waiting.turn < wanted:
             return
         batch = self._waiting.take(wanted)
         if any(row.claims or row.guarantee == "at_most_once" for row in batch):
