@@ -61,9 +61,7 @@ def consents_of(schema):  # noqa: F811
     return found
 
 
-def test_syncs_of_disjoint_shards_lose_nothing_send_nothing_twice_and_do_not_lock_each_other_out(
-    schema, regal_sandbox, tmp_path
-):  # noqa: F811
+def test_syncs_of_disjoint_shards_lose_nothing_send_nothing_twice_and_do_not_deadlock(schema, regal_sandbox, tmp_path):  # noqa: F811
     for turn in range(2):
         told = [(tmp_path / f"{turn}-{n}", shard(n), {"source": f"dag.shard_{n}"}) for n in range(SHARDS)]
         found = at_once(schema, regal_sandbox, told)
