@@ -31,6 +31,8 @@ CANDIDATES: Final = {
     "http_hook": (1_500, 80),
     "one_by_one": (1_500, 80),
     "threads": (3_000, 1_600),
+    "drt_project": (2_500, 80),
+    "dlt_pipeline": (2_000, 1_200),
 }
 ONE_AT_A_TIME_OVER_TLS: Final = 0.4
 # Of what opens several: few where answers come at once, enough for 5,000 rows a second where they take 50 ms.
