@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import contacts, wrk
-from benchmarks.running import Server, run_on_a_core, server, write_results
+from benchmarks.running import Server, run_on_a_core, server, stolen_s, write_results
 from benchmarks.senders.work import WARM_UP, Work
 from benchmarks.sink import KEY
 
@@ -115,13 +115,14 @@ def rounds(count: int, names: Sequence[str], settings: Sequence[Setting], *, sha
             for setting in settings:
                 at = number % len(names)
                 for name in (*names[at:], *names[:at]):
+                    stolen = stolen_s()
                     place = folder / f"{number}-{setting.tls}-{setting.latency_ms}"
                     if name == "wrk":
                         ran = run_wrk(servers[setting.tls], setting, bodies=bodies)
                     else:
                         ran = one_run(name, servers[setting.tls], setting, database=database, folder=place, share=share)
-                    load = round(os.getloadavg()[0], 2)
-                    yield {"round": number, **asdict(setting), "candidate": name, **ran, "load": load}
+                    machine = {"load": round(os.getloadavg()[0], 2), "stolen_s": round(stolen_s() - stolen, 2)}
+                    yield {"round": number, **asdict(setting), "candidate": name, **ran, **machine}
 
 
 def say(result: dict[str, Any]) -> str:
