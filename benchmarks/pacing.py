@@ -95,7 +95,7 @@ def one_run(running: Server, cell: Cell, *, database: Path, folder: Path, second
     work = Work(str(database), WARM_UP, count, running.url, KEY, connections, str(folder), cell.limit, cell.margin)
     running.reset(latency_ms=cell.latency_ms, jump_ms=cell.jump_ms)
     stolen = stolen_s()
-    ran = run_on_a_core(["benchmarks.senders", "regal", work.as_json()])
+    ran = run_on_a_core(["benchmarks.senders", "regal", work.as_json()], urgent=True)
     counts, stolen = running.stats(), stolen_s() - stolen
     check("regal", sent=WARM_UP + count, acknowledged=ran.pop("acknowledged_in_all"), counts=counts)
     arrivals = running.arrivals()[WARM_UP:]

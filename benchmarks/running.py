@@ -22,8 +22,7 @@ from typing import Any
 PROJECT = Path(__file__).parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"
 SERVER_CORE, CLIENT_CORE = 0, min(1, (os.cpu_count() or 1) - 1)
-# Where it may, a benchmark runs before all other work, so that a busy machine disturbs it less.
-PRIORITY = int(os.environ.get("BENCH_PRIORITY", "-10"))
+PRIORITY = 10
 _VERSIONS = (
     "apache-airflow",
     "aiohttp",
@@ -52,7 +51,7 @@ class Server:
         if tls:
             make_certificate(folder)
             command += ["--tls", str(self.certificate), str(folder / "key.pem")]
-        self._process = subprocess.Popen(command, cwd=PROJECT, preexec_fn=lambda: alone_on(SERVER_CORE))  # noqa: PLW1509
+        self._process = subprocess.Popen(command, cwd=PROJECT, preexec_fn=lambda: alone_on(SERVER_CORE, urgent=True))  # noqa: PLW1509
         while not port_file.exists():
             if self._process.poll() is not None:
                 raise RuntimeError("the server did not start")
@@ -126,11 +125,16 @@ def make_certificate(folder: Path) -> None:
     )
 
 
-def alone_on(core: int) -> None:
-    """Keep this process on a core, at the priority of benchmarks."""
+def alone_on(core: int, *, urgent: bool = False) -> None:
+    """Keep this process on a core.
+
+    :param urgent: where that is allowed, let it run before all other work, so that a busy machine disturbs it less; for
+        what leaves the core idle most of the time.
+    """
     os.sched_setaffinity(0, {core})
-    with suppress(PermissionError):
-        os.nice(PRIORITY)
+    if urgent:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
 
 
 def stolen_s() -> float:
@@ -142,9 +146,12 @@ def stolen_s() -> float:
     return int(fields[8]) / os.sysconf("SC_CLK_TCK")
 
 
-def run_on_a_core(arguments: Sequence[str], *, environment: dict[str, str] | None = None) -> dict[str, Any]:
+def run_on_a_core(
+    arguments: Sequence[str], *, environment: dict[str, str] | None = None, urgent: bool = False
+) -> dict[str, Any]:
     """Run a module of ours in a process of its own, on the client's core; gives the JSON of its last line.
 
+    :param urgent: as of :func:`alone_on`.
     :raises RuntimeError: it failed; with what it said.
     """
     ran = subprocess.run(
@@ -154,7 +161,7 @@ def run_on_a_core(arguments: Sequence[str], *, environment: dict[str, str] | Non
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: alone_on(CLIENT_CORE),
+        preexec_fn=lambda: alone_on(CLIENT_CORE, urgent=urgent),
     )
     if ran.returncode != 0:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{ran.stdout[-2_000:]}\n{ran.stderr[-4_000:]}")

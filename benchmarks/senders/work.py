@@ -23,6 +23,7 @@ class Work:
     :param folder: to keep files in.
     :param rate: of our own senders, requests a second; the default is the most a connection of ours takes.
     :param margin: of our pacer, in place of its own.
+    :param changed_every: where the ledger knows the rows: each so many changed since; 0 for none.
     """
 
     database: str
@@ -34,6 +35,7 @@ class Work:
     folder: str
     rate: int = 10_000
     margin: float | None = None
+    changed_every: int = 0
 
     def as_json(self) -> str:
         """Write it for a command line."""
