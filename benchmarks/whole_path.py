@@ -74,7 +74,7 @@ def check(name: str, *, sent: int, acknowledged: int, counts: dict[str, int]) ->
 
 def one_run(name: str, running: Server, setting: Setting, *, database: Path, folder: Path, share: float) -> Any:
     """Run one candidate once, and check it."""
-    count = max(10, int(CANDIDATES[name][setting.latency_ms > 0] * share))
+    count = max(10, int(CANDIDATES.get(name, CANDIDATES["regal"])[setting.latency_ms > 0] * share))
     if setting.tls and name in ("http_hook", "one_by_one"):
         count = max(10, int(count * ONE_AT_A_TIME_OVER_TLS))
     work = Work(str(database), WARM_UP, count, running.url, KEY, setting.connections, str(folder / name))

@@ -1,4 +1,4 @@
-"""The same with ``only_changed=True``, where the ledger beside the run folders knows all rows but those that changed."""
+"""The same with ``only_changed=True``, where a ledger in SQLite knows all rows but those that changed."""
 
 from __future__ import annotations
 
