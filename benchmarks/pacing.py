@@ -11,6 +11,9 @@ the time. The latency is steady, or jumps between two values with every second. 
   the latency from the answers.
 - ``share_whole``: the same from the first arrival on, so with the ramp in it.
 - ``burst``: the most in any 10 ms.
+
+A server that itself stands still, as on a busy machine, sees at once what came one by one. It notices that, and the
+run is made again: ``repeated`` says how often.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ RAMP_S: Final = 1.5
 # How much of the limit has to be used, once running.
 WANTED: Final = {100: 0.95, 300: 0.95, 1_000: 0.94}
 PACED_CPU_LIMIT: Final = 300
+MOST_STALL_MS: Final = 20.0
+_MOST_REPEATS: Final = 5
 _DEFAULT_CONNECTIONS: Final = 256
 _MOST_CONNECTIONS: Final = 512
 
@@ -120,16 +125,19 @@ def runs(cells: Sequence[Cell], count: int, *, seconds: float) -> Iterator[dict[
         contacts.make_table(folder / "contacts.db", WARM_UP + int(max(cell.limit for cell in cells) * seconds))
         for number in range(count):
             for place, cell in enumerate(cells):
-                result = one_run(
-                    running,
-                    cell,
-                    database=folder / "contacts.db",
-                    folder=folder / f"{number}-{place}",
-                    seconds=seconds,
-                )
+                for repeated in range(_MOST_REPEATS + 1):
+                    result = one_run(
+                        running,
+                        cell,
+                        database=folder / "contacts.db",
+                        folder=folder / f"{number}-{place}-{repeated}",
+                        seconds=seconds,
+                    )
+                    if result["server_stall_ms"] <= MOST_STALL_MS:
+                        break
                 if number:  # one picture of each cell is enough
                     del result["bins"]
-                yield {"run": number, **result}
+                yield {"run": number, "repeated": repeated, **result}
 
 
 def say(result: dict[str, Any]) -> str:
