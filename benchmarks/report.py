@@ -31,8 +31,8 @@ TABLES: Final[dict[str, tuple[str, Callable[[Results], str]]]] = {
     "paced_cpu": ("pacing_cpu", tables.paced_cpu),
     "memory": ("memory", tables.memory),
     "unchanged_contacts": ("unchanged_contacts", tables.unchanged_contacts),
-    "dag_parse": ("dag_parse", tables.rounds_as_they_are),
-    "start_up": ("start_up", tables.rounds_as_they_are),
+    "dag_parse": ("dag_parse", tables.by_candidate),
+    "start_up": ("start_up", tables.by_candidate),
 }
 # Picture, and the function of ``pictures`` that draws it -> the file of results.
 DRAWN: Final = {"whole_path": "whole_path", "arrivals": "pacing", "where_it_goes": "where_it_goes"}

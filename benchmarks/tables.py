@@ -239,18 +239,22 @@ def unchanged_contacts(results: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def rounds_as_they_are(results: dict[str, Any]) -> str:
-    """Show whatever numbers the rounds hold; what is no number says which row it is."""
-    kinds: dict[tuple[object, ...], Rounds] = {}
-    for run in results["rounds"]:
-        kinds.setdefault(tuple(v for v in run.values() if isinstance(v, str)), []).append(run)
-    numbers = [
-        name
-        for name, value in results["rounds"][0].items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name != "round"
-    ]
+def by_candidate(results: dict[str, Any]) -> str:
+    """Show rounds of the form candidate -> measure -> number."""
+    found: list[dict[str, dict[str, float]]] = results["rounds"]
+    measures = list(next(iter(found[0].values())))
     rows = [
-        (" ".join(map(str, kind)), *(spread([run[name] for run in runs]) for name in numbers), len(runs))
-        for kind, runs in kinds.items()
+        (name, *(spread([told[name][measure] for told in found], _digits(measure)) for measure in measures), len(found))
+        for name in found[0]
     ]
-    return table(("what", *numbers, "runs"), rows)
+    return table(("what", *(_in_words(measure) for measure in measures), "rounds"), rows)
+
+
+def _digits(measure: str) -> int:
+    return 3 if measure.endswith("_s") else 1 if measure.endswith(("_ms", "_us", "_mb")) else 0
+
+
+def _in_words(measure: str) -> str:
+    name, _, unit = measure.rpartition("_")
+    words = f"{name.replace('_', ' ')}, {unit}" if unit in ("s", "ms", "us", "mb") else measure.replace("_", " ")
+    return words.replace("cpu", "CPU")
