@@ -71,17 +71,17 @@ def test_no_second_ever_holds_more_than_the_limit(limit, start, steps):
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 100, 300, 3_000])
 @pytest.mark.parametrize("start", [0.0, 987_654.321])
-def test_a_saturated_sender_gets_96_percent_of_the_limit_and_never_more(limit, start):
+def test_a_saturated_sender_gets_95_percent_of_the_limit_and_never_more(limit, start):
     seconds = 5 if limit > 1_000 else 60
     sent = saturated(limit, seconds, start=start)
-    assert 0.96 * limit * seconds <= len(sent) <= limit * seconds
+    assert 0.95 * limit * seconds <= len(sent) <= limit * seconds
     assert most_in_any_second(sent) <= limit
 
 
 @pytest.mark.parametrize(("limit", "late_s"), [(100, 0.001), (300, 0.0005), (300, 0.003), (1_000, 0.002)])
 def test_timers_that_ring_late_do_not_lower_the_rate(limit, late_s):
     sent = saturated(limit, 20, late_s=late_s)
-    assert len(sent) >= 0.96 * limit * 20
+    assert len(sent) >= 0.95 * limit * 20
     assert most_in_any_second(sent) <= limit
 
 
@@ -101,14 +101,14 @@ def test_what_a_sender_misses_while_it_stands_still_for_a_moment_is_made_up_for(
         sent.append(now)
         if len(sent) % (limit // 10) == 0:
             now += 0.015  # it prepares rows, ten times a second
-    assert len(sent) >= 0.96 * limit * 20
+    assert len(sent) >= 0.95 * limit * 20
     assert most_in_any_second(sent) <= limit
 
 
 @pytest.mark.parametrize("limit", [10, 300, 1_000])
 def test_what_the_network_moves_by_some_milliseconds_still_keeps_the_limit(limit):
     sent = saturated(limit, 20, late_s=0.019)
-    assert most_in_any_second(sent, 1.02) <= limit
+    assert most_in_any_second(sent, 1.03) <= limit
 
 
 def test_idle_time_gives_no_credit():
