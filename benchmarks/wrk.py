@@ -32,7 +32,7 @@ def run(url: str, key: str, bodies: Path, *, connections: int, seconds: float) -
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: alone_on(CLIENT_CORE, urgent=True),
+        preexec_fn=lambda: alone_on(CLIENT_CORE),
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if ran.returncode != 0:
