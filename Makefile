@@ -1,6 +1,6 @@
 # Everything happens inside this folder: .venv (environment), .demo (Airflow's home), .cache.
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-long test-airflow2 test-lowest check format build ci clean
+.PHONY: help demo ui test test-long test-airflow2 test-lowest check format bench bench-report build ci clean
 
 READY := .venv/.ready
 PY := .venv/bin/python
@@ -40,6 +40,14 @@ check: $(READY) ## Lint, types, architecture and docs
 format: $(READY) ## Format the code
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
+bench: ## Measure speed, memory and pacing; PARTS="whole_path pacing" for some of it, FULL=1 as for docs/performance.md
+	@UV_PROJECT_ENVIRONMENT=.venv-bench scripts/setup.sh --group bench --group services
+	@.venv-bench/bin/python -m benchmarks $(if $(FULL),--full) $(PARTS)
+
+bench-report: ## Make the tables and pictures of docs/performance.md from the last results
+	@UV_PROJECT_ENVIRONMENT=.venv-bench scripts/setup.sh --group bench --group services
+	@.venv-bench/bin/python -m benchmarks report
+
 build: $(READY) ## Build the wheel and check what is in it
 	@scripts/build.sh
 
@@ -47,4 +55,4 @@ ci: ## All that has to pass before a change lands
 	@.ci/run
 
 clean: ## Remove everything the targets made
-	rm -rf .venv .venv-airflow2 .venv-lowest .tools .demo .cache dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-airflow2 .venv-lowest .venv-bench .tools .demo .cache dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import contacts, wrk
-from benchmarks.running import Server, run_on_a_core, server, write_results
+from benchmarks.running import Server, run_on_a_core, server, stolen_s, write_results
 from benchmarks.senders.work import WARM_UP, Work
 from benchmarks.sink import KEY
 
@@ -31,6 +31,8 @@ CANDIDATES: Final = {
     "http_hook": (1_500, 80),
     "one_by_one": (1_500, 80),
     "threads": (3_000, 1_600),
+    "drt_project": (2_500, 80),
+    "dlt_pipeline": (2_000, 1_200),
 }
 ONE_AT_A_TIME_OVER_TLS: Final = 0.4
 # Of what opens several: few where answers come at once, enough for 5,000 rows a second where they take 50 ms.
@@ -72,7 +74,7 @@ def check(name: str, *, sent: int, acknowledged: int, counts: dict[str, int]) ->
 
 def one_run(name: str, running: Server, setting: Setting, *, database: Path, folder: Path, share: float) -> Any:
     """Run one candidate once, and check it."""
-    count = max(10, int(CANDIDATES[name][setting.latency_ms > 0] * share))
+    count = max(10, int(CANDIDATES.get(name, CANDIDATES["regal"])[setting.latency_ms > 0] * share))
     if setting.tls and name in ("http_hook", "one_by_one"):
         count = max(10, int(count * ONE_AT_A_TIME_OVER_TLS))
     work = Work(str(database), WARM_UP, count, running.url, KEY, setting.connections, str(folder / name))
@@ -113,13 +115,14 @@ def rounds(count: int, names: Sequence[str], settings: Sequence[Setting], *, sha
             for setting in settings:
                 at = number % len(names)
                 for name in (*names[at:], *names[:at]):
+                    stolen = stolen_s()
                     place = folder / f"{number}-{setting.tls}-{setting.latency_ms}"
                     if name == "wrk":
                         ran = run_wrk(servers[setting.tls], setting, bodies=bodies)
                     else:
                         ran = one_run(name, servers[setting.tls], setting, database=database, folder=place, share=share)
-                    load = round(os.getloadavg()[0], 2)
-                    yield {"round": number, **asdict(setting), "candidate": name, **ran, "load": load}
+                    machine = {"load": round(os.getloadavg()[0], 2), "stolen_s": round(stolen_s() - stolen, 2)}
+                    yield {"round": number, **asdict(setting), "candidate": name, **ran, **machine}
 
 
 def say(result: dict[str, Any]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.running import CLIENT_CORE
+from benchmarks.running import CLIENT_CORE, alone_on
 
 SCRIPT = Path(__file__).parent / "senders" / "post.lua"
 MISSING = "wrk is not installed (Debian: apt-get install wrk); its rows are left out."
@@ -33,7 +32,7 @@ def run(url: str, key: str, bodies: Path, *, connections: int, seconds: float) -
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
+        preexec_fn=lambda: alone_on(CLIENT_CORE),
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if ran.returncode != 0:

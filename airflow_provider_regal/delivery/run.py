@@ -19,6 +19,7 @@ from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery import ending
 from airflow_provider_regal.delivery.aside import run_aside
+from airflow_provider_regal.delivery.heap import heap_set_apart
 from airflow_provider_regal.delivery.intake import options_of
 from airflow_provider_regal.delivery.opening import Rows, open_folder, open_source, take_in
 from airflow_provider_regal.delivery.prepare import Preparer
@@ -113,7 +114,8 @@ class Delivery:
         :raises RetryLaterError: an outage, or a request to stop; a later try goes on.
         """
         try:
-            return self._run()
+            with heap_set_apart():
+                return self._run()
         except WrongLedgerError as error:
             raise FixConnectionError(str(error)) from error
         except (LedgerError, StorageError, FolderReplacedError) as error:

@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 from benchmarks.senders.work import Work
 
@@ -17,6 +18,12 @@ def cpu_s() -> float:
     """Add up the CPU seconds of this process and of its children that have ended, user and system."""
     spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
+def peak_mb() -> float:
+    """Give the largest resident set of this process; ``getrusage`` counts the process it was forked from, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024, 1)
 
 
 def main(name: str, given: str) -> None:
@@ -36,8 +43,9 @@ def main(name: str, given: str) -> None:
         "acknowledged_in_all": warmed + acknowledged,
         "wall_s": round(wall, 4),
         "cpu_s": round(cpu, 4),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_mb": peak_mb(),
         "core": sorted(os.sched_getaffinity(0)),
+        **getattr(sender, "also", lambda work: {})(work),
     }
     sys.stdout.write(f"\n{json.dumps(result)}\n")
 

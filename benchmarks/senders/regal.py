@@ -13,35 +13,34 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
+from airflow_provider_regal.client import pace
 from benchmarks.senders.work import Work
 
-HIGHEST_RATE = 10_000
 
-
-def send(work: Work, *, rate: int = HIGHEST_RATE, **options: Any) -> int:
+def send(work: Work, **options: Any) -> int:
     """Send the rows; gives how many were acknowledged."""
-    report = deliver(work, rate=rate, **{"call": "identify", "max_connections": work.connections, **options})
+    if work.margin is not None:
+        pace.MARGIN = work.margin  # type: ignore[misc]
+    report = deliver(work, **{"call": "identify", "max_connections": work.connections, **options})
     acknowledged: int = report["acknowledged"]
     return acknowledged
 
 
-def deliver(work: Work, *, rate: int, source: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-    """Execute the operator as a task would; gives its report.
-
-    :param source: the connection of the database; by default the SQLite file.
-    """
+def deliver(work: Work, **options: Any) -> dict[str, Any]:
+    """Execute the operator as a task would; gives its report."""
     from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
-    set_connections(work, rate=rate, source=source)
+    set_connections(work)
     task = SqlToRegalOperator(task_id="contacts", sql=work.sql, sql_conn_id="warehouse", **options)
     return task.execute(context_of(task, run_id=f"from-{work.first}-{work.count}"))
 
 
-def set_connections(work: Work, *, rate: int, source: dict[str, Any] | None = None) -> None:
+def set_connections(work: Work) -> None:
     """Give Airflow the connections, and the place of run folders."""
-    os.environ["AIRFLOW_CONN_WAREHOUSE"] = json.dumps(source or {"conn_type": "sqlite", "host": work.database})
+    sqlite = json.dumps({"conn_type": "sqlite", "host": work.database})
+    os.environ["AIRFLOW_CONN_WAREHOUSE"] = os.environ.get("BENCHMARK_SOURCE", sqlite)
     os.environ["AIRFLOW_CONN_REGAL_DEFAULT"] = json.dumps(
-        {"conn_type": "regal", "host": work.url, "password": work.key, "extra": {"rate_limit": rate}}
+        {"conn_type": "regal", "host": work.url, "password": work.key, "extra": {"rate_limit": work.rate}}
     )
     os.environ["AIRFLOW__REGAL__STORAGE_PATH"] = str(work.path / "regal")
 

@@ -21,6 +21,9 @@ class Work:
     :param url: the server's origin.
     :param connections: open at most at once, where a sender can have several.
     :param folder: to keep files in.
+    :param rate: of our own senders, requests a second; the default is the most a connection of ours takes.
+    :param margin: of our pacer, in place of its own.
+    :param changed_every: where the ledger knows the rows: each so many changed since; 0 for none.
     """
 
     database: str
@@ -30,6 +33,9 @@ class Work:
     key: str
     connections: int
     folder: str
+    rate: int = 10_000
+    margin: float | None = None
+    changed_every: int = 0
 
     def as_json(self) -> str:
         """Write it for a command line."""
@@ -48,5 +54,5 @@ class Work:
         return path
 
     def warm_up(self) -> Work:
-        """Take a few rows before those that are measured."""
-        return replace(self, first=self.first - WARM_UP, count=WARM_UP)
+        """Take a few rows before those that are measured; they are not paced."""
+        return replace(self, first=self.first - WARM_UP, count=WARM_UP, rate=Work.rate)

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_regal.client.pace import Pacer
+from airflow_provider_regal.client.pace import MARGIN, Pacer
 
 # A float cannot tell times closer than this apart; no clock can either.
 TOLERANCE_S = 1e-6
 
 
-def most_in_any_second(sent: list[float]) -> int:
+def most_in_any_second(sent: list[float], second: float = 1.0) -> int:
     most = first = 0
     for last, time in enumerate(sent):
-        while time - sent[first] >= 1.0 - TOLERANCE_S:
+        while time - sent[first] >= second - TOLERANCE_S:
             first += 1
         most = max(most, last - first + 1)
     return most
@@ -71,17 +71,17 @@ def test_no_second_ever_holds_more_than_the_limit(limit, start, steps):
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 100, 300, 3_000])
 @pytest.mark.parametrize("start", [0.0, 987_654.321])
-def test_a_saturated_sender_gets_94_percent_of_the_limit_and_never_more(limit, start):
+def test_a_saturated_sender_gets_95_percent_of_the_limit_and_never_more(limit, start):
     seconds = 5 if limit > 1_000 else 60
     sent = saturated(limit, seconds, start=start)
-    assert 0.94 * limit * seconds <= len(sent) <= limit * seconds
+    assert 0.95 * limit * seconds <= len(sent) <= limit * seconds
     assert most_in_any_second(sent) <= limit
 
 
-@pytest.mark.parametrize(("limit", "late_s"), [(100, 0.001), (300, 0.0005), (300, 0.003)])
+@pytest.mark.parametrize(("limit", "late_s"), [(100, 0.001), (300, 0.0005), (300, 0.003), (1_000, 0.002)])
 def test_timers_that_ring_late_do_not_lower_the_rate(limit, late_s):
     sent = saturated(limit, 20, late_s=late_s)
-    assert len(sent) >= 0.94 * limit * 20
+    assert len(sent) >= 0.95 * limit * 20
     assert most_in_any_second(sent) <= limit
 
 
@@ -91,19 +91,39 @@ def test_late_timers_do_not_squeeze_one_send_too_many_into_a_second(limit):
         assert most_in_any_second(saturated(limit, 60, late_s=share / limit)) <= limit
 
 
+@pytest.mark.parametrize("limit", [100, 300, 1_000])
+def test_what_a_sender_misses_while_it_stands_still_for_a_moment_is_made_up_for(limit):
+    pacer, now, sent = Pacer(limit), 0.0, []
+    while now < 20:
+        if wait_s := pacer.take(now):
+            now += wait_s
+            continue
+        sent.append(now)
+        if len(sent) % (limit // 10) == 0:
+            now += 0.015  # it prepares rows, ten times a second
+    assert len(sent) >= 0.95 * limit * 20
+    assert most_in_any_second(sent) <= limit
+
+
+@pytest.mark.parametrize("limit", [10, 300, 1_000])
+def test_what_the_network_moves_by_some_milliseconds_still_keeps_the_limit(limit):
+    sent = saturated(limit, 20, late_s=0.019)
+    assert most_in_any_second(sent, 1.03) <= limit
+
+
 def test_idle_time_gives_no_credit():
     pacer = Pacer(10)
     assert pacer.take(0.0) == 0.0
     assert pacer.take(0.01) > 0  # somebody waits, and then goes away
     for idle in (1.0, 60.0, 3_600.0):
         assert pacer.take(idle) == 0.0
-        assert pacer.take(idle) == pytest.approx(1 / 9.5)
+        assert pacer.take(idle) == pytest.approx(1 / (10 * MARGIN))
 
 
 def test_slots_are_evenly_spaced():
     sent = saturated(50, 10)
     gaps = {round(later - earlier, 6) for earlier, later in itertools.pairwise(sent)}
-    assert gaps == {round(1 / 47.5, 6)}
+    assert gaps == {round(1 / (50 * MARGIN), 6)}
 
 
 def test_a_pause_holds_everybody_back_and_a_shorter_one_does_not_end_it():
@@ -114,7 +134,7 @@ def test_a_pause_holds_everybody_back_and_a_shorter_one_does_not_end_it():
     assert [pacer.take(now) for now in (10.5, 12.5)] == pytest.approx([4.5, 2.5])
     assert pacer.pause_left(12.5) == 2.5
     assert pacer.take(15.0) == 0.0
-    assert pacer.take(15.0) == pytest.approx(1 / 95), "they do not all go at once when it ends"
+    assert pacer.take(15.0) == pytest.approx(1 / (100 * MARGIN)), "they do not all go at once when it ends"
     assert pacer.pause_left(15.0) == 0.0
 
 
@@ -170,7 +190,7 @@ def gap(pacer: Pacer, now: float) -> float:
 
 
 def test_slowing_down_halves_the_rate_at_most_once_a_second():
-    pacer, usual = Pacer(10), 1 / 9.5
+    pacer, usual = Pacer(10), 1 / (10 * MARGIN)
     assert gap(pacer, 0.0) == pytest.approx(usual)
     for _ in range(50):  # answers to requests that were under way together
         pacer.slow_down(10.0)
@@ -181,7 +201,7 @@ def test_slowing_down_halves_the_rate_at_most_once_a_second():
 
 
 def test_it_recovers_by_a_tenth_of_the_limit_a_second_and_never_beyond_it():
-    pacer, usual = Pacer(10), 1 / 9.5
+    pacer, usual = Pacer(10), 1 / (10 * MARGIN)
     pacer.slow_down(0.0)
     gaps = [gap(pacer, float(second)) for second in range(10)]
     assert gaps == pytest.approx([usual / min(1.0, 0.5 + second / 10) for second in range(10)])
@@ -191,7 +211,7 @@ def test_however_often_it_is_slowed_down_something_still_goes():
     pacer = Pacer(100)
     for second in range(100):
         pacer.slow_down(float(second))
-    assert gap(pacer, 99.0) <= 1 / (95 * 0.05) + 1e-9
+    assert gap(pacer, 99.0) <= 1 / (100 * MARGIN * 0.05) + 1e-9
 
 
 @settings(max_examples=60, deadline=None)

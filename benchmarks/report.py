@@ -1,0 +1,78 @@
+"""Make the tables and pictures of ``docs/performance.md`` from the raw results: ``python -m benchmarks.report``.
+
+A table stands between ``<!-- table: name -->`` and ``<!-- end -->``; nothing in there is written by hand. What has no
+results yet is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from benchmarks import tables
+from benchmarks.running import PROJECT, RESULTS
+
+PAGE: Final = PROJECT / "docs" / "performance.md"
+PICTURES: Final = PROJECT / "docs" / "pictures"
+_BLOCK: Final = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Results = dict[str, Any]
+
+# Table -> the file of results it is made of, and what makes it.
+TABLES: Final[dict[str, tuple[str, Callable[[Results], str]]]] = {
+    "machine": ("whole_path", tables.machine),
+    "whole_path": ("whole_path", tables.whole_path),
+    "targets": ("whole_path", tables.targets),
+    "where_it_goes": ("where_it_goes", tables.where_it_goes),
+    "pacing": ("pacing", tables.pacing),
+    "margins": ("pacing_margins", tables.margins),
+    "paced_cpu": ("pacing_cpu", tables.paced_cpu),
+    "memory": ("memory", tables.memory),
+    "unchanged_contacts": ("unchanged_contacts", tables.unchanged_contacts),
+    "dag_parse": ("dag_parse", tables.by_candidate),
+    "start_up": ("start_up", tables.by_candidate),
+}
+# Picture, and the function of ``pictures`` that draws it -> the file of results.
+DRAWN: Final = {"whole_path": "whole_path", "arrivals": "pacing", "where_it_goes": "where_it_goes"}
+
+
+def results(name: str) -> Results | None:
+    """Read raw results; None if there are none."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def filled(page: str) -> str:
+    """Put the tables into a page.
+
+    :raises ValueError: the page has a table that nobody makes.
+    """
+
+    def fill(block: re.Match[str]) -> str:
+        begin, name, end = block.groups()
+        if name not in TABLES:
+            raise ValueError(f"{PAGE.name} has a table {name!r}, which nobody makes")
+        source, make = TABLES[name]
+        found = results(source)
+        return block[0] if found is None else f"{begin}{make(found).strip()}\n{end}"
+
+    return _BLOCK.sub(fill, page)
+
+
+def main() -> None:
+    """Make all of them."""
+    from benchmarks import pictures  # needs matplotlib, which the tests have no use for
+
+    PICTURES.mkdir(exist_ok=True)
+    for name, source in DRAWN.items():
+        if (found := results(source)) is not None:
+            getattr(pictures, name)(found, PICTURES / f"{name}.svg")
+            print(f"docs/pictures/{name}.svg")
+    PAGE.write_text(filled(PAGE.read_text()))
+    print(PAGE.relative_to(PROJECT))
+
+
+if __name__ == "__main__":
+    main()

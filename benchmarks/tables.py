@@ -1,0 +1,260 @@
+"""Results as tables of Markdown: medians with their spread, and ratios within one round."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from benchmarks import pacing as pace
+from benchmarks.running import spread
+from benchmarks.stages import STAGES
+from benchmarks.where_it_goes import microseconds
+
+Rounds = list[dict[str, Any]]
+
+NAMES: Final = {
+    "regal": "**this package**, contacts (identify)",
+    "regal_track": "**this package**, events (track), never twice",
+    "bare_loop": "bare aiohttp loop, ready-made bodies",
+    "http_hook": "Airflow's `HttpHook.run` a row",
+    "one_by_one": "`requests.post` a row",
+    "threads": "`requests.Session`, 32 threads",
+    "drt_project": "drt-core",
+    "dlt_pipeline": "dlt, `@dlt.destination`",
+    "wrk": "wrk, ready-made bodies",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def of_setting(found: Rounds, *, tls: bool, latency_ms: int) -> dict[str, list[dict[str, Any]]]:
+    """Give the runs of each candidate in one setting, in the order of rounds."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for run in found:
+        if (run["tls"], run["latency_ms"]) == (tls, latency_ms):
+            runs.setdefault(run["candidate"], []).append(run)
+    return {name: runs[name] for name in NAMES if name in runs}
+
+
+def cpu_per_10k(run: dict[str, Any]) -> float:
+    """Give CPU seconds for ten thousand rows."""
+    return 1e4 * run["cpu_s"] / run["rows"]
+
+
+def rows_a_second(run: dict[str, Any]) -> float:
+    """Give rows a second."""
+    return float(run["rows"] / run["wall_s"])
+
+
+def ratios(
+    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], float]
+) -> list[float]:
+    """Give ours divided by theirs, round by round."""
+    by_round = {run["round"]: of(run) for run in theirs}
+    return [of(run) / by_round[run["round"]] for run in ours if run["round"] in by_round]
+
+
+def settings(found: Rounds) -> list[tuple[bool, int]]:
+    """Give the settings there are results of."""
+    return sorted({(run["tls"], run["latency_ms"]) for run in found}, key=lambda setting: (setting[1], setting[0]))
+
+
+def setting_name(tls: bool, latency_ms: int) -> str:
+    """Name a setting."""
+    return f"{'TLS' if tls else 'plain http'}, {latency_ms} ms"
+
+
+def machine(results: dict[str, Any]) -> str:
+    """Describe where it was measured, and with what."""
+    of = results["machine"]
+    rows = [(name, of[name]) for name in ("processor", "cores", "system", "python", "at")]
+    loads = [run["load"] for run in results["rounds"]]
+    rows.append(("load average meanwhile", f"{min(loads)} to {max(loads)}"))
+    rows += [(name, version) for name, version in of["versions"].items()]
+    return table(("what", "which"), rows)
+
+
+def whole_path(results: dict[str, Any]) -> str:
+    """CPU and speed of every candidate in every setting."""
+    parts = []
+    for setting in settings(results["rounds"]):
+        runs = of_setting(results["rounds"], tls=setting[0], latency_ms=setting[1])
+        rows = []
+        for name, mine in runs.items():
+            ours = runs.get("regal", [])
+            ratio = "" if name == "regal" or not ours else spread(ratios(mine, ours, cpu_per_10k))
+            each, speed = list(map(cpu_per_10k, mine)), list(map(rows_a_second, mine))
+            rows.append((NAMES[name], spread(each), ratio, spread(speed, 0), len(mine)))
+        head = (setting_name(*setting), "CPU s per 10,000 rows", "CPU, times ours", "rows a second", "rounds")
+        parts.append(table(head, rows))
+    return "\n\n".join(parts)
+
+
+def targets(results: dict[str, Any]) -> str:
+    """Ratios within one round, beside what was aimed at."""
+    found, rows = results["rounds"], []
+    for setting in settings(found):
+        runs = of_setting(found, tls=setting[0], latency_ms=setting[1])
+
+        def compare(  # noqa: PLR0917
+            what: str,
+            ours: str,
+            theirs: str,
+            of: Callable[[dict[str, Any]], float],
+            most: float | None = None,
+            least: float | None = None,
+            runs: dict[str, list[dict[str, Any]]] = runs,
+            setting: tuple[bool, int] = setting,
+        ) -> None:
+            if ours not in runs or theirs not in runs:
+                return
+            told = ratios(runs[ours], runs[theirs], of)
+            median = statistics.median(told)
+            good = (most is None or median <= most) and (least is None or median >= least)
+            aim = f"at most {most:.3g}" if most is not None else f"at least {least:.3g}"
+            rows.append((setting_name(*setting), what, aim, spread(told, 3), "yes" if good else "**no**"))
+
+        if setting[1] == 0:
+            compare("CPU a row / `HttpHook.run`", "regal", "http_hook", cpu_per_10k, most=1 / 6)
+            compare("CPU a row / bare loop", "regal", "bare_loop", cpu_per_10k, most=1.6)
+        if setting == (True, 0):
+            compare("rows a second / wrk", "regal", "wrk", rows_a_second, least=0.09)
+        if setting[1] == 50:
+            compare("rows a second / 32 threads", "regal", "threads", rows_a_second, least=3)
+        for peer in ("one_by_one", "threads", "drt_project", "dlt_pipeline"):
+            compare(f"CPU a row / {NAMES[peer]}", "regal", peer, cpu_per_10k, most=1)
+    return table(("setting", "what, in the same round", "aimed at", "median (least-most)", "reached"), rows)
+
+
+def where_it_goes(results: dict[str, Any]) -> str:
+    """Microseconds of CPU a row, by stage."""
+    by_tls = {
+        tls: [microseconds(run) for run in results["rounds"] if run["tls"] is tls]
+        for tls in sorted({run["tls"] for run in results["rounds"]})
+    }
+    rows = [
+        (stage, *(spread([told[stage] for told in runs], 1) for runs in by_tls.values()))
+        for stage in STAGES
+        if any(told[stage] >= 0.05 for runs in by_tls.values() for told in runs)
+    ]
+    rows.append(("all of it", *(spread([sum(told.values()) for told in runs], 1) for runs in by_tls.values())))
+    return table(("stage, us of CPU a row", *("TLS" if tls else "plain http" for tls in by_tls)), rows)
+
+
+def _cells(found: Rounds) -> dict[tuple[Any, ...], Rounds]:
+    cells: dict[tuple[Any, ...], Rounds] = {}
+    for run in found:
+        cells.setdefault((run["limit"], run["latency_ms"], run["jump_ms"], run["margin"]), []).append(run)
+    return cells
+
+
+def _latency(low: int, high: int) -> str:
+    return f"{low} ms" if low == high else f"{low} and {high} ms in turn"
+
+
+def pacing(results: dict[str, Any]) -> str:
+    """Every cell: the worst second of all its runs, and how much of the limit was used."""
+    rows = []
+    for (limit, low, high, _), runs in _cells(results["rounds"]).items():
+        worst = [run["worst"] for run in runs]
+        over = sum(one > limit for one in worst)
+        shares = [100 * run["share"] for run in runs]
+        whole = [100 * run["share_whole"] for run in runs]
+        bursts = max(run["burst"] for run in runs)
+        enough = statistics.median(shares) >= 100 * pace.WANTED[limit]
+        rows.append(
+            (
+                limit, _latency(low, high), f"{max(worst)}" + (f" **({over} over)**" if over else ""),
+                spread(shares, 1), "yes" if enough else "**no**", spread(whole, 1), bursts, len(runs),
+            )
+        )  # fmt: skip
+    head = ("limit", "latency", "worst second of all runs", "% of the limit, once running", "enough",
+            "% with the ramp", "most in 10 ms", "runs")  # fmt: skip
+    return table(head, rows)
+
+
+def margins(results: dict[str, Any]) -> str:
+    """How near to the limit the pacer may aim."""
+    by_margin: dict[tuple[float, int], Rounds] = {}
+    for run in results["rounds"]:
+        by_margin.setdefault((run["margin"], run["limit"]), []).append(run)
+    rows = []
+    for (margin, limit), runs in sorted(by_margin.items()):
+        over = sum(run["worst"] > limit for run in runs)
+        shares = [100 * run["share"] for run in runs if run["latency_ms"] == run["jump_ms"]]
+        rows.append((f"{margin:.0%}", limit, len(runs), over, max(run["worst"] for run in runs), spread(shares, 1)))
+    head = ("aims at", "limit", "runs", "runs over the limit", "worst second", "% of the limit, steady latency")
+    return table(head, rows)
+
+
+def paced_cpu(results: dict[str, Any]) -> str:
+    """Part of a core that a paced delivery takes."""
+    rows = [
+        (limit, _latency(low, high), spread([100 * run["cpu_share"] for run in runs], 1), len(runs))
+        for (limit, low, high, _), runs in _cells(results["rounds"]).items()
+    ]
+    return table(("requests a second", "latency", "% of a core", "runs"), rows)
+
+
+def memory(results: dict[str, Any]) -> str:
+    """Peaks, and what the run folder takes."""
+    found = results["rounds"]
+    bare = next(run["peak_mb"] for run in found if run["source"] == "none")
+    rows: list[Sequence[object]] = [("bare process", "", f"{bare:.0f}", "", "", "", "")]
+    few: dict[str, float] = {}
+    for run in found:
+        if run["source"] == "none":
+            continue
+        first = few.setdefault(run["source"], run["peak_mb"])
+        rows.append(
+            (
+                run["source"], f"{run['rows']:,}", f"{run['peak_mb']:.0f}", f"{run['peak_mb'] - bare:.0f}",
+                f"{run['peak_mb'] / first:.3f}", f"{run['disk_peak'] / 1e6:.1f}", f"{run['disk'] / 1e6:.1f}",
+            )
+        )  # fmt: skip
+    head = ("source", "rows", "peak MB", "over the bare process", "times that of the first",
+            "MB of disk at most", "MB of disk in the end")  # fmt: skip
+    return table(head, rows)
+
+
+def unchanged_contacts(results: dict[str, Any]) -> str:
+    """CPU of a row that did not change."""
+    kinds: dict[tuple[int, int], Rounds] = {}
+    for run in results["rounds"]:
+        kinds.setdefault((run["rows"], run["changed_every"]), []).append(run)
+    rows = []
+    for (count, _), runs in kinds.items():
+        each = [1e6 * run["cpu_s"] / run["rows"] for run in runs]
+        reading = [1e6 * run["reading_cpu_s"] / run["rows"] for run in runs]
+        peak = spread([run["peak_mb"] for run in runs], 0)
+        rows.append(
+            (f"{count:,}", f"{runs[0]['acknowledged']:,}", spread(each, 1), spread(reading, 1), peak, len(runs))
+        )
+    head = ("rows", "of them changed", "us of CPU a row", "of them to read the query", "peak MB", "runs")
+    return table(head, rows)
+
+
+def by_candidate(results: dict[str, Any]) -> str:
+    """Show rounds of the form candidate -> measure -> number."""
+    found: list[dict[str, dict[str, float]]] = results["rounds"]
+    measures = list(next(iter(found[0].values())))
+    rows = [
+        (name, *(spread([told[name][measure] for told in found], _digits(measure)) for measure in measures), len(found))
+        for name in found[0]
+    ]
+    return table(("what", *(_in_words(measure) for measure in measures), "rounds"), rows)
+
+
+def _digits(measure: str) -> int:
+    return 3 if measure.endswith("_s") else 1 if measure.endswith(("_ms", "_us", "_mb")) else 0
+
+
+def _in_words(measure: str) -> str:
+    name, _, unit = measure.rpartition("_")
+    words = f"{name.replace('_', ' ')}, {unit}" if unit in ("s", "ms", "us", "mb") else measure.replace("_", " ")
+    return words.replace("cpu", "CPU")

@@ -1,0 +1,108 @@
+"""The benchmarks still run, and a run whose counts are wrong says nothing about speed."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+pytest.importorskip("httptools")  # Airflow 3 brings it, and uvloop
+
+from benchmarks import contacts, pacing, report, where_it_goes
+from benchmarks.running import run_on_a_core, server
+from benchmarks.senders.work import WARM_UP, Work
+from benchmarks.stages import STAGES
+from benchmarks.whole_path import Setting, WrongCountError, check, one_run
+
+ROWS = 120
+
+
+@pytest.fixture(scope="module")
+def running():
+    with server() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    path = tmp_path_factory.mktemp("benchmarks") / "contacts.db"
+    contacts.make_table(path, WARM_UP + ROWS)
+    return path
+
+
+def test_a_delivery_is_measured_and_its_time_is_given_to_stages(running, database, tmp_path):
+    share = ROWS / 12_000
+    ran = one_run("regal_sampled", running, Setting(False, 0), database=database, folder=tmp_path, share=share)
+    assert (ran["rows"], ran["acknowledged"]) == (ROWS, ROWS)
+    assert ran["cpu_s"] > 0
+    assert ran["peak_mb"] > 50
+    spent = where_it_goes.microseconds(ran)
+    assert set(spent) == set(STAGES)
+    assert sum(spent.values()) == pytest.approx(1e6 * ran["cpu_s"] / ROWS)
+    assert spent["send: aiohttp"] > 0
+
+
+def test_a_sender_that_is_refused_does_not_count(running, database, tmp_path):
+    running.reset()
+    work = Work(str(database), WARM_UP, ROWS, running.url, "a wrong key", 8, str(tmp_path))
+    ran = run_on_a_core(["benchmarks.senders", "bare_loop", work.as_json()])
+    counts = running.stats()
+    assert counts["bad"] == WARM_UP + ROWS
+    with pytest.raises(WrongCountError):
+        check("bare_loop", sent=WARM_UP + ROWS, acknowledged=ran["acknowledged_in_all"], counts=counts)
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "counts"),
+    [
+        (99, {"ok": 100, "bad": 0, "different": 100}),
+        (100, {"ok": 101, "bad": 0, "different": 100}),
+        (100, {"ok": 100, "bad": 1, "different": 100}),
+        (100, {"ok": 100, "bad": 0, "different": 99}),
+    ],
+)
+def test_a_run_with_wrong_counts_does_not_count(acknowledged, counts):
+    check("x", sent=100, acknowledged=100, counts={"ok": 100, "bad": 0, "different": 100})
+    with pytest.raises(WrongCountError, match="x: 100 rows"):
+        check("x", sent=100, acknowledged=acknowledged, counts=counts)
+
+
+def test_what_others_send_is_what_this_package_sends(database):
+    from datetime import UTC, datetime
+
+    from airflow_provider_regal.delivery.prepare import Preparer
+    from airflow_provider_regal.delivery.settings import DeliverySettings
+
+    preparer = Preparer(DeliverySettings.of(call="identify"), event_source="airflow")
+    for row in contacts.rows(database, 0, 20):
+        ready = preparer.prepare(0, row, datetime.now(UTC))
+        assert ready.body == contacts.encoded(contacts.body_of(row))
+
+
+def test_the_worst_second_and_the_share_are_those_of_the_arrivals():
+    steady = [number / 128 for number in range(512)]  # floats that are exact
+    assert pacing.judge(steady, 128) == {
+        "worst": 128,
+        "share": pytest.approx(1.0, abs=0.01),
+        "share_whole": pytest.approx(1.0, abs=0.01),
+        "burst": 2,
+    }
+    bunched = sorted([*steady, *[2.5] * 7])
+    assert pacing.judge(bunched, 128)["worst"] == 135
+    assert pacing.judge(bunched, 128)["burst"] == 9
+    late = [at for at in steady if at < 2 or at >= 3]
+    assert pacing.judge(late, 128)["share"] == pytest.approx(0.6, abs=0.01)
+
+
+def test_every_table_of_the_page_is_made_of_results_and_none_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    page = report.PAGE.read_text()
+    assert set(re.findall(r"<!-- table: (\w+) -->", page)) == set(report.TABLES)
+    assert report.filled(page) == page, "without results nothing changes"
+    run = {"rows": 1_000_000, "changed_every": 100, "cpu_s": 31.5, "reading_cpu_s": 4.0, "peak_mb": 150.0}
+    rounds = [{"round": number, **run, "acknowledged": 10_000} for number in range(2)]
+    (tmp_path / "unchanged_contacts.json").write_text(json.dumps({"rounds": rounds}))
+    assert "| 1,000,000 | 10,000 | 31.5 (31.5-31.5) |" in report.filled(page)
+    with pytest.raises(ValueError, match="which nobody makes"):
+        report.filled("<!-- table: speed -->\n<!-- end -->")
