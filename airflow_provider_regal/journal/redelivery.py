@@ -62,13 +62,13 @@ def open_letters(folder: Path | Bucket, clock: Clock, *, only_looks: bool = Fals
     return FolderLetters(folder) if isinstance(folder, Path) else BucketLetters(folder, clock, only_looks=only_looks)
 
 
-def since_when(folder: Path | Bucket, clock: Clock) -> str:
-    """Say since when the oldest dead letter of a run folder is one; empty if it has none, or nobody can tell."""
+def since_when(folder: Path | Bucket, clock: Clock) -> str | None:
+    """Say since when the oldest dead letter of a run folder is one; None if it has none, empty if nobody can tell."""
     if isinstance(folder, Path):
-        return min((letter.first_time for letter in read_in_order(folder / LETTERS)), default="")
+        return min((letter.first_time for letter in read_in_order(folder / LETTERS)), default=None)
     try:
         with closing(BucketLetters(folder, clock, only_looks=True)) as letters:
-            return min((letter.first_time for letter in letters.read()), default="")
+            return min((letter.first_time for letter in letters.read()), default=None)
     except (DamagedError, CorruptProgressError):
         return ""
 

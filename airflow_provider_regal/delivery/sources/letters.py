@@ -140,8 +140,8 @@ def read_letters(
 def _oldest_first(folders: Iterable[Path | Bucket], clock: Clock) -> list[Path | Bucket]:
     listed = list(folders)
     with ThreadPoolExecutor(_LOOKED_AT_AT_ONCE) as threads:
-        found = zip(threads.map(lambda folder: since_when(folder, clock), listed), range(len(listed)), strict=True)
-        return [listed[number] for since, number in sorted(found) if since]
+        since = dict(zip(listed, threads.map(lambda folder: since_when(folder, clock), listed), strict=True))
+    return sorted((folder for folder in listed if since[folder] is not None), key=lambda folder: since[folder] or "")
 
 
 @contextmanager
