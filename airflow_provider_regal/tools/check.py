@@ -27,6 +27,7 @@ WARNING: Final = "warning"
 FAILURE: Final = "failure"
 _DOCUMENTED_RATE: Final = 300
 _SKEW_S: Final = 5.0
+_PATIENCE_S: Final = 3.0  # with a bucket
 _TRIAL: Final = Claim(TRACK, "written by the check of airflow-provider-regal")
 _PACKAGES: Final = ("apache-airflow", "aiohttp", "pydantic", "phonenumbers", "requests", "sqlalchemy")
 
@@ -123,7 +124,7 @@ def _reachability(target: Target) -> Iterator[Finding]:
 
 def _storage() -> Iterator[Finding]:
     try:
-        bucket = open_bucket()
+        bucket = open_bucket(patience_s=_PATIENCE_S)
         folder = storage() if bucket is None else None
     except RegalError as error:
         yield Finding(FAILURE, "storage", str(error))
