@@ -278,6 +278,29 @@ def test_a_killed_try_takes_its_letters_again_and_cannot_give_them_back_later(
         killed.close()
 
 
+def test_who_wakes_up_late_gives_back_nothing_that_was_taken_anew(refused, original):
+    refused(2)
+    with letters_of(original) as letters:
+        (old, *_) = letters.take([0, 1], "mine", NEVER).values()
+    with letters_of(original) as letters:
+        assert letters.take([0], "mine", lambda claim: True)[0].ours
+    bucket_letters.give_back(original, {0: old.token, 1: old.token}, Clock())
+    assert claims_in(original).keys() == {0}
+
+
+def test_that_a_redelivery_has_begun_is_known_before_it_takes_anything(refused, redeliver, root):
+    refused(1)
+    seen = []
+
+    def fix(letter):
+        seen.append(last_try(root.below("again")))
+        return letter
+
+    redeliver(fix=fix)
+    assert seen[0].try_number == 1
+    assert seen[0].fingerprint == "table"
+
+
 def test_a_redelivery_of_the_same_name_that_lost_its_folder_does_not_take_its_letters_again(refused, redeliver, root):
     refused(3)
     redeliver()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_regal.journal.dead_letters import read_dead_letters
 from airflow_provider_regal.journal.folder_letters import claims_in_folder
+from airflow_provider_regal.journal.run_folder import remove_old_folders
 from airflow_provider_regal.operators.redeliver import RegalRedeliverOperator
 from airflow_provider_regal.operators.rows import RegalRowsOperator
 from tests.operators.ways import context
@@ -164,10 +166,6 @@ def test_what_cannot_be_meant_is_said_when_the_dag_is_written(options):
 
 
 def test_retention_keeps_claims_as_long_as_their_letters(refused, regal, storage, monkeypatch):
-    import os
-
-    from airflow_provider_regal.journal.run_folder import remove_old_folders
-
     folder = refused(people(2))
     long_ago = datetime.now(UTC).timestamp() - 40 * 86_400
     for file in folder.rglob("*"):
@@ -175,3 +173,13 @@ def test_retention_keeps_claims_as_long_as_their_letters(refused, regal, storage
     again()
     assert remove_old_folders(storage, older_than_s=30 * 86_400, now=datetime.now(UTC).timestamp()) == 0
     assert len(claims_in_folder(folder)) == 2
+
+
+def test_a_redelivery_that_only_looks_does_not_keep_letters_from_retention(refused, storage):
+    folder = refused(people(2))
+    long_ago = datetime.now(UTC).timestamp() - 40 * 86_400
+    for file in folder.rglob("*"):
+        os.utime(file, (long_ago, long_ago))
+    assert again(status="unknown")[0]["read"] == 0
+    assert remove_old_folders(storage, older_than_s=30 * 86_400, now=datetime.now(UTC).timestamp()) == 1
+    assert not folder.exists()

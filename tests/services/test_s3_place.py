@@ -126,7 +126,7 @@ def test_the_doctor_tries_the_bucket_out(s3, regal, capsys):
     assert main(["check"]) == 1
     said = capsys.readouterr()
     assert "failure  storage      s3://bucket@journal cannot be reached or written: AccessDenied. Mend the" in said.out
-    assert "1 of 7 would keep a delivery from working" in said.err
+    assert "1 of 6 would keep a delivery from working" in said.err
 
 
 def test_the_doctor_says_what_to_do_about_a_storage_nobody_proved(regal, monkeypatch, capsys):
