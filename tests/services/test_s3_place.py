@@ -129,6 +129,16 @@ def test_the_doctor_tries_the_bucket_out(s3, regal, capsys):
     assert "1 of 6 would keep a delivery from working" in said.err
 
 
+def test_the_doctor_warns_where_the_connection_to_the_bucket_is_missing(s3, regal, airflow_db, monkeypatch, capsys):
+    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", "s3://forgotten@journal/prefix")
+    for name, value in {"ENDPOINT_URL": s3.url, "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert "ok       storage      s3://forgotten@journal/prefix can be written" in out
+    assert "warning  storage      there is no connection 'forgotten', so this machine's own credentials" in out
+
+
 def test_the_doctor_says_what_to_do_about_a_storage_nobody_proved(regal, monkeypatch, capsys):
     monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", "gs://bucket/prefix")
     assert main(["check"]) == 1
