@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from urllib.parse import unquote
 
 import pytest
 
@@ -172,6 +173,23 @@ def test_the_command_says_what_it_did(refused, regal, capsys):
     assert main(["redeliver", "outside-tasks/first"]) == 0
     assert "read                     0" in capsys.readouterr().out
     assert arrivals(regal) == once(2)
+
+
+def test_what_a_redelivery_costs_beside_its_own_delivery(refused, regal, s3, record_property):
+    refused(3)
+    refused(3, "other", 3)
+    assert main(["redeliver", "outside-tasks/other"]) == 0
+    s3.requests.clear()
+    assert main(["redeliver", "outside-tasks/[fo]*"]) == 0
+    asked = {
+        name: [method for _, method, target, _ in s3.requests if f"outside-tasks/{name}" in unquote(target)]
+        for name in ("first", "other")
+    }
+    record_property("taken", f"{len(asked['first'])}, writes {asked['first'].count('PUT')}")
+    record_property("looked at", len(asked["other"]))
+    assert (len(asked["first"]), asked["first"].count("PUT")) == (9, 3)
+    assert "PUT" not in asked["other"]
+    assert len(asked["other"]) <= 12
 
 
 def test_a_bucket_that_cannot_be_written_takes_no_letter_and_sends_nothing(refused, regal, s3, capsys, monkeypatch):

@@ -45,7 +45,8 @@ _UNREADABLE: Final = "could not be read when they were delivered: mend them with
 _CONSENT: Final = "rows of an opt-in sync: run the sync again, it tries what was rejected"
 _OPT_INS: Final = "opt-ins of a sync: only with its ledger can they be kept from following a newer opt-out. Give it"
 PATIENCE_S: Final = 30.0
-_ASK_AGAIN_S: Final = 0.2
+_ASK_AGAIN_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
 _TAKEN_AT_ONCE: Final = 1_000
 _LOOKED_AT_AT_ONCE: Final = 8
 
@@ -157,7 +158,7 @@ def _opened(folder: Path | Bucket, patience_s: float, clock: Clock, *, only_look
 
 
 def _open(folder: Path | Bucket, patience_s: float, clock: Clock, *, only_looks: bool) -> Letters | None:
-    until = clock.monotonic() + patience_s
+    until, pause_s = clock.monotonic() + patience_s, _ASK_AGAIN_S
     while True:
         try:
             return open_letters(folder, clock, only_looks=only_looks)
@@ -168,7 +169,8 @@ def _open(folder: Path | Bucket, patience_s: float, clock: Clock, *, only_looks:
         except (CorruptProgressError, DamagedError) as error:
             _log.warning("%s: %s; its dead letters stay where they are", folder, error)
             return None
-        clock.sleep(_ASK_AGAIN_S)
+        clock.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _wanted(letters: Letters | None, choice: Choice, left: Counter[str], *, has_ledger: bool) -> Iterator[_Wanted]:
