@@ -224,20 +224,19 @@ class Delivery:
         try:
             survey = Survey(self._preparer, index, keys=self._preparer.keys, ledger=ledger, clock=self._clock)
             if plan.work is Work.START:
-                given, report = self._rows_until_stopped(), self.report
                 source = open_source(
-                    given,
+                    self._rows_until_stopped(),
                     settings=settings,
                     preparer=self._preparer,
                     folder=folder.path,
                     ledger=ledger,
-                    plan=report.plan,
+                    plan=self.report.plan,
                     clock=self._clock,
                 )
                 with source as rows:
-                    take_in(survey.watch(rows), folder, report.plan)
-                if report.plan:
-                    _log.info("The plan\n%s", report.plan_as_table())
+                    take_in(survey.watch(rows), folder, self.report.plan)
+                if self.report.plan:
+                    _log.info("The plan\n%s", self.report.plan_as_table())
                 _log.info("Read %s rows into %s", f"{folder.source_rows:,}", self._path)
             else:
                 for _ in survey.watch(row for _, row in folder.rows()):

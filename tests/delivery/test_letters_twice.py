@@ -232,3 +232,11 @@ def test_a_redelivery_whose_letters_are_gone_from_its_folder_asks_what_to_do(ref
     regal_sandbox.set_faults([])
     with pytest.raises(DecideRestartError):
         redeliver(number=2)
+
+
+def test_folders_beyond_the_limit_are_not_waited_for(refused, redeliver, folder, caplog):
+    refused(1)
+    refused(1, of_run="later")
+    with closing(RunFolder(folder.parent / "later")):
+        assert redeliver("run", "later", limit=1).acknowledged == 1
+    assert "A task works in" not in caplog.text

@@ -125,6 +125,8 @@ def read_letters(
             taken.start()
             at_the_end.enter_context(closing(taken))
         for folder in _oldest_first(folders, clock):
+            if not _room(limit, row):
+                break
             with _opened(folder, patience_s, clock, only_looks=taken is None) as letters:
                 wanted = _wanted(letters, choice, left, has_ledger=has_ledger)
                 while batch := list(islice(wanted, _room(limit, row))):
