@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -22,10 +21,9 @@ from airflow_provider_regal.journal.last_try import last_try
 from airflow_provider_regal.journal.log_notes import DEAD_AFTER_S
 from airflow_provider_regal.journal.marker import Marker
 from airflow_provider_regal.journal.mirrored_folder import MirroredFolder
-from airflow_provider_regal.journal.redelivery import claims_of, find_in_bucket, since_when
+from airflow_provider_regal.journal.redelivery import since_when
 from airflow_provider_regal.journal.run_folder import FolderInUseError
-from airflow_provider_regal.journal.segment import Kind, Rank
-from airflow_provider_regal.journal.segment_log import SegmentLog
+from airflow_provider_regal.journal.segment import Rank
 from tests.delivery.redelivering import Redeliver
 
 REFUSE = {"on": {"from": 1}, "do": {"status": 400}}
@@ -134,21 +132,6 @@ def test_what_is_refused_anew_is_a_letter_of_the_redelivery(refused, redeliver, 
     assert arrivals(regal_sandbox) == once(2)
 
 
-def test_of_two_that_have_read_the_same_letters_one_gets_each(refused, original):
-    refused(4)
-    with letters_of(original) as one, letters_of(original) as other:
-        assert [letter.position for letter in one.read()] == [letter.position for letter in other.read()]
-        assert [claim.ours for claim in one.take([0, 1], "one", NEVER).values()] == [True, True]
-        assert {p: (c.by, c.ours) for p, c in other.take([1, 2], "other", NEVER).items()} == {
-            1: ("one", False),
-            2: ("other", True),
-        }
-        assert [claim.ours for claim in one.take([2, 3], "one", NEVER).values()] == [False, True]
-    assert {position: claim.by for position, claim in claims_in(original).items()} == {
-        0: "one", 1: "one", 2: "other", 3: "one",
-    }  # fmt: skip
-
-
 def test_nothing_can_be_taken_once_a_task_has_worked_in_the_folder(refused, deliver, regal_sandbox, original):
     refused(3)
     with letters_of(original) as letters:
@@ -169,31 +152,6 @@ def test_a_folder_somebody_works_in_is_left_alone(refused, redeliver, regal_sand
         with letters_of(original, datetime.now(UTC) + timedelta(seconds=DEAD_AFTER_S + 1)) as letters:
             assert len(list(letters.read())) == 2, "it was not heard of for long: it is dead"
     assert arrivals(regal_sandbox) == Counter()
-
-
-def test_whoever_held_a_folder_and_is_taken_for_dead_can_note_nothing_more(refused, original):
-    refused(2)
-    dead = holding(original, 2)
-    with letters_of(original, datetime.now(UTC) + timedelta(seconds=DEAD_AFTER_S + 1)) as letters:
-        letters.take([0], "again", NEVER)
-    with pytest.raises(OSError, match="another try has taken over"):
-        dead.sync()
-    with suppress(OSError):
-        dead.close()
-    with closing(holding(original, 3)) as folder:
-        assert claims_of(folder).keys() == {0}
-
-
-def test_a_task_starts_though_something_is_noted_meanwhile(refused, original):
-    refused(2)
-    log = SegmentLog(original, rank=Rank(0, 2), quiet_s=1.0, clock=Clock())
-    log._read()
-    with letters_of(original) as letters:
-        letters.take([0], "again", NEVER)
-    log._read = lambda: None  # as it was read before
-    assert [segment.kind for segment in log.take()][-1] is Kind.NOTE
-    log.append(kind=Kind.CLOSE)
-    assert claims_in(original).keys() == {0}
 
 
 def test_who_read_the_log_long_ago_finds_its_number_taken_for_ever(refused, deliver, original):
@@ -278,16 +236,6 @@ def test_a_killed_try_takes_its_letters_again_and_cannot_give_them_back_later(
         killed.close()
 
 
-def test_who_wakes_up_late_gives_back_nothing_that_was_taken_anew(refused, original):
-    refused(2)
-    with letters_of(original) as letters:
-        (old, *_) = letters.take([0, 1], "mine", NEVER).values()
-    with letters_of(original) as letters:
-        assert letters.take([0], "mine", lambda claim: True)[0].ours
-    bucket_letters.give_back(original, {0: old.token, 1: old.token}, Clock())
-    assert claims_in(original).keys() == {0}
-
-
 def test_that_a_redelivery_has_begun_is_known_before_it_takes_anything(refused, redeliver, root):
     refused(1)
     seen = []
@@ -350,53 +298,3 @@ def test_letters_that_are_many_are_taken_by_some_notes(refused, redeliver, regal
     assert redeliver(limit=9).acknowledged == 9
     assert Counter(claim.outcome for claim in claims_in(original).values()) == {"acknowledged": 9}
     assert sorted(claims_in(original)) == list(range(9))
-
-
-def test_how_the_last_try_ended_is_known_without_taking_the_folder(refused, original, root):
-    assert last_try(root.below("nowhere")) is None
-    refused(1)
-    before = original.list(deep=True)
-    told = last_try(original)
-    assert (told.try_number, told.outcome) == (1, "failed")
-    assert original.list(deep=True) == before
-    with closing(holding(root.below("killed early"), 3)):
-        assert last_try(root.below("killed early")).try_number == 3
-
-
-def test_folders_are_found_by_path_glob_and_file_each_once(root):
-    for name in ("d/r1/t", "d/r[2]/t", "d/r[2]/t/deliveries/x"):
-        root.below(name).put("log/000000001", b"x")
-    root.below("d/r3/t").put("report.json", b"{}")
-
-    def find(path):
-        return [found.uri.removeprefix(f"{root}/") for found in find_in_bucket(path, root)]
-
-    every = ["d/r1/t", "d/r[2]/t", "d/r[2]/t/deliveries/x"]
-    assert find("d/*/t") == find("d") == find("**") == find("") == find("d/") == find("*/r*/?") == every
-    assert find("d/r[2]") == find("d/r[2]/t/dead_letters.jsonl") == find("**/r[[]2]/**") == every[1:]
-    assert find("d/r[12]/t") == every[:1], "or it means a folder of that name"
-    assert find("**/x") == every[2:]
-    assert find("nothing*") == find("d/r1/*/t") == []
-    for missing in ("d/r3/t", "d/r"):
-        with pytest.raises(FileNotFoundError, match=f"There is no run folder {root}/{missing}"):
-            find(missing)
-
-
-def test_the_letters_copied_here_are_private_and_removed(refused, original, tmp_path):
-    refused(2)
-    with letters_of(original) as letters:
-        list(letters.read())
-        (folder,) = tmp_path.glob("regal-run-*")
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
-    assert list(tmp_path.glob("regal-run-*")) == []
-
-
-def test_a_note_names_nobody(refused, original):
-    refused(2)
-    with letters_of(original) as letters:
-        letters.take([0, 1], "again", NEVER)
-    last = max(key for key in original.list("log"))
-    head, line = original.get(last).split(b"\n", 1)
-    assert json.loads(head)["kind"] == "note"
-    assert json.loads(line)["positions"] == [0, 1]

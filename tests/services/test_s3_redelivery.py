@@ -126,11 +126,13 @@ def test_the_same_command_on_another_machine_goes_on(refused, regal, tmp_path, h
 
 def test_killed_between_taking_and_sending_it_sends_all_once_on_the_retry(refused, regal, tmp_path, s3):
     folder = refused(60)
+    s3.delay_s = 0.2  # between taking and sending there are some requests
     process = begin(tmp_path, "machine-1", "outside-tasks/first")
     while b'"kind": "note"' not in b"".join(body for _, method, _, body in s3.requests if method == "PUT"):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     end(process)
+    s3.delay_s = 0.0
     assert arrivals(regal) == Counter()
     assert outcomes_in(folder) == Counter({None: 60})
 
