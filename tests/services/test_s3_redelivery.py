@@ -165,6 +165,27 @@ def test_operators_redeliver_folders_of_tasks_in_the_bucket(s3, regal, caplog):
         again("none", "d/r/nothing")
 
 
+def test_a_contact_that_was_sent_anew_since_is_overtaken_by_the_ledger(s3, regal, tmp_path, monkeypatch):
+    ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(ledger))
+    person = {"user_id": "u1", "phone": "+12125550100", "plan": "old"}
+
+    def deliver(task_id, operator, **options):
+        here = context()
+        here["ti"].task_id = task_id
+        return operator(task_id=task_id, ledger_conn_id="ledger", **options).execute(here)
+
+    given = {"call": "identify", "only_changed": True, "max_rejected": 1.0}
+    regal.set_faults([REFUSE])
+    deliver("t", RegalRowsOperator, rows=[person], **given)
+    regal.set_faults([])
+    deliver("newer", RegalRowsOperator, rows=[{**person, "plan": "new"}], **given)
+
+    assert deliver("again", RegalRedeliverOperator, path="d/r/t")["skips"] == {"overtaken": 1}
+    assert regal.contact(user_id="u1")["traits"] == {"plan": "new"}
+    assert outcomes_in(open_bucket().below("d", "r", "t", "-1")) == Counter({"skipped": 1})
+
+
 def test_the_command_says_what_it_did(refused, regal, capsys):
     refused(2)
     assert main(["redeliver", "--dry-run", "outside-tasks/first"]) == 0
