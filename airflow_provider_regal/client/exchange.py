@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any, Final, Literal, get_args
+from functools import cache
+from typing import Any, Final
 
+from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.client.hearsay import one_line
-
-Guarantee = Literal["at_most_once", "at_least_once"]
-GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
 
 _REFUSED: Final = frozenset({400, 404, 405, 413, 415, 422})
 _UNAUTHORIZED: Final = frozenset({401, 403})
@@ -37,6 +36,7 @@ _BASE_S: Final = 1.0
 _LONGEST_S: Final = 60.0
 # A header that asks for more is taken for this much; the patience of the caller may end it sooner.
 LONGEST_RETRY_AFTER_S: Final = 300.0
+_LONGEST_BELIEVED_S: Final = 86_400.0
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 # What is shown of it in the end is shorter; cut only then, so that nothing personal is cut in half before it is found.
@@ -92,7 +92,7 @@ class Decision:
     :param wait_s: seconds to wait before that.
     :param reason: what happened, in words and without personal data; ``said`` holds Regal's own.
     :param said: Regal's message; it may echo what we sent (``hearsay`` makes it fit to be shown).
-    :param retry_after_s: what Regal asked for, if it did; at most 300.
+    :param retry_after_s: what Regal asked for, if it did; at most a day. ``wait_s`` follows it up to 300 s.
     :param pauses: whether all senders of this connection must wait (429).
     :param cause: what the operating system said, where there was no answer.
     """
@@ -116,6 +116,8 @@ def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float,
     :param jitter: a random number from 0 to 1.
     :param now: the current time (aware), for ``Retry-After`` given as a date.
     """
+    if isinstance(attempt, Answer) and 200 <= attempt.status < 300:
+        return _acknowledged(attempt.status)
     if isinstance(attempt, NoAnswer):
         meaning = Meaning.NOT_APPLIED if attempt.before_body else Meaning.UNKNOWN
         return _decision(meaning, attempt.reason, guarantee, tries, jitter, cause=attempt.cause)
@@ -133,9 +135,12 @@ def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float,
     )
 
 
+@cache
+def _acknowledged(status: int) -> Decision:
+    return Decision(Meaning.ACKNOWLEDGED, f"HTTP {status}", status=status)
+
+
 def _meaning(status: int, *, asked_to_wait: bool) -> Meaning:
-    if 200 <= status < 300:
-        return Meaning.ACKNOWLEDGED
     if status in _UNAUTHORIZED:
         return Meaning.UNAUTHORIZED
     if status in _REFUSED:
@@ -163,7 +168,7 @@ def _decision(
         meaning=meaning,
         reason=reason,
         retry=retry,
-        wait_s=max(back_off_s, retry_after_s or 0.0) if retry else 0.0,
+        wait_s=max(back_off_s, min(retry_after_s or 0.0, LONGEST_RETRY_AFTER_S)) if retry else 0.0,
         said=said,
         status=status,
         retry_after_s=retry_after_s,
@@ -173,17 +178,17 @@ def _decision(
 
 
 def read_retry_after(header: str | None, now: datetime) -> float | None:
-    """Read ``Retry-After``: seconds or an HTTP date; None if absent or unreadable, capped at 300 s."""
+    """Read ``Retry-After``: seconds or an HTTP date; None if absent or unreadable, capped at a day."""
     text = (header or "").strip()
     if _SECONDS.fullmatch(text):
-        return min(float(text), LONGEST_RETRY_AFTER_S)
+        return min(float(text), _LONGEST_BELIEVED_S)
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, OverflowError, TypeError, IndexError):  # the parser of the standard library is no stricter
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return min(max((when - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER_S)
+    return min(max((when - now).total_seconds(), 0.0), _LONGEST_BELIEVED_S)
 
 
 def read_message(excerpt: bytes) -> str:

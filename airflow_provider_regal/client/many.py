@@ -69,8 +69,11 @@ class ManySender:
             async with self._session.post(
                 self._url, data=watched, headers=self._headers, allow_redirects=False, proxy=self._proxy
             ) as response:
+                excerpt = await _start_of(response)
+                if 200 <= response.status < 300:  # then nobody asks for the rest
+                    return Answer(response.status, {}, excerpt)
                 headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, headers, await _start_of(response))
+                return Answer(response.status, headers, excerpt)
         except asyncio.CancelledError:
             if watched.started:
                 raise
@@ -81,10 +84,10 @@ class ManySender:
 
 async def _start_of(response: aiohttp.ClientResponse) -> bytes:
     """Read the start of a body; the status has decided already, so whatever ends the reading is no failure."""
-    excerpt = b""
+    excerpt, content = b"", response.content
     try:
-        while len(excerpt) < _EXCERPT_BYTES and (piece := await response.content.read(_EXCERPT_BYTES - len(excerpt))):
-            excerpt += piece
+        while len(excerpt) < _EXCERPT_BYTES and not content.at_eof():
+            excerpt += await content.read(_EXCERPT_BYTES - len(excerpt))
     except (aiohttp.ClientError, TimeoutError, OSError, asyncio.CancelledError):
         response.close()
     return excerpt

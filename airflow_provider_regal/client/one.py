@@ -17,12 +17,12 @@ from airflow_provider_regal.client.exchange import (
     Answer,
     Attempt,
     Decision,
-    Guarantee,
     Meaning,
     NoAnswer,
     decide,
 )
 from airflow_provider_regal.client.failures import NO_ANSWER, cause_of, describe_failure
+from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.client.hearsay import fit_to_show
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.receipt import Receipt

@@ -14,7 +14,7 @@ from airflow_provider_regal.client.hearsay import fit_to_show
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.claims import STALE, Claims, Granted
 from airflow_provider_regal.delivery.marking import Marking
-from airflow_provider_regal.delivery.prepare import LeftOut, Ready, Refused
+from airflow_provider_regal.delivery.prepared import LeftOut, Ready, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.events.names import MESSAGE_ID

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_regal.delivery.prepare import Claimed, Ready
+from airflow_provider_regal.delivery.prepared import Claimed, Ready
 from airflow_provider_regal.journal.ledger_rules import Verdict
 from airflow_provider_regal.journal.progress import Skip
 

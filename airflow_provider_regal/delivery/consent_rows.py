@@ -20,22 +20,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from airflow_provider_regal.delivery.consent_columns import EVIDENCE, PERSON, WIDE, WIDE_FORM, check_columns
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Reading, to_payload
-from airflow_provider_regal.events.consent import read_truth
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
-from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS
-from airflow_provider_regal.events.plain import is_blank, is_nothing
-
-_CHANNELS: Final = (*PHONE_CHANNELS, *EMAIL_CHANNELS)
-_PERSON: Final = ("user_id", "phone", "email")
-_EVIDENCE: Final = ("timestamp", "ip", "text", "source")
-LONG_FORM: Final = (*_PERSON, "channel", "subscribed", *_EVIDENCE)
-_WIDE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
-_WIDE_FORM: Final = {
-    f"{channel}_opt_in{suffix}": (channel, name) for channel in _CHANNELS for suffix, name in _WIDE.items()
-}
+from airflow_provider_regal.events.names import EMAIL_CHANNELS
+from airflow_provider_regal.events.plain import is_blank, is_nothing, read_truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +60,6 @@ class Unfit:
     barrier: Said | None = None
 
 
-def check_columns(columns: Mapping[str, str | None]) -> None:
-    """Check that a mapping names what a row of consents can hold.
-
-    :raises ValueError: it names something else.
-    """
-    for column, target in columns.items():
-        if target is not None and target not in LONG_FORM and target not in _WIDE_FORM:
-            raise ValueError(
-                f"mapping[{column!r}] must be one of {', '.join(LONG_FORM)}, a name such as sms_opt_in_at, or None"
-            )
-
-
 class ConsentRows:
     """Reads consents.
 
@@ -112,12 +91,12 @@ class ConsentRows:
         named, columns, faults = self._named(row)
         if faults:
             return [Unfit(tuple(faults))]
-        person = {name: named[name] for name in _PERSON if not is_blank(named.get(name))}
+        person = {name: named[name] for name in PERSON if not is_blank(named.get(name))}
         wide = _wide(named)
         if not wide and "channel" not in named:
             reason = "is missing: a row needs channel and subscribed, or a column such as sms_opt_in"
             return [Unfit((Fault("channel", reason),))]
-        told = wide or [{name: named[name] for name in ("channel", "subscribed", *_EVIDENCE) if name in named}]
+        told = wide or [{name: named[name] for name in ("channel", "subscribed", *EVIDENCE) if name in named}]
         # A wide column with a default says no to everybody; without an address there is nothing to withdraw.
         told = [o for o in told if not _says_nothing(o) and not (wide and _is_opt_out(o) and not _mine(person, o))]
         return [self._one(person, opt_in, columns, now) for opt_in in told]
@@ -234,7 +213,7 @@ def _said(consent: Consent, opt_in: OptIn, user_id: str | None) -> Said:
 def _wide(named: Mapping[str, Any]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, value in named.items():
-        if (place := _WIDE_FORM.get(name)) is not None:
+        if (place := WIDE_FORM.get(name)) is not None:
             channel, what = place
             found.setdefault(channel, {"channel": channel})[what] = value
     return [opt_in for opt_in in found.values() if "subscribed" in opt_in]
@@ -266,7 +245,7 @@ def _is_opt_out(opt_in: Mapping[str, Any]) -> bool:
 def _in_words_of_the_table(place: str, opt_in: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     name = place.removeprefix("opt_in[0]").removeprefix(".") or "subscribed"
     channel = opt_in.get("channel")
-    suffix = next((suffix for suffix, what in _WIDE.items() if what == name), None)
+    suffix = next((suffix for suffix, what in WIDE.items() if what == name), None)
     for candidate in (f"{channel}_opt_in{suffix}", name) if suffix is not None else (name,):
         if candidate in columns:
             return path_of((columns[candidate],))

@@ -24,15 +24,14 @@ from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import FRESH_FOR_S
+from airflow_provider_regal.delivery.feed import SLICE, Feed
 from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
-from airflow_provider_regal.delivery.prepare import Ready
+from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.reserving import Reserving
 from airflow_provider_regal.delivery.stopping import GRACE_S, GRACE_WITHOUT_HURRY_S, outage, own_failure
 from airflow_provider_regal.delivery.waiting import WaitingRows
 from airflow_provider_regal.errors import RegalError
 
-# Rows prepared before the loop looks at the network again.
-_SLICE: Final = 32
 # Of a row that may have arrived each time. A row that fails as often as an outage takes to be noticed is kept by that.
 _MOST_TRIES: Final = FAILURES_OF_AN_OUTAGE
 _IDLE_S: Final = 0.5
@@ -60,9 +59,6 @@ class Engine:
         checkpoint_interval_s: float,
         clock: Clock,
     ) -> None:
-        self._rows: Iterator[Ready | None] | None = rows
-        self._held_back: Ready | None = None
-        self._phase = 0
         self._books = books
         self._sender = sender
         self._pacer = pacer
@@ -72,9 +68,12 @@ class Engine:
         self._checkpoint_interval_s = checkpoint_interval_s
         self._clock = clock
         self._reserving = Reserving(rate, books.reserves_for_s)
-        self._waiting = WaitingRows(enough=max(_SLICE, self._reserving.most))
+        self._waiting = WaitingRows(enough=max(SLICE, self._reserving.most))
+        self._feed = Feed(rows, self._waiting)
         self._being_reserved: list[Ready] = []
         self._reserved: deque[Ready] = deque()
+        self._few = 0
+        self._pause_s = 0.0
         self._under_way: dict[asyncio.Task[None], Ready] = {}
         self._cut_off: list[Ready] = []
         self._helpers: set[asyncio.Task[None]] = set()
@@ -98,7 +97,7 @@ class Engine:
         """
         checkpoints = self._help(self._books.keep_checkpoints(self._checkpoint_interval_s))
         try:
-            while self._stop is None and (self._rows or len(self._waiting)):
+            while self._stop is None and (self._feed.has_rows or len(self._waiting)):
                 pause_s = self._work()
                 # Before anything started in this turn reaches the network: what a crash forgets is what is under way.
                 self._books.flush()
@@ -119,11 +118,11 @@ class Engine:
             self._stop_for(outage(self._patience_s, self._last_failure), grace_s=GRACE_S)
             return 0.0
         until_repeat_s = self._waiting.until_repeat_s(now)
-        self._feed()
+        self._feed.take_in()
         self._reserve()
         if wait_s := self._start_what_may():
             return min(wait_s, _IDLE_S)
-        if self._may_feed or (self._waiting.turn and not self._being_reserved):
+        if self._feed.may_take_in or (self._waiting.turn and not self._being_reserved):
             return 0.0
         return min(until_repeat_s, _IDLE_S)
 
@@ -136,40 +135,18 @@ class Engine:
         await self._wake.wait()
         timer.cancel()
 
-    def _feed(self) -> None:
-        """Take rows in until enough wait for their turn; those of a later phase wait for the earlier ones to settle."""
-        for _ in range(_SLICE):
-            if self._rows is None or not self._waiting.wants_more:
-                return
-            try:
-                row = self._held_back or next(self._rows)
-            except StopIteration:
-                self._rows = None
-                return
-            self._held_back = None
-            if row is None:
-                return
-            if row.phase > self._phase and len(self._waiting):
-                self._held_back = row
-                return
-            self._phase = row.phase
-            self._waiting.admit(row)
-
-    @property
-    def _may_feed(self) -> bool:
-        return self._rows is not None and self._held_back is None and self._waiting.wants_more
-
     def _reserve(self) -> None:
         """Note durably which rows come next, where a crash must not make them be sent again."""
         if self._being_reserved:
             return
         ahead = self._reserving.rows(self._gate.limit(self._rate), probing=self._gate.probing)
+        self._few = ahead // 2
         while len(self._reserved) > ahead and self._gate.probing:  # it may take long, and a crash would doubt them all
             row = self._reserved.pop()
             self._books.release(row)
             self._waiting.give_back(row)
         wanted = self._reserving.missing(ahead, len(self._reserved), now=self._clock.monotonic())
-        if self._reserving.in_bulk and self._may_feed and self._waiting.turn < wanted:
+        if self._reserving.in_bulk and self._feed.may_take_in and self._waiting.turn < wanted:
             return
         batch = self._waiting.take(wanted)
         if any(row.claims or row.guarantee == "at_most_once" for row in batch):
@@ -192,10 +169,20 @@ class Engine:
 
         :returns: seconds until one more may start; 0 if no more are reserved.
         """
-        while self._reserved:
+        while (row := self._next()) is not None:
+            task = self._loop.create_task(self._send(row))
+            self._under_way[task] = row
+            task.add_done_callback(self._ended)
+        return self._pause_s
+
+    def _next(self) -> Ready | None:
+        """Take the next row, if one may be sent now; it counts as started."""
+        self._pause_s = 0.0
+        while self._reserved and self._stop is None:
             now = self._clock.monotonic()
             if wait_s := self._books.wait_s(now) or self._gate.wait_s(now, self._rate) or self._pacer.take(now):
-                return wait_s
+                self._pause_s = wait_s
+                return None
             row = self._reserved.popleft()
             if row.claims and now - row.claimed_at > FRESH_FOR_S:
                 self._books.release(row)
@@ -204,21 +191,32 @@ class Engine:
             self._gate.start(row.position, now)
             row.tries += 1
             row.first_time = row.first_time or self._clock.now()
-            task = self._loop.create_task(self._exchange(row, self._gate.outages))
-            self._under_way[task] = row
-            task.add_done_callback(self._ended)
-        return 0.0
+            return row
+        return None
+
+    async def _send(self, row: Ready) -> None:
+        """Send a row and, while more may be sent at once, the next: a task for each would cost a tenth more."""
+        task = asyncio.current_task()
+        while True:
+            await self._exchange(row, self._gate.outages)
+            following = self._next()
+            if following is None or task is None:
+                return
+            row = self._under_way[task] = following
+            if len(self._reserved) <= self._few:
+                self._wake.set()
+            self._books.flush()  # before the next one reaches the network, as always
 
     async def _exchange(self, row: Ready, outages_before: int) -> None:
         attempt = await self._sender.attempt(row.body)
-        decision = decide(
-            attempt,
-            guarantee=row.guarantee,
-            tries=row.tries,
-            jitter=self._clock.jitter(),
-            now=self._clock.now(),
-        )
-        now = self._clock.monotonic()
+        moment, now = self._clock.now(), self._clock.monotonic()
+        decision = decide(attempt, guarantee=row.guarantee, tries=row.tries, jitter=self._clock.jitter(), now=moment)
+        if decision.meaning is Meaning.ACKNOWLEDGED:
+            self._gate.succeed(row.position, now)
+            self._just_lost.clear()
+            self._books.acknowledge(row, moment)
+            self._waiting.settle(row)
+            return
         row.doubtful = row.doubtful or decision.meaning is Meaning.UNKNOWN
         if decision.meaning in (Meaning.NOT_APPLIED, Meaning.UNKNOWN):
             self._gate.fail(row.position, now, answered=decision.status is not None)
@@ -226,11 +224,8 @@ class Engine:
             return
         self._gate.succeed(row.position, now)
         self._just_lost.clear()
-        if decision.meaning is Meaning.ACKNOWLEDGED:
-            self._books.acknowledge(row, self._clock.now())
-            self._waiting.settle(row)
-        elif decision.meaning is Meaning.REFUSED:
-            self._books.refuse(row, decision, self._clock.now())
+        if decision.meaning is Meaning.REFUSED:
+            self._books.refuse(row, decision, moment)
             self._waiting.settle(row)
         else:
             self._books.leave_open(row)

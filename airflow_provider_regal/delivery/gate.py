@@ -18,7 +18,9 @@ FAILURES_OF_AN_OUTAGE: Final = 10
 _SILENCE_S: Final = 2.0
 _SILENCE_P99: Final = 5.0
 _FIRST_LATENCY_S: Final = 0.1
-_SMOOTHING: Final = 0.1
+# Latency is that of the slowest of so many quarters of a second: where it jumps, a mean would lag behind it.
+_QUARTER_S: Final = 0.25
+_QUARTERS: Final = 32
 _REMEMBERED: Final = 200
 _P99_EVERY: Final = 20
 _HEADROOM: Final = 1.3
@@ -38,6 +40,9 @@ class Gate:
         self._max_connections = max_connections
         self._patience_s = patience_s
         self._latency_s = _FIRST_LATENCY_S
+        self._quarters: deque[float] = deque(maxlen=_QUARTERS)
+        self._quarter_began, self._slowest_s = float("-inf"), 0.0
+        self._sum_s, self._summed = 0.0, 0
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
         self._successes = 0
         self._p99_s = 0.0
@@ -94,7 +99,7 @@ class Gate:
         """Note an answer that is no sign of an outage; it ends one."""
         latency_s = now - self._started.pop(position)
         self._latencies.append(latency_s)
-        self._latency_s += _SMOOTHING * (latency_s - self._latency_s)
+        self._learn(latency_s, now)
         self._last_answer = now
         self._failures = 0
         self._outage_since = self._probe = None
@@ -103,6 +108,16 @@ class Gate:
         if self._successes % _P99_EVERY == 1:
             ordered = sorted(self._latencies)
             self._p99_s = ordered[int(len(ordered) * 0.99)]
+
+    def _learn(self, latency_s: float, now: float) -> None:
+        if now - self._quarter_began >= _QUARTER_S:
+            if self._summed:
+                self._quarters.append(self._sum_s / self._summed)
+                self._slowest_s = max(self._quarters)
+            self._quarter_began, self._sum_s, self._summed = now, 0.0, 0
+        self._sum_s += latency_s
+        self._summed += 1
+        self._latency_s = max(self._sum_s / self._summed, self._slowest_s)
 
     def fail(self, position: int, now: float, *, answered: bool) -> None:
         """Note a transport error, a 5xx or a 429.

@@ -18,7 +18,8 @@ from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.claims import STALE
 from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_body, hash_of_row
 from airflow_provider_regal.delivery.marks import columns_of
-from airflow_provider_regal.delivery.prepare import Claimed, LeftOut, Preparer, Ready, Refused
+from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.prepared import Claimed, LeftOut, Ready, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import Fault, InvalidEventError
@@ -142,7 +143,8 @@ class Intake:
         for position, row, known in told:
             if known.key is not None:
                 before, known.payload_hash = hashes.get(known.key, (None, None))
-                if before == known.row_hash and self._index.rows_of(known.key) == 1:
+                known.has_news = self._index.has_news(known.key)
+                if before == known.row_hash and self._index.rows_of(known.key) == 1 and not known.has_news:
                     self._books.skip(position, Skip.UNCHANGED)
                     yield position, row, None
                     continue
@@ -213,7 +215,7 @@ class Intake:
             return None if ready.payload.consents else Skip.STALE
         if known.key is not None:
             ready.payload_hash = hash_of_body(ready.body, self._seed)
-            if known.payload_hash == ready.payload_hash:
+            if known.payload_hash == ready.payload_hash and not known.has_news:
                 return Skip.UNCHANGED
             if ready.payload.withheld:  # time alone may change what is sent
                 ready.row_hash = None
@@ -285,10 +287,11 @@ def options_of(preparer: Preparer, ledger: Ledger | None) -> str:
 class _Known:
     """What is known of a row before it is prepared."""
 
-    __slots__ = ("faults", "key", "payload_hash", "row_hash")
+    __slots__ = ("faults", "has_news", "key", "payload_hash", "row_hash")
 
     def __init__(self) -> None:
         self.key: str | None = None
+        self.has_news = False
         self.row_hash: str | None = None
         self.payload_hash: str | None = None
         self.faults: tuple[Fault, ...] = ()

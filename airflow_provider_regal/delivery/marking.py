@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_regal.delivery.keys import hash_of_body
-from airflow_provider_regal.delivery.prepare import Ready
+from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.events.names import PHONES, TRAITS
 from airflow_provider_regal.journal.ledger_rules import Claim

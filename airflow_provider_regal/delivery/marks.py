@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from airflow_provider_regal.events import Event
+from airflow_provider_regal import events
 
 EVENT_MARK: Final = "$event"
 ROW_MARK: Final = "$row"
@@ -83,7 +83,7 @@ def as_row(given: Any) -> Mapping[str, Any]:
     """
     if isinstance(given, Marked):
         return given
-    if isinstance(given, Event):
+    if isinstance(given, events.Event):
         return {EVENT_MARK: given.call, **given.model_dump()}
     if not isinstance(given, Mapping):
         given = _named(given)

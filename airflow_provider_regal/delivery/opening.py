@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.marks import SKIP_MARK, WEIGHT_MARK, as_row
 from airflow_provider_regal.delivery.prepare import Preparer
-from airflow_provider_regal.delivery.reconcile import Reconciliation
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.events import Event
 from airflow_provider_regal.journal.bucket import Bucket
-from airflow_provider_regal.journal.mirrored_folder import MirroredFolder
 from airflow_provider_regal.journal.run_folder import SYNC_FILE, RunFolder
-from airflow_provider_regal.journal.segment import Rank
 
 if TYPE_CHECKING:
     from airflow_provider_regal.journal.ledger import Ledger
@@ -44,6 +41,10 @@ def open_folder(
     """
     if isinstance(where, Path):
         return RunFolder(where)
+
+    from airflow_provider_regal.journal.mirrored_folder import MirroredFolder
+    from airflow_provider_regal.journal.segment import Rank
+
     return MirroredFolder(
         where,
         rank=Rank(this.epoch, this.number),
@@ -75,6 +76,9 @@ def open_source(
     if settings.sync is None or ledger is None:
         yield map(as_row, limited)
         return
+
+    from airflow_provider_regal.delivery.reconcile import Reconciliation
+
     reconciliation = Reconciliation(
         folder / SYNC_FILE,
         settings=settings,

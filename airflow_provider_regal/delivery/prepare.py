@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from airflow_provider_regal.client.exchange import Guarantee
+from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_row
 from airflow_provider_regal.delivery.marks import (
     CALL_MARK,
@@ -17,6 +17,7 @@ from airflow_provider_regal.delivery.marks import (
     FORCE_MARK,
     LEDGER_KEY_MARK,
     LETTER_TIME_MARK,
+    MARKS,
     ONLY_CONSENT_MARK,
     ORIGIN_MARK,
     PHASE_MARK,
@@ -24,108 +25,18 @@ from airflow_provider_regal.delivery.marks import (
     SKIP_MARK,
     columns_of,
 )
+from airflow_provider_regal.delivery.prepared import Claimed, LeftOut, Ready, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, Event, Payload, Withheld, to_payload
-from airflow_provider_regal.events.columns import CALLS
 from airflow_provider_regal.events.mapping import RowMapper
+from airflow_provider_regal.events.models import EVENTS
 from airflow_provider_regal.events.opt_outs import opt_outs_of
+from airflow_provider_regal.events.quick import QuickRows, quick_rows
 from airflow_provider_regal.journal.ledger_rules import OPT_IN, Claim
 
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What the ledger has to grant before a row is sent.
-
-    :param consent: of the payload; None if the claim is for the row as a whole.
-    """
-
-    claim: Claim
-    consent: Consent | None = None
-
-
-@dataclass(slots=True)
-class Ready:
-    """A row that can be sent.
-
-    :param position: in the snapshot.
-    :param identifiers: rows that share one are sent in order.
-    :param has_time: the event says when it happened.
-    :param user_id: of the person, if the event says.
-    :param message_id: by which the event is sent once.
-    :param phase: rows of a later one wait for those of the earlier.
-    :param only_consent: there is nothing to send without its opt-ins.
-    :param instead_of: the row itself can never be sent, and only its opt-outs are; it counts as rejected.
-    :param origin: where the row comes from, for messages.
-    :param letter_time: when it first failed, if it is a dead letter that is sent again.
-    :param force: it may be sent although Regal may have it already.
-    :param row_hash: of the row, where the ledger remembers it; so the hash of what is sent, and the contact's key.
-    :param withheld_noted: how many of the withheld opt-ins were written down.
-    :param claims: what the ledger has to grant before it is sent.
-    :param tries: requests made for it in this try of the task.
-    :param doubtful: one of them may have arrived.
-    """
-
-    position: int
-    payload: Payload
-    guarantee: Guarantee
-    identifiers: tuple[str, ...]
-    has_time: bool = True
-    user_id: str | None = None
-    message_id: str | None = None
-    phase: int = 0
-    only_consent: bool = False
-    instead_of: Refused | None = None
-    origin: str | None = None
-    letter_time: str | None = None
-    force: bool = False
-    row_hash: str | None = None
-    payload_hash: str | None = None
-    key: str | None = None
-    withheld_noted: int = 0
-    claims: tuple[Claimed, ...] = ()
-    claimed_at: float = float("-inf")
-    tries: int = 0
-    doubtful: bool = False
-    first_time: datetime | None = None
-    body: bytes = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.body = self.payload.encoded
-
-    def send_instead(self, payload: Payload) -> None:
-        """Replace what is sent."""
-        self.payload, self.body = payload, payload.encoded
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A row that can never be sent.
-
-    :param row_hash: by which a later run knows that it was rejected before.
-    :param form: what the row is, as dead letters say it.
-    """
-
-    position: int
-    call: str
-    faults: tuple[Fault, ...]
-    row: Mapping[str, Any]
-    row_hash: str
-    form: str
-    origin: str | None = None
-    letter_time: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A row its source does not want sent.
-
-    :param row: what it says.
-    """
-
-    position: int
-    reason: str
-    row: Mapping[str, Any]
+# Rows that are no table may each have columns of their own.
+_MOST_PLANS: Final = 1_000
 
 
 class Preparer:
@@ -140,6 +51,7 @@ class Preparer:
         self._event_source = event_source
         self.mapper = RowMapper(settings.mapping, settings.reading)
         self._mappers: dict[str, RowMapper] = {}
+        self._quick: dict[tuple[Any, ...], QuickRows | None] = {}
         self.keys = ContactKeys(self.mapper, settings.key) if settings.only_changed else None
         columns = settings.sync.columns if settings.sync is not None else None
         options = repr((settings.mapping, columns, settings.reading, settings.consent, event_source))
@@ -152,6 +64,8 @@ class Preparer:
 
         :param now: the current time (aware).
         """
+        if (usual := self._usual(position, row, now)) is not None:
+            return usual
         if SKIP_MARK in row:
             return LeftOut(position, row[SKIP_MARK], columns_of(row))
         call = row.get(EVENT_MARK) or row.get(CALL_MARK) or self._settings.mapping.call
@@ -162,6 +76,36 @@ class Preparer:
         except InvalidEventError as error:
             refused = self.refuse(position, row, call, error.faults)
         return self.opt_outs(refused, row, now) or refused
+
+    def _usual(self, position: int, row: Mapping[str, Any], now: datetime) -> Ready | None:
+        """Prepare a row the quick way; None if it needs the long one."""
+        if (columns := (*row,)) not in self._quick:
+            if len(self._quick) >= _MOST_PLANS:
+                self._quick.clear()
+            how, reading = self._settings.mapping, self._settings.reading
+            self._quick[columns] = (
+                quick_rows(self.mapper.plan(columns), how, reading, event_source=self._event_source)
+                if MARKS.isdisjoint(columns)
+                else None
+            )
+        quick = self._quick[columns]
+        if quick is None:
+            return None
+        try:
+            event = quick.read(row)
+        except (ValueError, InvalidEventError):  # the long way says what is wrong with it, if anything is
+            return None
+        if self._is_too_old(event.payload.call, event.timestamp, now):
+            return None
+        return Ready(
+            position,
+            event.payload,
+            self._settings.guarantee_of(event.payload.call),
+            event.identifiers,
+            has_time=event.timestamp is not None,
+            user_id=event.user_id,
+            message_id=event.message_id,
+        )
 
     def refuse(self, position: int, row: Mapping[str, Any], call: str, faults: tuple[Fault, ...]) -> Refused:
         """Say that a row can never be sent."""
@@ -227,7 +171,7 @@ class Preparer:
             if call in NAMED_CALLS and self._settings.mapping.call not in NAMED_CALLS:
                 # It would be repeated as contacts are.
                 raise InvalidEventError(call, [Fault("the event", f"is a {call}, in a delivery of contacts")])
-            return CALLS[call].read(columns_of(row), self._settings.reading), ()
+            return EVENTS[call].read(columns_of(row), self._settings.reading), ()
         return self.mapper_of(row).event(columns_of(row))
 
     def mapper_of(self, row: Mapping[str, Any]) -> RowMapper:
@@ -240,12 +184,14 @@ class Preparer:
         return self._mappers[call]
 
     def _check_age(self, event: Event, now: datetime) -> None:
-        oldest = self._settings.max_event_age
-        if oldest is None or event.timestamp is None or event.call not in NAMED_CALLS:
-            return
-        if now - event.timestamp > oldest:
+        if self._is_too_old(event.call, event.timestamp, now):
+            oldest = self._settings.max_event_age
             reason = f"the event is older than max_event_age ({oldest}); it could start a live journey"
             raise InvalidEventError(event.call, [Fault("timestamp", reason)])
+
+    def _is_too_old(self, call: str, timestamp: datetime | None, now: datetime) -> bool:
+        oldest = self._settings.max_event_age
+        return oldest is not None and timestamp is not None and call in NAMED_CALLS and now - timestamp > oldest
 
 
 def identifiers_of(event: Event) -> tuple[str, ...]:

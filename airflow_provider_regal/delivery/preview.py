@@ -17,7 +17,8 @@ from airflow_provider_regal.delivery.claims import Claims
 from airflow_provider_regal.delivery.intake import Intake
 from airflow_provider_regal.delivery.marking import Marking
 from airflow_provider_regal.delivery.opening import Rows, open_source, take_in
-from airflow_provider_regal.delivery.prepare import Preparer, Ready
+from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.survey import Survey
 from airflow_provider_regal.delivery.type_drift import TypeDrift

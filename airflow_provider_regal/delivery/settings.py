@@ -8,9 +8,8 @@ from datetime import timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from airflow_provider_regal.client.exchange import GUARANTEES, Guarantee
-from airflow_provider_regal.events import ConsentPolicy, Reading
-from airflow_provider_regal.events.columns import RowMapping
+from airflow_provider_regal.client.guarantee import GUARANTEES, Guarantee
+from airflow_provider_regal.events.options import ConsentPolicy, Reading, RowMapping
 
 NAMED_CALLS: Final = frozenset({"track", "page", "screen"})
 

@@ -6,6 +6,7 @@
        │                 └─▶ opt-outs ─▶ ledger, as barriers: whatever becomes of their own sends
        ├─▶ message id ──────▶ its first row ─────────────────────────▶ index
        └─▶ key of a contact ▶ how many rows have it ─────────────────▶ index
+                             └ has Regal a yes that its no ends? ────▶ index
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.keys import ContactKeys
 from airflow_provider_regal.delivery.marks import CLAIMS_MARK, EVENT_MARK, REJECT_MARK, SKIP_MARK, columns_of
-from airflow_provider_regal.delivery.prepare import Preparer, Ready
+from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events.names import EMAILS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
-from airflow_provider_regal.journal.ledger_rules import to_ledger_time
+from airflow_provider_regal.journal.ledger_rules import OPT_IN as CONSENT
+from airflow_provider_regal.journal.ledger_rules import Claim, to_ledger_time
 from airflow_provider_regal.journal.row_index import RowIndex
 from airflow_provider_regal.journal.rows import decode_row, encode_row
 
@@ -52,6 +55,7 @@ class Survey:
         self._ledger = ledger
         self._clock = clock
         self._opt_outs: list[tuple[str, str, str | None]] = []
+        self._contacts: list[str | None] = []  # whose opt-outs these are
 
     def watch(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Give the rows on, having looked at each; the index counts once all have passed."""
@@ -64,21 +68,22 @@ class Survey:
     def _look(self, position: int, row: Mapping[str, Any]) -> None:
         if row.keys() & _LOOKED_AT:
             return
-        columns = columns_of(row)
+        columns, key = columns_of(row), None
         if self._keys is not None:
             with suppress(InvalidEventError):  # it is said of this row when its turn comes
-                self._index.add_key(self._keys.key_of(columns))
+                key = self._keys.key_of(columns)
+                self._index.add_key(key)
         if EVENT_MARK in row:
             worth_it = _event_may_carry_consent(columns) or bool(columns.keys() & _MESSAGE_ID)
         else:
             plan = self._preparer.mapper_of(row).plan(tuple(columns))
-            worth_it = plan.may_carry_consent or plan.column_of("message_id") is not None
+            worth_it = plan.may_carry_consent or plan.has_message_id
         if worth_it:
             now = self._clock.now()
             # Through the form of the snapshot, so that both looks see the same.
-            self._take(position, self._preparer.prepare(position, decode_row(encode_row(row)), now), now)
+            self._take(position, self._preparer.prepare(position, decode_row(encode_row(row)), now), now, key)
 
-    def _take(self, position: int, seen: object, now: datetime) -> None:
+    def _take(self, position: int, seen: object, now: datetime, key: str | None) -> None:
         if not isinstance(seen, Ready):
             return
         if seen.message_id is not None:
@@ -92,6 +97,7 @@ class Survey:
                 self._index.add_consent(consent.identifier, consent.channel, at, subscribed=False)
             else:
                 self._opt_outs.append((consent.identifier, consent.channel, at))
+                self._contacts.append(key)
         if len(self._opt_outs) >= _BATCH:
             self._bar()
 
@@ -99,9 +105,17 @@ class Survey:
         if self._ledger is None or not self._opt_outs:
             return
         times = self._ledger.bar(self._opt_outs)
-        for (identifier, channel, _), at in zip(self._opt_outs, times, strict=True):
+        dated = [(identifier, channel, at) for (identifier, channel, _), at in zip(self._opt_outs, times, strict=True)]
+        for identifier, channel, at in dated:
             self._index.add_consent(identifier, channel, at, subscribed=False)
+        if self._keys is not None:
+            # One without a time may be new, though its row is as it was: Regal has heard a yes since.
+            ends_a_yes = self._ledger.end_a_yes([Claim(CONSENT, *out[:2], False, out[2]) for out in dated])
+            for key, ends in zip(self._contacts, ends_a_yes, strict=True):
+                if ends and key is not None:
+                    self._index.add_news(key)
         self._opt_outs.clear()
+        self._contacts.clear()
 
 
 def _event_may_carry_consent(written: Mapping[str, Any]) -> bool:

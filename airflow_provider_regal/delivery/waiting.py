@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from airflow_provider_regal.delivery.order import Order
-from airflow_provider_regal.delivery.prepare import Ready
+from airflow_provider_regal.delivery.prepared import Ready
 
 # Taken in and not settled, at most.
 _WINDOW: Final = 2_000

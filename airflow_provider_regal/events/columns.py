@@ -20,18 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault
-from airflow_provider_regal.events.coercion import COERCIONS
 from airflow_provider_regal.events.faults import path_of
-from airflow_provider_regal.events.models import Event, Identify, Page, Screen, Track
+from airflow_provider_regal.events.options import FIELDS, MANY, RowMapping
 
-CALLS: Final[dict[str, type[Event]]] = {"identify": Identify, "track": Track, "page": Page, "screen": Screen}
-MANY: Final = ("phones", "emails")
-
-_FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in", "message_id")
-_OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
 _EVIDENCE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
 _STANDARD: Final = {"first_name": ("traits", "firstName"), "last_name": ("traits", "lastName")}
 _ADDRESS: Final = {"postal_code": "zipcode", "zip": "zipcode", "zip_code": "zipcode"}
@@ -41,38 +36,7 @@ _CONSENT_TRAITS: Final = tuple(("traits", name) for name in ("optIn", "opt_in", 
 Path = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RowMapping:
-    """How rows become events.
-
-    :param call: ``identify``, ``track``, ``page`` or ``screen``.
-    :param event: the name of the track events; None if a column ``event`` holds it.
-    :param columns: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a field's
-        name, or None to leave the column out.
-    :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date`` or ``datetime``: coerce, or refuse the row.
-    :param lower_upper: lower-case the names where all of them are upper case (Snowflake).
-    """
-
-    call: str
-    event: str | None = None
-    columns: Mapping[str, str | None] | None = None
-    types: Mapping[str, type] | None = None
-    lower_upper: bool = True
-
-    def __post_init__(self) -> None:
-        if self.call not in CALLS:
-            raise ValueError(f"call must be one of {', '.join(CALLS)}, not {self.call!r}")
-        if self.event is not None and self.call != "track":
-            raise ValueError(f"event names track events; a {self.call} has none")
-        for column, target in (self.columns or {}).items():
-            if target is not None:
-                _check_target(column, target, self.call)
-        for column, kind in (self.types or {}).items():
-            if kind not in COERCIONS:
-                raise ValueError(f"types[{column!r}] must be one of str, int, float, bool, date, datetime")
-
-
-@dataclass(slots=True)
+@dataclass
 class Plan:
     """What to do with rows of one set of columns.
 
@@ -85,10 +49,15 @@ class Plan:
     faults: list[Fault] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def may_carry_consent(self) -> bool:
         """Whether an opt-in could stand in one of the columns."""
         return any(path[0] in _CONSENT_FIELDS or path[:2] in _CONSENT_TRAITS for _, path, _ in self.steps)
+
+    @cached_property
+    def has_message_id(self) -> bool:
+        """Whether one of the columns is the message's id."""
+        return self.column_of("message_id") is not None
 
     def column_of(self, name: str) -> str | None:
         """Find the column that becomes a field."""
@@ -142,7 +111,7 @@ def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
     if target != _DEFAULT:
         kind, _, rest = target.partition(".")
         return (kind, rest) if kind in MANY else tuple(target.split("."))
-    if name in _FIELDS:
+    if name in FIELDS:
         return (name,)
     if name == "event" and how.call == "track":
         return None if how.event is not None else (name,)
@@ -155,16 +124,3 @@ def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
     if (part := name.removeprefix("address_")) not in ("", name):
         return ("traits", "address", _ADDRESS.get(part, part))
     return ("traits" if how.call == "identify" else "properties", name)
-
-
-def _check_target(column: str, target: str, call: str) -> None:
-    kind, _, rest = target.partition(".")
-    allowed = (*_FIELDS, *_OWN_FIELDS.get(call, ()))
-    if target in allowed or (kind in MANY and rest) or (kind in ("traits", "properties") and all(rest.split("."))):
-        if kind == "properties" and call == "identify":
-            raise ValueError(f"mapping[{column!r}]: an identify has no properties; use 'traits.{rest}'")
-        return
-    raise ValueError(
-        f"mapping[{column!r}] must be 'traits.x', 'properties.x', 'phones.label', 'emails.label', "
-        f"{', '.join(allowed)}, or None"
-    )

@@ -17,37 +17,19 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 
 from airflow_provider_regal.events.names import OPT_IN_ALIASES, Channel
-from airflow_provider_regal.events.plain import Text, is_blank, plain, sendable
+from airflow_provider_regal.events.options import ConsentPolicy, Reading
+from airflow_provider_regal.events.plain import Text, is_blank, read_truth, sendable
 from airflow_provider_regal.events.times import read_time
-from airflow_provider_regal.events.values import Reading
 
 # Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
 _FIRST_REAL_YEAR: Final = 1991
-_TRUTHS: Final = dict.fromkeys(("true", "t", "1"), True) | dict.fromkeys(("false", "f", "0", "no", "n", "off"), False)
 _EVIDENCE: Final = ("timestamp", "ip", "text", "source", *OPT_IN_ALIASES)
-
-
-def read_truth(value: Any) -> bool:
-    """Read a boolean: true/false, 1/0 of databases without booleans, or a text.
-
-    A no is taken in every usual spelling, a yes only as true, t or 1.
-
-    :raises ValueError: anything else, so that no stray text subscribes anyone.
-    """
-    value = plain(value)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int) and value in (0, 1):
-        return bool(value)
-    if isinstance(value, str) and (text := value.strip().lower()) in _TRUTHS:
-        return _TRUTHS[text]
-    raise ValueError("must be true or false")
 
 
 def read_ip(value: Any) -> str:
@@ -114,19 +96,6 @@ class OptIn(BaseModel):
             if "timestamp" in told:
                 told["timestamp"] = _read_latest(told["timestamp"], info)
         return told
-
-
-@dataclass(frozen=True, slots=True)
-class ConsentPolicy:
-    """Which evidence an opt-in needs before it is sent.
-
-    :param require_ip: withhold opt-ins without the person's IP address. False where consent was given on paper or
-        by phone. (Regal: "required if you are opting in users server side".)
-    :param max_consent_age: withhold opt-ins given longer ago than this; None for no limit.
-    """
-
-    require_ip: bool = True
-    max_consent_age: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

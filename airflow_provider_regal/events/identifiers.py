@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,6 +12,9 @@ from airflow_provider_regal.events.plain import is_blank, plain, sendable
 
 # Regal is a US product; numbers of other countries need their "+".
 _REGION: Final = "US"
+# As people of the region write a number of theirs; the number itself is then judged by libphonenumber's pattern.
+_USUAL = re.compile(r"(?:\+?1[-. ]?)?\(?([0-9]{3})\)?[-. ]?([0-9]{3})[-. ]?([0-9]{4})")
+_NOTHING: Final = r"(?!)"
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _LOCAL_PART = re.compile(r"[^\s@\"(),:;<>\[\\\]]{1,64}")
 _DOMAIN_LABEL = re.compile(r"(?!-)[^\s@.!-,/:-@\[-`{-\x7f]{1,63}(?<!-)")
@@ -39,6 +42,9 @@ def _parse_phone(text: str) -> str:
     # Loads in 50 ms and is not needed where a DAG file is only parsed.
     import phonenumbers
 
+    # Most numbers are of this kind, and asking the library's own pattern takes 2 us where all of its ways take 30.
+    if (usual := _USUAL.fullmatch(text)) and _us_lines().fullmatch(national := "".join(usual.groups())):
+        return f"+1{national}"
     try:
         number = phonenumbers.parse(text, _REGION)
     except phonenumbers.NumberParseException:
@@ -58,6 +64,16 @@ def _parse_phone(text: str) -> str:
     if not _E164.fullmatch(written):
         raise ValueError("not a phone number that E.164 can carry (7 to 15 digits)")
     return written
+
+
+@cache
+def _us_lines() -> re.Pattern[str]:
+    """Give libphonenumber's pattern of the ordinary numbers of the region: ten digits without any prefix."""
+    from phonenumbers import PhoneMetadata
+
+    known = PhoneMetadata.metadata_for_region(_REGION)
+    lines = known.fixed_line if known else None
+    return re.compile((lines.national_number_pattern if lines else None) or _NOTHING)
 
 
 def read_email(value: Any) -> str:

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events.coercion import coerce
-from airflow_provider_regal.events.columns import CALLS, MANY, Path, Plan, RowMapping, plan_of
-from airflow_provider_regal.events.consent import Withheld, read_truth
+from airflow_provider_regal.events.columns import Path, Plan, plan_of
+from airflow_provider_regal.events.consent import Withheld
 from airflow_provider_regal.events.faults import path_of
-from airflow_provider_regal.events.models import Event
-from airflow_provider_regal.events.plain import is_blank, is_nothing
-from airflow_provider_regal.events.values import Reading
+from airflow_provider_regal.events.models import EVENTS, Event
+from airflow_provider_regal.events.options import MANY, Reading, RowMapping
+from airflow_provider_regal.events.plain import is_blank, is_nothing, read_truth
 
 # Rows that are no table may each have columns of their own.
 _MOST_PLANS: Final = 1_000
@@ -38,7 +38,7 @@ class RowMapper:
             raise InvalidEventError(self._how.call, plan.faults)
         written, withheld, columns, faults = self._written(row, plan)
         try:
-            event = CALLS[self._how.call].read(written, self._reading)
+            event = EVENTS[self._how.call].read(written, self._reading)
         except InvalidEventError as error:
             faults += [Fault(_in_words_of_the_table(fault.field, columns), fault.reason) for fault in error.faults]
         if faults:

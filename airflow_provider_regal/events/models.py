@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,13 +27,17 @@ from airflow_provider_regal.events.consent import Time
 from airflow_provider_regal.events.contact import Email, Phone, check_emails, check_phones
 from airflow_provider_regal.events.faults import as_faults
 from airflow_provider_regal.events.identifiers import read_message_id, read_user_id
+from airflow_provider_regal.events.options import Reading
 from airflow_provider_regal.events.plain import Text
 from airflow_provider_regal.events.reading import draft_of
 from airflow_provider_regal.events.traits import read_properties, read_traits
-from airflow_provider_regal.events.values import Reading
 
 
-def _event_name(value: str) -> str:
+def event_name(value: str) -> str:
+    """Give back the name of an event.
+
+    :raises ValueError: Regal could not take it for one.
+    """
     if not value.strip():
         raise ValueError("is empty; Regal needs the name of the event")
     if value.strip().lower() == "identify":
@@ -127,7 +131,7 @@ class Track(Event):
     call: ClassVar[str] = "track"
     aliases: ClassVar[Mapping[str, str]] = MappingProxyType({**names.EVENT_ALIASES, names.NAME: "event"})
 
-    event: Annotated[Text, AfterValidator(_event_name)]
+    event: Annotated[Text, AfterValidator(event_name)]
     properties: Properties = Field(default_factory=dict)
 
 
@@ -157,3 +161,8 @@ class Screen(Page):
 
     call: ClassVar[str] = "screen"
     regal_name: ClassVar[str] = names.SCREEN_NAME
+
+
+EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType(
+    {kind.call: kind for kind in (Identify, Track, Page, Screen)}
+)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final, Literal
 
+CALLS: Final = ("identify", "track", "page", "screen")
+OPTIONAL_CALLS: Final = frozenset({"page", "screen"})  # of a Segment archive
+
 Channel = Literal["sms", "voice", "email"]
 
 PHONE_CHANNELS: Final[tuple[Channel, ...]] = ("sms", "voice")

@@ -7,10 +7,10 @@ from typing import Any
 
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.consent import read_truth
 from airflow_provider_regal.events.models import Identify
+from airflow_provider_regal.events.options import Reading
+from airflow_provider_regal.events.plain import read_truth
 from airflow_provider_regal.events.reading import draft_of
-from airflow_provider_regal.events.values import Reading
 
 
 def opt_outs_of(written: Mapping[str, Any], reading: Reading | None = None) -> Identify | None:

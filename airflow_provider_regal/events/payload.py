@@ -5,23 +5,24 @@ There is no other way from an event to the wire, so that no path can go round th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.consent import Consent, ConsentPolicy, OptIn, Withheld, judge
+from airflow_provider_regal.events.consent import Consent, OptIn, Withheld, judge
 from airflow_provider_regal.events.contact import ContactPoint, Phone
 from airflow_provider_regal.events.models import Event, Page, Track
+from airflow_provider_regal.events.options import ConsentPolicy
 from airflow_provider_regal.events.times import write_time
 
 # Regal publishes no limit; Segment's own is 32 KB an event. Beyond this it is a mistake, such as a file in a cell.
 LARGEST_BODY: Final = 256 * 1024
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Payload:
 
         :raises InvalidEventError: it is larger than 256 KB.
         """
-        encoded = _ENCODER.encode(self.body).encode()
+        encoded = to_json(self.body)
         if len(encoded) > LARGEST_BODY:
             size = f"{len(encoded):,} bytes; more than {LARGEST_BODY:,} are not sent"
             raise InvalidEventError(self.call, [Fault("the event", f"is {size}. Leave the largest value out")])
@@ -109,7 +110,7 @@ def to_payload(
         body[names.ORIGINAL_TIMESTAMP] = write_time(event.timestamp)
     if source := event.event_source or event_source:
         body[names.EVENT_SOURCE] = source
-    notes = (*_promotions(event.phones, traits.get(names.PHONES, {})), *_state_note(traits))
+    notes = (*_promotions(event.phones, traits.get(names.PHONES, {})), *state_note(traits))
     return Payload(event.call, body, tuple(withheld), notes, tuple(consents))
 
 
@@ -167,7 +168,8 @@ def _subscribes(opt_in: dict[str, Any] | None) -> bool:
     return opt_in is not None and opt_in["subscribed"]
 
 
-def _state_note(traits: dict[str, Any]) -> list[str]:
+def state_note(traits: dict[str, Any]) -> list[str]:
+    """Say what Regal will not do where a state is not written as it wants it."""
     state = traits.get(names.ADDRESS, {}).get("state")
     if state and len(state) != 2:
         return ["traits.address.state is not a two-letter code: Regal's calling rules for the state will not apply"]

@@ -1,4 +1,4 @@
-"""Values before they are judged: Python's own types, what counts as nothing, text that can be sent.
+"""Values before they are judged: Python's own types, what counts as nothing and as a yes, text that can be sent.
 
 Neither numpy nor pandas is imported: their values are known by the module of their type.
 """
@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Strict
 _PYTHONS_OWN: Final = frozenset(
     {str, int, float, bool, type(None), dict, list, tuple, bytes, datetime, date, Decimal, UUID}
 )
+_TRUTHS: Final = dict.fromkeys(("true", "t", "1"), True) | dict.fromkeys(("false", "f", "0", "no", "n", "off"), False)
 
 
 def plain(value: Any) -> Any:
@@ -51,6 +52,23 @@ def is_nothing(value: Any) -> bool:
 def is_blank(value: Any) -> bool:
     """Whether an identifier or a piece of evidence is simply not there: nothing, or only white space."""
     return not value.strip() if isinstance(value, str) else is_nothing(value)
+
+
+def read_truth(value: Any) -> bool:
+    """Read a boolean: true/false, 1/0 of databases without booleans, or a text.
+
+    A no is taken in every usual spelling, a yes only as true, t or 1.
+
+    :raises ValueError: anything else, so that no stray text subscribes anyone.
+    """
+    value = plain(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and (text := value.strip().lower()) in _TRUTHS:
+        return _TRUTHS[text]
+    raise ValueError("must be true or false")
 
 
 def sendable(text: str) -> str:

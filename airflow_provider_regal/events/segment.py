@@ -19,12 +19,11 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.consent import read_ip, read_truth
+from airflow_provider_regal.events.consent import read_ip
 from airflow_provider_regal.events.identifiers import read_email, read_message_id, read_phone
-from airflow_provider_regal.events.plain import is_blank
+from airflow_provider_regal.events.plain import is_blank, read_truth
 from airflow_provider_regal.events.times import read_time
 
-OPTIONAL_CALLS: Final = frozenset({"page", "screen"})
 # Of messages whose event names no source of its own; Segment's Regal destination is another way to the same contact.
 EVENT_SOURCE: Final = "segment"
 
@@ -104,7 +103,7 @@ def read_message(message: Mapping[str, Any], include: Collection[str] = ()) -> M
         return Skipped("a type of message that Regal does not know")
     if call in _FOREIGN_CALLS:
         return Skipped(f"{call}: Regal has no such call")
-    if call in OPTIONAL_CALLS and call not in include:
+    if call in names.OPTIONAL_CALLS and call not in include:
         return Skipped(f"{call}: not asked for by include")
     switches = message.get(_INTEGRATIONS)
     if not isinstance(switches, Mapping | None):

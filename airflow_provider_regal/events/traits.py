@@ -9,7 +9,8 @@ from pydantic import ValidationInfo
 
 from airflow_provider_regal.events import names
 from airflow_provider_regal.events.faults import InnerFaultsError, Location
-from airflow_provider_regal.events.values import JsonWriter, Reading
+from airflow_provider_regal.events.options import Reading
+from airflow_provider_regal.events.values import JsonWriter
 
 
 def read_traits(given: Any, info: ValidationInfo) -> Any:

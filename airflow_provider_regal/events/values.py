@@ -8,43 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic import ValidationInfo
-
 from airflow_provider_regal.events.faults import Location
+from airflow_provider_regal.events.options import USUAL, Reading
 from airflow_provider_regal.events.plain import plain, sendable
 from airflow_provider_regal.events.times import read_time, write_time
 
 # Beyond 2^53 a JSON reader that uses doubles rounds whole numbers without a word.
-_LARGEST_EXACT: Final = 2**53
+LARGEST_EXACT: Final = 2**53
 _DEEPEST: Final = 32
 # No body of 256 KB holds more; it stops lists that repeat each other without end.
 _MOST_VALUES: Final = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How values are read; the context of every validation.
-
-    :param timezone: the zone of times that name none.
-    :param send_nulls: send null for None, NaN and NaT instead of leaving them out.
-    """
-
-    timezone: tzinfo = UTC
-    send_nulls: bool = False
-
-    @classmethod
-    def of(cls, info: ValidationInfo) -> Reading:
-        """Return the reading a validation runs under."""
-        return info.context if isinstance(info.context, Reading) else _USUAL
-
-
-_USUAL: Final = Reading()
 
 
 class _LeftOut:
@@ -57,7 +35,7 @@ LEFT_OUT: Final = _LeftOut()
 class JsonWriter:
     """Writes values as JSON, collecting the faults of all of them."""
 
-    def __init__(self, reading: Reading = _USUAL) -> None:
+    def __init__(self, reading: Reading = USUAL) -> None:
         self._timezone = reading.timezone
         self._null: _LeftOut | None = None if reading.send_nulls else LEFT_OUT
         self._open: set[int] = set()  # the objects and lists around the value at hand
@@ -135,14 +113,14 @@ class JsonWriter:
             return self._fault(where, str(error))
 
     def _whole(self, value: int, where: Location) -> object:
-        if abs(value) > _LARGEST_EXACT:
+        if abs(value) > LARGEST_EXACT:
             return self._fault(where, "a whole number beyond 2^53 would be rounded by JSON readers; send it as text")
         return int(value)
 
     def _decimal(self, value: Decimal, where: Location) -> object:
         if not value.is_finite():
             return self._null
-        if not -_LARGEST_EXACT <= value <= _LARGEST_EXACT:  # abs() overflows at 1E+999999
+        if not -LARGEST_EXACT <= value <= LARGEST_EXACT:  # abs() overflows at 1E+999999
             return self._fault(where, "a Decimal beyond 2^53 would be rounded by JSON readers; send it as text")
         return int(value) if value.as_tuple().exponent == 0 else float(value)
 

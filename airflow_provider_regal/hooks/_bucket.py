@@ -10,7 +10,6 @@ from uuid import uuid4
 from airflow_provider_regal._compat import ObjectStoragePath, conf
 from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.journal.bucket import PATIENCE_S, Bucket, StorageError
-from airflow_provider_regal.journal.bucket_retention import remove_old_folders
 
 _log = logging.getLogger(__name__)
 _URI: Final = re.compile(r"(\w+)://(.*)", re.DOTALL)
@@ -82,6 +81,8 @@ def tidy_bucket(bucket: Bucket, *, days: int, now: float) -> int:
     :param now: seconds since 1970.
     :returns: how many were removed.
     """
+    from airflow_provider_regal.journal.bucket_retention import remove_old_folders
+
     try:
         stamp = bucket.list().get(_STAMP)
         if stamp is not None and now - stamp.modified < _DAY_S:

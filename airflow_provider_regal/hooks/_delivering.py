@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, get_current_context
 from airflow_provider_regal.delivery.opening import Rows
-from airflow_provider_regal.delivery.preview import preview
 from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.events import Event
@@ -94,12 +93,14 @@ class TaskDelivery:
         """
         target = self._hook.target
         if self.dry_run:
+            from airflow_provider_regal.delivery.preview import preview
+
             report = preview(
                 self._rows(),
                 self._settings,
                 target=target,
                 log=_log.info,
-                open_ledger=self._ledger_of(target, self._place),
+                open_ledger=self._ledger_of(target, self._place, keep_secret=False),
             )
             self._push(report)
             return report
@@ -149,7 +150,7 @@ class TaskDelivery:
         if self._delivery is not None:
             self._delivery.stop()
 
-    def _ledger_of(self, target: Target, place: Place) -> Callable[[], Ledger] | None:
+    def _ledger_of(self, target: Target, place: Place, *, keep_secret: bool = True) -> Callable[[], Ledger] | None:
         if self._ledger_conn_id is None and not (self._ledger_file or self._settings.needs_ledger):
             return None
         return lambda: open_ledger(
@@ -158,6 +159,7 @@ class TaskDelivery:
             run=str(place.folder),
             source=place.source,
             timeout_s=target.timeout_s,
+            keep_secret=keep_secret,
         )
 
     @cached_property

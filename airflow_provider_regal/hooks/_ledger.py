@@ -22,13 +22,16 @@ def has_ledger_file() -> bool:
     return not _is_in_bucket() and (storage() / _FILE).exists()
 
 
-def open_ledger(conn_id: str | None, *, account: str, run: str, source: str, timeout_s: float) -> Ledger:
+def open_ledger(
+    conn_id: str | None, *, account: str, run: str, source: str, timeout_s: float, keep_secret: bool = True
+) -> Ledger:
     """Open the ledger of an account.
 
     :param conn_id: a connection of an SQL database; None for an SQLite file beside the run folders.
     :param run: the run folder.
     :param source: which task acknowledges (``dag_id.task_id``).
     :param timeout_s: how long a request may be under way.
+    :param keep_secret: an account that is new keeps the ``ledger_key`` of now; False for a dry run or a check.
     :raises FixConnectionError: the connection is not one of an SQL database, or there is none and no place for a file.
     :raises LedgerError: the database cannot be used.
     """
@@ -49,6 +52,7 @@ def open_ledger(conn_id: str | None, *, account: str, run: str, source: str, tim
         source=source,
         secret=key.encode() if key else None,
         lease_s=timeout_s + _LEASE_BEYOND_TIMEOUT_S,
+        keep_secret=keep_secret,
     )
 
 

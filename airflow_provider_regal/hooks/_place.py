@@ -34,7 +34,7 @@ class Place:
 
     :param folder: the same for every try.
     :param lost: if the folder is missing: whether an earlier try may have had one.
-    :param source: names the task, whatever its run: ``dag_id.task_id``.
+    :param source: names the task, whatever its run: ``dag_id.task_id``, of a mapped one ``dag_id.task_id[map_index]``.
     :param started: called once the delivery starts: remembers the folder where Airflow can.
     :param progress: called with each progress line.
     """
@@ -95,7 +95,8 @@ def place_of(context: Context, name: str | None) -> Place:
     folder = below(*names, *(() if name is None else ("deliveries", _name(name))))
     # Grows when a finished task is cleared, and stays through automatic retries.
     this = Try(epoch=max(int(ti.max_tries) - int(task.retries or 0), 0), number=int(ti.try_number))
-    source = f"{ti.dag_id}.{ti.task_id}" if name is None else f"{ti.dag_id}.{ti.task_id}/{name}"
+    source = f"{ti.dag_id}.{ti.task_id}" + (f"[{map_index}]" if map_index >= 0 else "")
+    source += "" if name is None else f"/{name}"
     store: Any = context.get("task_state_store")  # Airflow 3.3 and later
     shared = isinstance(folder, Bucket)  # every worker sees it: if nothing is there, nothing was started
     if store is None:

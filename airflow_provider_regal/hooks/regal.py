@@ -14,30 +14,21 @@ from functools import cached_property, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_regal import connection_form
+from airflow_provider_regal import connection_form, events
 from airflow_provider_regal._compat import BaseHook, conf
-from airflow_provider_regal.client.exchange import GUARANTEES, Guarantee
+from airflow_provider_regal.client.guarantee import GUARANTEES, Guarantee
 from airflow_provider_regal.client.pace import Pacer
-from airflow_provider_regal.client.receipt import Receipt
-from airflow_provider_regal.client.target import Target, target_of
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import FixConnectionError, InvalidEventError
-from airflow_provider_regal.events import (
-    ConsentPolicy,
-    Event,
-    Identify,
-    Page,
-    Reading,
-    Screen,
-    Track,
-    to_payload,
-)
-from airflow_provider_regal.events.opt_outs import opt_outs_of
+from airflow_provider_regal.events.options import ConsentPolicy, Reading
 
 if TYPE_CHECKING:
     import requests
 
     from airflow_provider_regal.client.one import Sender
+    from airflow_provider_regal.client.receipt import Receipt
+    from airflow_provider_regal.client.target import Target
+    from airflow_provider_regal.events import Event, Identify, Page, Screen, Track
     from airflow_provider_regal.journal.report import DeliveryReport
 
 
@@ -105,6 +96,8 @@ class RegalHook(BaseHook):
 
         :raises FixConnectionError: the connection cannot be right; the message says which field.
         """
+        from airflow_provider_regal.client.target import target_of
+
         conn = self.get_connection(self.regal_conn_id)
         return target_of(
             self.regal_conn_id,
@@ -139,7 +132,7 @@ class RegalHook(BaseHook):
         :raises RetryLaterError: surely not applied; Regal could not take it within ``outage_patience_s``.
         :raises CheckBeforeResendError: nobody can know whether Regal has it.
         """
-        return self.send(self._one(Identify, event, written), guarantee=guarantee)
+        return self.send(self._one(events.Identify, event, written), guarantee=guarantee)
 
     def track(
         self, event: Track | str | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any
@@ -153,7 +146,7 @@ class RegalHook(BaseHook):
         """
         if isinstance(event, str):
             event, written = None, {**written, "event": event}
-        return self.send(self._one(Track, event, written), guarantee=guarantee)
+        return self.send(self._one(events.Track, event, written), guarantee=guarantee)
 
     def page(self, event: Page | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any) -> Receipt:
         """Say that a person saw a web page (Regal's event ``pageview``).
@@ -163,7 +156,7 @@ class RegalHook(BaseHook):
         :param written: the fields of ``Page``.
         :raises RegalError: as :meth:`identify`.
         """
-        return self.send(self._one(Page, event, written), guarantee=guarantee)
+        return self.send(self._one(events.Page, event, written), guarantee=guarantee)
 
     def screen(self, event: Screen | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any) -> Receipt:
         """Say that a person saw a screen of your app (Regal's event ``screen``).
@@ -173,7 +166,7 @@ class RegalHook(BaseHook):
         :param written: the fields of ``Screen``.
         :raises RegalError: as :meth:`identify`.
         """
-        return self.send(self._one(Screen, event, written), guarantee=guarantee)
+        return self.send(self._one(events.Screen, event, written), guarantee=guarantee)
 
     def _one(self, kind: type[Event], event: Event | None, written: dict[str, Any]) -> Event:
         if event is None:
@@ -189,6 +182,8 @@ class RegalHook(BaseHook):
 
         :raises InvalidEventError: with every fault of the event.
         """
+        from airflow_provider_regal.events.opt_outs import opt_outs_of
+
         try:
             return kind.read(written, reading)
         except InvalidEventError:
@@ -204,9 +199,13 @@ class RegalHook(BaseHook):
         :param guarantee: whether an event that may have arrived is sent again.
         :raises RegalError: as :meth:`identify`.
         """
+        from airflow_provider_regal.client.receipt import Receipt
+
         if guarantee not in GUARANTEES:
             raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}")
-        payload = to_payload(event, now=datetime.now(UTC), policy=self.consent, event_source=self.target.event_source)
+        payload = events.to_payload(
+            event, now=datetime.now(UTC), policy=self.consent, event_source=self.target.event_source
+        )
         for withheld in payload.withheld:
             self.log.warning("Opt-in withheld - %s", withheld)
         for note in payload.notes:

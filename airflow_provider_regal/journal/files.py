@@ -19,11 +19,10 @@ def append_whole(file: int, data: bytes, what: str) -> None:
     :param what: the file, for the message.
     :raises OSError: the disk did not take all of it; none of it is left behind.
     """
-    before = os.fstat(file).st_size
     written = os.write(file, data)
     if written != len(data):  # a full disk takes a part
         with suppress(OSError):
-            os.ftruncate(file, before)
+            os.ftruncate(file, os.fstat(file).st_size - written)
         raise OSError(f"{what} could be written only in part: is the disk full?")
 
 

@@ -41,7 +41,7 @@ def _now() -> datetime:
 class Ledger:
     """What Regal acknowledged for one account; makes its tables, or changes them to this version's, when opened.
 
-    ``keys`` says how what its entries are about is stored.
+    ``keys`` says how what its entries are about is stored, ``source`` and ``account`` are as they are stored.
 
     :param engine: of SQLite or a database that locks rows and enforces primary keys.
     :param account: every read and write is about this one.
@@ -50,6 +50,7 @@ class Ledger:
     :param secret: keys are stored as an HMAC-SHA256 with it, so that the ledger names nobody; None stores them as they
         are. An account keeps the secret it began with.
     :param lease_s: seconds for which another run's claim of an opt-in is believed to be on its way.
+    :param keep_secret: an account that is new keeps the secret (or to have none) from now on; False for a mere look.
     :param now: the clock.
     :raises LedgerError: the database cannot be used.
     :raises WrongLedgerError: a newer version of this package made its tables, or the account has another secret.
@@ -64,37 +65,29 @@ class Ledger:
         source: str = "",
         secret: bytes | None = None,
         lease_s: float = 120.0,
+        keep_secret: bool = True,
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._engine = prepare_engine(engine)
-        self._account = short(account)
+        self.account = short(account)
         self._run = short(run, LONGEST_NAME)
-        self._source = short(source, LONGEST_NAME)
+        self.source = short(source, LONGEST_NAME)
         self.keys = StoredKeys(secret)
         self._lease_s = lease_s
         self._now = now
         making(engine, bring_up_to_date)
-        self._check_secret()
+        self._check_secret(keep_secret=keep_secret)
 
-    def _check_secret(self) -> None:
+    def _check_secret(self, *, keep_secret: bool) -> None:
         # With another secret nothing would be found that is known, and opt-outs would be forgotten without a word.
-        mine = self.keys.mark
-        known = self.types().get(MARK_NAME) or self.claim_types({MARK_NAME: mine})[MARK_NAME]
-        if known != mine:
+        mine, known = self.keys.mark, self.types().get(MARK_NAME)
+        if known is None and keep_secret:
+            known = self.claim_types({MARK_NAME: mine})[MARK_NAME]
+        if known not in (mine, None):
             raise WrongLedgerError(
-                f"The ledger of account {self._account!r} was written with another [regal] ledger_key, or without one, "
+                f"The ledger of account {self.account!r} was written with another [regal] ledger_key, or without one, "
                 "so that nothing it knows would be found, opt-outs included. Give that key back, or take a new ledger."
             )
-
-    @property
-    def source(self) -> str:
-        """Which sync acknowledges."""
-        return self._source
-
-    @property
-    def account(self) -> str:
-        """Name the account, as it is stored."""
-        return self._account
 
     @property
     def file(self) -> str | None:
@@ -119,7 +112,7 @@ class Ledger:
                 after = _AFTER.get(verdicts[-1])
                 return entry if after is None else after(entry, claim, by)
 
-            store.change(connection, self._account, [(self._place(claim), claim) for claim in claims], decide)
+            store.change(connection, self.account, [(self._place(claim), claim) for claim in claims], decide)
 
         writing(self._engine, work)
         return verdicts
@@ -160,9 +153,7 @@ class Ledger:
             count = 0
             for batch in store.batches(claims):
                 items = [(self._place(claim), claim) for claim in batch]
-                store.change(
-                    connection, self._account, items, lambda entry, claim: rules.acknowledged(entry, claim, by)
-                )
+                store.change(connection, self.account, items, lambda entry, claim: rules.acknowledged(entry, claim, by))
                 count += len(batch)
             return count
 
@@ -170,12 +161,12 @@ class Ledger:
 
     def were_granted(self, opt_ins: Sequence[Claim]) -> list[bool]:
         """Say which opt-ins this run has claimed; one that was denied was never sent."""
-        if not opt_ins:
-            return []
-        by, places = self._by(), [self._place(claim) for claim in opt_ins]
-        found = reading(self._engine, lambda connection: store.read_places(connection, self._account, {*places}))
-        told = zip(places, opt_ins, strict=True)
-        return [rules.was_granted(found.get(place), claim, by) for place, claim in told]
+        by = self._by()
+        return [rules.was_granted(entry, claim, by) for entry, claim in self._looked_up(opt_ins)]
+
+    def end_a_yes(self, opt_outs: Sequence[Claim]) -> list[bool]:
+        """Say of opt-outs whether Regal has, or may have, an older opt-in."""
+        return [rules.ends_a_yes(entry, claim) for entry, claim in self._looked_up(opt_outs)]
 
     def bar(self, opt_outs: Iterable[tuple[str, str, str | None]]) -> list[str]:
         """Commit the times of opt-outs before anything is sent: no opt-in of that time or before will be let through.
@@ -195,19 +186,16 @@ class Ledger:
 
     def has_consents(self) -> bool:
         """Say whether any opt-in or opt-out was ever acknowledged for the account."""
-        return reading(self._engine, lambda connection: store.has_consents(connection, self._account))
+        return reading(self._engine, lambda connection: store.has_consents(connection, self.account))
 
     def consents(self) -> Iterator[ConsentRow]:
         """Stream what is known of all opt-ins, in the order of their stored keys and in constant memory.
 
         What is written meanwhile may or may not be in it. ``subscribed`` is 1, 0 or None.
-
-        :returns: stored key, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at,
-            source, row_hash.
         """
         last: ConsentRow | None = None
         while True:
-            page = reading(self._engine, partial(store.consent_page, account=self._account, after=last))
+            page = reading(self._engine, partial(store.consent_page, account=self.account, after=last))
             yield from page
             if len(page) < store.PAGE:
                 return
@@ -238,7 +226,7 @@ class Ledger:
         """Give the phones, as stored, that Regal acknowledged for these contacts; those without any are left out."""
         stored = {self.keys.stored(user_id): user_id for user_id in user_ids}
         found: dict[str, list[str]] = {}
-        for user, phone in reading(self._engine, lambda connection: store.phones(connection, self._account, stored)):
+        for user, phone in reading(self._engine, lambda connection: store.phones(connection, self.account, stored)):
             found.setdefault(stored[user], []).append(phone)
         return found
 
@@ -253,38 +241,45 @@ class Ledger:
 
     def types(self) -> dict[str, str]:
         """Give the types that traits and properties were first sent with."""
-        return reading(self._engine, lambda connection: read_types(connection, self._account))
+        return reading(self._engine, lambda connection: read_types(connection, self.account))
 
     def claim_types(self, wanted: dict[str, str]) -> dict[str, str]:
         """Record the types of names not seen before; gives what holds now for the names asked about."""
-        return writing(self._engine, lambda connection: claim_types(connection, self._account, wanted))
+        return writing(self._engine, lambda connection: claim_types(connection, self.account, wanted))
 
     def erase(self, identifiers: Iterable[str]) -> int:
         """Remove every entry of the account about these keys; all or nothing.
 
         :returns: how many entries.
         """
-        stored = {self.keys.stored(key) for key in identifiers}
-        return writing(self._engine, lambda connection: store.erase(connection, self._account, stored))
+        stored = {*map(self.keys.stored, identifiers)}
+        return writing(self._engine, lambda connection: store.erase(connection, self.account, stored))
 
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
 
     def _by(self) -> By:
-        return By.at(self._now(), run=self._run, source=self._source, lease_s=self._lease_s)
+        return By.at(self._now(), run=self._run, source=self.source, lease_s=self._lease_s)
 
     def _place(self, claim: Claim) -> Place:
         return claim.call, claim.channel, claim.key if claim.stored else self.keys.stored(claim.key)
 
     def _change(self, items: Sequence[tuple[Place, Any]], decide: Callable[[Entry | None, Any], Entry | None]) -> None:
-        writing(self._engine, lambda connection: store.change(connection, self._account, items, decide))
+        writing(self._engine, lambda connection: store.change(connection, self.account, items, decide))
+
+    def _looked_up(self, claims: Sequence[Claim]) -> list[tuple[Entry | None, Claim]]:
+        if not claims:
+            return []
+        places = [self._place(claim) for claim in claims]
+        found = reading(self._engine, lambda connection: store.read_places(connection, self.account, {*places}))
+        return [(found.get(place), claim) for place, claim in zip(places, claims, strict=True)]
 
     def _read(self, call: str, keys: Iterable[str]) -> dict[str, Entry]:
         stored = {self.keys.stored(key): key for key in keys}
         if not stored:
             return {}
-        found = reading(self._engine, lambda connection: store.read(connection, self._account, call, stored))
+        found = reading(self._engine, lambda connection: store.read(connection, self.account, call, stored))
         return {stored[key]: entry for key, entry in found.items()}
 
     def _mark(self, call: str, told: Sequence[tuple[str, dict[str, str | None]]]) -> None:

@@ -220,6 +220,16 @@ def was_granted(entry: Entry | None, claim: Claim, by: By) -> bool:
     return _is_sending(entry, claim, by) or _acknowledged(entry) == _rank_of(claim)
 
 
+def ends_a_yes(entry: Entry | None, opt_out: Claim) -> bool:
+    """Say whether Regal has, or may have, an opt-in that this opt-out ends."""
+    if entry is None:
+        return False
+    yes = _newest(
+        _acknowledged(entry) if entry.subscribed else None, _pending(entry) if entry.pending_subscribed else None
+    )
+    return yes is not None and yes < _rank_of(opt_out)
+
+
 def said_again(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
     """Remember which row says what was acknowledged already, so that it is known by its hash the next time."""
     if entry is None or _acknowledged(entry) != _rank_of(claim):

@@ -18,7 +18,7 @@ _TABLES: Final = """
 CREATE TABLE consents (
     identifier TEXT, channel TEXT, at TEXT, subscribed INTEGER, PRIMARY KEY (identifier, channel)
 ) WITHOUT ROWID;
-CREATE TABLE keys (key TEXT PRIMARY KEY, rows INTEGER) WITHOUT ROWID;
+CREATE TABLE keys (key TEXT PRIMARY KEY, rows INTEGER, news INTEGER) WITHOUT ROWID;
 CREATE TABLE messages (id TEXT PRIMARY KEY, position INTEGER) WITHOUT ROWID;
 """
 _NEWEST: Final = """
@@ -26,7 +26,8 @@ INSERT INTO consents VALUES (?, ?, ?, ?) ON CONFLICT (identifier, channel) DO UP
 SET at = excluded.at, subscribed = excluded.subscribed
 WHERE excluded.at > at OR (excluded.at = at AND excluded.subscribed < subscribed)
 """
-_KEY: Final = "INSERT INTO keys VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET rows = rows + 1"
+_KEY: Final = "INSERT INTO keys VALUES (?, 1, 0) ON CONFLICT (key) DO UPDATE SET rows = rows + 1"
+_NEWS: Final = "UPDATE keys SET news = 1 WHERE key = ?"
 _MESSAGE: Final = "INSERT OR IGNORE INTO messages VALUES (?, ?)"
 
 
@@ -49,6 +50,7 @@ class RowIndex:
         self._db = open_scratch(path)
         self._consents: list[tuple[str, str, str, int]] = []
         self._keys: list[tuple[str]] = []
+        self._news: list[tuple[str]] = []
         self._messages: list[tuple[str, int]] = []
 
     def add_consent(self, identifier: str, channel: str, at: str, *, subscribed: bool) -> None:
@@ -60,6 +62,11 @@ class RowIndex:
         """Count a row of a key."""
         self._keys.append((key,))
         self._write_when(len(self._keys))
+
+    def add_news(self, key: str) -> None:
+        """Take in that a row of a key has to be sent, whether it changed or not."""
+        self._news.append((key,))
+        self._write_when(len(self._news))
 
     def add_message(self, message_id: str, position: int) -> None:
         """Take in that a row has a message id; positions come in ascending order."""
@@ -83,6 +90,10 @@ class RowIndex:
         found = self._db.execute("SELECT rows FROM keys WHERE key = ?", (key,)).fetchone()
         return 0 if found is None else int(found[0])
 
+    def has_news(self, key: str) -> bool:
+        """Say whether a row of a key has to be sent, whether it changed or not."""
+        return self._db.execute("SELECT 1 FROM keys WHERE key = ? AND news", (key,)).fetchone() is not None
+
     def first_of(self, message_id: str) -> int | None:
         """Find the first row that has a message id."""
         found = self._db.execute("SELECT position FROM messages WHERE id = ?", (message_id,)).fetchone()
@@ -102,7 +113,12 @@ class RowIndex:
         self._db.execute("COMMIT")
 
     def _batches(self) -> Iterable[tuple[str, list[Any]]]:
-        return ((_NEWEST, self._consents), (_KEY, self._keys), (_MESSAGE, self._messages))
+        return (
+            (_NEWEST, self._consents),
+            (_KEY, self._keys),
+            (_NEWS, self._news),
+            (_MESSAGE, self._messages),
+        )
 
     @classmethod
     def new(cls, path: Path) -> RowIndex:

@@ -181,7 +181,8 @@ class RunFolder:
         :param plan: of a sync.
         :param left_out: why the source left rows out -> how many.
         """
-        self._replace("notes.json", {"plan": plan, "left_out": left_out})
+        if plan or left_out:
+            self._replace("notes.json", {"plan": plan, "left_out": left_out})
 
     def notes(self) -> tuple[dict[str, int], dict[str, int]]:
         """Give back what :meth:`keep_notes` kept: the plan, and what was left out."""

@@ -1,7 +1,8 @@
 """What a sync of opt-ins works on: what the source wants, beside what the ledger knows, in a file of the run folder.
 
-The ledger's part is copied into it once, so that comparing is set operations of one local SQLite file, whatever
-database the ledger is in, and memory does not grow with either side.
+The ledger's part is copied into it, so that comparing is set operations of one local SQLite file, whatever database the
+ledger is in, and memory does not grow with either side but for the hashes of known rows. Of a ledger in SQLite only
+these are read at first, and then what the source did not say again.
 
 ::
 
@@ -14,11 +15,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from airflow_provider_regal.journal.files import open_scratch
-from airflow_provider_regal.journal.known_rows import KNOWN_BY, KnownRows
+from airflow_provider_regal.journal.known_rows import COUNT_AT, KNOWN_BY, KnownRows
 
 # It is made anew if it is not complete. Memory is bounded by the cache: 32 MB.
 _PRAGMAS: Final = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32768;"
@@ -56,10 +58,11 @@ SET at = max(at, excluded.at)
 """
 _KNOWN: Final = """key, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at, source,
     row_hash"""
-_COPY: Final = f"""
-INSERT INTO known SELECT {_KNOWN} FROM ledger.regal_ledger WHERE account = ? AND call = 'opt_in'
+_HASHES: Final = f"""
+SELECT substr(row_hash, 1, {KNOWN_BY}) || substr(row_hash, {COUNT_AT + 1}, 1)
+FROM {{}} WHERE row_hash IS NOT NULL AND state = 'acknowledged'
 """  # noqa: S608 - made of constants
-_HASHES: Final = "SELECT row_hash FROM known WHERE row_hash IS NOT NULL AND state = 'acknowledged'"
+_OF_ACCOUNT: Final = " AND account = ? AND call = 'opt_in'"
 # An opt-out without a time says nothing new where the newest word known, or perhaps known to Regal, is an opt-out.
 _TIMELESS: Final = """
 UPDATE wanted SET at = coalesce((
@@ -71,6 +74,15 @@ UPDATE wanted SET at = coalesce((
 """
 _SEEN: Final = f"""(k.row_hash IS NOT NULL AND k.state = 'acknowledged'
     AND substr(k.row_hash, 1, {KNOWN_BY}) NOT IN (SELECT row_hash FROM unseen))"""  # noqa: S608 - made of constants
+_COPY_WANTED: Final = f"""
+INSERT INTO known SELECT {", ".join(f"k.{column.strip()}" for column in _KNOWN.split(","))}
+FROM wanted w CROSS JOIN ledger.regal_ledger k
+WHERE k.account = ? AND k.call = 'opt_in' AND k.key = w.key AND k.channel = w.channel
+"""  # noqa: S608 - made of constants
+_COPY_UNSEEN: Final = f"""
+INSERT OR IGNORE INTO known SELECT {_KNOWN} FROM ledger.regal_ledger k
+WHERE account = ? AND call = 'opt_in' AND NOT {_SEEN}
+"""  # noqa: S608 - made of constants
 # Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
 _KIND: Final = f"""
 CASE
@@ -136,21 +148,28 @@ class SyncStore:
         self._db = open_scratch(path)
         self._db.executescript(_TABLES)
         self._rows = KnownRows(())
+        self._ledger: tuple[str, str] | None = None
         self._db.execute("BEGIN")  # never committed piecemeal: a file that is not complete is made anew
 
     def know(self, consents: Iterable[Sequence[Any]]) -> None:
         """Copy what the ledger knows; rows as it streams them."""
         self._db.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", consents)
-        self._rows = KnownRows(row_hash for (row_hash,) in self._db.execute(_HASHES))
+        self._rows = KnownRows(one for (one,) in self._db.execute(_HASHES.format("known")))
 
     def know_file(self, file: str, account: str) -> None:
-        """Copy what a ledger in SQLite knows, from file to file."""
+        """Read which rows a ledger in SQLite knows; the rest of it is read once the source was."""
+        self._ledger = (file, account)
+        with self._attached(file):
+            hashes = self._db.execute(_HASHES.format("ledger.regal_ledger") + _OF_ACCOUNT, (account,))
+            self._rows = KnownRows(one for (one,) in hashes)
+
+    @contextmanager
+    def _attached(self, file: str) -> Iterator[None]:
         self._db.execute("COMMIT")  # nothing can be attached within a transaction
         self._db.execute("ATTACH ? AS ledger", (file,))
-        self._db.execute(_COPY, (account,))
+        yield
         self._db.execute("DETACH ledger")
         self._db.execute("BEGIN")
-        self.know(())
 
     def unchanged(self, hashes: Sequence[str]) -> list[int]:
         """Say of rows how many consents each has, if it is the same as when all of them were acknowledged, else 0.
@@ -191,6 +210,11 @@ class SyncStore:
         :param source: whose consents can be missing from it: those it was the last to have acknowledged.
         """
         self._db.executemany("INSERT OR IGNORE INTO unseen VALUES (?)", ((one,) for one in self._rows.unseen()))
+        if self._ledger is not None:
+            file, account = self._ledger
+            with self._attached(file):
+                self._db.execute(_COPY_WANTED, (account,))
+                self._db.execute(_COPY_UNSEEN, (account,))
         self._db.execute(_TIMELESS)
         self._db.execute(_COMPARE, {"once": once, "source": source})
         self._db.execute(_REMOVED, (source,))

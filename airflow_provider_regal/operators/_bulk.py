@@ -13,17 +13,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_regal._compat import BaseOperator
-from airflow_provider_regal.client.exchange import Guarantee
-from airflow_provider_regal.delivery.opening import Rows
+from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
-from airflow_provider_regal.events.consent import read_truth
-from airflow_provider_regal.hooks._delivering import TaskDelivery
-from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.events.plain import read_truth
 from airflow_provider_regal.links import RegalDeadLettersLink
 from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.delivery.opening import Rows
+    from airflow_provider_regal.hooks._delivering import TaskDelivery
     from airflow_provider_regal.hooks._redelivering import Redelivery
 
 
@@ -150,6 +149,9 @@ class RegalBulkOperator(BaseOperator):
 
     def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery | Redelivery:
         """Prepare to deliver the rows."""
+        from airflow_provider_regal.hooks._delivering import TaskDelivery
+        from airflow_provider_regal.hooks.regal import RegalHook
+
         return TaskDelivery(
             RegalHook(self.regal_conn_id),
             context=context,

@@ -12,15 +12,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_regal import events
 from airflow_provider_regal._compat import BaseOperator, mask_secret
-from airflow_provider_regal.client.exchange import Guarantee
+from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import CheckBeforeResendError, ReadDeadLettersError, RefusedEventError
-from airflow_provider_regal.events import Event, to_payload
-from airflow_provider_regal.events.consent import read_truth
-from airflow_provider_regal.events.privacy import contact_values, keys_only
-from airflow_provider_regal.hooks._delivering import TaskDelivery
-from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.events.plain import read_truth
 from airflow_provider_regal.links import RegalDeadLettersLink
 from airflow_provider_regal.operators._failing import failing_for_good
 
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.hooks._delivering import TaskDelivery
+    from airflow_provider_regal.hooks.regal import RegalHook
     from airflow_provider_regal.journal.report import DeliveryReport
 
 
@@ -57,7 +56,7 @@ class RegalEventOperator(BaseOperator):
     :param restart: send the event even if an earlier try sent it, or may have (templated).
     """
 
-    event_class: ClassVar[type[Event]]
+    call: ClassVar[str]
 
     # Hold personal data: Airflow stores their keys only.
     payload_fields: ClassVar[tuple[str, ...]] = (
@@ -136,6 +135,8 @@ class RegalEventOperator(BaseOperator):
 
     def _hide_payload(self) -> dict[str, Any]:
         """Keep what was written for ourselves and leave its keys in the fields that Airflow stores."""
+        from airflow_provider_regal.events.privacy import contact_values, keys_only
+
         if self._written is None:
             written = {name: getattr(self, name) for name in (*self.payload_fields, *self.open_fields)}
             self._written = {name: value for name, value in written.items() if value is not None}
@@ -146,11 +147,15 @@ class RegalEventOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the event, as a delivery of one row; return status, seconds and counts."""
+        from airflow_provider_regal.events.models import EVENTS
+        from airflow_provider_regal.hooks._delivering import TaskDelivery
+        from airflow_provider_regal.hooks.regal import RegalHook
+
         written = self._hide_payload()
         settings = self._settings(restart=read_truth(self.restart))
         hook = RegalHook(self.regal_conn_id)
         with failing_for_good(settings.guarantee):
-            event = hook.read(self.event_class, written, settings.reading)
+            event = hook.read(EVENTS[self.call], written, settings.reading)
             _mask({phone.number for phone in event.phones} | {email.address for email in event.emails})
             self._say_what_is_left_out(event, settings, hook)
             self._delivery = TaskDelivery(
@@ -169,7 +174,7 @@ class RegalEventOperator(BaseOperator):
 
     def _settings(self, *, restart: bool) -> DeliverySettings:
         return DeliverySettings.of(
-            call=self.event_class.call,
+            call=self.call,
             guarantee=self.guarantee,
             max_unknown=0,
             max_event_age=None,
@@ -181,8 +186,8 @@ class RegalEventOperator(BaseOperator):
             restart=restart,
         )
 
-    def _say_what_is_left_out(self, event: Event, settings: DeliverySettings, hook: RegalHook) -> None:
-        payload = to_payload(
+    def _say_what_is_left_out(self, event: events.Event, settings: DeliverySettings, hook: RegalHook) -> None:
+        payload = events.to_payload(
             event, now=datetime.now(UTC), policy=settings.consent, event_source=hook.target.event_source
         )
         size = len(payload.encoded)  # an event that is too large is said to be so before anything is kept

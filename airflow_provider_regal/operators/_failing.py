@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from airflow_provider_regal._compat import AirflowFailException
-from airflow_provider_regal.client.exchange import Guarantee
+from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.errors import (
     CheckBeforeResendError,
     CheckSourceError,

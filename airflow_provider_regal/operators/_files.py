@@ -8,12 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal._compat import ObjectStoragePath
-from airflow_provider_regal.delivery.marks import SKIP_MARK, Marked
-from airflow_provider_regal.delivery.opening import Rows
-from airflow_provider_regal.delivery.sources import FileFormat, SourceFile, read_files
+from airflow_provider_regal.delivery.marks import SKIP_MARK
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.delivery.marks import Marked
+    from airflow_provider_regal.delivery.opening import Rows
+    from airflow_provider_regal.delivery.sources import FileFormat
+    from airflow_provider_regal.delivery.sources.files import SourceFile
 
 _log = logging.getLogger(__name__)
 _MAGIC: Final = re.compile(r"[*?\[]")
@@ -34,6 +38,8 @@ def open_files(
     include: Iterable[str] = (),
 ) -> Rows:
     """Find files and give their rows."""
+    from airflow_provider_regal.delivery.sources.files import read_files
+
     files = find_files(paths_of(path))
     _log.info("Reading %s files", f"{len(files):,}")
     return _saying_what_is_skipped(read_files(files, file_format, delimiter=delimiter, include=frozenset(include)))
@@ -58,6 +64,8 @@ def find_files(paths: Iterable[str]) -> list[SourceFile]:
     :raises FileNotFoundError: a path without wildcards names no file. A glob may find none.
     :raises ValueError: a path is relative.
     """
+    from airflow_provider_regal.delivery.sources.files import SourceFile
+
     found: dict[tuple[Any, str], str] = {}  # file system and key -> name
     for path in paths:
         if "://" not in path and not path.startswith("/"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from airflow_provider_regal.events import Event, Identify
 from airflow_provider_regal.operators._event import RegalEventOperator
 
 
@@ -25,7 +24,7 @@ class RegalIdentifyOperator(RegalEventOperator):
         :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
     """
 
-    event_class: ClassVar[type[Event]] = Identify
+    call: ClassVar[str] = "identify"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from airflow_provider_regal.delivery.consent_rows import check_columns
-from airflow_provider_regal.delivery.opening import Rows
+from airflow_provider_regal.delivery.consent_columns import check_columns
 from airflow_provider_regal.delivery.settings import SyncSettings
+from airflow_provider_regal.errors import CheckSourceError
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._files import open_files, paths_of
 from airflow_provider_regal.operators._query import check_interval, open_query
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.delivery.opening import Rows
+    from airflow_provider_regal.delivery.settings import DeliverySettings
+    from airflow_provider_regal.hooks._delivering import TaskDelivery
+    from airflow_provider_regal.hooks._redelivering import Redelivery
 
 _FORMATS: Final = ("jsonl", "csv", "parquet")
 _NOT_FOR_CONSENT: Final = ("call", "event", "types", "send_nulls", "only_changed", "key")
@@ -99,6 +103,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
             full_resync=full_resync,
             max_change_ratio=max_change_ratio,
         )
+        self._on_removed = on_removed
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
@@ -119,6 +124,19 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         if parent is self:
             check_interval(context, self.sql, self.parameters, self.path)
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+
+    def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery | Redelivery:
+        """Prepare to deliver what differs.
+
+        :raises CheckSourceError: nobody could tell who vanished.
+        """
+        index = context["ti"].map_index
+        if self._on_removed is not None and index is not None and index >= 0:
+            raise CheckSourceError(
+                "on_removed='opt_out' is not for a mapped task: its parts may be others in the next run, and would opt "
+                "out each other's people. Sync all of them in one task, such as with a list as path=; nothing was sent."
+            )
+        return super().delivery(context, settings)
 
     def source(self) -> tuple[str, ...]:
         """Name the query, the files, or the task."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from airflow_provider_regal.events import Event, Page
 from airflow_provider_regal.operators._event import RegalEventOperator
 
 
@@ -25,7 +24,7 @@ class RegalPageOperator(RegalEventOperator):
         :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
     """
 
-    event_class: ClassVar[type[Event]] = Page
+    call: ClassVar[str] = "page"
     payload_fields = (*RegalEventOperator.payload_fields, "properties")
     open_fields = (*RegalEventOperator.open_fields, "name", "category")
     template_fields: Sequence[str] = ("regal_conn_id", "restart", *payload_fields, *open_fields)

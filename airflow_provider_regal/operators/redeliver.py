@@ -7,14 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.delivery.settings import DeliverySettings
-from airflow_provider_regal.delivery.sources.letters import Choice, Fix
-from airflow_provider_regal.hooks._redelivering import Redelivery
-from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._files import paths_of
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.delivery.sources.letters import Fix
+    from airflow_provider_regal.hooks._redelivering import Redelivery
 
 STATUSES: Final = ("rejected", "unknown")
 _NOT_FOR_LETTERS: Final = ("call", "only_changed", "key", "sync")
@@ -71,6 +70,10 @@ class RegalRedeliverOperator(RegalBulkOperator):
 
     def delivery(self, context: Context, settings: DeliverySettings) -> Redelivery:
         """Prepare to deliver the letters."""
+        from airflow_provider_regal.delivery.sources.letters import Choice
+        from airflow_provider_regal.hooks._redelivering import Redelivery
+        from airflow_provider_regal.hooks.regal import RegalHook
+
         return Redelivery(
             RegalHook(self.regal_conn_id),
             context=context,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_regal.delivery.opening import Rows
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import BaseOperator, Context
+    from airflow_provider_regal.delivery.opening import Rows
 
 
 class RegalRowsOperator(RegalBulkOperator):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from airflow_provider_regal.events import Event, Screen
 from airflow_provider_regal.operators.page import RegalPageOperator
 
 
@@ -24,4 +23,4 @@ class RegalScreenOperator(RegalPageOperator):
         :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
     """
 
-    event_class: ClassVar[type[Event]] = Screen
+    call: ClassVar[str] = "screen"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from airflow_provider_regal.events import Event, Track
 from airflow_provider_regal.operators._event import RegalEventOperator
 
 
@@ -29,7 +28,7 @@ class RegalTrackOperator(RegalEventOperator):
         :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
     """
 
-    event_class: ClassVar[type[Event]] = Track
+    call: ClassVar[str] = "track"
     payload_fields = (*RegalEventOperator.payload_fields, "properties")
     open_fields = (*RegalEventOperator.open_fields, "event")
     template_fields: Sequence[str] = ("regal_conn_id", "restart", *payload_fields, *open_fields)

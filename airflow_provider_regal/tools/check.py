@@ -170,7 +170,9 @@ def _ledger(conn_id: str | None, target: Target | None) -> Finding:
             return Finding(OK, "ledger", "none; where run folders are on object storage, ledger_conn_id= names one")
         if conn_id is None and not has_ledger_file():
             return Finding(OK, "ledger", f"{name}: not there yet; the first delivery that needs it makes it")
-        ledger = open_ledger(conn_id, account=target.account, run="check", source="", timeout_s=target.timeout_s)
+        ledger = open_ledger(
+            conn_id, account=target.account, run="check", source="", timeout_s=target.timeout_s, keep_secret=False
+        )
         try:
             ledger.claim([_TRIAL])
             ledger.settle(released=[_TRIAL])  # which removes it

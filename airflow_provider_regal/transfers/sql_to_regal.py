@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_regal.delivery.opening import Rows
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._query import check_interval, open_query
 
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.delivery.opening import Rows
 
 
 class SqlToRegalOperator(RegalBulkOperator):

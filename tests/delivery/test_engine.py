@@ -152,6 +152,13 @@ def no_back_off(monkeypatch):
     monkeypatch.setattr("airflow_provider_regal.client.exchange._BASE_S", 0.02)
 
 
+def test_a_worker_is_not_held_where_regal_asks_for_more_than_the_patience(deliver, regal_sandbox):
+    """Five minutes is what it would wait at most for one header, and the usual patience as well."""
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 503, "retry_after": 900}}])
+    with pytest.raises(RetryLaterError):
+        deliver(people(3), outage_patience=300)
+
+
 def test_429_without_end_costs_few_requests_and_leaves_no_row_in_doubt(deliver, regal_sandbox):
     regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 429}}])
     with pytest.raises(RetryLaterError):

@@ -49,6 +49,26 @@ def test_concurrency_follows_rate_times_latency(latency, rate, least, most):
     assert least <= one.limit(rate) <= most
 
 
+def test_where_the_latency_jumps_there_are_enough_for_the_slow_times_and_not_for_ever():
+    one, now = gate(), 0.0
+    for latency in (0.02, 0.3, 0.02):
+        now = answers(one, int(1 / latency), latency, now)
+    assert one.limit(RATE) >= RATE * 0.3
+    answers(one, 500, 0.02, now)
+    assert one.limit(RATE) < RATE * 0.1
+
+
+def test_one_slow_answer_among_many_does_not_open_the_gate():
+    one = gate()
+    for position in range(100):
+        one.start(position, 0.002 * position)
+    one.start(100, -10.0)
+    for position in range(100):
+        one.succeed(position, 0.002 * position + 0.05)
+    one.succeed(100, 0.25)
+    assert one.limit(RATE) < RATE * 0.25
+
+
 def test_concurrency_is_capped_and_never_nothing():
     one = gate(connections=8)
     answers(one, 100, 30.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -95,6 +96,20 @@ class TestWithoutATime:
 
         assert of_time().acknowledged == 1
         assert told(regal_sandbox) == [("u1", "sms", False)]
+
+    @pytest.mark.parametrize("arrived", [True, False], ids=["acknowledged", "in doubt"])
+    def test_of_a_contact_that_did_not_change_it_is_sent_against_a_yes_given_since(
+        self, run, ledgers, regal_sandbox, ledger_path, arrived
+    ):
+        """The row may have said yes in between, when nobody read it: what it says now may be new."""
+        contact_again = [contact(1, False, None, plan="gold")]
+        run(contact_again, only_changed=True)
+        given_since = replace(out(1, NOW + 10 * MINUTE), subscribed=True)
+        ledgers().settle(**{"acknowledged" if arrived else "unknown": [given_since]})
+        assert run(contact_again, only_changed=True, now=NOW + 20 * MINUTE).acknowledged == 1
+        assert told(regal_sandbox) == [("u1", "sms", False)] * 2
+        assert run(contact_again, only_changed=True, now=NOW + 30 * MINUTE).skips == {"unchanged": 1}
+        assert known(ledger_path)[phone(1), "sms"][0] == 0
 
 
 class TestTimesThatWereInTheFuture:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 
 from airflow_provider_regal.delivery.marks import as_row
-from airflow_provider_regal.delivery.prepare import Preparer, Ready, Refused
+from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.prepared import Ready, Refused
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import Identify, Track, to_payload

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_regal.delivery.marks import ORIGIN_MARK, REJECT_MARK, ROW_MARK
-from airflow_provider_regal.delivery.sources import SourceFile, read_files
 from airflow_provider_regal.delivery.sources.csv_rows import read_csv
+from airflow_provider_regal.delivery.sources.files import SourceFile, read_files
 from airflow_provider_regal.delivery.sources.json_lines import read_json_lines
 from airflow_provider_regal.delivery.sources.streams import LONGEST_LINE, DamagedFileError
 from tests.events.hostile import many

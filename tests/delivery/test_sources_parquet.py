@@ -123,7 +123,7 @@ def test_memory_does_not_grow_with_the_number_of_row_groups():
 def test_without_pyarrow_it_says_what_to_install():
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        "from airflow_provider_regal.delivery.sources import read_files\n"
+        "from airflow_provider_regal.delivery.sources.files import read_files\n"
         "next(read_files([], 'parquet'), None)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

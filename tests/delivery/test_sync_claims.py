@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 
@@ -50,26 +51,31 @@ def test_while_one_contact_is_waited_for_the_others_are_sent(sync, other, regal_
     assert sync([yes(1, 6), *(yes(number) for number in range(2, 32))]).acknowledged == 31
 
 
-def test_an_opt_in_that_turns_out_stale_when_it_is_claimed_is_withheld(sync, other, regal_sandbox):
-    def rows():
-        yield yes(1, 5)
-        yield yes(2, 5)
-        other.settle(acknowledged=[claim(1, False, 6)])  # after the ledger was looked at
+def opt_out_meanwhile(path, number, minute):
+    """Let another run read an opt-out just when this one, having compared, writes down that it read one of number 9."""
+    columns = "account, call, key, channel, opt_out_at, state"
+    values = ("acme", "opt_in", phone(number), "sms", claim(number, False, minute).at, "barrier")
+    with sqlite3.connect(path) as ledger:
+        ledger.execute(
+            f"CREATE TRIGGER meanwhile AFTER INSERT ON regal_ledger WHEN NEW.key = '{phone(9)}' "
+            f"BEGIN INSERT INTO regal_ledger ({columns}) VALUES {values}; END"
+        )
+    ledger.close()
 
-    report = sync(rows)
-    assert (report.acknowledged, report.skips, report.opt_ins_withheld) == (1, {"stale": 1}, 1)
-    assert told(regal_sandbox) == [("u2", "sms", True)]
+
+def test_an_opt_in_that_turns_out_stale_when_it_is_claimed_is_withheld(sync, other, regal_sandbox, ledger_path):
+    opt_out_meanwhile(ledger_path, 1, 6)
+    report = sync([yes(1, 5), yes(2, 5), no(9)])
+    assert (report.plan["new"], report.plan["stale"]) == (3, 0)
+    assert (report.acknowledged, report.skips, report.opt_ins_withheld) == (2, {"stale": 1}, 1)
+    assert told(regal_sandbox) == [("u9", "sms", False), ("u2", "sms", True)]
 
 
 def test_of_an_event_only_the_stale_part_is_withheld(sync, other, regal_sandbox, ledger_path):
-    def rows():
-        yield yes(1, 5)
-        yield yes(1, 5, channel="voice")
-        other.bar([(phone(1), "sms", claim(1, False, 6).at)])
-
-    report = sync(rows)
-    assert (report.acknowledged, report.opt_ins_withheld) == (2, 1)
-    assert told(regal_sandbox) == [("u1", "voice", True)]
+    opt_out_meanwhile(ledger_path, 1, 6)
+    report = sync([yes(1, 5), yes(1, 5, channel="voice"), no(9)])
+    assert (report.acknowledged, report.opt_ins_withheld) == (3, 1)
+    assert told(regal_sandbox) == [("u9", "sms", False), ("u1", "voice", True)]
     assert known(ledger_path)[phone(1), "sms"][0] is None
     assert known(ledger_path)[phone(1), "voice"][0] == 1
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from decimal import Decimal
 from uuid import UUID
 
+import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +33,28 @@ from tests.events import hostile
 )
 def test_a_phone_is_kept_in_e164(written, number):
     assert read_phone(written) == number
+
+
+spellings = st.from_regex(r"(\+?1)?[-. ]?\(?[2-9][0-9]{2}\)?[-. ]?[0-9]{3}[-. ]{0,2}[0-9]{4}", fullmatch=True)
+
+
+@hostile.many
+@given(written=spellings | spellings.map(lambda text: "212" + text[3:]))
+def test_a_number_of_the_region_is_judged_as_libphonenumber_does(written):
+    number = phonenumbers.parse(written, "US")
+    if phonenumbers.is_valid_number(number):
+        assert read_phone(written) == phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    else:
+        with pytest.raises(ValueError, match="not a valid phone number"):
+            read_phone(written)
+
+
+def test_every_area_code_of_the_country_code_is_judged_as_libphonenumber_does():
+    for area in range(200, 1000):
+        written = f"({area}) 234-5678"
+        valid = phonenumbers.is_valid_number(phonenumbers.parse(written, "US"))
+        with nullcontext() if valid else pytest.raises(ValueError, match="not a valid phone number"):
+            assert read_phone(written) == f"+1{area}2345678"
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import Event, Reading
-from airflow_provider_regal.events.columns import RowMapping
 from airflow_provider_regal.events.mapping import RowMapper
+from airflow_provider_regal.events.options import RowMapping
 from tests.events.hostile import NA, SECRETS, emails, ips, many, opt_in_lists, phones, times, truths, values
 from tests.events.saying import GIVEN, IP, MAIL, OTHER, PHONE
 

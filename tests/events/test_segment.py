@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_regal.events import to_payload
-from airflow_provider_regal.events.columns import CALLS
+from airflow_provider_regal.events.models import EVENTS
 from airflow_provider_regal.events.segment import Invalid, Message, Skipped, read_message
 from tests.events.saying import MAIL, NOW, OTHER, PHONE
 
@@ -52,7 +52,7 @@ PAGE = {**TRACK, "type": "page", "name": "Pricing", "category": "Shop", "propert
 def event_of(message, include=()):
     read = read_message(message, include)
     assert isinstance(read, Message), read
-    return CALLS[read.call].read(read.written)
+    return EVENTS[read.call].read(read.written)
 
 
 def payload_of(message, include=()):

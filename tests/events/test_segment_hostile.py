@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import to_payload
-from airflow_provider_regal.events.columns import CALLS
+from airflow_provider_regal.events.models import EVENTS
 from airflow_provider_regal.events.segment import Invalid, Message, Skipped, read_message
 from tests.events.hostile import (
     NAME,
@@ -72,7 +72,7 @@ def check(message, include):
     if isinstance(read, Message):
         assert WRITE_KEY not in repr(read.written)
         try:
-            to_payload(CALLS[read.call].read(read.written), now=NOW)
+            to_payload(EVENTS[read.call].read(read.written), now=NOW)
         except InvalidEventError as error:
             said += str(error)
     assert not [secret for secret in SECRETS if len(secret) > 3 and secret in said]

@@ -113,6 +113,14 @@ def check_an_opt_in_that_is_denied_after_it_was_claimed_is_unknown_and_was_not_g
     assert one(ledgers("run-2"), opt_out(6)) is GO, "nobody waits for it"
 
 
+def check_an_opt_out_ends_the_yes_that_regal_has_or_may_have_if_that_is_not_newer(ledgers):
+    ledger = ledgers()
+    ledger.settle(acknowledged=[opt_in(5), opt_out(5, "out")], unknown=[opt_in(5, "doubtful")])
+    ledger.bar([("barred", "sms", at(5))])
+    asked = [opt_out(5), opt_out(4), *(opt_out(9, key) for key in ("out", "doubtful", "barred", "never heard of"))]
+    assert ledger.end_a_yes(asked) == [True, False, False, True, False, False]
+
+
 def check_barring_gives_the_times_in_the_order_of_what_it_was_told(ledgers):
     many = [(f"key-{number % 1_500:04d}", "sms", at(number)) for number in reversed(range(2_300))]
     assert ledgers().bar(many) == [told[2] for told in many]

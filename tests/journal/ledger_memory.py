@@ -97,6 +97,13 @@ def check_an_account_keeps_its_secret_or_nothing_would_be_found_and_opt_outs_be_
     ledgers(secret=b"pepper")
 
 
+def check_a_look_does_not_decide_which_secret_the_account_keeps(ledgers):
+    assert not ledgers(keep_secret=False).has_consents()
+    ledgers(secret=b"pepper")
+    with pytest.raises(LedgerError, match="ledger_key"):
+        ledgers(keep_secret=False)
+
+
 def check_every_key_keeps_its_own_entry(ledgers):
     odd = [
         "a",

@@ -33,9 +33,9 @@ def sync(regal, tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
     runs = itertools.count(1)
 
-    def run(rows, task_id="t", **options):
+    def run(rows, task_id="t", map_index=-1, **options):
         here = context()
-        here["ti"].run_id, here["ti"].task_id = f"r{next(runs)}", task_id
+        here["ti"].run_id, here["ti"].task_id, here["ti"].map_index = f"r{next(runs)}", task_id, map_index
         before = regal.stats()["requests"]
         error = ""
         try:

@@ -7,6 +7,8 @@ import json
 import sqlite3
 from contextlib import closing
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from airflow.providers.common.compat.sdk import task
 
@@ -98,12 +100,15 @@ def test_a_sql_file_is_read_and_connections_are_templated(run_dag, regal, databa
     assert entries(ledger, "account, key") == [(f"regal_other {regal.url}", phone(100))]
 
 
-@pytest.mark.parametrize("format", ["jsonl", "csv"])
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
 def test_a_file_is_synced_and_its_path_is_templated(run_dag, regal, tmp_path, format):
     path = tmp_path / f"consents.{format}"
     rows = [consent(100), consent(101, "false"), consent(102, channel="voice")]
     with path.open("w") as file:
-        if format == "csv":
+        if format == "parquet":
+            typed = [{**row, "subscribed": row["subscribed"] is True} for row in rows]
+            pq.write_table(pa.Table.from_pylist(typed), path)
+        elif format == "csv":
             table = csv.DictWriter(file, rows[0].keys())
             table.writeheader()
             table.writerows(rows)

@@ -72,6 +72,14 @@ def test_a_dry_run_of_the_connection_remembers_nothing(sync, regal, monkeypatch,
     assert entries(tmp_path / "runs" / "ledger.db") == []
 
 
+def test_a_ledger_key_may_be_chosen_after_a_dry_run(sync, monkeypatch):
+    assert sync(EVERYBODY, initial="send", dry_run=True).plan["new"] == 3
+    monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_KEY", "a secret of many letters")
+    assert sync(EVERYBODY, initial="send").requests == 3
+    monkeypatch.delenv("AIRFLOW__REGAL__LEDGER_KEY")
+    assert "ledger_key" in sync(EVERYBODY, dry_run=True).error
+
+
 def test_an_event_may_lack_the_phone_that_the_ledger_knows_regal_has(sync, regal, ledger):
     anne = {**consent(100, timestamp=datetime.now(UTC).isoformat()), "phone": None, "user_id": "anne"}
     contact = [{"user_id": "anne", "phone": phone(100)}]

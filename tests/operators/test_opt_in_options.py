@@ -81,6 +81,21 @@ def test_what_vanished_is_reported_and_opted_out_only_on_request(sync, regal):
     assert sync([ALICE, CARL], on_removed="opt_out").requests == 0
 
 
+def test_who_no_longer_says_yes_or_no_has_vanished_and_whose_row_is_wrong_has_not(sync, regal):
+    sync(EVERYBODY, initial="send")
+    rows = [consent(100, "perhaps"), consent(101, None), CARL]
+    assert sync(rows, on_removed="opt_out", max_rejected=1).plan["removed"] == 1
+    assert [status(regal, number) for number in (100, 101)] == ["Subscribed", "Unsubscribed"]
+
+
+def test_the_parts_of_a_mapped_task_do_not_take_each_others_people_for_vanished(sync):
+    for turn in range(2):
+        parts = [sync([person], map_index=index, initial="send") for index, person in enumerate(EVERYBODY)]
+        assert [(part.requests, part.plan["removed"]) for part in parts] == [(1 - turn, 0)] * 3
+    refused = sync([ALICE], map_index=0, on_removed="opt_out")
+    assert (refused.requests, "is not for a mapped task" in refused.error) == (0, True)
+
+
 def test_a_full_resync_sends_what_did_not_change(sync):
     sync(EVERYBODY, initial="send")
     assert sync(EVERYBODY).requests == 0

@@ -10,6 +10,9 @@ A line that is no row becomes a rejected row with its file and line: it neither 
 file that cannot be read to its end stops everything before the first row is sent.
 """
 
-from airflow_provider_regal.delivery.sources.files import FORMATS, FileFormat, SourceFile, read_files
+from __future__ import annotations
 
-__all__ = ["FORMATS", "FileFormat", "SourceFile", "read_files"]
+from typing import Final, Literal, get_args
+
+FileFormat = Literal["jsonl", "csv", "parquet", "segment"]
+FORMATS: Final[tuple[FileFormat, ...]] = get_args(FileFormat)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import IO, Final, Literal, get_args
+from typing import IO
 
 from airflow_provider_regal.delivery.marks import Marked
+from airflow_provider_regal.delivery.sources import FileFormat
 from airflow_provider_regal.delivery.sources.csv_rows import read_csv
 from airflow_provider_regal.delivery.sources.json_lines import read_json_lines
 from airflow_provider_regal.delivery.sources.parquet import load_pyarrow, read_parquet
 from airflow_provider_regal.delivery.sources.segment import read_segment
-
-FileFormat = Literal["jsonl", "csv", "parquet", "segment"]
-FORMATS: Final[tuple[FileFormat, ...]] = get_args(FileFormat)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ from airflow_provider_regal.delivery.marks import (
     ROW_MARK,
     Marked,
 )
-from airflow_provider_regal.events.columns import CALLS
-from airflow_provider_regal.events.models import Page
+from airflow_provider_regal.events.models import EVENTS, Page
 from airflow_provider_regal.events.names import NAME
 from airflow_provider_regal.journal.bucket import Bucket
 from airflow_provider_regal.journal.claim import Claim
@@ -265,7 +264,7 @@ def _row(letter: DeadLetter, payload: Mapping[str, Any], origin: str) -> Marked:
 
 
 def _written(letter: DeadLetter, payload: Mapping[str, Any]) -> dict[str, Any]:
-    kind = CALLS[letter.call]
+    kind = EVENTS[letter.call]
     if letter.form == "body" and issubclass(kind, Page):  # the page's own name stands in the properties
         return {key: value for key, value in payload.items() if key != NAME}
     return dict(payload)

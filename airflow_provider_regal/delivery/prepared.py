@@ -1,0 +1,108 @@
+"""What a row of the snapshot has become: ready to be sent, never to be sent, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_regal.client.guarantee import Guarantee
+from airflow_provider_regal.errors import Fault
+from airflow_provider_regal.events import Consent, Payload
+from airflow_provider_regal.journal.ledger_rules import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What the ledger has to grant before a row is sent.
+
+    :param consent: of the payload; None if the claim is for the row as a whole.
+    """
+
+    claim: Claim
+    consent: Consent | None = None
+
+
+@dataclass(slots=True)
+class Ready:
+    """A row that can be sent.
+
+    :param position: in the snapshot.
+    :param identifiers: rows that share one are sent in order.
+    :param has_time: the event says when it happened.
+    :param user_id: of the person, if the event says.
+    :param message_id: by which the event is sent once.
+    :param phase: rows of a later one wait for those of the earlier.
+    :param only_consent: there is nothing to send without its opt-ins.
+    :param instead_of: the row itself can never be sent, and only its opt-outs are; it counts as rejected.
+    :param origin: where the row comes from, for messages.
+    :param letter_time: when it first failed, if it is a dead letter that is sent again.
+    :param force: it may be sent although Regal may have it already.
+    :param row_hash: of the row, where the ledger remembers it; so the hash of what is sent, and the contact's key.
+    :param withheld_noted: how many of the withheld opt-ins were written down.
+    :param claims: what the ledger has to grant before it is sent.
+    :param tries: requests made for it in this try of the task.
+    :param doubtful: one of them may have arrived.
+    """
+
+    position: int
+    payload: Payload
+    guarantee: Guarantee
+    identifiers: tuple[str, ...]
+    has_time: bool = True
+    user_id: str | None = None
+    message_id: str | None = None
+    phase: int = 0
+    only_consent: bool = False
+    instead_of: Refused | None = None
+    origin: str | None = None
+    letter_time: str | None = None
+    force: bool = False
+    row_hash: str | None = None
+    payload_hash: str | None = None
+    key: str | None = None
+    withheld_noted: int = 0
+    claims: tuple[Claimed, ...] = ()
+    claimed_at: float = float("-inf")
+    tries: int = 0
+    doubtful: bool = False
+    first_time: datetime | None = None
+    body: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.body = self.payload.encoded
+
+    def send_instead(self, payload: Payload) -> None:
+        """Replace what is sent."""
+        self.payload, self.body = payload, payload.encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row that can never be sent.
+
+    :param row_hash: by which a later run knows that it was rejected before.
+    :param form: what the row is, as dead letters say it.
+    """
+
+    position: int
+    call: str
+    faults: tuple[Fault, ...]
+    row: Mapping[str, Any]
+    row_hash: str
+    form: str
+    origin: str | None = None
+    letter_time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row its source does not want sent.
+
+    :param row: what it says.
+    """
+
+    position: int
+    reason: str
+    row: Mapping[str, Any]

@@ -1,0 +1,96 @@
+"""What users may choose: how rows become events, how values are read, and which opt-ins are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_regal.events.names import CALLS
+
+if TYPE_CHECKING:
+    from pydantic import ValidationInfo
+
+# What a column may become beside a trait or a property, and what it may be read as.
+FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in", "message_id")
+MANY: Final = ("phones", "emails")
+TYPES: Final = (str, int, float, bool, date, datetime)
+_OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How values are read; the context of every validation.
+
+    :param timezone: the zone of times that name none.
+    :param send_nulls: send null for None, NaN and NaT instead of leaving them out.
+    """
+
+    timezone: tzinfo = UTC
+    send_nulls: bool = False
+
+    @classmethod
+    def of(cls, info: ValidationInfo) -> Reading:
+        """Return the reading a validation runs under."""
+        return info.context if isinstance(info.context, Reading) else USUAL
+
+
+USUAL: Final = Reading()
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentPolicy:
+    """Which evidence an opt-in needs before it is sent.
+
+    :param require_ip: withhold opt-ins without the person's IP address. False where consent was given on paper or
+        by phone. (Regal: "required if you are opting in users server side".)
+    :param max_consent_age: withhold opt-ins given longer ago than this; None for no limit.
+    """
+
+    require_ip: bool = True
+    max_consent_age: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowMapping:
+    """How rows become events.
+
+    :param call: ``identify``, ``track``, ``page`` or ``screen``.
+    :param event: the name of the track events; None if a column ``event`` holds it.
+    :param columns: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a field's
+        name, or None to leave the column out.
+    :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date`` or ``datetime``: coerce, or refuse the row.
+    :param lower_upper: lower-case the names where all of them are upper case (Snowflake).
+    """
+
+    call: str
+    event: str | None = None
+    columns: Mapping[str, str | None] | None = None
+    types: Mapping[str, type] | None = None
+    lower_upper: bool = True
+
+    def __post_init__(self) -> None:
+        if self.call not in CALLS:
+            raise ValueError(f"call must be one of {', '.join(CALLS)}, not {self.call!r}")
+        if self.event is not None and self.call != "track":
+            raise ValueError(f"event names track events; a {self.call} has none")
+        for column, target in (self.columns or {}).items():
+            if target is not None:
+                _check_target(column, target, self.call)
+        for column, kind in (self.types or {}).items():
+            if kind not in TYPES:
+                raise ValueError(f"types[{column!r}] must be one of {', '.join(kind.__name__ for kind in TYPES)}")
+
+
+def _check_target(column: str, target: str, call: str) -> None:
+    kind, _, rest = target.partition(".")
+    allowed = (*FIELDS, *_OWN_FIELDS.get(call, ()))
+    if target in allowed or (kind in MANY and rest) or (kind in ("traits", "properties") and all(rest.split("."))):
+        if kind == "properties" and call == "identify":
+            raise ValueError(f"mapping[{column!r}]: an identify has no properties; use 'traits.{rest}'")
+        return
+    raise ValueError(
+        f"mapping[{column!r}] must be 'traits.x', 'properties.x', 'phones.label', 'emails.label', "
+        f"{', '.join(allowed)}, or None"
+    )

@@ -1,0 +1,46 @@
+"""Run one sender and measure it; the last line it prints is JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import sys
+import time
+from importlib import import_module
+
+from benchmarks.senders.work import Work
+
+
+def cpu_s() -> float:
+    """Add up the CPU seconds of this process and of its children that have ended, user and system."""
+    spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
+def main(name: str, given: str) -> None:
+    """Warm up, then send and measure."""
+    logging.disable(logging.INFO)
+    work = Work(**json.loads(given))
+    sender = import_module(f"benchmarks.senders.{name}")
+    prepare, send = getattr(sender, "prepare", lambda work: None), sender.send
+    prepare(work.warm_up())
+    warmed = send(work.warm_up())
+    prepare(work)
+    before, begun = cpu_s(), time.monotonic()
+    acknowledged = send(work)
+    wall, cpu = time.monotonic() - begun, cpu_s() - before
+    result = {
+        "acknowledged": acknowledged,
+        "acknowledged_in_all": warmed + acknowledged,
+        "wall_s": round(wall, 4),
+        "cpu_s": round(cpu, 4),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "core": sorted(os.sched_getaffinity(0)),
+    }
+    sys.stdout.write(f"\n{json.dumps(result)}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,45 @@
+"""A bare aiohttp loop: as many senders as connections take ready-made bodies from a list; answers read and checked.
+
+No database, no mapping, no validation, no JSON, no journal: what sending alone costs with the same client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+
+from benchmarks import contacts
+from benchmarks.senders.work import Work
+
+_made: dict[int, list[bytes]] = {}
+
+
+def prepare(work: Work) -> None:
+    """Make the bodies, which is not measured."""
+    read = contacts.rows(Path(work.database), work.first, work.count)
+    _made[work.first] = [contacts.encoded(contacts.body_of(row)) for row in read]
+
+
+def send(work: Work) -> int:
+    """Send the bodies; gives how many were acknowledged."""
+    return asyncio.run(_send(work, iter(_made[work.first])))
+
+
+async def _send(work: Work, bodies: Iterator[bytes]) -> int:
+    headers = {"Authorization": work.key, "Content-Type": "application/json"}
+    acknowledged = 0
+
+    async def sender() -> None:
+        nonlocal acknowledged
+        for body in bodies:
+            async with session.post(f"{work.url}/events", data=body, headers=headers) as response:
+                await response.read()
+                acknowledged += response.status == 200
+
+    connector = aiohttp.TCPConnector(limit=work.connections)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        await asyncio.gather(*(sender() for _ in range(work.connections)))
+    return acknowledged
