@@ -175,7 +175,10 @@ REDELIVER = Command(
         "  %(prog)s --status unknown --dry-run /var/lib/regal/my_dag/scheduled__2026-03-02T00:00:00+00:00/events"
     ),
     arguments=(
-        Argument(("path",), {"nargs": "+", "help": "run folder, or a glob; relative ones lie below storage_path"}),
+        Argument(
+            ("path",),
+            {"nargs": "+", "help": "run folder, or a glob; relative ones lie below storage_path; also s3://..."},
+        ),
         Argument(
             ("--status",),
             {

@@ -17,7 +17,7 @@ def open_rejected(folder: RunFolder) -> None:
     A row that a redelivery has dealt with is skipped, whatever came of it; one that a redelivery has taken and not
     dealt with yet stays rejected.
     """
-    progress, claims = folder.progress, claims_of(folder.path)
+    progress, claims = folder.progress, claims_of(folder)
     done = waiting = 0
     for position in progress.positions(Outcome.REJECTED):
         claim = claims.get(position)
@@ -33,7 +33,7 @@ def open_rejected(folder: RunFolder) -> None:
         _log.info("%s rejected rows are left out: redeliveries have dealt with them", f"{done:,}")
     if waiting:
         _log.warning(
-            "%s rows stay rejected: redeliveries have taken them, and are not done. The folder %s says which",
+            "%s rows stay rejected: redeliveries have taken them, and are not done. %s/redelivered says which",
             f"{waiting:,}",
-            folder.path / "redelivered",
+            folder.name,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,12 +37,13 @@ from airflow_provider_regal.errors import (
     RetryLaterError,
 )
 from airflow_provider_regal.journal.bucket import Bucket, StorageError
+from airflow_provider_regal.journal.folder_letters import forget_claims
 from airflow_provider_regal.journal.ledger_error import LedgerError, WrongLedgerError
+from airflow_provider_regal.journal.marker import Marker
 from airflow_provider_regal.journal.progress import CorruptProgressError, Outcome
-from airflow_provider_regal.journal.redelivery import forget_claims
 from airflow_provider_regal.journal.report import DeliveryReport
 from airflow_provider_regal.journal.row_index import RowIndex
-from airflow_provider_regal.journal.run_folder import FolderInUseError, FolderReplacedError, Marker, RunFolder
+from airflow_provider_regal.journal.run_folder import FolderInUseError, FolderReplacedError, RunFolder
 
 if TYPE_CHECKING:
     from airflow_provider_regal.journal.ledger import Ledger
@@ -62,6 +63,7 @@ class Delivery:
     :param open_ledger: gives the ledger of a run; None for a delivery without one.
     :param on_start: called before anything is read or sent.
     :param on_progress: gets each progress line.
+    :param around: entered with the run folder once that is open, left before it is closed.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Delivery:
         clock: Clock | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
         on_start: Callable[[], None] = lambda: None,
+        around: Callable[[RunFolder], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._path = folder
         self._rows = rows
@@ -92,6 +95,7 @@ class Delivery:
         self._clock = clock or Clock()
         self._on_progress = on_progress
         self._on_start = on_start
+        self._around = around
         self._preparer = Preparer(settings, event_source=target.event_source)
         self._sending: Sending | None = None
         self._stopped: RegalError | None = None
@@ -136,6 +140,7 @@ class Delivery:
                 folder = open_things.enter_context(closing(opened))
             except FolderInUseError as error:
                 raise RetryLaterError(f"{error}. It must end first: run the task again.") from error
+            open_things.enter_context(self._around(folder))
             plan = self._plan(folder)
             if plan.work is Work.NOTHING:
                 self.report.status = "nothing_to_do"
@@ -221,20 +226,19 @@ class Delivery:
         try:
             survey = Survey(self._preparer, index, keys=self._preparer.keys, ledger=ledger, clock=self._clock)
             if plan.work is Work.START:
-                given, report = self._rows_until_stopped(), self.report
                 source = open_source(
-                    given,
+                    self._rows_until_stopped(),
                     settings=settings,
                     preparer=self._preparer,
                     folder=folder.path,
                     ledger=ledger,
-                    plan=report.plan,
+                    plan=self.report.plan,
                     clock=self._clock,
                 )
                 with source as rows:
-                    take_in(survey.watch(rows), folder, report.plan)
-                if report.plan:
-                    _log.info("The plan\n%s", report.plan_as_table())
+                    take_in(survey.watch(rows), folder, self.report.plan)
+                if self.report.plan:
+                    _log.info("The plan\n%s", self.report.plan_as_table())
                 _log.info("Read %s rows into %s", f"{folder.source_rows:,}", self._path)
             else:
                 for _ in survey.watch(row for _, row in folder.rows()):

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_regal.journal.run_folder import Marker
+from airflow_provider_regal.journal.marker import Marker
 
 
 class Work(StrEnum):

@@ -33,19 +33,29 @@ def open_bucket(*, patience_s: float = PATIENCE_S) -> Bucket | None:
     given = conf.get("regal", "storage_path", fallback="")
     if not is_on_object_storage(given):
         return None
-    scheme = given.partition(":")[0]
+    return bucket_at(given, what="[regal] storage_path", patience_s=patience_s)
+
+
+def bucket_at(uri: str, *, what: str = "path", patience_s: float = PATIENCE_S) -> Bucket:
+    """Open a folder on object storage.
+
+    :param what: the setting that names it, for the message.
+    :param patience_s: seconds for which a request is tried again.
+    :raises FixConnectionError: it is on a storage we do not know, or what it needs is not installed.
+    """
+    scheme = uri.partition(":")[0]
     if scheme not in _SCHEMES:
         raise FixConnectionError(
-            f"[regal] storage_path is {scheme}://..., but must be s3://conn_id@bucket/prefix, or a folder every worker "
-            "sees, such as /mnt/regal."
+            f"{what} is {scheme}://..., but must be s3://conn_id@bucket/prefix, or a folder every worker sees, such as "
+            "/mnt/regal."
         )
-    path = ObjectStoragePath(given)
+    path = ObjectStoragePath(uri)
     try:
         return Bucket(path.fs, path.path, str(path), patience_s=patience_s)
     except (ImportError, ValueError) as error:
         raise FixConnectionError(
-            f"[regal] storage_path is {scheme}://..., which this environment cannot open ({type(error).__name__}). "
-            "Install airflow-provider-regal[s3] on every worker."
+            f"{what} is {scheme}://..., which this environment cannot open ({type(error).__name__}). Install "
+            "airflow-provider-regal[s3] on every worker."
         ) from error
 
 

@@ -6,15 +6,14 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, get_current_context
 from airflow_provider_regal.delivery.opening import Rows
 from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
-from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.events import Event
 from airflow_provider_regal.hooks._ledger import open_ledger
 from airflow_provider_regal.hooks._place import Place, place_of, place_outside_a_task, tidy
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal.client.target import Target
     from airflow_provider_regal.journal.ledger import Ledger
     from airflow_provider_regal.journal.report import DeliveryReport
+    from airflow_provider_regal.journal.run_folder import RunFolder
 
 REPORT_KEY: Final = "regal_report"
 _log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class TaskDelivery:
     :param ledger_conn_id: the database of the ledger; without it, where one is needed, a file beside the run folders.
     :param ledger_file: that file is used without being needed.
     :param place: where to work, outside of a task instance.
+    :param around: as in :class:`airflow_provider_regal.delivery.run.Delivery`.
     :raises ValueError: a second delivery of one task instance has no name of its own.
     """
 
@@ -70,8 +71,10 @@ class TaskDelivery:
         ledger_conn_id: str | None = None,
         ledger_file: bool = False,
         place: Place | None = None,
+        around: Callable[[RunFolder], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._hook = hook
+        self._around = around
         self._ledger_file = ledger_file
         self._given_place = place
         self._ledger_conn_id = ledger_conn_id
@@ -119,6 +122,7 @@ class TaskDelivery:
             open_ledger=self._ledger_of(target, place),
             on_progress=place.progress,
             on_start=place.started,
+            around=self._around,
         )
         if self._stopped:
             delivery.stop()
@@ -132,16 +136,6 @@ class TaskDelivery:
     def dry_run(self) -> bool:
         """Whether nothing is sent."""
         return self._settings.dry_run or self._hook.dry_run
-
-    @property
-    def folder(self) -> Path:
-        """Say where the run folder is.
-
-        :raises FixConnectionError: it is on object storage.
-        """
-        if not isinstance(self._place.folder, Path):
-            raise FixConnectionError(f"{self._place.folder} is on object storage, but this needs a folder.")
-        return self._place.folder
 
     @property
     def report(self) -> DeliveryReport:

@@ -19,7 +19,7 @@ _LEASE_BEYOND_TIMEOUT_S: Final = 90.0
 
 def has_ledger_file() -> bool:
     """Whether there is an SQLite ledger beside the run folders."""
-    return (storage() / _FILE).exists()
+    return not _is_in_bucket() and (storage() / _FILE).exists()
 
 
 def open_ledger(
@@ -39,7 +39,7 @@ def open_ledger(
     from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
 
     key = conf.get("regal", "ledger_key", fallback="")
-    if conn_id is None and is_on_object_storage(conf.get("regal", "storage_path", fallback="")):
+    if conn_id is None and _is_in_bucket():
         raise FixConnectionError(
             "The ledger is a file where ledger_conn_id is not given, and [regal] storage_path is on object storage, "
             "where no database can lie. Give ledger_conn_id= the connection of an SQL database that every worker "
@@ -54,6 +54,10 @@ def open_ledger(
         lease_s=timeout_s + _LEASE_BEYOND_TIMEOUT_S,
         keep_secret=keep_secret,
     )
+
+
+def _is_in_bucket() -> bool:
+    return is_on_object_storage(conf.get("regal", "storage_path", fallback=""))
 
 
 def _engine_of(conn_id: str) -> Any:

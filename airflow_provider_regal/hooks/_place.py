@@ -13,7 +13,7 @@ from uuid import uuid4
 from airflow_provider_regal._compat import conf
 from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.errors import FixConnectionError
-from airflow_provider_regal.hooks._bucket import is_on_object_storage, open_bucket, tidy_bucket
+from airflow_provider_regal.hooks._bucket import bucket_at, is_on_object_storage, open_bucket, tidy_bucket
 from airflow_provider_regal.journal.bucket import Bucket
 from airflow_provider_regal.journal.run_folder import remove_old_folders
 
@@ -92,7 +92,7 @@ def place_of(context: Context, name: str | None) -> Place:
     key = _POINTER + suffix
     map_index = max(getattr(ti, "map_index", -1), -1)
     names = [_name(str(part)) for part in (ti.dag_id, ti.run_id, ti.task_id, map_index)]
-    folder = _below(*names, *(() if name is None else ("deliveries", _name(name))))
+    folder = below(*names, *(() if name is None else ("deliveries", _name(name))))
     # Grows when a finished task is cleared, and stays through automatic retries.
     this = Try(epoch=max(int(ti.max_tries) - int(task.retries or 0), 0), number=int(ti.try_number))
     source = f"{ti.dag_id}.{ti.task_id}" + (f"[{map_index}]" if map_index >= 0 else "")
@@ -151,10 +151,15 @@ class _Notes:
 
 def place_outside_a_task(name: str | None) -> Place:
     """Find a place for a delivery that no task instance makes, such as one from a script: it cannot be resumed."""
-    return Place(_below("outside-tasks", _name(name or uuid4().hex)), Try(), lost=False)
+    return Place(below("outside-tasks", _name(name or uuid4().hex)), Try(), lost=False)
 
 
-def _below(*names: str) -> Path | Bucket:
+def place_at(name: str) -> Path | Bucket:
+    """Find a run folder again by its name."""
+    return bucket_at(name) if is_on_object_storage(name) else Path(name)
+
+
+def below(*names: str) -> Path | Bucket:
     """Find a folder below that of all run folders."""
     bucket = open_bucket()
     return storage().joinpath(*names) if bucket is None else bucket.below(*names)

@@ -75,11 +75,10 @@ class Bucket:
 
     def below(self, *names: str) -> Bucket:
         """Give a folder in it."""
-        inside = "/".join(names)
         return Bucket(
             self._fs,
-            f"{self.path}/{inside}",
-            f"{self.uri}/{inside}",
+            "/".join((self.path, *names)),
+            "/".join((self.uri, *names)),
             patience_s=self._patience_s,
             monotonic=self._monotonic,
             sleep=self._sleep,

@@ -7,12 +7,14 @@ from collections import defaultdict
 from typing import Final
 
 from airflow_provider_regal.journal.bucket import Bucket
+from airflow_provider_regal.journal.bucket_claims import CLAIMS
 from airflow_provider_regal.journal.mirror import COPIED, FILES
 from airflow_provider_regal.journal.segment_log import LOG
 
 # What lies in a run folder; a folder in it holds other deliveries of the same task.
 _INSIDE: Final = re.compile(
-    rf"(?P<folder>.+)/(?:{LOG}/\d+|{FILES}/[^/]+|{'|'.join(re.escape(name) for name in COPIED)})", re.DOTALL
+    rf"(?P<folder>.+)/(?:{LOG}/\d+|(?:{FILES}|{CLAIMS})/[^/]+|{'|'.join(re.escape(name) for name in COPIED)})",
+    re.DOTALL,
 )
 
 

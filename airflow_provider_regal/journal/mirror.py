@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from airflow_provider_regal.journal.bucket import Bucket, StorageError
+from airflow_provider_regal.journal.parts import bring
 from airflow_provider_regal.journal.run_folder import SYNC_FILE
 from airflow_provider_regal.journal.segment import DamagedError, Kind, Part, files_of
 from airflow_provider_regal.journal.segment_log import SegmentLog
@@ -87,26 +88,8 @@ class Mirror:
 
     def _bring(self, name: str, parts: list[Part]) -> None:
         file = self._folder / name
-        only = parts[0].key if len(parts) == 1 else None
-        if only is not None:
-            if not self._bucket.get_file(only, file):
-                raise DamagedError(f"{name} is gone")
-        else:
-            with file.open("wb") as out:
-                for part in parts:
-                    out.write(self._content_of(part))
-        file.chmod(0o600)
-        if file.stat().st_size != sum(part.size for part in parts):
-            raise DamagedError(f"{name} is not as it was written")
-        self._known[name] = self._as_known(file, only)
-
-    def _content_of(self, part: Part) -> bytes:
-        if part.key is None:
-            return part.data
-        content = self._bucket.get(part.key)
-        if content is None:
-            raise DamagedError(f"{part.name} is gone")
-        return content
+        bring(self._bucket, parts, file)
+        self._known[name] = self._as_known(file, parts[0].key if len(parts) == 1 else None)
 
     def upload_ahead(self, name: str) -> None:
         """Begin to upload a file that is complete, while others are still written."""

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.journal.bucket import Bucket, StorageError
+from airflow_provider_regal.journal.marker import Marker
 from airflow_provider_regal.journal.mirror import Mirror
 from airflow_provider_regal.journal.rows import ROWS_PER_CHUNK
-from airflow_provider_regal.journal.run_folder import Marker, RunFolder
+from airflow_provider_regal.journal.run_folder import RunFolder
 from airflow_provider_regal.journal.segment import DamagedError, Rank
 from airflow_provider_regal.journal.segment_log import FolderTakenError, SegmentLog
 from airflow_provider_regal.journal.working_folder import WorkingFolder

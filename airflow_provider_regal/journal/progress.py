@@ -96,7 +96,7 @@ class Progress:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if whole is None:
             sync_folder(path.parent)
-        else:
+        elif whole < os.fstat(self._file).st_size:  # else who only looks would keep the folder from retention
             os.ftruncate(self._file, whole)
         self.weights: Sequence[int] | None = None
         self._pending: list[str] = []

@@ -9,40 +9,20 @@ import os
 import shutil
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from airflow_provider_regal.journal.dead_letters import DeadLetters
 from airflow_provider_regal.journal.files import rewrite
+from airflow_provider_regal.journal.marker import MARKER, VERSION, Marker, marker_of
 from airflow_provider_regal.journal.progress import Progress
 from airflow_provider_regal.journal.rows import read_rows, storable, write_rows
 
-_VERSION: Final = 1
 _DEAD_LETTERS: Final = "dead_letters.jsonl"
 _WEIGHTS: Final = "weights.bin"
 _INDEX: Final = "index.db"
 SYNC_FILE: Final = "sync.db"
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """Whose folder this is, and how its last try ended.
-
-    :param fingerprint: of the source: connection, rendered SQL, paths.
-    :param epoch: which clear of the task instance; 0 through all automatic retries of the first.
-    :param try_number: the last try that worked here.
-    :param restarted: that try, or one before it in this epoch, was told to send everything again.
-    :param outcome: ``finished``, ``failed`` (on a threshold), or None: rows are left.
-    :param options: fingerprint of the options that decide what is sent of a row; ``several`` where tries differ.
-    """
-
-    fingerprint: str
-    epoch: int
-    try_number: int
-    restarted: bool = False
-    outcome: str | None = None
-    options: str = ""
 
 
 class FolderInUseError(OSError):
@@ -99,12 +79,14 @@ class RunFolder:
     @property
     def marker(self) -> Marker | None:
         """Read the marker; None in a new folder."""
-        text = self._read("marker.json")
-        return Marker(**{k: v for k, v in text.items() if k != "version"}) if text else None
+        try:
+            return marker_of((self.path / MARKER).read_bytes())
+        except FileNotFoundError:
+            return None
 
     @marker.setter
     def marker(self, marker: Marker) -> None:
-        self._replace("marker.json", {"version": _VERSION, **asdict(marker)})
+        self._replace(MARKER, {"version": VERSION, **asdict(marker)})
 
     @property
     def row_count(self) -> int | None:

@@ -22,13 +22,20 @@ class Kind(StrEnum):
     """What a segment is for.
 
     ``take``: its writer holds the folder from now on. ``write``: it still does. ``claim``: another asks for it.
-    ``close``: its writer is done, and sends nothing more.
+    ``close``: its writer is done, and sends nothing more. ``note``: nobody held the folder, and its writer, who does
+    not hold it either, has added something.
     """
 
     TAKE = "take"
     WRITE = "write"
     CLAIM = "claim"
     CLOSE = "close"
+    NOTE = "note"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody holds a folder of which this is the last word."""
+        return self in (Kind.CLOSE, Kind.NOTE)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -62,8 +62,8 @@ class SegmentLog:
     def superfluous(self) -> list[str]:
         """Name the objects of the log that nobody needs once there is a whole segment.
 
-        Not those by which a try took the folder or asked for it: each stands where the try before it would go on. If
-        that one wakes up, however late, it must find its next number taken.
+        Not those by which somebody took the folder, asked for it or noted something: each stands where whoever was
+        before it would go on. If that one wakes up, however late, it must find its next number taken.
         """
         return [_name(number) for number in self._numbers() if number not in self._fences]
 
@@ -81,18 +81,26 @@ class SegmentLog:
             damage = error
         if (holder := self._holder()) is not None:
             self._wait_for(holder)
-        found = [self._found[number] for number in sorted(self._found)]
-        if not self._create(replace(self._blank, kind=Kind.TAKE)) or max(self._numbers()) > self._last:
+        taken = self._create(take := replace(self._blank, kind=Kind.TAKE))
+        while not taken and self._hears_it_is_done(asked=False):  # somebody has noted something meanwhile
+            taken = self._create(take)
+        if not taken or max(self._numbers()) > self._last:
             # The latter: we slept for so long that the number was used, and removed as superfluous.
             raise FolderInUseError(f"another try has taken {self._bucket} meanwhile")
+        self._check_it_is_exclusive()
+        if damage is not None:
+            raise damage
+        return self._segments()
+
+    def _segments(self) -> list[Segment]:
+        return [self._found[number] for number in sorted(self._found)]
+
+    def _check_it_is_exclusive(self) -> None:
         if not self._bucket.is_exclusive(_name(self._last), b"nobody\n"):
             raise FixConnectionError(
                 f"{self._bucket}: this storage lets two writers make the same object (it ignores If-None-Match), so "
                 "two tries could send at once. Use S3, or a storage that knows conditional writes."
             )
-        if damage is not None:
-            raise damage
-        return found
 
     def append(
         self, *, kind: Kind = Kind.WRITE, parts: tuple[Part, ...] = (), gone: tuple[str, ...] = (), whole: bool = False
@@ -128,7 +136,7 @@ class SegmentLog:
         return made
 
     def _note(self, number: int, segment: Segment) -> None:
-        if segment.kind in (Kind.TAKE, Kind.CLAIM):
+        if segment.kind in (Kind.TAKE, Kind.CLAIM, Kind.NOTE):
             self._fences.add(number)
 
     def _read(self) -> None:
@@ -158,7 +166,7 @@ class SegmentLog:
     def _holder(self) -> Segment | None:
         """Find who may send from the folder."""
         spoken = self._last_word()
-        return self._found[spoken] if spoken and self._found[spoken].kind is not Kind.CLOSE else None
+        return self._found[spoken] if spoken and not self._found[spoken].kind.is_idle else None
 
     def _last_word(self) -> int:
         """Find the last segment that is no claim."""
@@ -198,7 +206,7 @@ class SegmentLog:
         self._last += 1
         word = self._found[self._last] = decode(content)
         self._note(self._last, word)
-        if word.kind is Kind.CLOSE:
+        if word.kind.is_idle:
             return True
         if not asked or word.kind is not Kind.WRITE:
             raise self._in_use()

@@ -34,7 +34,7 @@ class RegalRedeliverOperator(RegalBulkOperator):
     the letter stands then what became of it; what is rejected anew is a dead letter of this task.
 
     :param path: of a run folder, of a folder of such, or a glob; or a list of them. Relative ones lie below
-        ``[regal] storage_path`` (templated).
+        ``[regal] storage_path``, which may be in a bucket; so may others: ``s3://conn_id@bucket/...`` (templated).
     :param status: ``rejected``, ``unknown``, or both. Naming ``unknown`` accepts that people are reached twice.
     :param fix: gets the payload of a letter, a row of its source where that could not be mapped, and gives what to
         send instead, or None to leave the letter where it is. It does not see the opt-ins of a sync.

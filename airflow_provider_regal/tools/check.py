@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from airflow_provider_regal import __version__
-from airflow_provider_regal._compat import AirflowException, conf
+from airflow_provider_regal._compat import AirflowException, BaseHook, conf
 from airflow_provider_regal.client.probe import ask
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.errors import RegalError
@@ -27,6 +28,7 @@ WARNING: Final = "warning"
 FAILURE: Final = "failure"
 _DOCUMENTED_RATE: Final = 300
 _SKEW_S: Final = 5.0
+_PATIENCE_S: Final = 3.0  # with a bucket
 _TRIAL: Final = Claim(TRACK, "written by the check of airflow-provider-regal")
 _PACKAGES: Final = ("apache-airflow", "aiohttp", "pydantic", "phonenumbers", "requests", "sqlalchemy")
 
@@ -123,7 +125,7 @@ def _reachability(target: Target) -> Iterator[Finding]:
 
 def _storage() -> Iterator[Finding]:
     try:
-        bucket = open_bucket()
+        bucket = open_bucket(patience_s=_PATIENCE_S)
         folder = storage() if bucket is None else None
     except RegalError as error:
         yield Finding(FAILURE, "storage", str(error))
@@ -132,6 +134,7 @@ def _storage() -> Iterator[Finding]:
         fault = None if bucket is None else fault_of(bucket)
         said = fault or f"{bucket} can be written and read back, and makes an object only once"
         yield Finding(FAILURE if fault else OK, "storage", said)
+        yield from _credentials()
         return
     yield from (Finding(*found) for found in check_storage(folder))
     executor = conf.get("core", "executor", fallback="")
@@ -141,6 +144,20 @@ def _storage() -> Iterator[Finding]:
             "storage",
             f"{executor} may retry a task on another machine, which would not find run folders there: set [regal] "
             "storage_path to a folder that all workers see",
+        )
+
+
+def _credentials() -> Iterator[Finding]:
+    conn_id = urlsplit(conf.get("regal", "storage_path", fallback="")).username
+    try:
+        if conn_id is not None:
+            BaseHook.get_connection(conn_id)
+    except AirflowException:
+        yield Finding(
+            WARNING,
+            "storage",
+            f"there is no connection {conn_id!r}, so this machine's own credentials for AWS are used. Add it, of type "
+            "aws, if they are not meant",
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import signal
 import sys
@@ -16,9 +15,10 @@ from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.sources.letters import Choice
 from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.errors import RegalError
-from airflow_provider_regal.hooks._place import Place, storage
+from airflow_provider_regal.hooks._place import Place, below
 from airflow_provider_regal.hooks._redelivering import Redelivery, source_of
 from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.journal.last_try import last_try
 
 _INTERRUPTED = 130
 
@@ -72,11 +72,10 @@ def _place(source: tuple[str, ...]) -> Place:
     """Find where an earlier call of the same command stopped, or else a new place."""
     name = "redeliver-" + hashlib.sha256("\0".join(source).encode()).hexdigest()[:12]
     for number in count(1):
-        folder = storage() / "outside-tasks" / f"{name}-{number}"
-        marker = folder / "marker.json"
-        if not marker.exists():
+        folder = below("outside-tasks", f"{name}-{number}")
+        last = last_try(folder)
+        if last is None:
             return Place(folder, Try(), lost=False)
-        told = json.loads(marker.read_text(encoding="utf-8"))
-        if told.get("outcome") is None:
-            return Place(folder, Try(number=told["try_number"] + 1), lost=False)
+        if last.outcome is None:
+            return Place(folder, Try(number=last.try_number + 1), lost=False)
     raise AssertionError("unreachable")

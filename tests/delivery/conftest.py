@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def deliver(folder_of_first_run: Path, regal_sandbox: Sandbox) -> Callable:
         of_run="run",
         ledger=None,
         now=None,
+        around=nullcontext,
         **options,
     ):
         """:param ledger: path of an SQLite ledger. :param of_run: another run has a folder of its own."""
@@ -70,6 +72,7 @@ def deliver(folder_of_first_run: Path, regal_sandbox: Sandbox) -> Callable:
             lost=lost,
             clock=clock,
             open_ledger=None if ledger is None else lambda: open_ledger(ledger, folder, clock),
+            around=around,
         )
         run.last = delivery
         return delivery.run()

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_regal.delivery.sources.rows import bad_row
 from airflow_provider_regal.errors import CheckSourceError, ReadDeadLettersError, RetryLaterError
-from airflow_provider_regal.journal.redelivery import claims_of
+from airflow_provider_regal.journal.folder_letters import claims_in_folder
 from tests.delivery.redelivering import Redeliver
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -51,8 +51,10 @@ def test_rejected_letters_are_sent_once_and_each_says_what_became_of_it(deliver,
 
     assert (report.read, report.acknowledged) == (5, 5)
     assert arrivals(regal_sandbox) == Counter({f"u{n}": 1 for n in range(5)})
-    assert claims_of(folder).keys() == set(range(5))
-    assert {(c.by, c.outcome) for c in claims_of(folder).values()} == {(str(folder.parent / "again"), "acknowledged")}
+    assert claims_in_folder(folder).keys() == set(range(5))
+    assert {(c.by, c.outcome) for c in claims_in_folder(folder).values()} == {
+        (str(folder.parent / "again"), "acknowledged")
+    }
 
 
 def test_unknown_letters_stay_unless_they_are_named(deliver, redeliver, regal_sandbox, caplog):
@@ -109,7 +111,7 @@ def test_what_fix_leaves_out_stays_for_the_next(deliver, redeliver, regal_sandbo
     failing(deliver, regal_sandbox, people(4))
 
     assert redeliver(fix=lambda row: row if row["properties"]["amount"] % 2 else None).acknowledged == 2
-    assert claims_of(folder).keys() == {1, 3}
+    assert claims_in_folder(folder).keys() == {1, 3}
     assert redeliver(of_run="third").acknowledged == 2
     assert set(arrivals(regal_sandbox).values()) == {1}
 
@@ -123,7 +125,7 @@ def test_a_fix_that_fails_sends_nothing_and_keeps_nothing(deliver, redeliver, re
     with pytest.raises(ZeroDivisionError):
         redeliver(fix=fix)
     assert arrivals(regal_sandbox) == Counter()
-    assert claims_of(folder) == {}
+    assert claims_in_folder(folder) == {}
     assert redeliver(of_run="third").acknowledged == 4
 
 
@@ -139,7 +141,7 @@ def test_lines_that_were_no_rows_stay_and_are_told_what_to_do(deliver, redeliver
 
     assert redeliver().read == 0
     assert "mend them with fix=, or deliver their source again" in caplog.text
-    assert claims_of(folder) == {}
+    assert claims_in_folder(folder) == {}
 
     assert redeliver(of_run="third", fix=lambda row: {"user_id": "u7"}, event="E").acknowledged == 1
     assert arrivals(regal_sandbox) == Counter({"u7": 1})
@@ -189,7 +191,7 @@ def test_what_is_rejected_anew_is_a_letter_of_the_redelivery_and_names_where_it_
     first, _ = redeliver.letters()
     assert first.message.endswith(f"; in {folder.resolve()} position 0")
     assert first.first_time.startswith((NOW - timedelta(days=1)).isoformat()[:13])  # that is how old it is
-    assert {claim.outcome for claim in claims_of(folder).values()} == {"rejected"}
+    assert {claim.outcome for claim in claims_in_folder(folder).values()} == {"rejected"}
     regal_sandbox.set_faults([])
     assert redeliver(of_run="third").read == 0
     assert redeliver("again", of_run="fourth").acknowledged == 2
@@ -199,7 +201,7 @@ def test_too_few_letters_are_given_back(deliver, redeliver, regal_sandbox, folde
     failing(deliver, regal_sandbox, people(2))
     with pytest.raises(CheckSourceError):
         redeliver(min_rows=3)
-    assert claims_of(folder) == {}
+    assert claims_in_folder(folder) == {}
     assert redeliver(of_run="third").acknowledged == 2
 
 
@@ -208,7 +210,7 @@ def test_a_limit_takes_no_more_than_it_sends_and_says_what_unknown_means(
 ):
     failing(deliver, regal_sandbox, people(5), LOSE)
     assert redeliver(limit=2, status="unknown").acknowledged == 2
-    assert len(claims_of(folder)) == 2
+    assert len(claims_in_folder(folder)) == 2
     assert "2 rows of unknown outcome" in caplog.text
     assert redeliver(of_run="third", status="unknown").acknowledged == 3
 
@@ -219,13 +221,13 @@ def test_an_outage_keeps_the_letters_and_the_next_try_goes_on(deliver, redeliver
     regal_sandbox.set_faults([{"on": {"from": 3}, "do": {"status": 503, "retry_after": 90}}])
     with pytest.raises(RetryLaterError):
         redeliver(max_connections=1, outage_patience=30)
-    assert Counter(claim.outcome for claim in claims_of(folder).values())[None] > 0
+    assert Counter(claim.outcome for claim in claims_in_folder(folder).values())[None] > 0
     assert redeliver(of_run="third").read == 0  # they are the first one's
 
     regal_sandbox.set_faults([])
     assert redeliver(number=2).acknowledged == 6
     assert set(arrivals(regal_sandbox).values()) == {1}
-    assert {claim.outcome for claim in claims_of(folder).values()} == {"acknowledged"}
+    assert {claim.outcome for claim in claims_in_folder(folder).values()} == {"acknowledged"}
 
 
 def test_old_events_are_rejected_anew_unless_their_age_is_allowed(deliver, redeliver, regal_sandbox):

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_regal.errors import ReadDeadLettersError
-from airflow_provider_regal.journal.redelivery import claims_of
+from airflow_provider_regal.journal.folder_letters import claims_in_folder
 from tests.delivery.consents import IP, NOW, at, known, no, phone, told, yes
 from tests.delivery.redelivering import Redeliver
 
@@ -137,7 +137,7 @@ def test_rows_of_a_sync_stay_and_are_told_to_run_it_again(sync, redeliver, regal
         sync([yes(1, ip=None)], of_run="first")
     assert redeliver("first").read == 0
     assert "run the sync again, it tries what was rejected" in caplog.text
-    assert claims_of(folder.parent / "first") == {}
+    assert claims_in_folder(folder.parent / "first") == {}
 
 
 def test_what_regal_refuses_again_fails_the_redelivery_though_the_ledger_knows_it(

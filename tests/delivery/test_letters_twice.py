@@ -18,7 +18,7 @@ from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.errors import DecideRestartError, ReadDeadLettersError
-from airflow_provider_regal.journal.redelivery import Letters, claims_of
+from airflow_provider_regal.journal.folder_letters import FolderLetters, claims_in_folder
 from airflow_provider_regal.journal.run_folder import RunFolder
 from tests.delivery.redelivering import Redeliver
 
@@ -58,11 +58,11 @@ def once(count):
 def one_try(url, key, root, of_run, number=1):
     """One try of a redelivery in a process of its own."""
 
-    def deliver(rows, *, of_run, ledger, restart, event, **options):
+    def deliver(rows, *, of_run, ledger, restart, event, around, **options):
         delivery = Delivery(
             folder=root / of_run, rows=rows, fingerprint="letters",
             settings=DeliverySettings.of(call="track", event=event, max_unknown=1.0, **options),
-            target=Target("regal_test", url, key), pacer=Pacer(100_000), this=Try(0, number),
+            target=Target("regal_test", url, key), pacer=Pacer(100_000), this=Try(0, number), around=around,
         )  # fmt: skip
         deliver.last = delivery
         return delivery.run()
@@ -116,7 +116,7 @@ def test_killed_after_claiming_and_before_sending_it_sends_once_on_the_retry(ref
     claims = folder / "redelivered"
     kill_when(begin(regal_sandbox, folder.parent, "again"), lambda: claims.exists() and len(list(claims.iterdir())) > 5)
     assert arrivals(regal_sandbox) == Counter()
-    assert len(claims_of(folder)) > 0
+    assert len(claims_in_folder(folder)) > 0
 
     begin(regal_sandbox, folder.parent, "again", number=2).join(90)
 
@@ -134,7 +134,7 @@ def test_killed_between_sending_and_recording_it_does_not_send_again(refused, re
 
     arrived = arrivals(regal_sandbox)
     assert set(arrived.values()) == {1}
-    outcomes = Counter(claim.outcome for claim in claims_of(folder).values())
+    outcomes = Counter(claim.outcome for claim in claims_in_folder(folder).values())
     assert outcomes["acknowledged"] + outcomes["unknown"] == 100
     assert len(arrived) >= outcomes["acknowledged"]
 
@@ -169,8 +169,8 @@ def test_clearing_a_delivery_leaves_alone_what_a_redelivery_is_about_to_send(
     refused, deliver, regal_sandbox, folder, caplog
 ):
     refused(3)
-    with closing(Letters(folder)) as letters:
-        letters.take(0, "a redelivery under way")
+    with closing(FolderLetters(folder)) as letters:
+        letters.take([0], "a redelivery under way", lambda claim: False)
 
     with pytest.raises(ReadDeadLettersError):
         deliver(people(3), epoch=1, number=2)
@@ -195,7 +195,7 @@ def test_a_delivery_that_starts_over_forgets_who_took_its_letters(refused, redel
     refused(3)
     redeliver()
     refused(3, restart=True, number=2)
-    assert claims_of(folder) == {}
+    assert claims_in_folder(folder) == {}
     assert redeliver(of_run="third").acknowledged == 3
     assert arrivals(regal_sandbox) == Counter({f"u{number}": 2 for number in range(3)})
 
@@ -232,3 +232,11 @@ def test_a_redelivery_whose_letters_are_gone_from_its_folder_asks_what_to_do(ref
     regal_sandbox.set_faults([])
     with pytest.raises(DecideRestartError):
         redeliver(number=2)
+
+
+def test_folders_beyond_the_limit_are_not_waited_for(refused, redeliver, folder, caplog):
+    refused(1)
+    refused(1, of_run="later")
+    with closing(RunFolder(folder.parent / "later")):
+        assert redeliver("run", "later", limit=1).acknowledged == 1
+    assert "A task works in" not in caplog.text

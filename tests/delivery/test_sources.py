@@ -95,6 +95,20 @@ def test_what_is_zipped_is_told_by_the_content_and_not_by_the_name():
     assert json_rows(b"") == json_rows(gzip.compress(b"")) == csv_rows(b"") == []
 
 
+@pytest.mark.parametrize("rows", [1, 50_000])
+@pytest.mark.parametrize("garbage", [b"g", b"garbage", b"garbage" * 1_000])
+@pytest.mark.parametrize("read", [read_json_lines, read_csv])
+def test_a_zipped_file_with_something_after_its_end_stops_everything(read, garbage, rows):
+    content = gzip.compress(b'{"a": 1}\n' * rows) + garbage
+    with pytest.raises(DamagedFileError, match=r"damaged after line \d+ \(BadGzipFile\)"):
+        list(read(io.BytesIO(content), "f.gz"))
+
+
+def test_a_zipped_file_may_be_filled_up_with_zeros():
+    content = gzip.compress(b'{"a": 1}\n') + bytes(512)
+    assert len(list(read_json_lines(io.BytesIO(content), "f.gz"))) == 1
+
+
 def test_a_zipped_file_that_breaks_off_stops_everything():
     stored = gzip.compress(b"".join(b'{"n": %d}\n' % n for n in range(100_000)))
     for damaged in (stored[: len(stored) // 2], stored[:-4], stored + b"rubbish"):

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from airflow_provider_regal.delivery.tries import Try, Work, plan_try
-from airflow_provider_regal.journal.run_folder import Marker
+from airflow_provider_regal.journal.marker import Marker
 
 BOOLS = (False, True)
 MARKERS = [

@@ -13,9 +13,10 @@ from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.journal.bucket import Bucket, StorageError
 from airflow_provider_regal.journal.bucket_retention import remove_old_folders
 from airflow_provider_regal.journal.dead_letters import DeadLetter, read_dead_letters
+from airflow_provider_regal.journal.marker import Marker
 from airflow_provider_regal.journal.mirrored_folder import MirroredFolder
 from airflow_provider_regal.journal.progress import CorruptProgressError, Outcome
-from airflow_provider_regal.journal.run_folder import FolderInUseError, Marker
+from airflow_provider_regal.journal.run_folder import FolderInUseError
 from airflow_provider_regal.journal.segment import Rank
 from airflow_provider_regal.journal.segment_log import FolderTakenError
 

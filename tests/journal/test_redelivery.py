@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
-from contextlib import closing
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.journal.claim import Claim
 from airflow_provider_regal.journal.dead_letters import DeadLetter, DeadLetters
+from airflow_provider_regal.journal.folder_letters import FolderLetters, claims_in_folder, forget_claims
+from airflow_provider_regal.journal.marker import Marker
 from airflow_provider_regal.journal.progress import Outcome
-from airflow_provider_regal.journal.redelivery import (
-    Claim,
-    Letters,
-    Taken,
-    claims_of,
-    find_run_folders,
-    forget_claims,
-    since_when,
-)
-from airflow_provider_regal.journal.run_folder import FolderInUseError, Marker, RunFolder
+from airflow_provider_regal.journal.redelivery import find_run_folders, since_when
+from airflow_provider_regal.journal.run_folder import FolderInUseError, RunFolder
+from airflow_provider_regal.journal.taken import Taken
 
 LETTER = DeadLetter(
     "run", 0, None, "track", "rejected", "invalid", None, "", 0, "2026-01-02T03:04:05.000+00:00", "2026-01-03", {}
@@ -44,12 +42,12 @@ def folder_of(path, count):
 
 
 def take(folder, by, positions=range(3)):
-    with closing(Letters(folder)) as letters:
-        return [letters.take(position, str(by)) for position in positions]
+    with closing(FolderLetters(folder)) as letters:
+        return list(letters.take(positions, str(by), lambda claim: False).values())
 
 
 def test_who_comes_first_has_it(folder):
-    assert take(folder, "a") == [Claim("a", new=True)] * 3
+    assert take(folder, "a") == [Claim("a", ours=True)] * 3
     assert take(folder, "b") == [Claim("a")] * 3
     assert take(folder, "a") == [Claim("a")] * 3
 
@@ -67,7 +65,7 @@ def _race(folder, by, results):
     for position in range(200):
         while True:
             try:
-                won += take(folder, by, [position])[0].new
+                won += take(folder, by, [position])[0].ours
                 break
             except FolderInUseError:
                 continue
@@ -85,13 +83,13 @@ def test_of_processes_that_race_one_gets_each_letter(tmp_path):
     for racer in racers:
         racer.join()
     assert sum(won) == 200
-    assert len(claims_of(folder)) == 200
+    assert len(claims_in_folder(folder)) == 200
 
 
 def test_the_create_itself_is_atomic_where_a_file_system_does_not_lock(folder):
-    letters = Letters(folder)
+    letters = FolderLetters(folder)
     letters._link(folder / "redelivered" / "0.json", "other machine")
-    assert letters.take(0, "b").by == "other machine"
+    assert letters.take([0], "b", lambda claim: False)[0].by == "other machine"
     with pytest.raises(FileExistsError):
         letters._link(folder / "redelivered" / "0.json", "b")
     letters.close()
@@ -99,7 +97,7 @@ def test_the_create_itself_is_atomic_where_a_file_system_does_not_lock(folder):
 
 def test_nobody_takes_letters_while_a_task_works_in_the_folder(folder):
     with closing(RunFolder(folder)), pytest.raises(FolderInUseError):
-        Letters(folder)
+        FolderLetters(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', '{"to": 1}'])
@@ -114,10 +112,10 @@ def test_letters_come_in_the_order_of_rows_the_last_of_each(tmp_path):
     for position, n in ((5, 1), (2, 2), (5, 3)):
         letters.write(letter(position, payload={"n": n, "text": ', "position": 9, '}))
     letters.close()
-    with closing(Letters(tmp_path)) as found:
+    with closing(FolderLetters(tmp_path)) as found:
         assert [(one.position, one.payload["n"]) for one in found.read()] == [(2, 2), (5, 3)]
-    assert since_when(tmp_path) == LETTER.first_time
-    assert since_when(tmp_path / "none") == ""
+    assert since_when(tmp_path, Clock()) == LETTER.first_time
+    assert since_when(tmp_path / "none", Clock()) is None
 
 
 def redelivery(path, outcomes, *, rows=True, outcome=None):
@@ -135,10 +133,21 @@ def redelivery(path, outcomes, *, rows=True, outcome=None):
 
 
 def noted(mine, folder):
-    with closing(Taken(mine)) as taken:
+    with opened(mine) as taken, closing(taken):
         taken.start()
         for row in range(3):
-            taken.add(row, folder, row)
+            taken.add(row, str(folder), row, "")
+
+
+@contextmanager
+def opened(mine):
+    with closing(RunFolder(mine)) as folder:
+        yield Taken(folder, Path, Clock())
+
+
+def settle(mine):
+    with opened(mine) as taken:
+        taken.settle()
 
 
 def test_what_became_of_rows_stands_beside_their_letters(folder, tmp_path):
@@ -146,9 +155,9 @@ def test_what_became_of_rows_stands_beside_their_letters(folder, tmp_path):
     take(folder, mine)
     noted(mine, folder)
 
-    Taken(mine).settle()
+    settle(mine)
 
-    assert [claims_of(folder)[n].outcome for n in range(3)] == ["acknowledged", "unknown", None]
+    assert [claims_in_folder(folder)[n].outcome for n in range(3)] == ["acknowledged", "unknown", None]
     assert sorted(file.name for file in (folder / "redelivered").iterdir()) == ["0.json", "1.json", "2.json"]
 
 
@@ -159,26 +168,17 @@ def test_letters_nothing_was_to_be_sent_of_are_given_back(folder, tmp_path):
     (folder / "redelivered" / "1.json").unlink()
     take(folder, "another", [1])
 
-    Taken(mine).settle()
+    settle(mine)
 
-    assert claims_of(folder) == {1: Claim("another")}
+    assert claims_in_folder(folder) == {1: Claim("another")}
 
 
 def test_letters_are_not_given_back_by_a_redelivery_that_is_over(folder, tmp_path):
     mine = redelivery(tmp_path / "mine", [Outcome.REJECTED] * 3, rows=False, outcome="finished")
     take(folder, mine)
     noted(mine, folder)
-    Taken(mine).settle()
-    assert {claim.outcome for claim in claims_of(folder).values()} == {"rejected"}
-
-
-def test_nothing_is_said_while_another_try_works(folder, tmp_path):
-    mine = redelivery(tmp_path / "mine", [Outcome.ACKNOWLEDGED] * 3)
-    take(folder, mine)
-    noted(mine, folder)
-    with closing(RunFolder(mine)):
-        Taken(mine).settle()
-    assert {claim.outcome for claim in claims_of(folder).values()} == {None}
+    settle(mine)
+    assert {claim.outcome for claim in claims_in_folder(folder).values()} == {"rejected"}
 
 
 def test_claims_of_a_folder_that_is_gone_or_started_over_are_not_made_again(folder, tmp_path):
@@ -186,8 +186,8 @@ def test_claims_of_a_folder_that_is_gone_or_started_over_are_not_made_again(fold
     take(folder, mine)
     noted(mine, folder)
     forget_claims(folder)
-    Taken(mine).settle()
-    assert claims_of(folder) == {}
+    settle(mine)
+    assert claims_in_folder(folder) == {}
 
 
 def test_folders_are_found_by_path_glob_and_file_each_once(tmp_path):

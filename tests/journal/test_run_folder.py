@@ -12,8 +12,9 @@ import time
 import pytest
 
 from airflow_provider_regal.journal.dead_letters import read_dead_letters
+from airflow_provider_regal.journal.marker import Marker
 from airflow_provider_regal.journal.progress import Outcome
-from airflow_provider_regal.journal.run_folder import FolderInUseError, Marker, RunFolder, remove_old_folders
+from airflow_provider_regal.journal.run_folder import FolderInUseError, RunFolder, remove_old_folders
 from tests.journal.test_dead_letters import letter
 
 HOLD = """

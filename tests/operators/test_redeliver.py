@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_regal.journal.dead_letters import read_dead_letters
-from airflow_provider_regal.journal.redelivery import claims_of
+from airflow_provider_regal.journal.folder_letters import claims_in_folder
+from airflow_provider_regal.journal.run_folder import remove_old_folders
 from airflow_provider_regal.operators.redeliver import RegalRedeliverOperator
 from airflow_provider_regal.operators.rows import RegalRowsOperator
 from tests.operators.ways import context
@@ -81,7 +83,7 @@ def test_two_operators_do_not_send_the_same_letters(refused, regal):
     assert again(limit=3)[0]["acknowledged"] == 3
     assert again(path=["d/r/t", str(folder), "d/**"], task_id="other")[0]["read"] == 1
     assert regal.stats()["stored"] == 4
-    assert {claim.outcome for claim in claims_of(folder).values()} == {"acknowledged"}
+    assert {claim.outcome for claim in claims_in_folder(folder).values()} == {"acknowledged"}
 
 
 def test_a_dry_run_takes_nothing_and_counts_only_what_nobody_has(refused, regal):
@@ -89,7 +91,7 @@ def test_a_dry_run_takes_nothing_and_counts_only_what_nobody_has(refused, regal)
     again(limit=1)
     report, _ = again(task_id="look", dry_run=True)
     assert (report["status"], report["read"]) == ("dry_run", 3)
-    assert len(claims_of(folder)) == 1
+    assert len(claims_in_folder(folder)) == 1
     assert regal.stats()["stored"] == 1
     assert again(task_id="other")[0]["acknowledged"] == 3
 
@@ -164,14 +166,20 @@ def test_what_cannot_be_meant_is_said_when_the_dag_is_written(options):
 
 
 def test_retention_keeps_claims_as_long_as_their_letters(refused, regal, storage, monkeypatch):
-    import os
-
-    from airflow_provider_regal.journal.run_folder import remove_old_folders
-
     folder = refused(people(2))
     long_ago = datetime.now(UTC).timestamp() - 40 * 86_400
     for file in folder.rglob("*"):
         os.utime(file, (long_ago, long_ago))
     again()
     assert remove_old_folders(storage, older_than_s=30 * 86_400, now=datetime.now(UTC).timestamp()) == 0
-    assert len(claims_of(folder)) == 2
+    assert len(claims_in_folder(folder)) == 2
+
+
+def test_a_redelivery_that_only_looks_does_not_keep_letters_from_retention(refused, storage):
+    folder = refused(people(2))
+    long_ago = datetime.now(UTC).timestamp() - 40 * 86_400
+    for file in folder.rglob("*"):
+        os.utime(file, (long_ago, long_ago))
+    assert again(status="unknown")[0]["read"] == 0
+    assert remove_old_folders(storage, older_than_s=30 * 86_400, now=datetime.now(UTC).timestamp()) == 1
+    assert not folder.exists()

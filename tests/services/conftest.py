@@ -62,10 +62,11 @@ def s3(s3_server, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     yield door
     door.open()
-    _empty(direct, BUCKET)
+    empty(direct, BUCKET)
 
 
-def _empty(direct, bucket):
+def empty(direct, bucket):
+    """Remove a bucket with all that is in it."""
     for page in direct.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for entry in page.get("Contents", []):
             direct.delete_object(Bucket=bucket, Key=entry["Key"])

@@ -17,6 +17,8 @@ import pytest
 
 from scripts import local
 from scripts.processes import free_port, running
+from tests.services.conftest import empty
+from tests.services.s3 import BUCKET, CONN_ID, connection_to
 
 pytestmark = pytest.mark.services
 ROWS = 900
@@ -35,6 +37,9 @@ def write_pids(name):
     with Path("{home}", name + ".pids").open("a") as out:
         out.write(f"{{os.getpid()}} {{os.getppid()}}\\n")
 
+def use_bucket(_):
+    os.environ["AIRFLOW__REGAL__STORAGE_PATH"] = "{bucket}"
+
 def make(name, rows, call="track", **options):
     with DAG(name, schedule=None, is_paused_upon_creation=False):
         if call == "track":
@@ -48,6 +53,7 @@ def make(name, rows, call="track", **options):
 
 make("killed", {rows}, max_unknown=1.0)
 make("killed_early", {rows}, max_unknown=1.0)
+make("killed_on_s3", {rows}, max_unknown=1.0, pre_execute=use_bucket)
 make("lost", {rows})
 make("lost_contacts", {rows}, call="identify")
 make("refused", 60, max_connections=1)
@@ -153,11 +159,20 @@ def wait_until(what, patience_s=60):
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory):
+def bucket(s3_server):
+    """An empty bucket; gives the URI of a folder in it."""
+    s3_server.open()
+    s3_server.direct.create_bucket(Bucket=BUCKET)
+    yield f"s3://{CONN_ID}@{BUCKET}/runs"
+    empty(s3_server.direct, BUCKET)
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory, s3_server, bucket):
     home = tmp_path_factory.mktemp("tries")
     dags = home / "dags"
     dags.mkdir()
-    (dags / "tries.py").write_text(DAGS.format(rows=ROWS, rate=RATE, home=home))
+    (dags / "tries.py").write_text(DAGS.format(rows=ROWS, rate=RATE, home=home, bucket=bucket))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(local, "HOME", home)
         with local.regal(rate_limit=1_000) as regal:
@@ -167,8 +182,9 @@ def airflow(tmp_path_factory):
                 AIRFLOW_HOME=str(home / "airflow"),
                 AIRFLOW__CORE__DAGS_FOLDER=str(dags),
                 AIRFLOW__REGAL__STORAGE_PATH=str(home / "runs"),
+                AIRFLOW_CONN_BUCKET=connection_to(s3_server.url),
                 AIRFLOW__API__PORT=str(port),
-                AIRFLOW__CORE__PARALLELISM="6",
+                AIRFLOW__CORE__PARALLELISM="7",
                 AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
                 AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="5",
                 AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT=str(HEARTBEAT_TIMEOUT_S),
@@ -187,14 +203,15 @@ def airflow(tmp_path_factory):
 def killed_runs(airflow, record_testsuite_property):
     """Runs whose workers are killed, all at the same time; two of them lose what their run folder holds, too."""
     airflow.set_faults([{"on": {"name": "one_event"}, "do": {"delay_ms": 300_000}}])
-    runs = {name: airflow.start(name) for name in ("killed_early", "killed", "lost", "lost_contacts", "one_event")}
+    names = ("killed_early", "killed", "killed_on_s3", "lost", "lost_contacts", "one_event")
+    runs = {name: airflow.start(name) for name in names}
     for name in ("killed_early", "one_event"):
         wait_until(lambda name=name: airflow.requests(name), 90)
         runs[name].kill()
     wait_until(lambda: "regal_progress" in runs["killed"].state_store(), 90)
-    wait_until(lambda: all(airflow.requests(name) > 100 for name in ("lost", "lost_contacts")))
+    wait_until(lambda: all(airflow.requests(name) > 100 for name in ("killed_on_s3", "lost", "lost_contacts")))
     states = {name: run.state_store() for name, run in runs.items()}
-    for name in ("killed", "lost", "lost_contacts"):
+    for name in ("killed", "killed_on_s3", "lost", "lost_contacts"):
         runs[name].kill()
     killed_at = time.monotonic()
     shutil.rmtree(states["lost"]["regal_run_folder"])
@@ -224,6 +241,28 @@ def test_a_retry_after_a_killed_worker_finishes_and_sends_nothing_twice(airflow,
     assert report["unknown"] <= 64
     assert set(arrived.values()) == {1}
     assert len(arrived) >= report["acknowledged"]
+
+
+def test_a_retry_after_a_killed_worker_goes_on_from_the_bucket(airflow, killed_runs, s3_server, record_property):
+    runs, states, sent = killed_runs
+    run = runs["killed_on_s3"]
+    assert 0 < sent["killed_on_s3"] < ROWS
+    assert (run.task["state"], run.task["try_number"]) == ("success", 2)
+    report = run.report()
+    arrived = airflow.arrivals("killed_on_s3")
+    record_property("unknown", report["unknown"])
+    assert report["read"] == ROWS == report["acknowledged"] + report["unknown"]
+    assert report["unknown"] <= 2 * RATE + 64, "what is reserved ahead, and what was under way"
+    assert set(arrived.values()) == {1}
+    assert len(arrived) >= report["acknowledged"]
+    assert report["run_folder"].startswith(f"s3://{CONN_ID}@{BUCKET}/runs/killed_on_s3/")
+    assert states["killed_on_s3"]["regal_run_folder"] == report["run_folder"]
+    keys = [entry["Key"] for entry in s3_server.direct.list_objects_v2(Bucket=BUCKET)["Contents"]]
+    assert any(key.endswith("/deliver/-1/report.json") for key in keys)
+    assert not list((airflow.home / "runs").glob("killed_on_s3*")), "nothing of it is elsewhere"
+    assert run.clear()["state"] == "success"
+    assert run.report()["status"] == "nothing_to_do"
+    assert airflow.arrivals("killed_on_s3") == arrived
 
 
 def test_one_event_whose_worker_is_killed_before_the_answer_is_unknown_and_not_sent_again(airflow, killed_runs):

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_regal.cli import main
 from airflow_provider_regal.errors import FixConnectionError
 from airflow_provider_regal.hooks import _place
 from airflow_provider_regal.hooks._bucket import fault_of, open_bucket, tidy_bucket
-from airflow_provider_regal.hooks._ledger import open_ledger
+from airflow_provider_regal.hooks._ledger import has_ledger_file, open_ledger
 from airflow_provider_regal.links import RegalDeadLettersLink
 from airflow_provider_regal.operators.rows import RegalRowsOperator
 
@@ -112,3 +113,39 @@ def test_a_check_tries_the_bucket_out_and_leaves_nothing(s3):
     assert bucket.list() == {}
     s3.refuses = "AccessDenied"
     assert fault_of(bucket).startswith("s3://bucket@journal cannot be reached or written: AccessDenied")
+
+
+def test_the_doctor_tries_the_bucket_out(s3, regal, capsys):
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "ok       storage      s3://bucket@journal/prefix can be written and read back, and makes an object only" in out
+    )
+    assert "ok       ledger       none; where run folders are on object storage, ledger_conn_id= names one" in out
+    s3.refuses = "AccessDenied"
+    assert main(["check"]) == 1
+    said = capsys.readouterr()
+    assert "failure  storage      s3://bucket@journal cannot be reached or written: AccessDenied. Mend the" in said.out
+    assert "1 of 6 would keep a delivery from working" in said.err
+
+
+def test_the_doctor_warns_where_the_connection_to_the_bucket_is_missing(s3, regal, airflow_db, monkeypatch, capsys):
+    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", "s3://forgotten@journal/prefix")
+    for name, value in {"ENDPOINT_URL": s3.url, "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert "ok       storage      s3://forgotten@journal/prefix can be written" in out
+    assert "warning  storage      there is no connection 'forgotten', so this machine's own credentials" in out
+
+
+def test_the_doctor_says_what_to_do_about_a_storage_nobody_proved(regal, monkeypatch, capsys):
+    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", "gs://bucket/prefix")
+    assert main(["check"]) == 1
+    assert (
+        "failure  storage      [regal] storage_path is gs://..., but must be s3://conn_id@" in capsys.readouterr().out
+    )
+
+
+def test_looking_for_a_ledger_beside_run_folders_in_a_bucket_finds_none(s3):
+    assert not has_ledger_file()

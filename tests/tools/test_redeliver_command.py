@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_regal.cli import main
 from airflow_provider_regal.errors import ReadDeadLettersError
 from airflow_provider_regal.hooks.regal import RegalHook
-from airflow_provider_regal.journal.redelivery import claims_of
+from airflow_provider_regal.journal.folder_letters import claims_in_folder
 from tests.test_cli import airflow_parser
 
 REFUSE = {"on": {"from": 1}, "do": {"status": 400}}
@@ -75,7 +75,7 @@ def test_what_regal_refuses_again_is_exit_code_1_with_the_reason(refused, regal,
 def test_a_dry_run_takes_nothing(refused, regal, capsys):
     folder = refused(2)
     assert main(["redeliver", "--dry-run", "outside-tasks/first"]) == 0
-    assert claims_of(folder) == {}
+    assert claims_in_folder(folder) == {}
     assert arrivals(regal) == Counter()
 
 
@@ -136,7 +136,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(refused, regal, how):
 
     arrived = arrivals(regal)
     assert set(arrived.values()) == {1}
-    outcomes = Counter(claim.outcome for claim in claims_of(folder).values())
+    outcomes = Counter(claim.outcome for claim in claims_in_folder(folder).values())
     assert outcomes.keys() <= {"acknowledged", "unknown"}
     assert outcomes.total() == 60
     assert code == 0

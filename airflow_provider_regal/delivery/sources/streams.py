@@ -12,6 +12,7 @@ from typing import IO, Any, Final
 LONGEST_LINE: Final = 1024 * 1024
 _BUFFER: Final = 256 * 1024
 _GZIP: Final = b"\x1f\x8b"
+_DAMAGES: Final = (EOFError, zlib.error, gzip.BadGzipFile)
 _BOM: Final = b"\xef\xbb\xbf"
 # What files begin with that are no lines of text.
 _NO_TEXT: Final = {
@@ -54,6 +55,7 @@ class Lines:
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._name = name
+        self._damage: Exception | None = None
         self.number = 0
         self._plain = _buffered(_Raw(stream))
         if self._peek(_GZIP):
@@ -83,19 +85,25 @@ class Lines:
             yield self.number, line
 
     def _read(self) -> bytes:
-        try:
-            return self._plain.readline(LONGEST_LINE + 1)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        line = b""
+        if self._damage is None:
+            try:
+                line = self._plain.readline(LONGEST_LINE + 1)
+            except _DAMAGES as error:
+                self._damage = error
+        if self._damage is not None:
             raise DamagedFileError(
-                f"{self._name} breaks off or is damaged after line {self.number} ({type(error).__name__}); nothing was "
-                "sent. Write the file again, and run the task again."
-            ) from None
+                f"{self._name} breaks off or is damaged after line {self.number} ({type(self._damage).__name__}); "
+                "nothing was sent. Write the file again, and run the task again."
+            )
+        return line
 
     def _peek(self, start: bytes) -> bool:
         try:
             return self._plain.peek(len(start))[: len(start)] == start
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            return False  # said when it is read
+        except _DAMAGES as error:
+            self._damage = error  # said when it is read; read once more, what follows would look like the end
+            return False
 
 
 def is_too_long(line: bytes) -> bool:
