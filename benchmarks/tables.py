@@ -89,8 +89,11 @@ def whole_path(results: dict[str, Any]) -> str:
             ours = runs.get("regal", [])
             ratio = "" if name == "regal" or not ours else spread(ratios(mine, ours, cpu_per_10k))
             each, speed = list(map(cpu_per_10k, mine)), list(map(rows_a_second, mine))
-            rows.append((NAMES[name], spread(each), ratio, spread(speed, 0), len(mine)))
-        head = (setting_name(*setting), "CPU s per 10,000 rows", "CPU, times ours", "rows a second", "rounds")
+            busy = 100 * statistics.median(run["server_cpu_s"] / run["wall_s"] for run in mine)
+            rows.append((NAMES[name], spread(each), ratio, spread(speed, 0), f"{busy:.0f} %", len(mine)))
+        head = (
+            setting_name(*setting), "CPU s per 10,000 rows", "CPU, times ours", "rows a second", "server busy", "rounds"
+        )  # fmt: skip
         parts.append(table(head, rows))
     return "\n\n".join(parts)
 
