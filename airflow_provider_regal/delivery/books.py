@@ -67,7 +67,8 @@ class Books:
     def note(self, row: Ready) -> None:
         """Note what a row leaves out, now that it is about to be sent."""
         self._note_withheld(row)
-        self.report.notes.update(_NUMBERED.sub("", note) for note in row.payload.notes)
+        if row.payload.notes:
+            self.report.notes.update(_NUMBERED.sub("", note) for note in row.payload.notes)
         if row.payload.call in NAMED_CALLS and not row.has_time:
             self.report.without_time += 1
 

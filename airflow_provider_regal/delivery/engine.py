@@ -99,7 +99,6 @@ class Engine:
         try:
             while self._stop is None and (self._feed.has_rows or len(self._waiting)):
                 pause_s = self._work()
-                # Before anything started in this turn reaches the network: what a crash forgets is what is under way.
                 self._books.flush()
                 await self._sleep(pause_s)
         finally:
@@ -205,7 +204,6 @@ class Engine:
             row = self._under_way[task] = following
             if len(self._reserved) <= self._few:
                 self._wake.set()
-            self._books.flush()  # before the next one reaches the network, as always
 
     async def _exchange(self, row: Ready, outages_before: int) -> None:
         attempt = await self._sender.attempt(row.body)

@@ -119,6 +119,7 @@ class Sending:
             await self._books.checkpoint()
 
     def _may_write(self) -> bool:
+        self._books.flush()  # before anything else reaches the network: what a crash forgets is what is under way
         return not self._books.wait_s(self._clock.monotonic())
 
     async def _mark_again(self) -> None:
