@@ -1,21 +1,25 @@
-"""Where the time of a delivery goes: the stacks of all threads, looked at every two milliseconds."""
+"""Where the CPU of a delivery goes: py-spy looks at the stacks of the threads that run, from outside.
+
+A look from inside would need the interpreter's lock, and so see a thread mostly where it gives it up.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import airflow_provider_regal
 
-_EVERY_S: Final = 0.002
-_SWITCH_S: Final = 0.000_5
+_A_SECOND: Final = 500
+_FRAME: Final = re.compile(r"\((?P<file>.+?)(:\d+)?\)$")
 _OURS: Final = str(Path(airflow_provider_regal.__file__).parent) + "/"
-IDLE: Final = "waiting"
 OTHER: Final = "other"
 
 # The innermost frame of which the table knows the file decides; what stands first in the table wins over what follows.
@@ -35,49 +39,45 @@ _STAGES: Final = (
     ("event loop", ("/asyncio/",)),
 )  # fmt: skip
 STAGES: Final = (*(name for name, _ in _STAGES), OTHER)
-# Where a thread waits that does nothing.
-_IDLE_IN: Final = {
-    ("selectors.py", "select"), ("threading.py", "wait"), ("thread.py", "_worker"), ("_base.py", "wait"),
-    ("threading.py", "_wait_for_tstate_lock"), ("queue.py", "get"), ("stages.py", "_watch"),
-}  # fmt: skip
 
 
-def stage_of(frame: FrameType | None) -> str:
-    """Say at which stage a thread is."""
-    if frame is not None and (Path(frame.f_code.co_filename).name, frame.f_code.co_name) in _IDLE_IN:
-        return IDLE
-    while frame is not None:
-        file = frame.f_code.co_filename
+def stage_of(stack: str) -> str:
+    """Say at which stage a thread was.
+
+    :param stack: as py-spy writes it: ``function (file:line);function (file:line)``, the innermost last.
+    """
+    for frame in reversed(stack.split(";")):
+        found = _FRAME.search(frame)
+        file = found["file"] if found else ""
         for stage, parts in _STAGES:
             if any(part in file for part in parts):
                 return stage
-        frame = frame.f_back
     return OTHER
 
 
 class Sampler:
-    """Counts at which stages the threads of this process are, while it is entered."""
+    """Counts at which stages the threads of this process are that run, while it is entered.
 
-    def __init__(self) -> None:
+    :param file: to keep the stacks in.
+    """
+
+    def __init__(self, file: Path) -> None:
         self.found: Counter[str] = Counter()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._file = file
 
     def __enter__(self) -> Sampler:
-        self._before = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
-        self._thread.start()
+        spy = Path(sys.executable).with_name("py-spy")
+        command = [str(spy), "record", "--pid", str(os.getpid()), "--rate", str(_A_SECOND), "--format", "raw"]
+        command += ["--full-filenames", "--nonblocking", "--output", str(self._file)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        time.sleep(1)  # until it looks
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        sys.setswitchinterval(self._before)
-
-    def _watch(self) -> None:
-        me = threading.get_ident()
-        while not self._done.is_set():
-            time.sleep(_EVERY_S)
-            stages = [stage_of(frame) for thread, frame in sys._current_frames().items() if thread != me]
-            busy = [stage for stage in stages if stage != IDLE]
-            self.found.update(busy or [IDLE])
+        self._process.send_signal(signal.SIGINT)
+        said, _ = self._process.communicate(timeout=60)
+        if not self._file.exists():
+            raise RuntimeError(f"py-spy saw nothing: {said.decode()}")
+        for line in self._file.read_text().splitlines():
+            stack, _, count = line.rpartition(" ")
+            self.found[stage_of(stack)] += int(count)

@@ -93,9 +93,7 @@ class Delivery:
         self._lost = lost
         self._open_ledger = open_ledger
         self._clock = clock or Clock()
-        self._on_progress = on_progress
-        self._on_start = on_start
-        self._around = around
+        self._on_progress, self._on_start, self._around = on_progress, on_start, around
         self._preparer = Preparer(settings, event_source=target.event_source)
         self._sending: Sending | None = None
         self._stopped: RegalError | None = None

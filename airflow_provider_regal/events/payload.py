@@ -1,6 +1,7 @@
 """An event as Regal gets it: one JSON object, always the phones/emails maps, consent judged on the way.
 
-There is no other way from an event to the wire, so that no path can go round the consent rules.
+There is no other way from an event to the wire, so that no path can go round the consent rules: only rows that can
+carry no consent have one (``quick``).
 """
 
 from __future__ import annotations

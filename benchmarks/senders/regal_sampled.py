@@ -13,7 +13,7 @@ _last: list[Sampler] = []
 
 def send(work: Work) -> int:
     """Send the rows; gives how many were acknowledged."""
-    with Sampler() as sampler:
+    with Sampler(work.path / "stacks.txt") as sampler:
         acknowledged = regal.send(work)
     _last[:] = [sampler]
     return acknowledged
