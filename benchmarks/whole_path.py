@@ -28,10 +28,10 @@ CANDIDATES: Final = {
     "regal": (12_000, 8_000),
     "regal_track": (12_000, 8_000),
     "bare_loop": (16_000, 10_000),
-    "http_hook": (1_500, 80),
-    "one_by_one": (1_500, 80),
+    "http_hook": (1_500, 160),
+    "one_by_one": (1_500, 160),
     "threads": (3_000, 1_600),
-    "drt_project": (2_500, 80),
+    "drt_project": (2_500, 160),
     "dlt_pipeline": (2_000, 1_200),
 }
 ONE_AT_A_TIME_OVER_TLS: Final = 0.4
@@ -74,9 +74,9 @@ def check(name: str, *, sent: int, acknowledged: int, counts: dict[str, int]) ->
 
 def one_run(name: str, running: Server, setting: Setting, *, database: Path, folder: Path, share: float) -> Any:
     """Run one candidate once, and check it."""
-    count = max(10, int(CANDIDATES.get(name, CANDIDATES["regal"])[setting.latency_ms > 0] * share))
+    count = max(50, int(CANDIDATES.get(name, CANDIDATES["regal"])[setting.latency_ms > 0] * share))
     if setting.tls and name in ("http_hook", "one_by_one"):
-        count = max(10, int(count * ONE_AT_A_TIME_OVER_TLS))
+        count = max(50, int(count * ONE_AT_A_TIME_OVER_TLS))
     work = Work(str(database), WARM_UP, count, running.url, KEY, setting.connections, str(folder / name))
     running.reset(latency_ms=setting.latency_ms)
     busy = running.stats()["cpu_s"]
