@@ -140,11 +140,12 @@ class Intake:
         told = [(position, row, self._known(row)) for position, row in chunk]
         keys = [known.key for _, _, known in told if known.key is not None]
         hashes = self._ledger.contact_hashes(keys) if self._ledger is not None else {}
+        counted = self._index.counted(keys)
         for position, row, known in told:
             if known.key is not None:
                 before, known.payload_hash = hashes.get(known.key, (None, None))
-                known.has_news = self._index.has_news(known.key)
-                if before == known.row_hash and self._index.rows_of(known.key) == 1 and not known.has_news:
+                known.rows, known.has_news = counted.get(known.key, (0, False))
+                if before == known.row_hash and known.rows == 1 and not known.has_news:
                     self._books.skip(position, Skip.UNCHANGED)
                     yield position, row, None
                     continue
@@ -197,8 +198,8 @@ class Intake:
         if ready.instead_of is not None:
             return []
         faults = list(known.faults)
-        if known.key is not None and (count := self._index.rows_of(known.key)) > 1:
-            faults.append(Fault("the key", f"stands in {count} rows; with only_changed a contact is one row"))
+        if known.rows > 1:
+            faults.append(Fault("the key", f"stands in {known.rows} rows; with only_changed a contact is one row"))
         return faults + (self._drift.faults_of(ready.payload.body) if self._drift else [])
 
     def _decide_on(self, ready: Ready, known: _Known, now: datetime) -> Skip | None:
@@ -287,11 +288,11 @@ def options_of(preparer: Preparer, ledger: Ledger | None) -> str:
 class _Known:
     """What is known of a row before it is prepared."""
 
-    __slots__ = ("faults", "has_news", "key", "payload_hash", "row_hash")
+    __slots__ = ("faults", "has_news", "key", "payload_hash", "row_hash", "rows")
 
     def __init__(self) -> None:
         self.key: str | None = None
-        self.has_news = False
+        self.rows, self.has_news = 1, False
         self.row_hash: str | None = None
         self.payload_hash: str | None = None
         self.faults: tuple[Fault, ...] = ()

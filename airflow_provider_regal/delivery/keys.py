@@ -60,6 +60,8 @@ class ContactKeys:
 
 
 def _text(column: str, value: Any) -> str:
+    if type(value) is int:  # which is usual, and quicker
+        return str(value)
     value = plain(value)
     if is_blank(value):
         reason = "is empty; with only_changed it is the key by which the ledger knows the contact"
