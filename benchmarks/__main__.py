@@ -33,6 +33,7 @@ PARTS: Final = {
     ),
     "memory": ("memory", "--rows 100000", ""),
     "unchanged_contacts": ("unchanged_contacts", "--rows 100000 --rounds 2", "--rounds 3"),
+    "sync_unchanged": ("sync_unchanged", "200000 3", "1000000 6"),
     "dag_parse": ("dag_parse", "", ""),
     "start_up": ("start_up", "", ""),
     "report": ("report", "", ""),

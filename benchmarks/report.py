@@ -31,6 +31,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[Results], str]]]] = {
     "paced_cpu": ("pacing_cpu", tables.paced_cpu),
     "memory": ("memory", tables.memory),
     "unchanged_contacts": ("unchanged_contacts", tables.unchanged_contacts),
+    "sync_unchanged": ("sync_unchanged", tables.by_candidate),
     "dag_parse": ("dag_parse", tables.by_candidate),
     "start_up": ("start_up", tables.by_candidate),
 }

@@ -1,6 +1,7 @@
 """What an unchanged consent costs a sync: a ledger of many rows, and a source of the same.
 
-``python benchmarks/sync_unchanged.py [rows] [rounds]`` prints each round and the medians, in microseconds of CPU a row.
+``python -m benchmarks.sync_unchanged [rows] [rounds]`` keeps each round, and prints it with the medians, in
+microseconds of CPU a row.
 A round reads the whole source and compares it with the ledger, up to the rows that would be sent; making the source's
 rows is measured apart and taken off. A last round has one row in a hundred changed. The machine's own speed is printed
 beside each round, as what ``repr`` of such a row takes: on a busy machine everything costs more.
@@ -27,6 +28,7 @@ from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSetti
 from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
 from airflow_provider_regal.journal.ledger_rules import to_ledger_time
 from airflow_provider_regal.journal.sync_store import SyncStore
+from benchmarks.running import write_results
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNT, SOURCE, EVENT_SOURCE = "acme", "dag.task", "airflow"
@@ -139,12 +141,14 @@ def main(count: int = 1_000_000, rounds: int = 6) -> None:
         folder = Path(name)
         path = folder / "ledger.db"
         fill(path, count)
-        found = []
+        found, kept = list[float](), list[dict[str, Any]]()
         for number in range(1, rounds + 1):
             before = speed()
             spent, _ = one_round(path, folder, count)
             found.append(1e6 * spent / count)
-            print(f"round {number}: {found[-1]:.2f} us a row (repr {before:.1f} to {speed():.1f} us)")
+            after = speed()
+            kept.append({f"{count:,} consents": {"comparison_us": found[-1], "repr_of_a_row_us": (before + after) / 2}})
+            print(f"round {number}: {found[-1]:.2f} us a row (repr {before:.1f} to {after:.1f} us)")
         watch = Watch()
         spent, _ = one_round(path, folder, count, watch=watch)
         parts = {name: 1e6 * cpu / count for name, cpu in watch.spent.items()}
@@ -154,6 +158,7 @@ def main(count: int = 1_000_000, rounds: int = 6) -> None:
         spent, sent = one_round(path, folder, count, changed=True)
         print(f"with 1 % changed: {1e6 * spent / count:.2f} us a row, {sent:,} events to send")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(write_results("sync_unchanged", kept))
         print(f"median {statistics.median(found):.2f}, least {min(found):.2f} us CPU a row; peak memory {peak:.0f} MB")
 
 
