@@ -67,12 +67,11 @@ def encode_row(row: Mapping[str, Any]) -> str:
 
 def decode_row(line: str) -> dict[str, Any]:
     """Read a row back."""
-    if f'"{_TAG}' not in line:
-        with suppress(ValueError):  # half of a surrogate pair
-            row: dict[str, Any] = from_json(line)
-            return row
-    read: dict[str, Any] = json.loads(line, object_hook=untagged)
-    return read
+    if "\\" not in line and f'"{_TAG}' not in line:  # older versions of pydantic misread some escapes
+        row: dict[str, Any] = from_json(line)
+    else:
+        row = json.loads(line, object_hook=untagged)
+    return row
 
 
 class _Budget:
