@@ -1,6 +1,7 @@
 """The whole path beside others: rows of SQLite to a server that answers 200, at two latencies, plain and over TLS.
 
-``python -m benchmarks.whole_path [--rounds 6] [--share 1.0] [--only regal,bare_loop,http_hook] [--plain] [--fast]``
+``python -m benchmarks.whole_path [--rounds 6] [--share 1.0] [--only regal,bare_loop,http_hook] [--plain]
+[--latencies 0,50]``
 
 A round runs every candidate once in each setting, in an order that moves on with every round. What each of them does is
 said in its module in ``benchmarks/senders/``. Of a run, CPU is that of the whole process and its children, without what
@@ -142,14 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the rows a run usually has")
     parser.add_argument("--only", help="names of candidates, with commas")
     parser.add_argument("--plain", action="store_true", help="without TLS")
-    parser.add_argument("--fast", action="store_true", help="without latency")
+    parser.add_argument("--latencies", default="0,50", help="in ms")
     parser.add_argument("--keep", default="whole_path", help="name of the file of results")
     given = parser.parse_args(arguments)
     names = given.only.split(",") if given.only else [*CANDIDATES, "wrk"]
     if "wrk" in names and not wrk.installed():
         print(wrk.MISSING)
         names.remove("wrk")
-    settings = [s for s in SETTINGS if not (given.plain and s.tls) and not (given.fast and s.latency_ms)]
+    latencies = {*map(int, given.latencies.split(","))}
+    settings = [s for s in SETTINGS if not (given.plain and s.tls) and s.latency_ms in latencies]
     found = []
     for result in rounds(given.rounds, names, settings, share=given.share):
         print(say(result), flush=True)
