@@ -1,7 +1,7 @@
 """Run benchmarks: ``python -m benchmarks [--full] [part ...]``; without parts all of them, and then the report.
 
 Without ``--full`` each part is cut so that all of them take about 40 minutes: as many kinds of runs, but fewer or
-shorter ones. What ``docs/performance.md`` shows was measured with ``--full``, which takes about two and a half hours.
+shorter ones; ``--full`` takes about two and a half hours.
 """
 
 from __future__ import annotations
