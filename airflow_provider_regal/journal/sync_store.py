@@ -75,13 +75,18 @@ UPDATE wanted SET at = coalesce((
 _SEEN: Final = f"""(k.row_hash IS NOT NULL AND k.state = 'acknowledged'
     AND substr(k.row_hash, 1, {KNOWN_BY}) NOT IN (SELECT row_hash FROM unseen))"""  # noqa: S608 - made of constants
 _COPY_WANTED: Final = f"""
-INSERT INTO known SELECT {", ".join(f"k.{column.strip()}" for column in _KNOWN.split(","))}
+INSERT OR REPLACE INTO known SELECT {", ".join(f"k.{column.strip()}" for column in _KNOWN.split(","))}
 FROM wanted w CROSS JOIN ledger.regal_ledger k
 WHERE k.account = ? AND k.call = 'opt_in' AND k.key = w.key AND k.channel = w.channel
 """  # noqa: S608 - made of constants
+# Read with the hashes: whom another run begins to send to later is not gone from the source.
+_COPY_OPEN: Final = f"""
+INSERT INTO known SELECT {_KNOWN} FROM ledger.regal_ledger
+WHERE account = ? AND call = 'opt_in' AND (row_hash IS NULL OR state <> 'acknowledged')
+"""  # noqa: S608 - made of constants
 _COPY_UNSEEN: Final = f"""
 INSERT OR IGNORE INTO known SELECT {_KNOWN} FROM ledger.regal_ledger k
-WHERE account = ? AND call = 'opt_in' AND NOT {_SEEN}
+WHERE account = ? AND call = 'opt_in' AND substr(row_hash, 1, {KNOWN_BY}) IN (SELECT row_hash FROM unseen)
 """  # noqa: S608 - made of constants
 # Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
 _KIND: Final = f"""
@@ -160,8 +165,11 @@ class SyncStore:
         """Read which rows a ledger in SQLite knows; the rest of it is read once the source was."""
         self._ledger = (file, account)
         with self._attached(file):
+            self._db.execute("BEGIN")  # both of one moment
             hashes = self._db.execute(_HASHES.format("ledger.regal_ledger") + _OF_ACCOUNT, (account,))
             self._rows = KnownRows(one for (one,) in hashes)
+            self._db.execute(_COPY_OPEN, (account,))
+            self._db.execute("COMMIT")
 
     @contextmanager
     def _attached(self, file: str) -> Iterator[None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 
+from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
 from airflow_provider_regal.journal.sync_store import SyncStore, Wanted
 
 H1, H2, H3 = ("1" * 32, "2" * 32, "3" * 32)
@@ -102,6 +105,24 @@ def test_of_what_was_known_only_what_no_row_speaks_of_is_removed(store):
     store.compare(once=False, source="me")
     assert list(store.gone()) == [("gone", "sms")]
     assert (store.removed(subscribed=True), store.removed(subscribed=False)) == (1, 1)
+
+
+def test_whom_another_run_begins_to_send_to_meanwhile_is_not_gone(store, tmp_path):
+    columns = "account, call, key, channel, row_hash, subscribed, evidence_at, state, source"
+    Ledger(sqlite_engine(tmp_path / "ledger.db"), account="acme", run="r").close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as made:
+        for key, row_hash in (("still there", f"{H1}1"), ("gone", f"{H2}1")):
+            made.execute(
+                f"INSERT INTO regal_ledger ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ("acme", "opt_in", key, "sms", row_hash, 1, "t5", "acknowledged", "me"),
+            )
+        made.commit()
+        store.know_file(str(tmp_path / "ledger.db"), "acme")
+        assert store.unchanged([H1]) == [1]
+        made.execute("UPDATE regal_ledger SET state = 'sending'")
+        made.commit()
+        store.compare(once=False, source="me")
+    assert list(store.gone()) == [("gone", "sms")]
 
 
 def test_what_is_known_already_but_of_another_row_is_said_again(store):
