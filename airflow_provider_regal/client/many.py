@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
 from airflow_provider_regal import __version__
+from airflow_provider_regal.client.deadlines import Deadlines
 from airflow_provider_regal.client.exchange import Answer, Attempt, NoAnswer
 from airflow_provider_regal.client.target import Target, is_loopback
 from airflow_provider_regal.errors import FixConnectionError
@@ -37,9 +38,9 @@ class ManySender:
     def __init__(self, target: Target, *, max_connections: int, may_write: Callable[[], bool] = lambda: True) -> None:
         self._url = target.events_url
         self._may_write = may_write
-        # One bound for the whole exchange: aiohttp's total covers connecting, headers and body.
+        # One bound for the whole exchange: connecting, headers and body.
+        self._deadlines = Deadlines(target.timeout_s)
         self._proxy = proxy_of(target.origin)
-        timeout = aiohttp.ClientTimeout(total=target.timeout_s, sock_connect=_LONGEST_CONNECT_S)
         # Not the session's own: aiohttp would give those to a proxy as well, the key among them.
         self._headers = {
             "Authorization": target.api_key,
@@ -48,7 +49,7 @@ class ManySender:
         }
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60),
-            timeout=timeout,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_LONGEST_CONNECT_S),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             raise_for_status=False,
@@ -60,26 +61,35 @@ class ManySender:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._deadlines.close()
         await self._session.close()
 
     async def attempt(self, body: bytes) -> Attempt:
         """Post one event; an answer or the lack of one, never an exception of the network."""
         watched = _WatchedBody(body, self._may_write)
         try:
-            async with self._session.post(
-                self._url, data=watched, headers=self._headers, allow_redirects=False, proxy=self._proxy
-            ) as response:
-                excerpt = await _start_of(response)
-                if 200 <= response.status < 300:  # then nobody asks for the rest
-                    return Answer(response.status, {}, excerpt)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, headers, excerpt)
+            with self._deadlines:
+                return await self._exchange(watched)
         except asyncio.CancelledError:
             if watched.started:
                 raise
             return NoAnswer(before_body=True, reason="stopped before it was sent")
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
-            return NoAnswer(before_body=not watched.started, reason=_what_failed(error))
+            return NoAnswer(before_body=not watched.started, reason=_what_failed(error, watched.started))
+
+    async def _exchange(self, body: _WatchedBody) -> Answer:
+        response = await self._session.post(
+            self._url, data=body, headers=self._headers, allow_redirects=False, proxy=self._proxy
+        )
+        try:
+            if 200 <= response.status < 300:  # then nobody asks what else it says
+                if not response.content.is_eof():  # but the connection can only be used again when it has said all
+                    await _start_of(response)
+                return Answer(response.status, {})
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, headers, await _start_of(response))
+        finally:
+            response.release()
 
 
 async def _start_of(response: aiohttp.ClientResponse) -> bytes:
@@ -131,16 +141,14 @@ class _WatchedBody(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-def _what_failed(error: BaseException) -> str:
+def _what_failed(error: BaseException, started: bool) -> str:
     """Name a failure without the library's words."""
     if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
         return "the TLS connection failed (certificate or protocol)"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host name could not be resolved"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return "no connection within the timeout"
     if isinstance(error, TimeoutError):
-        return "no answer within the timeout"
+        return "no answer within the timeout" if started else "no connection within the timeout"
     if isinstance(error, aiohttp.ClientConnectorError):
         return "the connection was refused: nothing listens there"
     return "the connection was lost"
