@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from functools import cache
 from typing import Any, Final
 
 from airflow_provider_regal.client.guarantee import Guarantee
@@ -108,6 +107,11 @@ class Decision:
     cause: OSError | None = None
 
 
+def acknowledges(attempt: Attempt) -> bool:
+    """Say whether Regal has the event for sure; then nothing is left to decide."""
+    return isinstance(attempt, Answer) and 200 <= attempt.status < 300
+
+
 def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float, now: datetime) -> Decision:
     """Decide what an attempt means and what comes next.
 
@@ -117,7 +121,7 @@ def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float,
     :param now: the current time (aware), for ``Retry-After`` given as a date.
     """
     if isinstance(attempt, Answer) and 200 <= attempt.status < 300:
-        return _acknowledged(attempt.status)
+        return Decision(Meaning.ACKNOWLEDGED, f"HTTP {attempt.status}", status=attempt.status)
     if isinstance(attempt, NoAnswer):
         meaning = Meaning.NOT_APPLIED if attempt.before_body else Meaning.UNKNOWN
         return _decision(meaning, attempt.reason, guarantee, tries, jitter, cause=attempt.cause)
@@ -133,11 +137,6 @@ def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float,
         status=attempt.status,
         retry_after_s=retry_after_s,
     )
-
-
-@cache
-def _acknowledged(status: int) -> Decision:
-    return Decision(Meaning.ACKNOWLEDGED, f"HTTP {status}", status=status)
 
 
 def _meaning(status: int, *, asked_to_wait: bool) -> Meaning:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -139,12 +139,15 @@ class Books:
         """
         await asyncio.to_thread(self._folder.sync)
 
-    def acknowledge(self, row: Ready, now: datetime) -> None:
-        """Note that Regal has the row."""
+    def acknowledge(self, row: Ready, now: Callable[[], datetime]) -> None:
+        """Note that Regal has the row.
+
+        :param now: gives the current time, which is hardly ever asked for.
+        """
         self._count_requests(row)
         self._marking.acknowledge(row)
         if row.instead_of is not None:
-            self.reject(row.instead_of, now)
+            self.reject(row.instead_of, now())
         else:
             self._progress.settle(row.position, Outcome.ACKNOWLEDGED)
 

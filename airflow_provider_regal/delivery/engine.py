@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.client.exchange import Decision, Meaning, decide
+from airflow_provider_regal.client.exchange import Decision, Meaning, acknowledges, decide
 from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.books import Books
@@ -207,14 +207,15 @@ class Engine:
 
     async def _exchange(self, row: Ready, outages_before: int) -> None:
         attempt = await self._sender.attempt(row.body)
-        moment, now = self._clock.now(), self._clock.monotonic()
-        decision = decide(attempt, guarantee=row.guarantee, tries=row.tries, jitter=self._clock.jitter(), now=moment)
-        if decision.meaning is Meaning.ACKNOWLEDGED:
+        now = self._clock.monotonic()
+        if acknowledges(attempt):
             self._gate.succeed(row.position, now)
             self._just_lost.clear()
-            self._books.acknowledge(row, moment)
+            self._books.acknowledge(row, self._clock.now)
             self._waiting.settle(row)
             return
+        moment = self._clock.now()
+        decision = decide(attempt, guarantee=row.guarantee, tries=row.tries, jitter=self._clock.jitter(), now=moment)
         row.doubtful = row.doubtful or decision.meaning is Meaning.UNKNOWN
         if decision.meaning in (Meaning.NOT_APPLIED, Meaning.UNKNOWN):
             self._gate.fail(row.position, now, answered=decision.status is not None)

@@ -139,7 +139,7 @@ class Gate:
             self._begin_outage(self._first_failure, now)
 
     def _notice_silence(self, now: float) -> None:
-        if self.probing or not self._started:
+        if now - self._last_answer <= _SILENCE_S or self.probing or not self._started:
             return
         oldest = next(iter(self._started.values()))
         silent_s = now - max(self._last_answer, oldest)

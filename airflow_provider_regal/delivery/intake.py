@@ -131,7 +131,8 @@ class Intake:
     def _with_known(self, rows: Iterator[Numbered]) -> Iterator[tuple[int, Mapping[str, Any], _Known | None]]:
         """Give with each row what is known of it; None if it is the same as when it was last acknowledged."""
         if self._keys is None:
-            yield from ((position, row, _Known()) for position, row in rows)
+            nothing = _Known()
+            yield from ((position, row, nothing) for position, row in rows)
             return
         while chunk := [*islice(rows, _CHUNK)]:
             yield from self._changed(chunk)

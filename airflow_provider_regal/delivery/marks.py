@@ -70,7 +70,7 @@ def columns_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if ROW_MARK in row:
         columns: Mapping[str, Any] = row[ROW_MARK]
         return columns
-    if row.keys() & MARKS:
+    if not MARKS.isdisjoint(row):
         return {name: value for name, value in row.items() if name not in MARKS}
     return row
 
@@ -83,11 +83,11 @@ def as_row(given: Any) -> Mapping[str, Any]:
     """
     if isinstance(given, Marked):
         return given
-    if isinstance(given, events.Event):
-        return {EVENT_MARK: given.call, **given.model_dump()}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, (dict, Mapping)):  # dict alone would do, but for what only behaves like one
+        if isinstance(given, events.Event):
+            return {EVENT_MARK: given.call, **given.model_dump()}
         given = _named(given)
-    return {ROW_MARK: given} if given.keys() & MARKS else given
+    return given if MARKS.isdisjoint(given) else {ROW_MARK: given}
 
 
 def _named(given: Any) -> dict[str, Any]:

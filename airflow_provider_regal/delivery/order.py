@@ -1,11 +1,10 @@
 """Order: rows that share a user id, a phone or an email go out one after the other, in the source's order.
 
-Pure bookkeeping: every identifier has a queue, and a row may go when it stands first in all of its queues.
+Pure bookkeeping: a row waits for the last one before it of each of its identifiers, and may go when they have settled.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 
@@ -13,9 +12,10 @@ class Order:
     """Says which of the admitted rows may be sent now."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[int]] = {}
-        self._identifiers: dict[int, tuple[str, ...]] = {}
-        self._waits_for: dict[int, int] = {}
+        self._identifiers: dict[int, Iterable[str]] = {}
+        self._last: dict[str, int] = {}  # of an identifier, the last row that was admitted
+        self._waits_for: dict[int, int] = {}  # how many rows
+        self._followers: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
         return len(self._identifiers)
@@ -25,30 +25,27 @@ class Order:
 
         :returns: whether it may be sent at once.
         """
-        distinct = tuple(dict.fromkeys(identifiers))
-        ahead = 0
-        for identifier in distinct:
-            queue = self._queues.setdefault(identifier, deque())
-            ahead += bool(queue)
-            queue.append(position)
-        self._identifiers[position] = distinct
-        if ahead:
-            self._waits_for[position] = ahead
-        return not ahead
+        self._identifiers[position] = identifiers
+        ahead = {self._last[identifier] for identifier in identifiers if identifier in self._last}
+        for identifier in identifiers:
+            self._last[identifier] = position
+        if not ahead:
+            return True
+        self._waits_for[position] = len(ahead)
+        for other in ahead:
+            self._followers.setdefault(other, []).append(position)
+        return False
 
     def settle(self, position: int) -> list[int]:
-        """Let a row go that stood first everywhere.
+        """Let a row go that waited for none.
 
         :returns: the rows that may be sent now because of it.
         """
-        freed: list[int] = []
         for identifier in self._identifiers.pop(position):
-            queue = self._queues[identifier]
-            queue.popleft()
-            if not queue:
-                del self._queues[identifier]
-                continue
-            follower = queue[0]
+            if self._last.get(identifier) == position:
+                del self._last[identifier]
+        freed = []
+        for follower in self._followers.pop(position, ()):
             self._waits_for[follower] -= 1
             if not self._waits_for[follower]:
                 del self._waits_for[follower]

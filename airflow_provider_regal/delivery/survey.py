@@ -66,7 +66,7 @@ class Survey:
         self._index.finish()
 
     def _look(self, position: int, row: Mapping[str, Any]) -> None:
-        if row.keys() & _LOOKED_AT:
+        if not _LOOKED_AT.isdisjoint(row):
             return
         columns, key = columns_of(row), None
         if self._keys is not None:

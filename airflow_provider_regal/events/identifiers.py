@@ -37,14 +37,18 @@ def read_phone(value: Any) -> str:
     return _parse_phone(value.strip())
 
 
-@lru_cache(maxsize=20_000)
 def _parse_phone(text: str) -> str:
+    # Most numbers are of this kind, and asking the library's own pattern takes 1 us where all of its ways take 30.
+    if (usual := _USUAL.fullmatch(text)) and _us_lines().fullmatch(national := "".join(usual.groups())):
+        return f"+1{national}"
+    return _parse_any_phone(text)
+
+
+@lru_cache(maxsize=20_000)
+def _parse_any_phone(text: str) -> str:
     # Loads in 50 ms and is not needed where a DAG file is only parsed.
     import phonenumbers
 
-    # Most numbers are of this kind, and asking the library's own pattern takes 2 us where all of its ways take 30.
-    if (usual := _USUAL.fullmatch(text)) and _us_lines().fullmatch(national := "".join(usual.groups())):
-        return f"+1{national}"
     try:
         number = phonenumbers.parse(text, _REGION)
     except phonenumbers.NumberParseException:

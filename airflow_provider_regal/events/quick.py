@@ -24,7 +24,13 @@ from airflow_provider_regal.events.plain import is_blank, sendable
 from airflow_provider_regal.events.times import read_time, write_time
 from airflow_provider_regal.events.values import LARGEST_EXACT, LEFT_OUT, JsonWriter
 
-_FIELDS: Final = frozenset({"user_id", "phone", "email", "timestamp", "message_id", "event"})
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "user_id": read_user_id,
+    "phone": read_phone,
+    "email": read_email,
+    "message_id": read_message_id,
+}
+_FIELDS: Final = frozenset({*_READERS, "timestamp", "event"})
 # Traits that are more than a value.
 _NOT_USUAL: Final = frozenset({names.PHONES, names.EMAILS, "phone", "email", names.OPT_IN, "opt_in", names.ADDRESS})
 _TEXTS: Final = frozenset({*names.TEXT_TRAITS, *names.TEXT_ADDRESS})
@@ -59,7 +65,10 @@ class QuickRows:
         self._promotes = EVENTS[how.call].promotes
         self._reading = reading
         self._typed = [(column, kind) for column, _, kind in plan.steps if kind is not None]
-        self._fields = {path[0]: column for column, path, _ in plan.steps if len(path) == 1}
+        readers = {**_READERS, "timestamp": self._read_time}
+        columns = {path[0]: column for column, path, _ in plan.steps if len(path) == 1}
+        self._event_column = columns.pop("event", None)
+        self._fields = [(name, column, readers[name]) for name, column in columns.items()]
         # In the order of the columns, since the order of the bytes follows it.
         self._members = [
             (column, names.PROPERTIES, path[1], False) if path[0] == names.PROPERTIES
@@ -77,15 +86,14 @@ class QuickRows:
             row = dict(row)
             for column, kind in self._typed:
                 row[column] = coerce(row[column], kind, self._reading.timezone)
-        user_id, phone = self._read("user_id", row, read_user_id), self._read("phone", row, read_phone)
-        email = self._read("email", row, read_email)
+        found = {name: read(row[column]) for name, column, read in self._fields if not is_blank(row[column])}
         traits, properties = self._read_members(row)
         identifiers, body = [], dict[str, Any]()
-        if user_id is not None:
+        if (user_id := found.get("user_id")) is not None:
             identifiers.append(f"user:{user_id}")
             body[names.USER_ID] = user_id
-        for member, address in ((names.PHONES, phone), (names.EMAILS, email)):
-            if address is not None:
+        for member, kind in ((names.PHONES, "phone"), (names.EMAILS, "email")):
+            if (address := found.get(kind)) is not None:
                 identifiers.append(address)
                 traits[member] = {address: {names.IS_PRIMARY: True} if self._promotes else {}}
         if not identifiers:
@@ -93,30 +101,22 @@ class QuickRows:
         if traits:
             body[names.TRAITS] = traits
         if self._call != "identify":
-            body[names.NAME] = self._page or self._event or event_name(self._text("event", row))
+            body[names.NAME] = self._page or self._event or event_name(self._event_of(row))
             if properties:
                 body[names.PROPERTIES] = properties
-        timestamp = self._read("timestamp", row, self._read_time)
-        if timestamp is not None:
+        if (timestamp := found.get("timestamp")) is not None:
             body[names.ORIGINAL_TIMESTAMP] = write_time(timestamp)
         if self._event_source:
             body[names.EVENT_SOURCE] = self._event_source
         payload = Payload(self._call, body, notes=tuple(state_note(traits)))
         payload.encoded  # noqa: B018 - raises where the long way names what cannot be sent
-        message_id = self._read("message_id", row, read_message_id)
-        return QuickEvent(payload, tuple(identifiers), timestamp, user_id, message_id)
-
-    def _read(self, name: str, row: Mapping[str, Any], read: Callable[[Any], Any]) -> Any:
-        column = self._fields.get(name)
-        if column is None or is_blank(value := row[column]):
-            return None
-        return read(value)
+        return QuickEvent(payload, tuple(identifiers), timestamp, user_id, found.get("message_id"))
 
     def _read_time(self, value: Any) -> datetime:
         return read_time(value, self._reading.timezone)
 
-    def _text(self, name: str, row: Mapping[str, Any]) -> str:
-        value = row[self._fields[name]] if name in self._fields else None
+    def _event_of(self, row: Mapping[str, Any]) -> str:
+        value = None if self._event_column is None else row[self._event_column]
         if type(value) is not str:
             raise NotUsualError
         return value
