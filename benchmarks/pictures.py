@@ -44,7 +44,7 @@ def whole_path(results: dict[str, Any], file: Path) -> None:
         colors = [_OURS if name.startswith("regal") else _THEIRS for name in names]
         labels = [tables.NAMES[name].replace("**", "").replace("`", "").split(",")[0] for name in names]
         labels = [
-            f"{label} ({name.removeprefix('regal_')})" if name == "regal_track" else label
+            f"{label} ({name.removeprefix('regal_')})" if name.startswith("regal_") else label
             for label, name in zip(labels, names, strict=True)
         ]
         place.barh(range(len(names)), medians, xerr=spreads, color=colors, ecolor="#555", error_kw={"lw": 1})

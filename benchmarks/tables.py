@@ -16,7 +16,9 @@ Rounds = list[dict[str, Any]]
 NAMES: Final = {
     "regal": "**this package**, contacts (identify)",
     "regal_track": "**this package**, events (track), never twice",
+    "regal_asyncio": "**this package**, contacts, where uvloop is not installed",
     "bare_loop": "bare aiohttp loop, ready-made bodies",
+    "bare_loop_uvloop": "bare aiohttp loop on uvloop",
     "http_hook": "Airflow's `HttpHook.run` a row",
     "one_by_one": "`requests.post` a row",
     "threads": "`requests.Session`, 32 threads",

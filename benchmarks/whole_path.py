@@ -28,7 +28,9 @@ from benchmarks.sink import KEY
 CANDIDATES: Final = {
     "regal": (12_000, 8_000),
     "regal_track": (12_000, 8_000),
+    "regal_asyncio": (12_000, 8_000),
     "bare_loop": (16_000, 10_000),
+    "bare_loop_uvloop": (16_000, 10_000),
     "http_hook": (1_500, 160),
     "one_by_one": (1_500, 160),
     "threads": (3_000, 1_600),

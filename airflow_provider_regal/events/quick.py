@@ -92,8 +92,8 @@ class QuickRows:
         if (user_id := found.get("user_id")) is not None:
             identifiers.append(f"user:{user_id}")
             body[names.USER_ID] = user_id
-        for member, kind in ((names.PHONES, "phone"), (names.EMAILS, "email")):
-            if (address := found.get(kind)) is not None:
+        for member, field in ((names.PHONES, "phone"), (names.EMAILS, "email")):
+            if (address := found.get(field)) is not None:
                 identifiers.append(address)
                 traits[member] = {address: {names.IS_PRIMARY: True} if self._promotes else {}}
         if not identifiers:

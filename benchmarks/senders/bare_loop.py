@@ -6,7 +6,6 @@ No database, no mapping, no validation, no JSON, no journal: what sending alone 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -25,12 +24,13 @@ def prepare(work: Work) -> None:
 
 def send(work: Work) -> int:
     """Send the bodies; gives how many were acknowledged."""
-    return asyncio.run(_send(work, iter(_made[work.first])))
+    return asyncio.run(post_all(work))
 
 
-async def _send(work: Work, bodies: Iterator[bytes]) -> int:
+async def post_all(work: Work) -> int:
+    """Post the bodies that were made."""
     headers = {"Authorization": work.key, "Content-Type": "application/json"}
-    acknowledged = 0
+    bodies, acknowledged = iter(_made[work.first]), 0
 
     async def sender() -> None:
         nonlocal acknowledged

@@ -1,0 +1,14 @@
+"""With this package where uvloop is not installed: on the loop that Python brings."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.senders import regal
+from benchmarks.senders.work import Work
+
+
+def send(work: Work) -> int:
+    """Send the rows; gives how many were acknowledged."""
+    sys.modules["uvloop"] = None  # type: ignore[assignment] # so it cannot be imported
+    return regal.send(work)
