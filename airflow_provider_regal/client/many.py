@@ -45,6 +45,7 @@ class ManySender:
         self._headers = {
             "Authorization": target.api_key,
             "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # else what Regal says may come as gzip, and nobody could read it
             "User-Agent": f"airflow-provider-regal/{__version__}",
         }
         self._session = aiohttp.ClientSession(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 
 import pytest
@@ -81,6 +82,18 @@ def test_what_regal_answers_is_given_on():
         made = attempt(server.origin)
     assert isinstance(made, Answer)
     assert (made.status, made.headers["retry-after"], made.excerpt) == (429, "7", b'{"message":"slow"}')
+
+
+def test_what_regal_answers_comes_in_words_from_a_server_that_would_pack_it():
+    def packing(talk):
+        head = talk.read().head.lower()
+        packed = "accept-encoding: identity" not in head
+        said = b'{"message":"slow"}'
+        more = ("Content-Encoding: gzip",) if packed else ()
+        talk.say(http("422 No", gzip.compress(said) if packed else said, *more))
+
+    with RawServer(packing) as server:
+        assert attempt(server.origin).excerpt == b'{"message":"slow"}'
 
 
 def test_of_an_endless_answer_only_the_start_is_read():
