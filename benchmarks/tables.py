@@ -126,7 +126,9 @@ def targets(results: dict[str, Any]) -> str:
 
         if setting[1] == 0:
             compare("CPU a row / `HttpHook.run`", "regal", "http_hook", cpu_per_10k, most=1 / 6)
+            compare("CPU a row / `HttpHook.run`, next aim", "regal", "http_hook", cpu_per_10k, most=1 / 8)
             compare("CPU a row / bare loop", "regal", "bare_loop", cpu_per_10k, most=1.6)
+            compare("CPU a row / bare loop, next aim", "regal", "bare_loop", cpu_per_10k, most=1.3)
         if setting == (True, 0):
             compare("rows a second / wrk", "regal", "wrk", rows_a_second, least=0.09)
         if setting[1] == 50:

@@ -120,11 +120,11 @@ def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float,
     :param jitter: a random number from 0 to 1.
     :param now: the current time (aware), for ``Retry-After`` given as a date.
     """
-    if isinstance(attempt, Answer) and 200 <= attempt.status < 300:
-        return Decision(Meaning.ACKNOWLEDGED, f"HTTP {attempt.status}", status=attempt.status)
     if isinstance(attempt, NoAnswer):
         meaning = Meaning.NOT_APPLIED if attempt.before_body else Meaning.UNKNOWN
         return _decision(meaning, attempt.reason, guarantee, tries, jitter, cause=attempt.cause)
+    if acknowledges(attempt):
+        return Decision(Meaning.ACKNOWLEDGED, f"HTTP {attempt.status}", status=attempt.status)
     retry_after_s = read_retry_after(attempt.headers.get("retry-after"), now)
     meaning = _meaning(attempt.status, asked_to_wait=retry_after_s is not None)
     return _decision(

@@ -7,8 +7,15 @@ import asyncio
 import pytest
 
 from airflow_provider_regal.client.deadlines import Deadlines
+from tests.client import loops
+from tests.client.loops import run as run_on_loop
 
 FOR_EVER = 3_600.0
+
+
+@pytest.fixture(params=loops.FACTORIES, autouse=True)
+def _on_either_loop(request):
+    loops.use(request.param)
 
 
 def test_what_is_late_ends_and_what_is_not_goes_on():
@@ -31,7 +38,7 @@ def test_what_is_late_ends_and_what_is_not_goes_on():
         await ended.wait()
         return in_time, await asyncio.gather(*late)
 
-    assert asyncio.run(run()) == ("in time", ["late"] * 3)
+    assert run_on_loop(run()) == ("in time", ["late"] * 3)
 
 
 def test_each_has_its_own_time():
@@ -49,7 +56,7 @@ def test_each_has_its_own_time():
         lasted = await asyncio.gather(wait("second", 0.1), wait("first", 0.0))
         return order, lasted
 
-    order, lasted = asyncio.run(run())
+    order, lasted = run_on_loop(run())
     assert order == ["first", "second"]
     assert min(lasted) > 0.19, "nothing ends before its time"
 
@@ -63,7 +70,7 @@ def test_after_one_that_was_late_the_task_goes_on_as_any_other():
         await asyncio.sleep(0)
         return asyncio.current_task().cancelling()
 
-    assert asyncio.run(run()) == 0
+    assert run_on_loop(run()) == 0
 
 
 def test_what_swallows_the_end_may_finish():
@@ -76,7 +83,7 @@ def test_what_swallows_the_end_may_finish():
         await asyncio.sleep(0)
         return made, asyncio.current_task().cancelling()
 
-    assert asyncio.run(run()) == ("what there was", 0)
+    assert run_on_loop(run()) == ("what there was", 0)
 
 
 @pytest.mark.parametrize("timeout_s", [FOR_EVER, 0.05])
@@ -101,7 +108,7 @@ def test_who_is_cancelled_ends_cancelled_even_when_it_is_late_as_well(timeout_s)
         cancelled.append(task.cancelled())
         return cancelled
 
-    assert asyncio.run(run()) == [True]
+    assert run_on_loop(run()) == [True]
 
 
 def test_an_error_stays_what_it_is():
@@ -109,7 +116,7 @@ def test_an_error_stays_what_it_is():
         with pytest.raises(KeyError), Deadlines(FOR_EVER):
             raise KeyError
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_once_closed_it_looks_no_more():
@@ -120,4 +127,4 @@ def test_once_closed_it_looks_no_more():
             await asyncio.sleep(0.2)
         return "not ended"
 
-    assert asyncio.run(run()) == "not ended"
+    assert run_on_loop(run()) == "not ended"

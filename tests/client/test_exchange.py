@@ -16,6 +16,7 @@ from airflow_provider_regal.client.exchange import (
     Answer,
     Meaning,
     NoAnswer,
+    acknowledges,
     decide,
     read_message,
     read_retry_after,
@@ -67,6 +68,11 @@ def test_an_acknowledged_or_refused_event_is_never_sent_again(attempt, meaning, 
     decision = decided(attempt, guarantee=guarantee)
     assert (decision.meaning, decision.retry, decision.wait_s) == (meaning, False, 0.0)
     assert decision.status == attempt.status
+
+
+@pytest.mark.parametrize("attempt", [*(attempt for attempt, _ in FINAL), *NOT_APPLIED, *UNKNOWN], ids=repr)
+def test_what_is_acknowledged_at_a_glance_is_what_is_decided_to_be(attempt):
+    assert acknowledges(attempt) == (decided(attempt).meaning is Meaning.ACKNOWLEDGED)
 
 
 @pytest.mark.parametrize("guarantee", GUARANTEES)

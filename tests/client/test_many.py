@@ -12,10 +12,17 @@ from airflow_provider_regal.client.exchange import Answer, NoAnswer
 from airflow_provider_regal.client.many import ManySender, proxy_of
 from airflow_provider_regal.client.target import target_of
 from airflow_provider_regal.testing import Sandbox
+from tests.client import loops
+from tests.client.loops import run as run_on_loop
 from tests.client.raw_server import RawServer, answering, http, self_signed, unused_port
 from tests.client.sending import KEY
 
 BODY = b'{"userId":"anne-1","name":"Lesson Booked"}'
+
+
+@pytest.fixture(params=loops.FACTORIES, autouse=True)
+def _on_either_loop(request):
+    loops.use(request.param)
 
 
 def attempt(origin, *, timeout=5.0, times=1, body=BODY):
@@ -28,7 +35,7 @@ def attempt(origin, *, timeout=5.0, times=1, body=BODY):
                 made = await sender.attempt(body)
             return made
 
-    return asyncio.run(run())
+    return run_on_loop(run())
 
 
 def test_nothing_is_written_once_the_right_to_send_has_ended():
@@ -40,7 +47,7 @@ def test_nothing_is_written_once_the_right_to_send_has_ended():
             return [await sender.attempt(BODY) for _ in range(3)]
 
     with RawServer(answering(http())) as server:
-        first, second, third = asyncio.run(run(server))
+        first, second, third = run_on_loop(run(server))
         assert (first.status, third.status) == (200, 200)
         lost(second, before_body=True)
         assert [request.body for request in server.requests] == [BODY, BODY]
@@ -60,7 +67,7 @@ def test_the_sandbox_takes_it():
             async with ManySender(target, max_connections=4) as sender:
                 return await asyncio.gather(*(sender.attempt(BODY) for _ in range(20)))
 
-        answers = asyncio.run(run())
+        answers = run_on_loop(run())
         assert regal.stats()["requests"] == 20
         assert regal.stats()["contract_findings"] == {}
     assert {answer.status for answer in answers} == {200}
