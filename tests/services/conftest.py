@@ -109,14 +109,16 @@ class InBucket:
             clock=clock or Clock(),
         )
 
-    def begin(self, rows, *, number=1, call="track", rate=300, timeout_s=2.0, epoch=0, patience_s=20.0, **options):
+    def begin(
+        self, rows, *, number=1, call="track", rate=300, timeout_s=2.0, epoch=0, patience_s=20.0, uvloop=True, **options
+    ):
         """Begin a try in a process of its own, with a folder for temporary files of its own."""
         own = self.tmp_path / f"machine-{number}-{time.monotonic_ns()}"
         own.mkdir()
         given = {
             "url": self.regal.url, "key": self.regal.api_key, "folder": self.folder, "rows": rows, "number": number,
             "call": call, "rate": rate, "timeout_s": timeout_s, "epoch": epoch, "patience_s": patience_s,
-            "options": options, "endpoint": self.door.url,
+            "options": options, "endpoint": self.door.url, "uvloop": uvloop,
         }  # fmt: skip
         return subprocess.Popen(
             [sys.executable, str(DRIVER), json.dumps(given)],

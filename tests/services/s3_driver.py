@@ -1,7 +1,8 @@
 """One try of a delivery whose run folder is in a bucket, in a process of its own: ``python s3_driver.py '{...}'``.
 
-Prints the report, and what came of it, as JSON. On SIGUSR1 it freezes, as a suspended machine does, with the next
-answer of Regal: then no other request is half on its way.
+Prints the report, and what came of it, as JSON. On SIGUSR1 it freezes, as a suspended machine does, when the sending
+next looks at the clock: then no request is half on its way. On uvloop there may be: it collects what is written, and
+sends it a few milliseconds later.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import signal
 import sys
+import threading
+import time
 
 from s3fs import S3FileSystem
 
@@ -47,8 +49,10 @@ def main(given: dict) -> None:
         ),
         pacer=Pacer(rate),
         this=Try(given.get("epoch", 0), given["number"]),
-        clock=Clock(jitter=jitter),
+        clock=Clock(monotonic=monotonic),
     )
+    if not given["uvloop"]:
+        sys.modules["uvloop"] = None
     signal.signal(signal.SIGUSR1, lambda *_: to_freeze.append(True))
     signal.signal(signal.SIGTERM, lambda *_: delivery.stop())
     error = None
@@ -62,12 +66,12 @@ def main(given: dict) -> None:
 to_freeze = []
 
 
-def jitter() -> float:
-    """Freeze, if that is due; else give what is asked for with every answer."""
-    if to_freeze:
+def monotonic() -> float:
+    """Freeze, if that is due; else say what time it is."""
+    if to_freeze and threading.current_thread().name.startswith("regal-delivery"):
         to_freeze.clear()
         os.kill(os.getpid(), signal.SIGSTOP)
-    return random.random()
+    return time.monotonic()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,10 @@ class Running:
         self._thread.join(60)
 
 
+def is_stopped(process):
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def sent_by(number, regal):
     """:returns: when the requests of a try came, by Regal's clock."""
     return [time_of(event) for event in regal.events() if event["body"]["eventSource"] == f"try {number}"]
@@ -73,11 +78,12 @@ def test_the_old_sender_stops_within_a_checkpoint_interval(in_bucket, s3, regal_
 
 @pytest.mark.parametrize("call", ["track", "identify"])
 def test_a_sender_that_was_frozen_sends_nothing_when_it_wakes(in_bucket, regal_sandbox, record_property, call):
-    frozen = in_bucket.begin(ROWS, call=call, rate=RATE, checkpoint_interval=INTERVAL_S, timeout_s=1.0)
+    frozen = in_bucket.begin(ROWS, call=call, rate=RATE, checkpoint_interval=INTERVAL_S, timeout_s=1.0, uvloop=False)
     in_bucket.wait_for(300)
     frozen.send_signal(signal.SIGUSR1)
     report = in_bucket.delivery([], call=call, number=2, max_unknown=1.0).run()
     before = len(sent_by(1, regal_sandbox))
+    assert is_stopped(frozen)
     woken = time.time()
     frozen.send_signal(signal.SIGCONT)
     told = in_bucket.end(frozen)
