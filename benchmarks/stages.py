@@ -70,11 +70,7 @@ class Sampler:
         spy = Path(sys.executable).with_name("py-spy")
         command = [str(spy), "record", "--pid", str(os.getpid()), "--rate", str(_A_SECOND), "--format", "raw"]
         command += ["--full-filenames", "--nonblocking", "--output", str(self._file)]
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         os.sched_setaffinity(self._process.pid, {SERVER_CORE})  # where it does not disturb
         time.sleep(1)  # until it looks
         return self

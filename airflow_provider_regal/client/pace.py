@@ -64,8 +64,6 @@ class Pacer:
                 self._cut_at = now
 
     def _share(self, now: float) -> float:
-        if self._cut_to == 1.0:
-            return 1.0
         return min(1.0, self._cut_to + _RECOVERY * max(now - self._cut_at, 0.0))
 
     def pause_left(self, now: float) -> float:

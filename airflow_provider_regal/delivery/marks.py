@@ -83,7 +83,7 @@ def as_row(given: Any) -> Mapping[str, Any]:
     """
     if isinstance(given, Marked):
         return given
-    if not isinstance(given, (dict, Mapping)):  # dict alone would do, but for what only behaves like one
+    if not isinstance(given, Mapping):
         if isinstance(given, events.Event):
             return {EVENT_MARK: given.call, **given.model_dump()}
         given = _named(given)
