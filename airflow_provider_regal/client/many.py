@@ -41,14 +41,13 @@ class ManySender:
         # One bound for the whole exchange: connecting, headers and body.
         self._deadlines = Deadlines(target.timeout_s)
         self._proxy = proxy_of(target.origin)
-        # Not the session's own: aiohttp would give those to a proxy as well, the key among them.
-        self._headers = {
-            "Authorization": target.api_key,
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",  # else what Regal says may come as gzip, and nobody could read it
-            "User-Agent": f"airflow-provider-regal/{__version__}",
-        }
+        # Not one of the session's own headers: aiohttp gives those to a proxy as well.
+        self._authorization = {"Authorization": target.api_key}
         self._session = aiohttp.ClientSession(
+            headers={
+                "Accept-Encoding": "identity",  # else what Regal says may come as gzip, and nobody could read it
+                "User-Agent": f"airflow-provider-regal/{__version__}",
+            },
             connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_LONGEST_CONNECT_S),
             auto_decompress=False,
@@ -80,7 +79,7 @@ class ManySender:
 
     async def _exchange(self, body: _WatchedBody) -> Answer:
         response = await self._session.post(
-            self._url, data=body, headers=self._headers, allow_redirects=False, proxy=self._proxy
+            self._url, data=body, headers=self._authorization, allow_redirects=False, proxy=self._proxy
         )
         try:
             if 200 <= response.status < 300:  # then nobody asks what else it says

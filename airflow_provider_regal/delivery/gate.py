@@ -22,7 +22,6 @@ _FIRST_LATENCY_S: Final = 0.1
 _QUARTER_S: Final = 0.25
 _QUARTERS: Final = 32
 _REMEMBERED: Final = 200
-_P99_EVERY: Final = 20
 _HEADROOM: Final = 1.3
 _SPARE: Final = 4
 _FIRST_PROBE_S: Final = 0.5
@@ -44,8 +43,6 @@ class Gate:
         self._quarter_began, self._slowest_s = float("-inf"), 0.0
         self._sum_s, self._summed = 0.0, 0
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
-        self._successes = 0
-        self._p99_s = 0.0
         self._failures = 0
         self._first_failure = 0.0
         self._last_answer = float("-inf")
@@ -104,10 +101,6 @@ class Gate:
         self._failures = 0
         self._outage_since = self._probe = None
         self._probe_gap_s = _FIRST_PROBE_S
-        self._successes += 1
-        if self._successes % _P99_EVERY == 1:
-            ordered = sorted(self._latencies)
-            self._p99_s = ordered[int(len(ordered) * 0.99)]
 
     def _learn(self, latency_s: float, now: float) -> None:
         if now - self._quarter_began >= _QUARTER_S:
@@ -143,8 +136,12 @@ class Gate:
             return
         oldest = next(iter(self._started.values()))
         silent_s = now - max(self._last_answer, oldest)
-        if silent_s > max(_SILENCE_S, _SILENCE_P99 * self._p99_s):
+        if silent_s > _SILENCE_S and silent_s > _SILENCE_P99 * self._p99_s():
             self._begin_outage(now - silent_s, now)
+
+    def _p99_s(self) -> float:
+        ordered = sorted(self._latencies)
+        return ordered[int(len(ordered) * 0.99)] if ordered else 0.0
 
     def _begin_outage(self, since: float, now: float) -> None:
         self._outage_since = since

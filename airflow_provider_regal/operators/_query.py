@@ -65,9 +65,10 @@ def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Ma
         if twice:
             raise ValueError(f"The query gives two columns named {', '.join(map(repr, twice))}; name each with AS.")
         while fetched:
-            for row in fetched:
-                # A connection can ask its driver for dictionaries.
-                yield row if isinstance(row, Mapping) else dict(zip(columns, row, strict=True))
+            if isinstance(fetched[0], Mapping):  # a connection can ask its driver for dictionaries
+                yield from fetched
+            else:
+                yield from (dict(zip(columns, row, strict=True)) for row in fetched)
             fetched = cursor.fetchmany(_ROWS_A_FETCH)
 
 
