@@ -1,4 +1,10 @@
-"""The snapshot: rows exactly as the source gave them, so that a position means the same row on every try."""
+"""The snapshot: rows exactly as the source gave them, so that a position means the same row on every try.
+
+A line is a row, as an object of JSON. One that starts with ``[`` has the columns of the last object before it::
+
+    {"user_id":7,"email":"ann@example.com"}
+    [8,"bob@example.com"]
+"""
 
 from __future__ import annotations
 
@@ -32,6 +38,8 @@ _SCALARS: Final = _AS_THEY_ARE | {int}
 _LEAVES: Final = _SCALARS | {datetime, date, Decimal, UUID, bytes}
 _TEXT_ONLY: Final = frozenset({str})
 
+Columns = tuple[str, ...] | None
+
 # Types JSON lacks: tag -> (type, to text, from text). datetime before date: it is a kind of date.
 _CODECS: Final[dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]]] = {
     "$datetime": (datetime, lambda value: value.isoformat(), datetime.fromisoformat),
@@ -56,22 +64,34 @@ def encode_row(row: Mapping[str, Any]) -> str:
 
     Whatever stands in a row can be written, so that it is mapping that refuses it, with its reason.
     """
-    types = {*map(type, row.values())}
-    if types <= _LEAVES and _TEXT_ONLY.issuperset(map(type, row)) and len(row) > 1:  # which is usual, and quicker
+    return _plain_row(row) or _ENCODER.encode(storable(row))
+
+
+def _plain_row(row: Mapping[str, Any]) -> str | None:
+    return _plain(row, row.values()) if len(row) > 1 and _TEXT_ONLY.issuperset(map(type, row)) else None
+
+
+def _plain(what: Any, values: Iterable[Any]) -> str | None:
+    """Write what has no other values than plain ones, which is usual, and quicker; None for all else."""
+    types = {*map(type, values)}
+    if types <= _LEAVES:
         with suppress(ValueError):
             if types <= _SCALARS:  # pydantic's writer takes 1 us for ten columns, where json takes 5
-                return to_json(row, inf_nan_mode="constants").decode()
-            return _ENCODER.encode(row)
-    return _ENCODER.encode(storable(row))
+                return to_json(what, inf_nan_mode="constants").decode()
+            return _ENCODER.encode(what)
+    return None
 
 
 def decode_row(line: str) -> dict[str, Any]:
     """Read a row back."""
-    if "\\" not in line and _TAGGED not in line:  # older versions of pydantic misread some escapes
-        row: dict[str, Any] = from_json(line)
-    else:
-        row = json.loads(line, object_hook=untagged)
+    row: dict[str, Any] = _decode(line)
     return row
+
+
+def _decode(line: str) -> Any:
+    if "\\" not in line and _TAGGED not in line:  # older versions of pydantic misread some escapes
+        return from_json(line)
+    return json.loads(line, object_hook=untagged)
 
 
 class _Budget:
@@ -151,17 +171,32 @@ def write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     :returns: how many rows.
     """
     count, number, lines, size = 0, 0, list[str](), 0
+    columns: Columns = None
     for row in rows:
-        line = encode_row(row)
+        line, columns = _line(row, columns)
         lines.append(line)
         size += len(line)
         count += 1
         if len(lines) >= ROWS_PER_CHUNK or size >= BYTES_PER_CHUNK:
             _write_chunk(folder, number, lines)
-            number, lines, size = number + 1, [], 0
+            number, lines, size, columns = number + 1, [], 0, None
     if lines:
         _write_chunk(folder, number, lines)
     return count
+
+
+def _line(row: Mapping[str, Any], before: Columns) -> tuple[str, Columns]:
+    """Write a row as one line of a chunk: without its columns, where they are those of the line before.
+
+    :param before: these, if that line was of plain values.
+    :returns: the line, and what the next one may leave out.
+    """
+    columns = (*row,)
+    if columns == before and (line := _plain(values := [*row.values()], values)):
+        return line, before
+    if line := _plain_row(row):
+        return line, columns
+    return encode_row(row), None
 
 
 def read_rows(
@@ -176,11 +211,17 @@ def read_rows(
     position = 0
     for chunk in sorted(folder.glob("rows-*.jsonl")):
         with chunk.open(encoding="utf-8", newline="\n") as lines:
+            whole, columns = "", None
             for line in lines:
                 if position >= count or not line.endswith("\n"):
                     raise OSError(f"the rows in {folder} are not those that were written")
-                if not without(position):
-                    yield position, decode_row(line)
+                if line.startswith("{"):
+                    whole, columns = line, None
+                    if not without(position):
+                        yield position, decode_row(line)
+                elif not without(position):
+                    columns = columns or (*decode_row(whole),)
+                    yield position, dict(zip(columns, _decode(line), strict=True))
                 position += 1
     if position != count:
         raise OSError(f"the rows in {folder} are not those that were written")

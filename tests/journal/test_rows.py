@@ -148,6 +148,58 @@ def test_large_rows_make_small_chunks(tmp_path):
 
 
 @many
+@given(
+    rows=st.lists(
+        st.one_of(
+            st.fixed_dictionaries({"a": storable_values, "b": storable_values}),
+            st.fixed_dictionaries({"b": storable_values, "a": storable_values}),
+            st.fixed_dictionaries({"$date": texts, "$columns": texts}),
+            st.dictionaries(names, storable_values, max_size=3),
+        ),
+        max_size=8,
+    ),
+    needed=st.sets(st.integers(0, 7)),
+)
+def test_rows_come_back_from_a_file_equal_and_with_their_columns_in_order(rows, needed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    write_rows(folder, rows)
+    found = list(read_rows(folder, len(rows), without=lambda position: position not in needed))
+    assert [(position, repr(row)) for position, row in found] == [
+        (position, repr(row)) for position, row in enumerate(rows) if position in needed
+    ]
+
+
+def test_columns_stand_in_a_file_only_where_they_change(tmp_path):
+    rows = [{"a": 1, "b": "x"}, {"a": 2, "b": date(2026, 1, 2)}, {"a": 3, "b": ["y"]}, {"a": 4, "b": None}]
+    write_rows(tmp_path, [*rows, {"a": 5, "b": None}, {"b": None, "a": 6}, {"b": None, "a": 7}, {"n": 8}, {"n": 9}])
+    assert (tmp_path / "rows-000000.jsonl").read_text().splitlines() == [
+        '{"a":1,"b":"x"}',
+        '[2, {"$date": "2026-01-02"}]',
+        '{"a": 3, "b": ["y"]}',
+        '{"a":4,"b":null}',
+        "[5,null]",
+        '{"b":null,"a":6}',
+        "[null,7]",
+        '{"n": 8}',
+        '{"n": 9}',
+    ]
+
+
+def test_every_file_of_a_snapshot_can_be_read_alone(tmp_path):
+    write_rows(tmp_path, [{"a": number, "b": None} for number in range(ROWS_PER_CHUNK + 2)])
+    (tmp_path / "rows-000000.jsonl").unlink()
+    assert [row for _, row in read_rows(tmp_path, 2)] == [
+        {"a": ROWS_PER_CHUNK, "b": None},
+        {"a": ROWS_PER_CHUNK + 1, "b": None},
+    ]
+
+
+def test_a_snapshot_of_an_earlier_version_can_be_read(tmp_path):
+    (tmp_path / "rows-000000.jsonl").write_text('{"a":1,"b":2}\n{"a":3,"b":4}\n')
+    assert [row for _, row in read_rows(tmp_path, 2)] == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+
+
+@many
 @given(rows=st.lists(st.fixed_dictionaries({"name": texts, "city": texts}), max_size=5))
 @example(rows=[{"name": "Chlo\u00e9", "city": "a\u2028b\x85c\rd\x0be\U0001f600"}, {"name": "\ud800", "city": ""}])
 def test_rows_in_a_file_are_lines_whatever_stands_in_them(rows, tmp_path_factory):
