@@ -15,7 +15,7 @@ from benchmarks import contacts, pacing, report, where_it_goes
 from benchmarks.running import run_on_a_core, server
 from benchmarks.senders.work import WARM_UP, Work
 from benchmarks.stages import OTHER, STAGES, stage_of
-from benchmarks.whole_path import Setting, WrongCountError, check, one_run
+from benchmarks.whole_path import CANDIDATES, Setting, WrongCountError, check, one_run
 
 ROWS = 120
 
@@ -34,7 +34,7 @@ def database(tmp_path_factory):
 
 
 def test_a_delivery_is_measured(running, database, tmp_path):
-    share = ROWS / 12_000
+    share = ROWS / CANDIDATES["regal"][0]
     ran = one_run("regal", running, Setting(False, 0), database=database, folder=tmp_path, share=share)
     assert (ran["rows"], ran["acknowledged"]) == (ROWS, ROWS)
     assert ran["cpu_s"] > 0
