@@ -64,11 +64,21 @@ def encode_row(row: Mapping[str, Any]) -> str:
 
     Whatever stands in a row can be written, so that it is mapping that refuses it, with its reason.
     """
-    return _plain_row(row) or _ENCODER.encode(storable(row))
+    return _line(row, None)[0]
 
 
-def _plain_row(row: Mapping[str, Any]) -> str | None:
-    return _plain(row, row.values()) if len(row) > 1 and _TEXT_ONLY.issuperset(map(type, row)) else None
+def _line(row: Mapping[str, Any], before: Columns) -> tuple[str, Columns]:
+    """Write a row as one line: without its columns, where they are those of the line before.
+
+    :param before: these, if that line was of plain values.
+    :returns: the line, and what the next one may leave out.
+    """
+    columns, values = (*row,), [*row.values()]
+    if len(columns) > 1 and _TEXT_ONLY.issuperset(map(type, columns)):
+        line = _plain(values if columns == before else row, values)
+        if line is not None:
+            return line, columns
+    return _ENCODER.encode(storable(row)), None
 
 
 def _plain(what: Any, values: Iterable[Any]) -> str | None:
@@ -183,20 +193,6 @@ def write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     if lines:
         _write_chunk(folder, number, lines)
     return count
-
-
-def _line(row: Mapping[str, Any], before: Columns) -> tuple[str, Columns]:
-    """Write a row as one line of a chunk: without its columns, where they are those of the line before.
-
-    :param before: these, if that line was of plain values.
-    :returns: the line, and what the next one may leave out.
-    """
-    columns = (*row,)
-    if columns == before and (line := _plain(values := [*row.values()], values)):
-        return line, before
-    if line := _plain_row(row):
-        return line, columns
-    return encode_row(row), None
 
 
 def read_rows(

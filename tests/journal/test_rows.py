@@ -185,6 +185,16 @@ def test_columns_stand_in_a_file_only_where_they_change(tmp_path):
     ]
 
 
+def test_columns_are_written_as_where_a_row_stands_alone(tmp_path):
+    class Named(str):
+        def __str__(self):
+            return "another name"
+
+    rows = [{"a": 1, "b": 2}, {Named("a"): 3, "b": 4}]
+    write_rows(tmp_path, rows)
+    assert [row for _, row in read_rows(tmp_path, 2)] == [decode_row(encode_row(row)) for row in rows]
+
+
 def test_every_file_of_a_snapshot_can_be_read_alone(tmp_path):
     write_rows(tmp_path, [{"a": number, "b": None} for number in range(ROWS_PER_CHUNK + 2)])
     (tmp_path / "rows-000000.jsonl").unlink()
