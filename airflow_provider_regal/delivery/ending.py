@@ -88,7 +88,7 @@ def _why_failed(report: DeliveryReport, folder: RunFolder, too_many: list[str]) 
     commonest = report.reasons.most_common(_REASONS_IN_MESSAGE)
     reasons = "".join(f"\n  {number:>6,} x {reason}" for reason, number in commonest)
     return (
-        f"Of {report.read:,} rows {' and '.join(too_many)}. The commonest reasons:{reasons}\n"
+        f"Of {report.read:,} rows {' and '.join(too_many)}. The commonest reasons of all dead letters:{reasons}\n"
         f"All are in {folder.name}/dead_letters.jsonl. Mend the data or the mapping and clear the task: "
         "rejected rows are tried again, none is sent twice. Or raise the threshold."
     )
