@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from http.client import HTTPException
 from typing import Final
 
 import requests
-from urllib3.exceptions import HTTPError, LocationValueError, NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
+
+from airflow_provider_regal.client.environment import NO_HTTP, NO_PROXY_CONNECTION, NO_TLS
 
 # The second is the layer below, some of whose errors requests lets through.
 NO_ANSWER: Final = (requests.RequestException, HTTPError)
@@ -16,22 +19,21 @@ NO_ANSWER: Final = (requests.RequestException, HTTPError)
 
 def describe_failure(error: Exception) -> str:
     """Name a failure."""
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the TLS connection failed (certificate or protocol)"
+    inside = list(_inside(error))
+    # Also inside a ProxyError: TLS with the proxy itself.
+    if any(isinstance(cause, (requests.exceptions.SSLError, ssl.SSLError)) for cause in inside):
+        return NO_TLS
     if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy of the environment refused or could not be reached"
+        return NO_PROXY_CONNECTION
     if isinstance(error, requests.ConnectTimeout):
         return "no connection within the timeout"
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, LocationValueError)):
-        return "the proxy that the environment names cannot be used"  # our own address was checked before
-    inside = list(_inside(error))
     for kind, words in (
         (socket.gaierror, "the host name could not be resolved"),
         (ConnectionRefusedError, "the connection was refused: nothing listens there"),
         (NewConnectionError, "no connection could be made"),
         ((requests.ReadTimeout, TimeoutError), "no answer within the timeout"),
         (ConnectionError, "the connection was lost"),
-        ((HTTPException, requests.exceptions.InvalidHeader), "what answered does not speak HTTP properly"),
+        ((HTTPException, requests.exceptions.InvalidHeader), NO_HTTP),
     ):
         if any(isinstance(cause, kind) for cause in inside):
             return words

@@ -10,17 +10,15 @@ import ssl
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
 from airflow_provider_regal import __version__
 from airflow_provider_regal.client.deadlines import Deadlines
+from airflow_provider_regal.client.environment import NO_HTTP, NO_PROXY_CONNECTION, NO_TLS, network_for
 from airflow_provider_regal.client.exchange import Answer, Attempt, NoAnswer
-from airflow_provider_regal.client.target import Target, is_loopback
-from airflow_provider_regal.errors import FixConnectionError
+from airflow_provider_regal.client.target import Target
 
 _LONGEST_CONNECT_S: Final = 10.0
 _EXCERPT_BYTES: Final = 2_048
@@ -33,14 +31,18 @@ class ManySender:
     :param max_connections: open at most at once.
     :param may_write: asked before the first byte of an event: a connection may take seconds to open, and the right to
         send may have ended since.
+    :raises FixConnectionError: a variable of the environment names a bundle or a proxy that cannot be used.
     """
 
     def __init__(self, target: Target, *, max_connections: int, may_write: Callable[[], bool] = lambda: True) -> None:
+        # aiohttp's own trust_env would read the environment in another way, and let a .netrc file replace the key.
+        network = network_for(target.origin)
         self._url = target.events_url
         self._may_write = may_write
         # One bound for the whole exchange: connecting, headers and body.
         self._deadlines = Deadlines(target.timeout_s)
-        self._proxy = proxy_of(target.origin)
+        self._proxy = network.proxy.url if network.proxy else None
+        self._proxy_headers = network.proxy.headers if network.proxy else None
         # Not one of the session's own headers: aiohttp gives those to a proxy as well.
         self._authorization = {"Authorization": target.api_key}
         self._session = aiohttp.ClientSession(
@@ -48,7 +50,7 @@ class ManySender:
                 "Accept-Encoding": "identity",  # else what Regal says may come as gzip, and nobody could read it
                 "User-Agent": f"airflow-provider-regal/{__version__}",
             },
-            connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60, ssl=network.ssl_context() or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_LONGEST_CONNECT_S),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -75,11 +77,16 @@ class ManySender:
                 raise
             return NoAnswer(before_body=True, reason="stopped before it was sent")
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
-            return NoAnswer(before_body=not watched.started, reason=_what_failed(error, watched.started))
+            return NoAnswer(before_body=not watched.started, reason=self._what_failed(error, watched.started))
 
     async def _exchange(self, body: _WatchedBody) -> Answer:
         response = await self._session.post(
-            self._url, data=body, headers=self._authorization, allow_redirects=False, proxy=self._proxy
+            self._url,
+            data=body,
+            headers=self._authorization,
+            allow_redirects=False,
+            proxy=self._proxy,
+            proxy_headers=self._proxy_headers,
         )
         try:
             if 200 <= response.status < 300:  # then nobody asks what else it says
@@ -91,6 +98,23 @@ class ManySender:
         finally:
             response.release()
 
+    def _what_failed(self, error: BaseException, started: bool) -> str:
+        """Name a failure without the library's words, and as ``failures`` does for a single event."""
+        if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
+            return NO_TLS
+        if isinstance(error, (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)):
+            return NO_PROXY_CONNECTION
+        if isinstance(error, aiohttp.ClientResponseError):
+            return NO_HTTP
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            # With a proxy it is the proxy's name: only the proxy resolves the target's.
+            return NO_PROXY_CONNECTION if self._proxy else "the host name could not be resolved"
+        if isinstance(error, TimeoutError):
+            return "no answer within the timeout" if started else "no connection within the timeout"
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return "the connection was refused: nothing listens there"
+        return "the connection was lost"
+
 
 async def _start_of(response: aiohttp.ClientResponse) -> bytes:
     """Read the start of a body; the status has decided already, so whatever ends the reading is no failure."""
@@ -101,21 +125,6 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
     except (aiohttp.ClientError, TimeoutError, OSError, asyncio.CancelledError):
         response.close()
     return excerpt
-
-
-def proxy_of(origin: str) -> str | None:
-    """Find the proxy the environment names for a target; never one for this machine.
-
-    aiohttp's own ``trust_env`` would let a .netrc file replace the key.
-    """
-    parts = urlsplit(origin)
-    host = parts.hostname or ""
-    if is_loopback(host) or proxy_bypass(host):
-        return None
-    proxy = getproxies().get(parts.scheme)
-    if proxy is not None and not proxy.startswith(("http://", "https://")):
-        raise FixConnectionError(f"The environment names a proxy for {parts.scheme} that is not an http proxy.")
-    return proxy
 
 
 class _WatchedBody(aiohttp.BytesPayload):
@@ -139,16 +148,3 @@ class _WatchedBody(aiohttp.BytesPayload):
         # What newer versions of aiohttp (3.12 and later) call instead.
         self._start()
         await super().write_with_length(writer, content_length)
-
-
-def _what_failed(error: BaseException, started: bool) -> str:
-    """Name a failure without the library's words."""
-    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
-        return "the TLS connection failed (certificate or protocol)"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "the host name could not be resolved"
-    if isinstance(error, TimeoutError):
-        return "no answer within the timeout" if started else "no connection within the timeout"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return "the connection was refused: nothing listens there"
-    return "the connection was lost"

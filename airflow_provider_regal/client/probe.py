@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+from airflow_provider_regal.client.environment import network_for
 from airflow_provider_regal.client.failures import NO_ANSWER, describe_failure
 from airflow_provider_regal.client.session import plain_session
+from airflow_provider_regal.errors import FixConnectionError
 
 _PROBE_TIMEOUT_S = 10.0
 
@@ -36,16 +38,21 @@ def probe(origin: str) -> tuple[bool, str]:
 def ask(origin: str) -> Probed:
     """Ask for the front page of Regal's host, and what time it is there."""
     started = time.monotonic()
-    with plain_session(origin) as session:
+    try:
+        network, session = network_for(origin), plain_session(origin)
+    except FixConnectionError as error:
+        return Probed(False, str(error))
+    through = f" through the proxy of {network.proxy.variable}" if network.proxy else ""
+    with session:
         try:
             response = session.get(origin, timeout=_PROBE_TIMEOUT_S, allow_redirects=False, stream=True)
         except NO_ANSWER as error:
-            return Probed(False, f"{origin}: {describe_failure(error)}.")
+            return Probed(False, f"{origin}: {describe_failure(error)}{through and f' ({through.strip()})'}.")
         response.close()
     milliseconds = (time.monotonic() - started) * 1000
     proved = "name, TLS certificate and network are fine" if origin.startswith("https:") else "it can be reached"
     said = (
-        f"{origin} answered in {milliseconds:.0f} ms (HTTP {response.status_code}): {proved}. "
+        f"{origin} answered in {milliseconds:.0f} ms (HTTP {response.status_code}){through}: {proved}. "
         "The API key was not tested: only a real event can prove it, and this test sends none."
     )
     return Probed(True, said, _skew_s(response.headers.get("Date")))

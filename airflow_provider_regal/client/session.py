@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 import time
 from http.client import HTTPResponse
 from typing import Any, Final
@@ -20,7 +21,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_provider_regal import __version__
-from airflow_provider_regal.client.target import Target, is_loopback
+from airflow_provider_regal.client.environment import Network, network_for
+from airflow_provider_regal.client.target import Target
 
 
 def keyed_session(target: Target) -> requests.Session:
@@ -31,13 +33,21 @@ def keyed_session(target: Target) -> requests.Session:
 
 
 def plain_session(origin: str) -> requests.Session:
-    """Make a session that carries no key; for a loopback host it asks the environment for nothing, so for no proxy."""
+    """Make a session that carries no key and uses the certificates and the proxy of :mod:`.environment`.
+
+    :raises FixConnectionError: a variable of the environment names a bundle or a proxy that cannot be used.
+    """
+    network = network_for(origin)
     session = _Session()
     session.headers["User-Agent"] = f"airflow-provider-regal/{__version__}"
-    session.trust_env = not is_loopback(urlsplit(origin).hostname or "")
+    session.trust_env = False  # it would read the environment, and .netrc, a second time and in another way
     session.auth = _RawKey(None)
+    if network.proxy is not None:
+        parts = urlsplit(origin)
+        session.proxies = {f"{parts.scheme}://{parts.hostname}": network.proxy.url}
+    adapter = _Adapter(network)
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter())
+        session.mount(scheme, adapter)
     return session
 
 
@@ -114,13 +124,40 @@ _POOLS: Final = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections whose answers end in time, through a proxy as well."""
+    """Makes connections whose answers end in time, through a proxy as well, and that trust what deliveries trust.
+
+    ``session.verify`` still works for whoever sets it; while it is True, ``requests`` would trust certifi.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._proxy = network.proxy
+        self._trusted: ssl.SSLContext | None = network.ssl_context()
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> ProxyManager:
+        kwargs.setdefault("proxy_ssl_context", self._trusted)
         manager: ProxyManager = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        if self._proxy is not None and proxy == self._proxy.url:
+            return self._proxy.headers
+        return super().proxy_headers(proxy)
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        if verify is True and self._trusted is not None:
+            pool["ssl_context"] = self._trusted
+        return host, pool
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+        if verify is True and self._trusted is not None:
+            conn.ca_certs = None  # certifi's, which urllib3 would load into our context

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from airflow_provider_regal.client.exchange import Answer, NoAnswer
-from airflow_provider_regal.client.many import ManySender, proxy_of
+from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.target import target_of
 from airflow_provider_regal.testing import Sandbox
 from tests.client import loops
@@ -230,16 +230,6 @@ def test_another_host_is_reached_through_the_environments_proxy_and_the_proxy_ge
     with RawServer(answering(http("407 Proxy Authentication Required", b""))) as proxy:
         for name in ("https_proxy", "HTTPS_PROXY"):
             monkeypatch.setenv(name, proxy.origin)
-        assert proxy_of("https://regal.invalid") == proxy.origin
         lost(attempt("https://regal.invalid"), before_body=True)
     assert proxy.talks[0].received.startswith(b"CONNECT regal.invalid:443 ")
     assert KEY.encode() not in proxy.talks[0].received
-
-
-def test_no_proxy_is_obeyed(monkeypatch):
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(name, "regal.invalid")
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert proxy_of("https://regal.invalid") is None
-    assert proxy_of("https://other.invalid") == "http://127.0.0.1:1"

@@ -78,19 +78,6 @@ def test_another_host_is_reached_through_the_environments_proxy(monkeypatch):
     assert "the proxy of the environment refused" in str(error)
 
 
-@pytest.mark.parametrize(
-    "proxy", ["gopher://proxy.invalid:70", "http://a..b:80", "http://[", "socks5://proxy.invalid:1"]
-)
-def test_a_proxy_nobody_can_use_is_a_failure_before_sending(proxy, monkeypatch):
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, proxy)
-    error = once("https://regal.invalid")
-    assert isinstance(error, RetryLaterError)
-    assert "the proxy that the environment names cannot be used" in str(error)
-
-
 # What an answer means
 
 

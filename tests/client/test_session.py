@@ -33,11 +33,13 @@ def test_a_session_without_a_key_sends_no_other_secret_either(origin):
     assert "Authorization" not in prepared(plain_session(origin), origin)
 
 
-@pytest.mark.parametrize(("origin", "trusted"), list(zip(HOSTS, [True, False, False], strict=True)))
-def test_the_environment_is_asked_only_for_hosts_elsewhere(origin, trusted, monkeypatch):
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/company.pem")
-    settings = plain_session(origin).merge_environment_settings(origin, {}, True, None, None)
-    assert settings["verify"] == ("/etc/company.pem" if trusted else True)
+def test_the_proxy_serves_regals_host_alone(monkeypatch):
+    for name in ("NO_PROXY", "no_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:hunter2@proxy.test:3128")
+    session = plain_session("https://events.regalvoice.com")
+    assert session.proxies == {"https://events.regalvoice.com": "http://proxy.test:3128"}
+    assert session.merge_environment_settings("https://other.test", {}, None, None, None)["proxies"] == session.proxies
 
 
 @pytest.mark.parametrize("origin", HOSTS)
