@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 
 import pytest
 
@@ -34,16 +35,16 @@ def check(origin):
     return "answered" if probed.answered else probed.said
 
 
-def single_event(origin):
+def single_event(origin, timeout=5):
     try:
-        sender(origin, patience_s=0).send(TRACK, "at_most_once")
+        sender(origin, patience_s=0, timeout=timeout).send(TRACK, "at_most_once")
     except (FixConnectionError, RetryLaterError) as error:
         return str(error)
     return "answered"
 
 
-def delivery(origin, loop="asyncio"):
-    target = target_of("regal_of_test", host=origin, port=None, password=KEY, extra={"timeout": 5})
+def delivery(origin, loop="asyncio", timeout=5):
+    target = target_of("regal_of_test", host=origin, port=None, password=KEY, extra={"timeout": timeout})
 
     async def run():
         async with ManySender(target, max_connections=4) as many:
@@ -275,6 +276,24 @@ def test_a_proxy_that_opens_no_tunnel_gets_nothing_from_any(script, expected, mo
     with RawServer(script) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
         agree(REGAL, expected)
+        _got_no_key(proxy)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda talk: talk.read_head() and talk.wait_until_the_client_goes(),
+        lambda talk: talk.read_head() and talk.say(b"HTTP/1.1 200 OK\r\n") and talk.drip(b"X: y\r\n"),
+    ],
+    ids=["silence", "dripping headers"],
+)
+def test_a_proxy_that_never_opens_the_tunnel_is_left_in_time_before_anything_is_sent(script, monkeypatch):
+    with RawServer(script) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        started = time.monotonic()
+        assert "within the timeout" in single_event(REGAL, timeout=0.3)
+        assert "within the timeout" in delivery(REGAL, timeout=0.3)
+        assert time.monotonic() - started < 4
         _got_no_key(proxy)
 
 
