@@ -1,6 +1,6 @@
 # Everything happens inside this folder: .venv (environment), .demo (Airflow's home), .cache.
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-long test-airflow2 test-lowest check format bench bench-report build ci clean
+.PHONY: help demo ui test test-long test-airflow2 test-lowest matrix check format bench bench-report build ci clean
 
 READY := .venv/.ready
 PY := .venv/bin/python
@@ -33,6 +33,9 @@ test-airflow2: ## Run the tests on the oldest supported Airflow (2.11)
 
 test-lowest: $(READY) ## Run the tests on Airflow 2.11 and the lowest versions of our own requirements, and measure coverage
 	@scripts/test_lowest.sh
+
+matrix: $(READY) ## Install the wheel beside each supported Airflow as it was released, and run a DAG; VERSIONS="3.0.6 3.1.8" for some
+	@exec $(PY) -m scripts.install_matrix $(VERSIONS)
 
 check: $(READY) ## Lint, types, architecture and docs
 	@scripts/check.sh

@@ -1,4 +1,4 @@
-"""The command line: ``python -m airflow_provider_regal`` everywhere, ``airflow regal`` on Airflow 3.
+"""The command line: ``python -m airflow_provider_regal`` everywhere, ``airflow regal`` from Airflow 3.2.
 
 Every ``airflow`` call imports this module, so it imports nothing but the standard library and a file of settings;
 a command's own module is imported when the command runs. Both front ends are built from ``commands.COMMANDS``.
@@ -60,7 +60,7 @@ def _for_airflow(command: Command) -> Callable[[argparse.Namespace], None]:
 
 
 def get_cli_commands() -> list[Any]:
-    """Build the commands of ``airflow regal``, for the ``cli`` key of the provider's metadata (Airflow 3)."""
+    """Build the commands of ``airflow regal``, for the ``cli`` key of the provider's metadata (from Airflow 3.2)."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
     make_argument: Callable[..., Any] = Arg

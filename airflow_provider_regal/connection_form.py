@@ -1,4 +1,4 @@
-"""The connection's form in the Airflow UI: written once, read by 3.x as metadata and by 2.11 through the hook."""
+"""The connection's form in the Airflow UI: written once, read as metadata from 3.2 and through the hook before."""
 
 from __future__ import annotations
 
@@ -50,10 +50,16 @@ CONN_FIELDS: Final[dict[str, Any]] = {
 
 
 def widgets_of_2_11() -> dict[str, Any]:
-    """Build the fields for Airflow 2.11, which draws forms with wtforms; 3.x has neither library."""
-    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-    from wtforms import BooleanField, IntegerField, StringField
-    from wtforms.validators import NumberRange, Optional, Regexp
+    """Build the fields for Airflow 2.11 to 3.1, which draw forms with wtforms.
+
+    Without that library, as in Airflow 3.0 without the FAB provider, there are none: the form is Airflow's generic one.
+    """
+    try:
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from wtforms import BooleanField, IntegerField, StringField
+        from wtforms.validators import NumberRange, Optional, Regexp
+    except ImportError:
+        return {}
 
     # Airflow 2.11 refuses a hook with a field of any other class, so the timeout, which may have a fraction, is text.
     kinds = dict.fromkeys(CONN_FIELDS, StringField) | {"rate_limit": IntegerField, "dry_run": BooleanField}

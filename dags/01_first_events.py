@@ -6,7 +6,7 @@ readable in its UI: read your customers from a source instead.
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow import DAG
 
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.page import RegalPageOperator

@@ -5,7 +5,7 @@ The column names are the mapping, so SQL does the mapping. Each run sends the ev
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator

@@ -7,7 +7,7 @@ sent twice, and an old yes that turns up late never undoes a newer no.
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator

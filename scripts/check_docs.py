@@ -110,7 +110,7 @@ def dependencies_without_a_reason() -> Iterator[str]:
 def make_targets_that_are_not_there() -> Iterator[str]:
     """Make targets a document names and the Makefile lacks; more targets than a page can show."""
     targets = set(re.findall(r"^([a-z0-9-]+):.*##", (PROJECT / "Makefile").read_text(), re.MULTILINE))
-    if len(targets) > 14:
+    if len(targets) > 15:
         yield f"Makefile: {len(targets)} targets in its help"
     for document in documents():
         for target in re.findall(r"(?:`|^)make ([a-z0-9-]+)", document.read_text(), re.MULTILINE):

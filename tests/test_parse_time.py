@@ -37,8 +37,13 @@ LIGHT = {
 CODE = """
 import json, runpy, sys
 from importlib import import_module
-import airflow.providers.common.compat.sdk as sdk
-sdk.BaseOperator, sdk.BaseHook, sdk.DAG("warm")
+from airflow import DAG
+DAG("warm", schedule=None)
+try:
+    from airflow.sdk import BaseHook, BaseOperator
+except ImportError:
+    from airflow.hooks.base import BaseHook
+    from airflow.models.baseoperator import BaseOperator
 import airflow.timetables.interval
 
 modules, examples = json.loads(sys.argv[1])

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_regal._compat import (
-    SET_DURING_EXECUTION,
     DecoratedOperator,
     context_merge,
     determine_kwargs,
@@ -34,7 +33,7 @@ class _RegalDecoratedOperator(DecoratedOperator, RegalRowsOperator):
             python_callable=python_callable,
             op_args=op_args,
             op_kwargs=op_kwargs,
-            rows=SET_DURING_EXECUTION,
+            rows=None,  # the function is called in execute
             **kwargs,
         )
 

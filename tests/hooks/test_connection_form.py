@@ -135,3 +135,8 @@ def test_airflow_3_reads_the_form_without_importing_the_hook():
     assert shown == [f"extra__regal__{name}" for name in FIELDS]
     behaviour = manager.field_behaviours["regal"]
     assert behaviour["relabeling"]["password"] == "API key"
+
+
+@pytest.mark.skipif(ON_2, reason="Airflow 2 has wtforms")
+def test_without_the_libraries_that_draw_forms_there_are_no_fields_and_no_error():
+    assert RegalHook.get_connection_form_widgets() == {}
