@@ -6,15 +6,12 @@ their constraints pin a common-compat that lacks it, or lacks some of these name
 """
 
 try:  # Airflow 3.0
-    from airflow.sdk import BaseOperator, BaseOperatorLink, Context, ObjectStoragePath, get_current_context
+    from airflow.sdk import BaseOperator, Context, ObjectStoragePath, get_current_context
     from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
-    from airflow.sdk.execution_time.xcom import XCom
 except ImportError:  # Airflow 2.11
     from airflow.decorators.base import DecoratedOperator, task_decorator_factory
     from airflow.io.path import ObjectStoragePath
     from airflow.models.baseoperator import BaseOperator
-    from airflow.models.baseoperatorlink import BaseOperatorLink
-    from airflow.models.xcom import XCom
     from airflow.operators.python import get_current_context
     from airflow.utils.context import Context
 
@@ -47,11 +44,9 @@ __all__ = [
     "AirflowFailException",
     "BaseHook",
     "BaseOperator",
-    "BaseOperatorLink",
     "Context",
     "DecoratedOperator",
     "ObjectStoragePath",
-    "XCom",
     "conf",
     "context_merge",
     "determine_kwargs",

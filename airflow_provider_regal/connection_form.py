@@ -37,7 +37,7 @@ CONN_FIELDS: Final[dict[str, Any]] = {
         "label": "Account",
         "description": (
             "What ledgers call this Regal account. Give it where several connections lead to one account. Empty: the "
-            "connection's id and host."
+            "connection's id."
         ),
         "schema": {"type": ["string", "null"], "default": ""},
     },

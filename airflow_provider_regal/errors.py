@@ -3,15 +3,17 @@
 ::
 
     RegalError
-    ├── FixConnectionError      mend the connection or the key; nothing else will be accepted before that
-    ├── FixEventError           mend the data; this event will never be accepted as it is
-    │   ├── InvalidEventError   we found the faults before sending (``faults``)
-    │   └── RefusedEventError   Regal refused it (``status``)
-    ├── RetryLaterError         surely not applied; send it again when Regal answers
-    ├── CheckBeforeResendError  nobody can know whether Regal has it; a repeat may reach a person twice
-    ├── CheckSourceError        the source gave what cannot be meant; nothing was sent: look at the query or the files
-    ├── ReadDeadLettersError    a delivery ended with more rows rejected or unknown than allowed (``report``)
-    └── DecideRestartError      an earlier try may have sent rows, and its memory cannot be used: say what to do
+    ├── FixConnectionError        fix the connection or the key; nothing else is accepted before that
+    │   └── WrongLedgerError      the ledger is not for this account, key, version or executor
+    ├── InvalidEventError         fix the data: we found the faults before sending (``faults``)
+    ├── RefusedEventError         fix the data: Regal refused it (``status``)
+    ├── FixSourceError            the source is not plausible; nothing was sent: check the query or the files
+    ├── RetryLaterError           not applied, or rows are left; run it again: it resumes
+    │   ├── LedgerError           the ledger's database cannot be reached or written
+    │   └── TakenOverError        another try of this task delivers now
+    ├── CheckRegalError           it can't be known whether Regal received it; a repeat may reach a person twice
+    ├── TooManyFailedRowsError    a delivery ended with more rows rejected or unknown than allowed (``report``)
+    └── ResumeError               an earlier try may have sent rows, and it can't be resumed: decide
 
 No message holds an API key or personal data: values never enter, only field names, counts and reasons.
 """
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 # A message is for reading; ``faults`` holds all of them.
 _FAULTS_SHOWN: Final = 25
@@ -46,7 +48,7 @@ class RegalError(Exception):
 
 
 class FixConnectionError(RegalError):
-    """The connection is wrong or Regal refuses its key: mend the connection, then run again.
+    """The connection is wrong or Regal refuses its key: fix the connection, then run again.
 
     :param message: what is wrong and what to do.
     :param status: HTTP status, if Regal answered (401 or 403).
@@ -57,11 +59,11 @@ class FixConnectionError(RegalError):
         self.status = status
 
 
-class FixEventError(RegalError):
-    """The event will never be accepted as it is: mend the data."""
+class WrongLedgerError(FixConnectionError):
+    """The ledger can be read, but is not for us: retrying would not help."""
 
 
-class InvalidEventError(FixEventError):
+class InvalidEventError(RegalError):
     """The event has faults; it was not sent.
 
     :param call: ``identify``, ``track``, ``page`` or ``screen``.
@@ -96,12 +98,16 @@ class _AnsweredError(RegalError):
         self.tries = tries
 
 
-class RefusedEventError(_AnsweredError, FixEventError):
+class RefusedEventError(_AnsweredError):
     """Regal refused the event for good (400, 404, 405, 413, 415, 422)."""
 
 
+class FixSourceError(RegalError):
+    """The source is not plausible, such as too few rows; nothing was sent. Check the query or the files."""
+
+
 class RetryLaterError(_AnsweredError):
-    """Surely not applied: Regal could not be reached or asked us to wait. Sending again is safe.
+    """Not applied, or rows are left. Running it again is safe.
 
     :param retry_after_s: seconds Regal asked us to wait, if it said so.
     """
@@ -118,20 +124,29 @@ class RetryLaterError(_AnsweredError):
         self.retry_after_s = retry_after_s
 
 
-class CheckBeforeResendError(_AnsweredError):
-    """Sent, and nobody can know whether Regal has it. Look in Regal before sending it again."""
+class LedgerError(RetryLaterError):
+    """The ledger cannot be read or written. The message holds no values; its cause holds none of a row's."""
 
 
-class CheckSourceError(RegalError):
-    """The source gave what cannot be meant, such as too few rows; nothing was sent. Look at the query or the files."""
+class TakenOverError(RetryLaterError):
+    """Another try of this task has taken the delivery over; this one has stopped."""
 
 
-class ReadDeadLettersError(RegalError):
-    """A delivery ended, and more of its rows were rejected or are unknown than allowed: look at its dead letters.
+class CheckRegalError(_AnsweredError):
+    """Sent, and it can't be known whether Regal received it. Look in Regal before sending it again."""
 
-    :param message: how many, why, where the dead letters lie, and what to do.
+
+class TooManyFailedRowsError(RegalError):
+    """A delivery ended, and more of its rows were rejected or are unknown than allowed.
+
+    :param message: how many, why, and what to do.
+    :param report: a :class:`~airflow_provider_regal.delivery.report.DeliveryReport`, what became of all rows.
     """
 
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
-class DecideRestartError(RegalError):
-    """An earlier try may have sent rows, and what it remembered cannot be used. Only you can say what to do."""
+
+class ResumeError(RegalError):
+    """An earlier try may have sent rows, and it can't be resumed. Only you can decide what to do."""

@@ -60,7 +60,6 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONN_FIELDS,
             }
         ],
-        "extra-links": ["airflow_provider_regal.links.RegalDeadLettersLink"],
         "cli": ["airflow_provider_regal.cli.get_cli_commands"],
         "config": {
             "regal": {
@@ -78,8 +77,8 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "ledger_key": {
                         "description": (
-                            "Ledgers hold phones, emails and ids as HMAC-SHA256 with this key, so that they name "
-                            "nobody. Empty: as they are. An account keeps the key it began with."
+                            "The ledger holds phones, emails and ids as HMAC-SHA256 with this key, so that it names "
+                            "no one. Empty: as they are. An account keeps the key it began with."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",
@@ -87,22 +86,39 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "",
                     },
-                    "retention_days": {
-                        "description": "Run folders nothing was written to for so long are removed.",
+                    "ledger_conn_id": {
+                        "description": (
+                            "Connection of the ledger's database: PostgreSQL or MySQL/MariaDB, for any number of "
+                            "workers. Empty: the SQLite file ``regal/ledger.db`` in Airflow's home, for one machine."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "regal_ledger",
+                        "default": "",
+                    },
+                    "allow_local_ledger": {
+                        "description": (
+                            "Use the SQLite file even with an executor that can run tasks on other machines: all its "
+                            "workers are on this one."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "False",
+                    },
+                    "history_days": {
+                        "description": "Deliveries and the outcomes of their rows are kept for so many days.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "90",
+                    },
+                    "dead_letter_days": {
+                        "description": "Payloads of rejected and unknown rows are kept for so many days.",
                         "version_added": "0.1.0",
                         "type": "integer",
                         "example": None,
                         "default": "30",
-                    },
-                    "storage_path": {
-                        "description": (
-                            "Where tasks keep rows, progress and dead letters: a folder that every worker sees, or "
-                            "a bucket, ``s3://conn_id@bucket/prefix``. Empty: ``regal`` beside the DAGs folder."
-                        ),
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "/mnt/shared/regal",
-                        "default": "",
                     },
                 },
             }

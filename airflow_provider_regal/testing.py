@@ -6,7 +6,7 @@ In a ``conftest.py``::
 
 and in a test::
 
-    def test_the_dag_sends_contacts(regal_sandbox, monkeypatch):
+    def test_the_dag_sends_contacts(regal_sandbox, regal_ledger, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal_sandbox.connection())
         ...
         assert regal_sandbox.contact(phone="+12125550100")["phones"]["+12125550100"]["sms"]["status"] == "Subscribed"
@@ -15,9 +15,11 @@ and in a test::
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -185,7 +187,7 @@ class Sandbox:
         return found[0] if found else None
 
     def stats(self) -> dict[str, Any]:
-        """Give the counts: requests, answers, findings, the busiest second and so on."""
+        """Return the counts: requests, answers, findings, the busiest second and so on."""
         self.settle()
         return self._ask(lambda account: account.stats())
 
@@ -231,3 +233,11 @@ else:
         """Run a fresh local Regal for one test."""
         with Sandbox() as sandbox:
             yield sandbox
+
+    @pytest.fixture
+    def regal_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Let one test have an empty ledger of its own; returns its SQLite file."""
+        file = tmp_path / "regal-ledger" / "ledger.db"
+        monkeypatch.setenv("AIRFLOW_CONN_REGAL_TEST_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+        monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_CONN_ID", "regal_test_ledger")
+        return file

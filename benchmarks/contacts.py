@@ -27,7 +27,7 @@ _PLANS: Final = ("free", "silver", "gold")
 
 
 def contact(number: int) -> tuple[Any, ...]:
-    """Give one row; no two are alike, and every phone is a valid one as a database has them."""
+    """Return one row; no two are alike, and every phone is a valid one as a database has them."""
     line = 2_000_000 + number
     return (
         number,

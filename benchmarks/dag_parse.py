@@ -56,7 +56,7 @@ def make_tasks() -> None:
         RegalScreenOperator(task_id="screen", user_id="anne-1", name="Home")
         RegalRowsOperator(task_id="rows", call="identify", rows=[])
         RegalOptInSyncOperator(task_id="opt_ins", sql="SELECT 1", sql_conn_id="warehouse", mapping={"a": "sms_opt_in"})
-        RegalRedeliverOperator(task_id="again", path="contacts/*")
+        RegalRedeliverOperator(task_id="again", from_dag="contacts")
         FileToRegalOperator(task_id="file", path="/data/*.csv", format="csv", call="track", types={"amount": int})
         SqlToRegalOperator(
             task_id="sql",
@@ -77,7 +77,7 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
 
 
 def measure(candidate: str) -> dict[str, float]:
-    """Import in this process; gives CPU milliseconds and how many modules came."""
+    """Import in this process; returns CPU milliseconds and how many modules came."""
     from airflow import sdk
 
     _ = sdk.BaseOperator, sdk.BaseHook, sdk.task

@@ -52,7 +52,7 @@ def in_postgres(uri: str, count: int) -> Iterator[None]:
 
 
 def runs(sources: Sequence[str], many: int, *, postgres: str) -> Iterator[dict[str, Any]]:
-    """Give one result after the other."""
+    """Return one result after the other."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         running = open_things.enter_context(server())

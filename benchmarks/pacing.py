@@ -71,7 +71,7 @@ def worst_window(arrivals: Sequence[float], width_s: float = 1.0) -> int:
 
 
 def share_of(arrivals: Sequence[float], limit: int, *, after_s: float) -> float:
-    """Give the arrivals a second, from some seconds after the first one to the last one, as a share of the limit."""
+    """Return the arrivals a second, from some seconds after the first one to the last one, as a share of the limit."""
     begin = arrivals[0] + after_s
     counted = sum(at > begin for at in arrivals)
     return counted / (arrivals[-1] - begin) / limit
@@ -118,7 +118,7 @@ def one_run(running: Server, cell: Cell, *, database: Path, folder: Path, second
 
 
 def runs(cells: Sequence[Cell], count: int, *, seconds: float) -> Iterator[dict[str, Any]]:
-    """Give one result after the other; every cell once, then every cell again."""
+    """Return one result after the other; every cell once, then every cell again."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         running = open_things.enter_context(server())

@@ -64,12 +64,12 @@ class Server:
         self._ask(f"/reset?latency_ms={latency_ms}&jump_ms={jump_ms}")
 
     def stats(self) -> dict[str, Any]:
-        """Give the counts."""
+        """Return the counts."""
         counts: dict[str, Any] = json.loads(self._ask("/stats"))
         return counts
 
     def arrivals(self) -> list[float]:
-        """Give the seconds at which events came, by the server's clock."""
+        """Return the seconds at which events came, by the server's clock."""
         found = array("d")
         found.frombytes(self._ask("/arrivals"))
         return list(found)
@@ -138,7 +138,7 @@ def alone_on(core: int, *, urgent: bool = False) -> None:
 
 
 def stolen_s() -> float:
-    """Give the seconds in which a core of this machine was given to another machine on the same hardware."""
+    """Return the seconds in which a core of this machine was given to another machine on the same hardware."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     except OSError:
@@ -149,7 +149,7 @@ def stolen_s() -> float:
 def run_on_a_core(
     arguments: Sequence[str], *, environment: dict[str, str] | None = None, urgent: bool = False
 ) -> dict[str, Any]:
-    """Run a module of ours in a process of its own, on the client's core; gives the JSON of its last line.
+    """Run a module of ours in a process of its own, on the client's core; returns the JSON of its last line.
 
     :param urgent: as of :func:`alone_on`.
     :raises RuntimeError: it failed; with what it said.

@@ -46,11 +46,11 @@ class Counts:
         self.stall_s = 0.0
 
     def answer_in(self, now: float) -> float:
-        """Say for how long to wait with an answer."""
+        """Return for how long to wait with an answer."""
         return self.latency_s if int(now - self.began) % 2 == 0 else self.jump_s
 
     def as_dict(self) -> dict[str, float]:
-        """Give counts, the CPU seconds this server has used, and for how long it stood still at most."""
+        """Return counts, the CPU seconds this server has used, and for how long it stood still at most."""
         spent = {"cpu_s": round(time.process_time(), 4), "stall_ms": round(1_000 * self.stall_s, 1)}
         return {"ok": len(self.arrivals), "bad": self.bad, "different": len(self.bodies), **spent}
 

@@ -97,7 +97,7 @@ def context() -> dict[str, Any]:
 
 
 def measure(candidate: str, port: int) -> dict[str, float]:
-    """Execute in this process; gives the machine's clock at the beginning, and seconds from there."""
+    """Execute in this process; returns the machine's clock at the beginning, and seconds from there."""
     from airflow import sdk
 
     import_module("airflow.sdk.execution_time.task_runner")
@@ -130,7 +130,7 @@ def run_once(name: str, sink: Server, environment: dict[str, str]) -> dict[str, 
     sink.reset()
     arguments = ["benchmarks.start_up", "--once", name, str(urlsplit(sink.url).port)]
     with tempfile.TemporaryDirectory() as folder:
-        found = run_on_a_core(arguments, environment={**environment, "AIRFLOW__REGAL__STORAGE_PATH": folder})
+        found = run_on_a_core(arguments, environment={**environment, "AIRFLOW_HOME": folder})
     arrivals, counts = sink.arrivals(), sink.stats()
     if counts["bad"] or counts["ok"] != (ROWS if "rows" in name else 1):
         raise RuntimeError(f"{name}: the server counted {counts}")

@@ -23,23 +23,36 @@ from typing import Any
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.keys import hash_of_row
 from airflow_provider_regal.delivery.prepare import Preparer
-from airflow_provider_regal.delivery.reconcile import Reconciliation
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
-from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
-from airflow_provider_regal.journal.ledger_rules import to_ledger_time
-from airflow_provider_regal.journal.sync_store import SyncStore
+from airflow_provider_regal.delivery.sync.reconcile import Reconciliation
+from airflow_provider_regal.delivery.sync.store import SyncStore
+from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.database import Database, sqlite_engine
+from airflow_provider_regal.ledger.text import to_ledger_time
 from benchmarks.running import write_results
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNT, SOURCE, EVENT_SOURCE = "acme", "dag.task", "airflow"
 SETTINGS = DeliverySettings.of(call="identify", sync=SyncSettings(initial="send"))
-_COLUMNS = (
-    "account, call, key, channel, row_hash, subscribed, evidence_at, state, acknowledged_at, source, run, changed_at"
+_COLUMNS = ", ".join(
+    (
+        "account",
+        "identifier",
+        "channel",
+        "row_hash",
+        "subscribed",
+        "evidence_at",
+        "state",
+        "acknowledged_at",
+        "source",
+        "delivery",
+        "changed_at",
+    )
 )
 
 
 def consents(count: int, *, changed: bool = False) -> Iterator[dict[str, Any]]:
-    """Give consents as a database gives them; of the changed source one in a hundred says something newer."""
+    """Return consents as a database gives them; of the changed source one in a hundred says something newer."""
     for number in range(count):
         newer = changed and number % 100 == 0
         yield {
@@ -54,25 +67,25 @@ def consents(count: int, *, changed: bool = False) -> Iterator[dict[str, Any]]:
         }
 
 
-def open_ledger(path: Path) -> Ledger:
+def open_ledger(path: Path) -> Account:
     """Open the ledger as a sync would."""
-    return Ledger(sqlite_engine(path), account=ACCOUNT, run="a run", source=SOURCE)
+    return Account(Database(sqlite_engine(path)), account=ACCOUNT, source=SOURCE)
 
 
 def fill(path: Path, count: int) -> None:
     """Write what a sync of the unchanged source would have left in the ledger."""
-    open_ledger(path).close()
+    open_ledger(path).database.close()
     seed = Preparer(SETTINGS, event_source=EVENT_SOURCE).fingerprint
     now = to_ledger_time(START)
 
     def entries() -> Iterator[tuple[Any, ...]]:
         for row in consents(count):
             at, row_hash = to_ledger_time(row["timestamp"]), f"{hash_of_row(row, frozenset(), seed)}1"
-            yield ACCOUNT, "opt_in", row["phone"], "sms", row_hash, 1, at, "acknowledged", now, SOURCE, "first", now
+            yield ACCOUNT, row["phone"], "sms", row_hash, 1, at, "acknowledged", now, SOURCE, "first", now
 
     with sqlite3.connect(path) as connection:
         marks = ", ".join("?" * len(_COLUMNS.split(", ")))
-        connection.executemany(f"INSERT INTO regal_ledger ({_COLUMNS}) VALUES ({marks})", entries())  # noqa: S608
+        connection.executemany(f"INSERT INTO regal_consents ({_COLUMNS}) VALUES ({marks})", entries())  # noqa: S608
     connection.close()
 
 
@@ -83,7 +96,7 @@ class Watch:
         self.spent: dict[str, float] = {}
 
     def around(self, name: str, what: Callable[..., Any]) -> Callable[..., Any]:
-        """Give a function that notes what it takes."""
+        """Return a function that notes what it takes."""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             begun = time.process_time()
@@ -96,7 +109,7 @@ class Watch:
 
 
 def speed() -> float:
-    """Give the microseconds of CPU that ``repr`` of a row takes now: 2.3 on an idle machine of 2024."""
+    """Return the microseconds of CPU that ``repr`` of a row takes now: 2.3 on an idle machine of 2024."""
     row = next(consents(1))
     begun = time.process_time()
     for _ in range(50_000):
@@ -104,10 +117,8 @@ def speed() -> float:
     return 20 * (time.process_time() - begun)
 
 
-def one_round(
-    path: Path, folder: Path, count: int, *, changed: bool = False, watch: Watch | None = None
-) -> tuple[float, int]:
-    """Compare once; gives CPU seconds without the making of rows, and how many rows would be sent."""
+def one_round(path: Path, count: int, *, changed: bool = False, watch: Watch | None = None) -> tuple[float, int]:
+    """Compare once; returns CPU seconds without the making of rows, and how many rows would be sent."""
     begun = time.process_time()
     for _ in consents(count, changed=changed):
         pass
@@ -115,11 +126,10 @@ def one_round(
     ledger = open_ledger(path)
     begun = time.process_time()
     reconciliation = Reconciliation(
-        folder / "sync.db",
         settings=SETTINGS,
         sync=SETTINGS.sync,  # type: ignore[arg-type]
         preparer=Preparer(SETTINGS, event_source=EVENT_SOURCE),
-        ledger=ledger,
+        account=ledger,
         plan={},
         clock=Clock(),
         dry_run=True,
@@ -131,7 +141,7 @@ def one_round(
     sent = sum("$claims" in row for row in reconciliation.rows(consents(count, changed=changed)))
     spent = time.process_time() - begun - making
     reconciliation.close()
-    ledger.close()
+    ledger.database.close()
     return spent, sent
 
 
@@ -144,18 +154,18 @@ def main(count: int = 1_000_000, rounds: int = 6) -> None:
         found, kept = list[float](), list[dict[str, Any]]()
         for number in range(1, rounds + 1):
             before = speed()
-            spent, _ = one_round(path, folder, count)
+            spent, _ = one_round(path, count)
             found.append(1e6 * spent / count)
             after = speed()
             kept.append({f"{count:,} consents": {"comparison_us": found[-1], "repr_of_a_row_us": (before + after) / 2}})
             print(f"round {number}: {found[-1]:.2f} us a row (repr {before:.1f} to {after:.1f} us)")
         watch = Watch()
-        spent, _ = one_round(path, folder, count, watch=watch)
+        spent, _ = one_round(path, count, watch=watch)
         parts = {name: 1e6 * cpu / count for name, cpu in watch.spent.items()}
         parts["hash and the rest"] = 1e6 * spent / count - sum(parts.values())
         for part, cost in parts.items():
             print(f"  {part:<20}{cost:>6.2f} us a row")
-        spent, sent = one_round(path, folder, count, changed=True)
+        spent, sent = one_round(path, count, changed=True)
         print(f"with 1 % changed: {1e6 * spent / count:.2f} us a row, {sent:,} events to send")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(write_results("sync_unchanged", kept))

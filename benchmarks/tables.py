@@ -35,7 +35,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def of_setting(found: Rounds, *, tls: bool, latency_ms: int) -> dict[str, list[dict[str, Any]]]:
-    """Give the runs of each candidate in one setting, in the order of rounds."""
+    """Return the runs of each candidate in one setting, in the order of rounds."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for run in found:
         if (run["tls"], run["latency_ms"]) == (tls, latency_ms):
@@ -44,25 +44,25 @@ def of_setting(found: Rounds, *, tls: bool, latency_ms: int) -> dict[str, list[d
 
 
 def cpu_per_10k(run: dict[str, Any]) -> float:
-    """Give CPU seconds for ten thousand rows."""
+    """Return CPU seconds for ten thousand rows."""
     return 1e4 * run["cpu_s"] / run["rows"]
 
 
 def rows_a_second(run: dict[str, Any]) -> float:
-    """Give rows a second."""
+    """Return rows a second."""
     return float(run["rows"] / run["wall_s"])
 
 
 def ratios(
     ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], float]
 ) -> list[float]:
-    """Give ours divided by theirs, round by round."""
+    """Return ours divided by theirs, round by round."""
     by_round = {run["round"]: of(run) for run in theirs}
     return [of(run) / by_round[run["round"]] for run in ours if run["round"] in by_round]
 
 
 def settings(found: Rounds) -> list[tuple[bool, int]]:
-    """Give the settings there are results of."""
+    """Return the settings there are results of."""
     return sorted({(run["tls"], run["latency_ms"]) for run in found}, key=lambda setting: (setting[1], setting[0]))
 
 

@@ -30,7 +30,7 @@ ONE_IN: Final = 100
 
 
 def runs(rounds: int, many: int) -> Iterator[dict[str, Any]]:
-    """Give one result after the other."""
+    """Return one result after the other."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         running = open_things.enter_context(server())

@@ -21,7 +21,7 @@ from benchmarks.whole_path import CANDIDATES, Setting, one_run
 
 
 def runs(rounds: int, *, share: float) -> Iterator[dict[str, Any]]:
-    """Give one result after the other."""
+    """Return one result after the other."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         contacts.make_table(folder / "contacts.db", WARM_UP + max(CANDIDATES["regal"]))
@@ -41,7 +41,7 @@ def runs(rounds: int, *, share: float) -> Iterator[dict[str, Any]]:
 
 
 def microseconds(result: dict[str, Any]) -> dict[str, float]:
-    """Give the microseconds a row takes at each stage."""
+    """Return the microseconds a row takes at each stage."""
     seen = result["stages"]
     each = 1e6 * result["cpu_s"] / result["rows"] / sum(seen.values())
     return {stage: each * seen.get(stage, 0) for stage in STAGES}

@@ -28,6 +28,8 @@ from benchmarks.sink import KEY
 CANDIDATES: Final = {
     "regal": (20_000, 8_000),
     "regal_track": (20_000, 8_000),
+    "regal_postgres": (20_000, 8_000),
+    "regal_track_postgres": (20_000, 8_000),
     "regal_asyncio": (20_000, 8_000),
     "bare_loop": (26_000, 10_000),
     "bare_loop_uvloop": (26_000, 10_000),
@@ -104,7 +106,7 @@ def run_wrk(running: Server, setting: Setting, *, bodies: Path) -> dict[str, Any
 
 
 def rounds(count: int, names: Sequence[str], settings: Sequence[Setting], *, share: float) -> Iterator[dict[str, Any]]:
-    """Give one result after the other."""
+    """Return one result after the other."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         servers = {tls: open_things.enter_context(server(tls=tls)) for tls in {setting.tls for setting in settings}}

@@ -16,7 +16,7 @@ MISSING = "wrk is not installed (Debian: apt-get install wrk); its rows are left
 
 
 def installed() -> bool:
-    """Say whether wrk is there."""
+    """Return whether wrk is there."""
     return shutil.which("wrk") is not None
 
 

@@ -1,7 +1,7 @@
 """The first events: a contact, her consent, and three things she did.
 
-The data stands in this file because it is the example of Regal's documentation. A DAG file is stored by Airflow and
-readable in its UI: read your customers from a source instead.
+The data is in this file because it is the example of Regal's documentation. Airflow stores DAG files and shows them in
+its UI: read your customers from a source instead.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -27,14 +27,14 @@ with DAG(
     tags=["regal", "example"],
     doc_md=__doc__,
 ) as dag:
-    # Regal creates a contact as soon as it hears of a phone or an email.
+    # Regal creates a contact as soon as it receives a phone or an email.
     create_contact = RegalIdentifyOperator(
         task_id="create_contact",
         user_id=ANNE,
         traits={"phone": "+19175554444", "firstName": "Anne", "lastName": "Smith"},
     )
 
-    # Consent needs evidence: when, from which address, and to which wording.
+    # Consent needs evidence: when, from which IP address, and to which wording.
     opt_in = RegalIdentifyOperator(
         task_id="opt_in",
         user_id=ANNE,
@@ -47,7 +47,7 @@ with DAG(
         },
     )
 
-    # In Regal this can start a journey, and so a call: never sent twice.
+    # In Regal this can start a journey, and with it a call. It is never sent twice.
     approved = RegalTrackOperator(
         task_id="loan_application_approved",
         event="Loan Application Approved",

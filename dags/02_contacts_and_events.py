@@ -10,8 +10,8 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
-# user_id, phone, email, first_name, last_name and *_opt_in* mean something to Regal; the rest become traits.
-# A customer who was loaded twice stands here twice: the rows are sent in this order, so the last one holds.
+# user_id, phone, email, first_name, last_name and *_opt_in* have a meaning in Regal; the rest become traits.
+# A customer who was loaded twice has two rows here. They are sent in this order, so the last one counts.
 CONTACTS = """
 SELECT id AS user_id, phone, email, first_name, last_name, plan, balance, born,
        sms_ok AS sms_opt_in, sms_at AS sms_opt_in_at, sms_ip AS sms_opt_in_ip, wording AS sms_opt_in_text,
@@ -21,7 +21,7 @@ FROM customers
 ORDER BY id, loaded_at
 """
 
-# datetime() brings times with and without a zone to UTC. An event without a time belongs to no day.
+# datetime() converts times with and without a zone to UTC. An event without a time belongs to no day.
 EVENTS = """
 SELECT customer_id AS user_id, name AS event, happened_at AS timestamp, id AS event_id, amount, currency, course
 FROM events
@@ -31,12 +31,12 @@ ORDER BY datetime(happened_at), id
 
 with DAG(
     dag_id="regal_contacts_and_events",
-    # Not "@daily": on Airflow 3 the interval of such a run is empty, and so would be the day.
+    # Not "@daily": on Airflow 3 the data interval of such a run is empty, so the query would find nothing.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    # A retry goes on where the last try stopped, so it may come soon.
+    # A retry resumes where the last try stopped, so it may come soon.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": True},
     tags=["regal", "example"],
     doc_md=__doc__,
@@ -47,8 +47,8 @@ with DAG(
         sql_conn_id="regal_warehouse",
         call="identify",
         types={"balance": float},
-        # About one customer in forty has a phone number that no network would take. Those rows are kept as dead
-        # letters, and the others are sent. Twice as many mean that something else is wrong: then the task fails.
+        # About one customer in forty has an invalid phone number. Those rows are kept as dead letters, and the others
+        # are sent. If there are twice as many, something else is wrong, and the task fails.
         max_rejected=0.05,
     )
 
@@ -59,7 +59,7 @@ with DAG(
         parameters={"start": "{{ data_interval_start }}", "end": "{{ data_interval_end }}"},
         call="track",
         types={"amount": float},
-        # About two events in a hundred name no customer, or an amount that is no number.
+        # About two events in a hundred have no customer, or an amount that is not a number.
         max_rejected=0.05,
     )
 

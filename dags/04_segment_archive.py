@@ -16,7 +16,7 @@ ARCHIVE = Path(os.environ.get("AIRFLOW_HOME", Path.home() / "airflow")) / "segme
 
 with DAG(
     dag_id="regal_segment_archive",
-    # Nothing on a schedule: an archive is read when you say so. Old events can start journeys today.
+    # No schedule: an archive is read when you trigger it. Old events can start journeys today.
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -25,15 +25,15 @@ with DAG(
     tags=["regal", "example", "segment"],
     doc_md=__doc__,
 ) as dag:
-    # An archive that is not there yet is an empty one: the task succeeds and sends nothing.
+    # If the archive does not exist yet, the task succeeds and sends nothing.
     archive = FileToRegalOperator(
         task_id="archive",
         path=f"{ARCHIVE}/**/*.gz",
         format="segment",
-        # Regal takes page views from Segment no more; include=["page", "screen"] sends them as events.
+        # Regal no longer accepts page views from Segment; include=["page", "screen"] sends them as events.
         include=[],
         # Events older than this are rejected: they would start journeys as if they had just happened.
         max_event_age=timedelta(days=7),
-        # One message in twenty may be wrong; all of them are kept as dead letters, each with its file and line.
+        # One message in twenty may be invalid; each is kept as a dead letter with its file and line.
         max_rejected=0.05,
     )

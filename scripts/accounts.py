@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from scripts.crash import query
-from scripts.local import RUN_FOLDERS, WAREHOUSE, Regal
+from scripts.ledger import last_delivery
+from scripts.local import WAREHOUSE, Regal
 
 TASKS = ("contacts", "events")
 
@@ -29,11 +29,7 @@ class Accounts:
 
     def report(self, task_id: str) -> dict[str, Any]:
         """The report of a task, over all its tries."""
-        found = sorted((RUN_FOLDERS / self.dag_id).glob(f"*/{task_id}/*/report.json"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise SystemExit(f"The task {task_id} left no report.")
-        report: dict[str, Any] = json.loads(found[-1].read_text())
-        return report
+        return last_delivery(self.dag_id, task_id)
 
     def tries(self, task_id: str) -> int:
         """How many tries a task took."""

@@ -1,4 +1,4 @@
-"""Check what the documents claim: links, code, and that every option stands where the user meets it."""
+"""Check what the documents claim: links, code, and that every option is described where the user meets it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from scripts.local import PROJECT
 
-LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]*)(?:#([^)]*))?\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+ANCHOR = re.compile(r'<a id="([^"]+)">')
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOCS = PROJECT / "docs"
 
@@ -26,16 +29,27 @@ def broken_links() -> Iterator[str]:
     """Links to files that are not there, and pages no other page links to."""
     linked = set()
     for document in documents():
-        for target in LINK.findall(document.read_text()):
+        for target, anchor in LINK.findall(document.read_text()):
             if "://" in target:
                 continue
-            path = (document.parent / target).resolve()
-            linked.add(path)
+            path = (document.parent / target).resolve() if target else document
+            if target:
+                linked.add(path)
             if not path.exists():
                 yield f"{document.relative_to(PROJECT)}: {target} does not exist"
+            elif anchor and anchor not in anchors_of(path):
+                yield f"{document.relative_to(PROJECT)}: {target} has no heading #{anchor}"
     for page in DOCS.rglob("*.md"):
         if page.resolve() not in linked:
             yield f"{page.relative_to(PROJECT)}: no page links to it"
+
+
+@cache
+def anchors_of(document: Path) -> frozenset[str]:
+    """Return what a link into a document may name: its headings, as GitHub writes them, and explicit anchors."""
+    text = CODE.sub("", document.read_text())
+    headings = (re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text))
+    return frozenset((*headings, *ANCHOR.findall(text)))
 
 
 def code_that_does_not_compile() -> Iterator[str]:
@@ -59,7 +73,7 @@ def late_code_in_the_readme() -> Iterator[str]:
 
 def options_without_a_word() -> Iterator[str]:
     """Options of operators, hook, connection, configuration and command line that no page names."""
-    from airflow_provider_regal.commands import CHECK, REDELIVER, SANDBOX
+    from airflow_provider_regal.cli.commands import COMMANDS, REDELIVER, SANDBOX, Command, Group
     from airflow_provider_regal.connection_form import CONN_FIELDS
     from airflow_provider_regal.get_provider_info import get_provider_info
     from airflow_provider_regal.hooks.regal import RegalHook
@@ -72,6 +86,17 @@ def options_without_a_word() -> Iterator[str]:
     from airflow_provider_regal.transfers.file_to_regal import FileToRegalOperator
     from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
+    def flags(*commands: Command | Group) -> set[str]:
+        return {
+            flag
+            for command in commands
+            for flag in (
+                flags(*command.commands)
+                if isinstance(command, Group)
+                else (flag for argument in command.arguments for flag in argument.flags if flag.startswith("-"))
+            )
+        }
+
     one, many = (RegalEventOperator, RegalTrackOperator, RegalPageOperator), (RegalBulkOperator, SqlToRegalOperator)
     met = {
         "event-operators.md": {name for operator in one for name in parameters(operator)},
@@ -80,16 +105,18 @@ def options_without_a_word() -> Iterator[str]:
         "opt-in-sync.md": parameters(RegalOptInSyncOperator),
         "hook.md": parameters(RegalHook),
         "connection.md": {*CONN_FIELDS, *get_provider_info()["config"]["regal"]["options"]},
-        "redelivery.md": {flag for argument in REDELIVER.arguments for flag in argument.flags}
-        | parameters(RegalRedeliverOperator),
-        "doctor.md": {flag for argument in CHECK.arguments for flag in argument.flags},
-        "sandbox.md": {flag for argument in SANDBOX.arguments for flag in argument.flags},
+        "redelivery.md": flags(REDELIVER) | parameters(RegalRedeliverOperator),
+        "command-line.md": flags(*(command for command in COMMANDS if command is not SANDBOX)),
+        "sandbox.md": flags(SANDBOX),
     }
     for page, names in met.items():
+        if not (DOCS / page).exists():
+            yield f"docs/{page}: does not exist"
+            continue
         text = (DOCS / page).read_text()
         for name in sorted(names):
             if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
-                yield f"docs/{page}: says nothing of {name}"
+                yield f"docs/{page}: does not mention {name}"
 
 
 def parameters(of: type) -> set[str]:

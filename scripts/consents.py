@@ -47,7 +47,7 @@ Row = tuple[object, ...]
 
 
 def consents(seed: int, now: datetime) -> Iterator[Row]:
-    """Give the rows of a table that has grown for months.
+    """Return the rows of a table that has grown for months.
 
     :param now: all was said in the ten months that ended a day before.
     """
@@ -85,7 +85,7 @@ def change(path: Path, seed: int, now: datetime) -> tuple[str, str]:
 
 
 def _said_by(dice: random.Random, number: int, now: datetime) -> Iterator[Row]:
-    """Give what one lead said: mostly yes, on one to three channels; some changed their minds."""
+    """Return what one lead said: mostly yes, on one to three channels; some changed their minds."""
     when = now - timedelta(days=dice.randrange(90, 300), seconds=dice.randrange(86_400))
     if number == _OPTED_OUT:
         when = now - timedelta(days=250)
@@ -118,7 +118,7 @@ def _row(
     form: str = "landing_page",
     dice: random.Random | None = None,
 ) -> Row:
-    """Give a row; with dice, spelled as people do."""
+    """Return a row; with dice, spelled as people do."""
     email = f"lead{number}@example.com"
     if dice is not None:
         email = dice.choice((email, email.upper(), f" {email.title()}"))

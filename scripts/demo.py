@@ -66,7 +66,7 @@ def show(here: local.Regal, opt_ins: OptIns, accounts: Accounts) -> None:
 
 
 def say(what: str) -> None:
-    """Say what is being done, with the time it started."""
+    """Return what is being done, with the time it started."""
     print(f"{time.strftime('%H:%M:%S')}  {what}", flush=True)
 
 

@@ -141,7 +141,6 @@ def environment(home: Path) -> dict[str, str]:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__REGAL__STORAGE_PATH": str(home / "regal"),
         "NO_PROXY": "127.0.0.1,localhost",
     }
 

@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("DEMO_HOME", PROJECT / ".demo"))
 KEY = "sandbox-key"
 WAREHOUSE = HOME / "warehouse.db"
-RUN_FOLDERS = HOME / "regal"
+LEDGER = HOME / "airflow" / "regal" / "ledger.db"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Regal:
     @property
     def connection(self) -> str:
         """The connection to it, as Airflow reads it from the environment."""
-        extra = {"rate_limit": self.rate_limit}
+        # A retry of a killed task waits until the requests of the try before must have ended: soon, here.
+        extra = {"rate_limit": self.rate_limit, "timeout": 5}
         return json.dumps({"conn_type": "regal", "host": self.url, "password": KEY, "extra": extra})
 
     def ask(self, what: str) -> Any:
@@ -68,7 +69,7 @@ def regal(*, rate_limit: int) -> Iterator[Regal]:
 
 def forget_ledger() -> None:
     """Remove the ledger of an earlier demo: the local Regal forgets everything when it stops, and so must we."""
-    for file in RUN_FOLDERS.glob("ledger.db*"):
+    for file in LEDGER.parent.glob("ledger.db*"):
         file.unlink()
 
 
@@ -99,7 +100,6 @@ def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__REGAL__STORAGE_PATH": str(RUN_FOLDERS),
         "AIRFLOW_CONN_REGAL_DEFAULT": here.connection,
         "AIRFLOW_CONN_REGAL_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(WAREHOUSE)}),
         "NO_PROXY": "127.0.0.1,localhost",
@@ -110,7 +110,7 @@ def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def api_server(env: dict[str, str]) -> Iterator[Callable[[], None]]:
-    """Run Airflow's API server, to which tasks in processes of their own report; gives what waits until it answers."""
+    """Run Airflow's API server, to which tasks report; returns what waits until it answers."""
     log = HOME / "api-server.log"
     with running([sys.executable, "-m", "airflow", "api-server", "--workers", "1"], env, log) as process:
         yield lambda: wait_for(airflow_url(env) + "/api/v2/version", process, log, patience_s=120)

@@ -5,7 +5,6 @@ What has to be sent is worked out here anew, from the rows alone and with none o
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,8 @@ from typing import Any
 
 from scripts.consents import AREAS
 from scripts.crash import query
-from scripts.local import RUN_FOLDERS, WAREHOUSE, Regal
+from scripts.ledger import last_delivery
+from scripts.local import WAREHOUSE, Regal
 
 # A phone or email and a channel -> when the newest word was said, and whether it was a no.
 Consents = dict[tuple[str, str], tuple[str, bool]]
@@ -103,11 +103,8 @@ class OptIns:
         :param received_before: how many requests Regal had received before it.
         """
         self.here.settled_stats()
-        found = sorted((RUN_FOLDERS / self.dag_id).glob("*/opt_ins/*/report.json"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise SystemExit("The task opt_ins left no report.")
         requests = self.here.ask(f"events?after={received_before}")
-        self.runs.append(Run(Newest.in_the_warehouse(), json.loads(found[-1].read_text()), requests))
+        self.runs.append(Run(Newest.in_the_warehouse(), last_delivery(self.dag_id, "opt_ins"), requests))
 
     def held(self) -> dict[tuple[str, str], str]:
         """What Regal holds of the people of the table."""

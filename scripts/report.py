@@ -104,7 +104,7 @@ def print_deliveries(accounts: Accounts) -> None:
 
 
 def print_rest(count: int) -> None:
-    """Say how many are not shown."""
+    """Return how many are not shown."""
     if count > 0:
         print(f"  ... and {count:,} more")
 

@@ -63,7 +63,7 @@ def make_warehouse(path: Path, now: datetime, seed: int = SEED) -> Path:
 
 
 def customers(dice: random.Random) -> Iterator[Row]:
-    """Give the customers: some without a phone, some with a bad one, some twice, two who share a landline."""
+    """Return the customers: some without a phone, some with a bad one, some twice, two who share a landline."""
     for number in range(CUSTOMERS):
         row = _customer(dice, number)
         yield row
@@ -125,7 +125,7 @@ def _consent(dice: random.Random) -> Row:
 
 
 def events(dice: random.Random, now: datetime) -> Iterator[Row]:
-    """Give the events: of the last whole day, of the day before it, and of today until now."""
+    """Return the events: of the last whole day, of the day before it, and of today until now."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     day = timedelta(days=1)
     spans = (

@@ -26,7 +26,7 @@ import pytest  # noqa: E402
 if TYPE_CHECKING:
     from airflow_provider_regal.testing import Sandbox
 
-pytest_plugins = ["airflow_provider_regal.testing"]
+pytest_plugins = ["airflow_provider_regal.testing", "tests.databases"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -82,7 +82,7 @@ def everything_stored(airflow_db: Path) -> Callable[[], str]:
 
 
 @pytest.fixture
-def regal(monkeypatch: pytest.MonkeyPatch, regal_sandbox: Sandbox) -> Sandbox:
-    """A local Regal that ``regal_default`` points at."""
+def regal(monkeypatch: pytest.MonkeyPatch, regal_sandbox: Sandbox, regal_ledger: Path) -> Sandbox:
+    """A local Regal that ``regal_default`` points at, and an empty ledger."""
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal_sandbox.connection())
     return regal_sandbox

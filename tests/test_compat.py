@@ -45,7 +45,7 @@ def test_no_path_is_one_that_this_airflow_calls_deprecated():
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.parametrize("name", ["BaseHook", "BaseOperator", "BaseOperatorLink", "DecoratedOperator", "XCom"])
+@pytest.mark.parametrize("name", ["BaseHook", "BaseOperator", "DecoratedOperator"])
 def test_what_we_subclass_or_ask_is_a_class_of_airflow(name):
     found = getattr(_compat, name)
     assert inspect.isclass(found)

@@ -23,16 +23,16 @@ LIGHT = {
     "client",
     "client.guarantee",
     "delivery",
-    "delivery.consent_columns",
-    "delivery.marks",
     "delivery.settings",
-    "delivery.sources",
+    "delivery.sync",
+    "delivery.sync.columns",
     "errors",
     "events",
     "events.names",
     "events.options",
-    "events.plain",
-    "links",
+    "events.python_values",
+    "sources",
+    "sources.marks",
 }
 CODE = """
 import json, runpy, sys

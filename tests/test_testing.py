@@ -191,13 +191,27 @@ def test_the_fixture_gives_a_running_sandbox(regal_sandbox):
     assert regal_sandbox.contact(user_id="u1")["primary_phone"] == PHONE
 
 
+def test_the_fixture_gives_an_empty_ledger_to_each_test(regal_sandbox, regal_ledger, monkeypatch):
+    from airflow_provider_regal.hooks.regal import RegalHook
+
+    assert not regal_ledger.exists()
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal_sandbox.connection())
+    RegalHook().track("Lesson Booked", user_id="u1", message_id="m1")
+    assert regal_ledger.stat().st_size > 0
+
+
+def test_no_test_knows_what_another_has_sent(regal_sandbox, regal_ledger, monkeypatch):
+    test_the_fixture_gives_an_empty_ledger_to_each_test(regal_sandbox, regal_ledger, monkeypatch)
+    assert regal_sandbox.stats()["requests"] == 1
+
+
 def test_the_examples_of_the_documentation_work_in_a_project_of_their_own(tmp_path):
     conftest, *tests = re.findall(r"```python\n(.*?)```", DOCUMENTATION, re.DOTALL)
     (tmp_path / "conftest.py").write_text(conftest)
     (tmp_path / "test_it.py").write_text("\n".join(tests))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=_environment())
-    assert "2 passed" in run.stdout, run.stdout + run.stderr
+    assert "3 passed" in run.stdout, run.stdout + run.stderr
 
 
 def test_the_faults_of_the_documentation_can_be_used():

@@ -23,7 +23,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from airflow_provider_regal.client.guarantee import Guarantee
-from airflow_provider_regal.client.hearsay import one_line
+from airflow_provider_regal.client.redact import one_line
 
 _REFUSED: Final = frozenset({400, 404, 405, 413, 415, 422})
 _UNAUTHORIZED: Final = frozenset({401, 403})

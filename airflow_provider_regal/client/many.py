@@ -47,7 +47,7 @@ class ManySender:
         self._authorization = {"Authorization": target.api_key}
         self._session = aiohttp.ClientSession(
             headers={
-                "Accept-Encoding": "identity",  # else what Regal says may come as gzip, and nobody could read it
+                "Accept-Encoding": "identity",  # otherwise Regal's message may come as gzip
                 "User-Agent": f"airflow-provider-regal/{__version__}",
             },
             connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60, ssl=network.ssl_context() or True),
@@ -89,7 +89,7 @@ class ManySender:
             proxy_headers=self._proxy_headers,
         )
         try:
-            if 200 <= response.status < 300:  # then nobody asks what else it says
+            if 200 <= response.status < 300:  # then its body is not needed
                 if not response.content.is_eof():  # but the connection can only be used again when it has said all
                     await _start_of(response)
                 return Answer(response.status, {})

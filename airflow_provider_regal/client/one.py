@@ -21,15 +21,15 @@ from airflow_provider_regal.client.exchange import (
     NoAnswer,
     decide,
 )
-from airflow_provider_regal.client.failures import NO_ANSWER, cause_of, describe_failure
 from airflow_provider_regal.client.guarantee import Guarantee
-from airflow_provider_regal.client.hearsay import fit_to_show
+from airflow_provider_regal.client.no_answer import NO_ANSWER, cause_of, describe_failure
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.receipt import Receipt
+from airflow_provider_regal.client.redact import fit_to_show
 from airflow_provider_regal.client.session import keyed_session
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.errors import (
-    CheckBeforeResendError,
+    CheckRegalError,
     FixConnectionError,
     RefusedEventError,
     RegalError,
@@ -75,7 +75,7 @@ class Sender:
         :raises FixConnectionError: Regal refuses the key.
         :raises RefusedEventError: Regal refuses this event for good.
         :raises RetryLaterError: not applied, and patience ran out.
-        :raises CheckBeforeResendError: nobody can know whether Regal has it.
+        :raises CheckRegalError: it can't be known whether Regal received it.
         """
         body = payload.encoded
         if not self._wait_for_slot(self._clock.monotonic() + self._patience_s):
@@ -161,18 +161,19 @@ class Sender:
         if decision.meaning is Meaning.UNAUTHORIZED:
             return FixConnectionError(
                 f"Connection {self._target.conn_id!r}: Regal refused the API key ({what}). Check the field 'API key'; "
-                "it is sent as it stands, without 'Bearer'." + ("" if sent.doubtful else " The event was not applied."),
+                "it is sent verbatim, so enter only the key, without 'Bearer'."
+                + ("" if sent.doubtful else " The event was not applied."),
                 status=status,
             )
         if decision.meaning is Meaning.REFUSED:
             return RefusedEventError(
-                f"Regal refused this {call} event for good ({what}). Mend the event; sending it again will not help.",
+                f"Regal refused this {call} event for good ({what}). Fix the event; sending it again will not help.",
                 status=status,
                 tries=tries,
             )
         if decision.meaning is Meaning.NOT_APPLIED and not sent.doubtful:
             return RetryLaterError(
-                f"Regal could not take this {call} event now ({what}; tried {count}). It was surely not applied: "
+                f"Regal could not take this {call} event now ({what}; tried {count}). It was not applied: "
                 "run the task again.",
                 status=status,
                 tries=tries,
@@ -184,8 +185,8 @@ class Sender:
             if sent.guarantee == "at_most_once"
             else "Sending it again is what guarantee='at_least_once' means: run the task again."
         )
-        return CheckBeforeResendError(
-            f"Nobody can know whether Regal has this {call} event ({what}; sent {count}). {advice}",
+        return CheckRegalError(
+            f"It can't be known whether Regal received this {call} event ({what}; sent {count}). {advice}",
             status=status,
             tries=tries,
         )

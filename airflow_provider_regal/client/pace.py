@@ -51,7 +51,7 @@ class Pacer:
             return 0.0
 
     def pause(self, until: float) -> None:
-        """Let nobody send before ``until`` (monotonic seconds): Regal said that we are too fast."""
+        """Stop all sends until ``until`` (monotonic seconds): Regal answered that we are too fast."""
         with self._lock:
             self._paused_until = max(self._paused_until, until)
 
@@ -67,5 +67,5 @@ class Pacer:
         return min(1.0, self._cut_to + _RECOVERY * max(now - self._cut_at, 0.0))
 
     def pause_left(self, now: float) -> float:
-        """Tell for how many seconds yet nobody may send, whatever the rate."""
+        """Return for how many more seconds all sends are stopped, whatever the rate."""
         return max(self._paused_until - now, 0.0)

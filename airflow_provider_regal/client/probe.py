@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 from airflow_provider_regal.client.environment import network_for
-from airflow_provider_regal.client.failures import NO_ANSWER, describe_failure
+from airflow_provider_regal.client.no_answer import NO_ANSWER, describe_failure
 from airflow_provider_regal.client.session import plain_session
 from airflow_provider_regal.errors import FixConnectionError
 

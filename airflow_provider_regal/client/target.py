@@ -31,7 +31,7 @@ class Target:
     :param timeout_s: seconds to wait for Regal at most, per request.
     :param event_source: named by events that name none.
     :param dry_run: check everything, send nothing.
-    :param account: what ledgers call the account.
+    :param account: what the ledger calls the account; by default the connection's id.
     """
 
     conn_id: str
@@ -65,7 +65,7 @@ def target_of(
         timeout_s=_positive(conn_id, "timeout", extra.get("timeout"), defaults.TIMEOUT_S, _LONGEST_TIMEOUT_S),
         event_source=_text(conn_id, "event_source", extra.get("event_source"), defaults.EVENT_SOURCE),
         dry_run=_flag(conn_id, "dry_run", extra.get("dry_run")),
-        account=_text(conn_id, "account", extra.get("account"), f"{conn_id} {origin}"),
+        account=_text(conn_id, "account", extra.get("account"), conn_id),
     )
 
 

@@ -2,10 +2,10 @@
 
 ::
 
-    rows ─▶ snapshot ─▶ prepare: map, validate ─▶ order ─▶ gate, pace ─▶ send ─▶ acknowledged ─┐
-                                  │                            ▲          │                    ├▶ progress ─▶ report
-                                  └─▶ rejected ─┐              └─ retry ──┤                    │
-                                                └─────▶ dead letters ◀────┴─▶ rejected, unknown┘
+    rows ─▶ first_pass ─▶ snapshot ─▶ admission ─▶ window ─▶ engine: gate, pace, send ─▶ recorder ─▶ report
+                │         (ledger)       │                     └─── retry ───┘             │
+                └─▶ skipped: unchanged   └─▶ rejected, skipped ────────────────────────────┴─▶ commit (ledger)
 
-``run`` opens the run folder and decides what a try has to do; ``engine`` does it, on one asyncio loop.
+``delivery`` decides what a try has to do (``resume``) and runs it; ``preview`` is the same without sending. ``sync``
+makes rows of a table of consents. Nothing here knows Airflow.
 """

@@ -2,12 +2,12 @@
 
 ::
 
-    snapshot ─▶ feed ─▶ order ─▶ fresh ─▶ reserve ─▶ gate, pace ─▶ exchange ─▶ settle
-                                   ▲                                   │
-                                   └──────── retries, when due ◀───────┘
+    admitted rows ─▶ send window ─▶ reserve ─▶ gate, pace ─▶ exchange ─▶ settle ─▶ recorder: commit
+                         ▲          (commit)                    │
+                         └──────── retries, when due ◀──────────┘
 
-One coroutine decides what starts; each request is a task of its own. Everything that has to last goes through
-``Books`` before it counts.
+One coroutine decides what starts; each request is a task of its own. Everything that has to last goes through the
+``Recorder``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.exchange import Decision, Meaning, acknowledges, decide
 from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.pace import Pacer
-from airflow_provider_regal.delivery.books import Books
-from airflow_provider_regal.delivery.claims import FRESH_FOR_S
-from airflow_provider_regal.delivery.feed import SLICE, Feed
 from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
+from airflow_provider_regal.delivery.grants import FRESH_FOR_S
 from airflow_provider_regal.delivery.prepared import Ready
-from airflow_provider_regal.delivery.reserving import Reserving
+from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.stopping import GRACE_S, GRACE_WITHOUT_HURRY_S, outage, own_failure
-from airflow_provider_regal.delivery.waiting import WaitingRows
-from airflow_provider_regal.errors import RegalError
+from airflow_provider_regal.delivery.window import SendWindow
+from airflow_provider_regal.errors import RegalError, TakenOverError
 
 # Of a row that may have arrived each time. A row that fails as often as an outage takes to be noticed is kept by that.
 _MOST_TRIES: Final = FAILURES_OF_AN_OUTAGE
@@ -42,34 +40,33 @@ class Engine:
     """Delivers the open rows of a snapshot.
 
     :param rows: what is to be sent, in order; None where it is time to look at the network.
+    :param recorder: notes and commits what becomes of it.
     :param rate: requests a second.
-    :param checkpoint_interval_s: seconds between two times at which all progress is forced to disk.
+    :param wait_s: nothing is sent before that: requests of an earlier try may still be under way.
     """
 
     def __init__(
         self,
         *,
         rows: Iterator[Ready | None],
-        books: Books,
+        recorder: Recorder,
         sender: ManySender,
         pacer: Pacer,
         gate: Gate,
         rate: int,
         patience_s: float,
-        checkpoint_interval_s: float,
+        wait_s: float,
         clock: Clock,
     ) -> None:
-        self._books = books
+        self._recorder = recorder
         self._sender = sender
         self._pacer = pacer
         self._gate = gate
         self._rate = rate
         self._patience_s = patience_s
-        self._checkpoint_interval_s = checkpoint_interval_s
         self._clock = clock
-        self._reserving = Reserving(rate, books.reserves_for_s)
-        self._waiting = WaitingRows(enough=max(SLICE, self._reserving.most))
-        self._feed = Feed(rows, self._waiting)
+        self._not_before = clock.monotonic() + wait_s
+        self._window = SendWindow(rows)
         self._being_reserved: list[Ready] = []
         self._reserved: deque[Ready] = deque()
         self._few = 0
@@ -85,7 +82,7 @@ class Engine:
         self._last_failure = "no answer"
 
     def request_stop(self, why: RegalError) -> None:
-        """Stop soon: what is under way is answered or marked. Safe to call from a signal handler or a thread."""
+        """Stop soon: what is under way is answered or noted. Safe to call from a signal handler or a thread."""
         self._stop_for(why, grace_s=GRACE_S)
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._wake.set)
@@ -95,14 +92,13 @@ class Engine:
 
         :raises RegalError: why it had to stop with rows left.
         """
-        checkpoints = self._help(self._books.keep_checkpoints(self._checkpoint_interval_s))
+        self._help(self._recorder.keep_committing())
         try:
-            while self._stop is None and (self._feed.has_rows or len(self._waiting)):
+            while self._stop is None and (self._window.has_rows or len(self._window)):
                 pause_s = self._work()
-                self._books.flush()
                 await self._sleep(pause_s)
         finally:
-            checkpoints.cancel()
+            self._recorder.stop_committing()
             await self._finish()
         if self._stop is not None:
             raise self._stop
@@ -116,12 +112,16 @@ class Engine:
         if self._gate.patience_left_s(now) <= 0:
             self._stop_for(outage(self._patience_s, self._last_failure), grace_s=GRACE_S)
             return 0.0
-        until_repeat_s = self._waiting.until_repeat_s(now)
-        self._feed.take_in()
+        until_repeat_s = self._window.until_repeat_s(now)
+        self._window.take_in()
+        if now < self._not_before:
+            return min(self._not_before - now, _IDLE_S)
         self._reserve()
         if wait_s := self._start_what_may():
             return min(wait_s, _IDLE_S)
-        if self._feed.may_take_in or (self._waiting.turn and not self._being_reserved):
+        if self._window.may_take_in or (self._window.turn and not self._being_reserved):
+            return 0.0
+        if not self._window.has_rows and not len(self._window):
             return 0.0
         return min(until_repeat_s, _IDLE_S)
 
@@ -135,19 +135,21 @@ class Engine:
         timer.cancel()
 
     def _reserve(self) -> None:
-        """Note durably which rows come next, where a crash must not make them be sent again."""
+        """Commit which rows come next, where a crash must not make them be sent again."""
         if self._being_reserved:
             return
-        ahead = self._reserving.rows(self._gate.limit(self._rate), probing=self._gate.probing)
+        ahead = self._window.ahead(probing=self._gate.probing)
         self._few = ahead // 2
         while len(self._reserved) > ahead and self._gate.probing:  # it may take long, and a crash would doubt them all
             row = self._reserved.pop()
-            self._books.release(row)
-            self._waiting.give_back(row)
-        wanted = self._reserving.missing(ahead, len(self._reserved), now=self._clock.monotonic())
-        if self._reserving.in_bulk and self._feed.may_take_in and self._waiting.turn < wanted:
+            self._recorder.release(row)
+            self._window.give_back(row)
+        if len(self._reserved) > self._few:
             return
-        batch = self._waiting.take(wanted)
+        wanted = ahead - len(self._reserved)
+        if self._reserved and self._window.turn < wanted and self._window.may_take_in:
+            return  # more are taken in first: a commit for each few would cost more
+        batch = self._window.take(wanted)
         if any(row.claims or row.guarantee == "at_most_once" for row in batch):
             self._being_reserved = batch
             self._help(self._reserve_durably(batch))
@@ -155,13 +157,15 @@ class Engine:
             self._reserved.extend(batch)
 
     async def _reserve_durably(self, batch: list[Ready]) -> None:
-        granted = await self._books.reserve(batch, self._clock.monotonic(), self._clock.now())
+        grants = await self._recorder.reserve(batch)
         self._being_reserved = []
-        self._reserved.extend(granted.go)
-        for row in granted.busy:
-            self._waiting.repeat(row, self._clock.monotonic() + _ASK_AGAIN_S)
-        for row, _ in granted.skipped:
-            self._waiting.settle(row)
+        for one in grants:
+            if one.go:
+                self._reserved.append(one.row)
+            elif one.busy:
+                self._window.repeat(one.row, self._clock.monotonic() + _ASK_AGAIN_S)
+            else:
+                self._window.settle(one.row)
 
     def _start_what_may(self) -> float:
         """Start requests.
@@ -179,15 +183,16 @@ class Engine:
         self._pause_s = 0.0
         while self._reserved and self._stop is None:
             now = self._clock.monotonic()
-            if wait_s := self._books.wait_s(now) or self._gate.wait_s(now, self._rate) or self._pacer.take(now):
+            if wait_s := self._recorder.wait_s(now) or self._gate.wait_s(now, self._rate) or self._pacer.take(now):
                 self._pause_s = wait_s
                 return None
             row = self._reserved.popleft()
             if row.claims and now - row.claimed_at > FRESH_FOR_S:
-                self._books.release(row)
-                self._waiting.give_back(row)
+                self._recorder.release(row)
+                self._window.give_back(row)
                 continue
             self._gate.start(row.position, now)
+            self._window.started(now)
             row.tries += 1
             row.first_time = row.first_time or self._clock.now()
             return row
@@ -211,8 +216,8 @@ class Engine:
         if acknowledges(attempt):
             self._gate.succeed(row.position, now)
             self._just_lost.clear()
-            self._books.acknowledge(row, self._clock.now)
-            self._waiting.settle(row)
+            self._recorder.acknowledge(row)
+            self._window.settle(row)
             return
         moment = self._clock.now()
         decision = decide(attempt, guarantee=row.guarantee, tries=row.tries, jitter=self._clock.jitter(), now=moment)
@@ -224,11 +229,11 @@ class Engine:
         self._gate.succeed(row.position, now)
         self._just_lost.clear()
         if decision.meaning is Meaning.REFUSED:
-            self._books.refuse(row, decision, moment)
-            self._waiting.settle(row)
+            self._recorder.refuse(row, decision, moment)
+            self._window.settle(row)
         else:
-            self._books.leave_open(row)
-            self._stop_for(self._books.unauthorized(decision))
+            self._recorder.leave_open(row)
+            self._stop_for(self._recorder.unauthorized(decision))
 
     def _after_failure(self, row: Ready, decision: Decision, now: float, outages_before: int) -> None:
         self._last_failure = decision.reason
@@ -237,20 +242,20 @@ class Engine:
             self._pacer.slow_down(now)
         if decision.retry_after_s is not None and decision.retry_after_s > self._patience_s:
             self._stop_for(outage(self._patience_s, self._last_failure), grace_s=GRACE_S)
-        in_outage = self._gate.probing or self._gate.outages > outages_before
+        in_outage = self._gate.in_outage or self._gate.outages > outages_before
         if in_outage:  # so what was lost just before was lost to it, too
             for lost, why in self._just_lost:
-                self._books.blame_outage(lost, why, self._clock.now())
+                self._recorder.blame_outage(lost, why, self._clock.now())
             self._just_lost.clear()
         enough = row.tries >= _MOST_TRIES and decision.meaning is Meaning.UNKNOWN and not in_outage
         if decision.retry and not enough:
-            self._books.release(row)
-            self._waiting.repeat(row, now + decision.wait_s)
+            self._recorder.release(row)
+            self._window.repeat(row, now + decision.wait_s)
             return
-        self._books.lose_sight(row, decision, self._clock.now(), in_outage=in_outage)
+        self._recorder.unknown(row, decision, self._clock.now(), in_outage=in_outage)
         if not in_outage:
             self._just_lost.append((row, decision))
-        self._waiting.settle(row)
+        self._window.settle(row)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         row = self._under_way.pop(task)
@@ -277,8 +282,8 @@ class Engine:
             self._stop, self._grace_s = why, grace_s
 
     async def _finish(self) -> None:
-        """Let what is under way be answered, within a grace time; then mark it, and leave the rest open."""
-        if self._under_way:
+        """Let what is under way be answered, within a grace time; then note it, and leave the rest open."""
+        if self._under_way and not isinstance(self._stop, TakenOverError):
             await asyncio.wait(self._under_way, timeout=self._grace_s)
         for task in self._under_way:
             task.cancel()
@@ -286,7 +291,6 @@ class Engine:
             await asyncio.wait(waited_for)
             await asyncio.sleep(0)  # for the callbacks of those that had ended before
         for row in self._cut_off:
-            self._books.interrupted(row, self._clock.now())
-        for row in (*self._being_reserved, *self._reserved, *self._waiting.touched()):
-            self._books.leave_open(row)
-        self._books.flush()
+            self._recorder.interrupted(row, self._clock.now())
+        for row in (*self._being_reserved, *self._reserved, *self._window.touched()):
+            self._recorder.leave_open(row)

@@ -51,6 +51,7 @@ class Gate:
         self._next_probe = 0.0
         self._probe_gap_s = _FIRST_PROBE_S
         self._probe: int | None = None
+        self._confirmed = False
         self.outages = 0
 
     @property
@@ -63,13 +64,18 @@ class Gate:
         """Whether Regal seems to be down."""
         return self._outage_since is not None
 
+    @property
+    def in_outage(self) -> bool:
+        """Whether Regal is down for sure: failures in a row, or a probe that failed, and not only silence."""
+        return self.probing and self._confirmed
+
     def limit(self, rate: float) -> int:
-        """Say how many requests may be under way: rate times latency, and some."""
+        """Return how many requests may be under way: rate times latency, and some."""
         wanted = int(rate * self._latency_s * _HEADROOM) + _SPARE
         return max(1, min(self._max_connections, wanted))
 
     def wait_s(self, now: float, rate: float) -> float:
-        """Say when one more request may start: 0 for now, else the seconds until it is worth asking again."""
+        """Return when one more request may start: 0 for now, else the seconds until it is worth asking again."""
         self._notice_silence(now)
         if self.probing:
             if self._started:
@@ -78,7 +84,7 @@ class Gate:
         return 0.0 if self.under_way < self.limit(rate) else 0.05
 
     def patience_left_s(self, now: float) -> float:
-        """Say for how long the outage may go on; without one, for ever.
+        """Return the seconds an outage may still last; without one, infinity.
 
         A few failures with no success between count as well: where few rows are left, there are no ten in a row.
         """
@@ -126,10 +132,12 @@ class Gate:
         if self.probing:
             if position == self._probe:  # what was under way before says no more than that it is an outage
                 self._probe = None
+                self._confirm()
                 self._probe_gap_s = min(_LONGEST_PROBE_S, self._probe_gap_s * 2)
             self._next_probe = now + self._probe_gap_s
         elif self._failures >= FAILURES_OF_AN_OUTAGE:
             self._begin_outage(self._first_failure, now)
+            self._confirm()
 
     def _notice_silence(self, now: float) -> None:
         if now - self._last_answer <= _SILENCE_S or self.probing or not self._started:
@@ -146,4 +154,10 @@ class Gate:
     def _begin_outage(self, since: float, now: float) -> None:
         self._outage_since = since
         self._next_probe = now + self._probe_gap_s
-        self.outages += 1
+        self._confirmed = False
+
+    def _confirm(self) -> None:
+        """Silence alone may be a few slow answers: only what fails together is an outage."""
+        if not self._confirmed:
+            self._confirmed = True
+            self.outages += 1

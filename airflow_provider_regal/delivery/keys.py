@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from airflow_provider_regal.delivery.marks import EVENT_MARK, MARKS
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.mapping import RowMapper
-from airflow_provider_regal.events.plain import is_blank, plain
-from airflow_provider_regal.journal.rows import encode_row
+from airflow_provider_regal.events.python_values import is_blank, plain
+from airflow_provider_regal.ledger.rows import encode_row
+from airflow_provider_regal.sources.marks import EVENT_MARK, MARKS
 
 _USUAL: Final = ("user_id", "phone", "email")
 _HASH_BYTES: Final = 16
@@ -37,7 +37,7 @@ class ContactKeys:
         self._columns: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def key_of(self, columns: Mapping[str, Any]) -> str:
-        """Give the key of a row.
+        """Return the key of a row.
 
         :raises InvalidEventError: it has none; with the column at fault.
         """

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_row
-from airflow_provider_regal.delivery.marks import (
+from airflow_provider_regal.delivery.prepared import Claimed, Ready, Refused
+from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
+from airflow_provider_regal.errors import Fault, InvalidEventError
+from airflow_provider_regal.events import Consent, Event, Payload, Withheld, to_payload
+from airflow_provider_regal.events.fast_path import QuickRows, quick_rows
+from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
+from airflow_provider_regal.events.mapping import RowMapper
+from airflow_provider_regal.events.models import EVENTS
+from airflow_provider_regal.events.names import TRAITS, USER_ID
+from airflow_provider_regal.events.opt_outs import opt_outs_of
+from airflow_provider_regal.events.python_values import is_blank
+from airflow_provider_regal.ledger.rules import OPT_IN, Claim
+from airflow_provider_regal.sources.marks import (
     CALL_MARK,
     CLAIMS_MARK,
     EVENT_MARK,
@@ -22,18 +35,9 @@ from airflow_provider_regal.delivery.marks import (
     ORIGIN_MARK,
     PHASE_MARK,
     REJECT_MARK,
-    SKIP_MARK,
+    WEIGHT_MARK,
     columns_of,
 )
-from airflow_provider_regal.delivery.prepared import Claimed, LeftOut, Ready, Refused
-from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
-from airflow_provider_regal.errors import Fault, InvalidEventError
-from airflow_provider_regal.events import Consent, Event, Payload, Withheld, to_payload
-from airflow_provider_regal.events.mapping import RowMapper
-from airflow_provider_regal.events.models import EVENTS
-from airflow_provider_regal.events.opt_outs import opt_outs_of
-from airflow_provider_regal.events.quick import QuickRows, quick_rows
-from airflow_provider_regal.journal.ledger_rules import OPT_IN, Claim
 
 # Rows that are no table may each have columns of their own.
 _MOST_PLANS: Final = 1_000
@@ -59,22 +63,23 @@ class Preparer:
         ignored = [column for column, target in (settings.mapping.columns or {}).items() if target is None]
         self.ignored_columns = frozenset((*ignored, *(column.upper() for column in ignored)))
 
-    def prepare(self, position: int, row: Mapping[str, Any], now: datetime) -> Ready | Refused | LeftOut:
+    def prepare(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | Refused:
         """Prepare one row.
 
+        :param position: in the snapshot.
         :param now: the current time (aware).
+        :param source_row: its number in the source, from 1.
         """
         if (usual := self._usual(position, row, now)) is not None:
+            usual.source_row = source_row
             return usual
-        if SKIP_MARK in row:
-            return LeftOut(position, row[SKIP_MARK], columns_of(row))
         call = row.get(EVENT_MARK) or row.get(CALL_MARK) or self._settings.mapping.call
         try:
             event, withheld = self._event(row)
             self._check_age(event, now)
-            return self._ready(position, row, event, withheld, now)
+            return self._ready(position, row, event, withheld, now, source_row=source_row)
         except InvalidEventError as error:
-            refused = self.refuse(position, row, call, error.faults)
+            refused = self.refuse(position, row, call, error.faults, source_row)
         return self.opt_outs(refused, row, now) or refused
 
     def _usual(self, position: int, row: Mapping[str, Any], now: datetime) -> Ready | None:
@@ -107,12 +112,36 @@ class Preparer:
             message_id=event.message_id,
         )
 
-    def refuse(self, position: int, row: Mapping[str, Any], call: str, faults: tuple[Fault, ...]) -> Refused:
-        """Say that a row can never be sent."""
+    def refuse(
+        self, position: int, row: Mapping[str, Any], call: str, faults: tuple[Fault, ...], source_row: int = 0
+    ) -> Refused:
+        """Return a row that can never be sent."""
         columns = columns_of(row)
-        row_hash = hash_of_row(columns, frozenset(), self.fingerprint)
-        said = (row.get(ORIGIN_MARK), row.get(LETTER_TIME_MARK))
-        return Refused(position, call, faults, columns, row_hash, self._form_of(row), *said)
+        user_id, identifiers = self._people_of(row)
+        return Refused(
+            position,
+            call,
+            faults,
+            columns,
+            hash_of_row(columns, frozenset(), self.fingerprint),
+            self._form_of(row),
+            source_row,
+            row.get(ORIGIN_MARK),
+            row.get(WEIGHT_MARK, 1),
+            row.get(LETTER_TIME_MARK),
+            identifiers,
+            user_id,
+            self._settings.mapping.event if call == "track" else None,
+        )
+
+    def _people_of(self, row: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+        """Read whose row it is, as far as that can be read: the rest of it is wrong."""
+        columns = columns_of(row)
+        if self._settings.sync is not None or REJECT_MARK in row or EVENT_MARK in row:
+            return people_in(columns)
+        with suppress(InvalidEventError, ValueError):
+            return people_in(self.mapper_of(row).written(columns))
+        return None, ()
 
     def _form_of(self, row: Mapping[str, Any]) -> str:
         if self._settings.sync is not None:
@@ -122,7 +151,14 @@ class Preparer:
         return "event" if EVENT_MARK in row else "row"
 
     def _ready(
-        self, position: int, row: Mapping[str, Any], event: Event, withheld: tuple[Withheld, ...], now: datetime
+        self,
+        position: int,
+        row: Mapping[str, Any],
+        event: Event,
+        withheld: tuple[Withheld, ...],
+        now: datetime,
+        *,
+        source_row: int = 0,
     ) -> Ready:
         payload = to_payload(event, now=now, policy=self._settings.consent, event_source=self._event_source)
         if withheld:
@@ -135,12 +171,14 @@ class Preparer:
             payload,
             guarantee,
             identifiers_of(event),
+            source_row=source_row,
+            place=row.get(ORIGIN_MARK),
+            weight=row.get(WEIGHT_MARK, 1),
             has_time=event.timestamp is not None,
             user_id=event.user_id,
             message_id=event.message_id,
             phase=row.get(PHASE_MARK, 0),
             only_consent=row.get(ONLY_CONSENT_MARK, False),
-            origin=row.get(ORIGIN_MARK),
             letter_time=letter_time,
             key=row.get(LEDGER_KEY_MARK),
             force=row.get(FORCE_MARK, False),
@@ -148,20 +186,20 @@ class Preparer:
         )
 
     def opt_outs(self, refused: Refused, row: Mapping[str, Any], now: datetime) -> Ready | None:
-        """Give what a wrong row says of opt-outs: nothing else that is wrong holds them back."""
-        ready = self.only_opt_outs(refused.position, row, now)
+        """Return what a wrong row says of opt-outs: nothing else that is wrong holds them back."""
+        ready = self.only_opt_outs(refused.position, row, now, refused.source_row)
         if ready is not None:
             ready.only_consent, ready.instead_of = True, refused
         return ready
 
-    def only_opt_outs(self, position: int, row: Mapping[str, Any], now: datetime) -> Ready | None:
-        """Give the opt-outs of a row, and nothing else of it; None if there are none."""
+    def only_opt_outs(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | None:
+        """Return the opt-outs of a row, and nothing else of it; None if there are none."""
         if REJECT_MARK in row:
             return None
         written = columns_of(row) if EVENT_MARK in row else self.mapper_of(row).written(columns_of(row))
         event = opt_outs_of(written, self._settings.reading)
-        letter = {LETTER_TIME_MARK: row.get(LETTER_TIME_MARK)}
-        return None if event is None else self._ready(position, letter, event, (), now)
+        marks = {name: row[name] for name in (LETTER_TIME_MARK, ORIGIN_MARK, WEIGHT_MARK) if name in row}
+        return None if event is None else self._ready(position, marks, event, (), now, source_row=source_row)
 
     def _event(self, row: Mapping[str, Any]) -> tuple[Event, tuple[Withheld, ...]]:
         if REJECT_MARK in row:
@@ -200,8 +238,28 @@ def identifiers_of(event: Event) -> tuple[str, ...]:
     return (*user, *(phone.number for phone in event.phones), *(email.address for email in event.emails))
 
 
+def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """Read user id, phone and email of an event that may be wrong anywhere.
+
+    :returns: the user id, and all identifiers as :func:`identifiers_of` names them.
+    """
+    traits = written.get(TRAITS)
+    inner: Mapping[str, Any] = traits if isinstance(traits, Mapping) else {}
+    read: dict[str, str] = {}
+    for name, reader, given in (
+        ("user", read_user_id, written.get("user_id", written.get(USER_ID))),
+        ("phone", read_phone, written.get("phone", inner.get("phone"))),
+        ("email", read_email, written.get("email", inner.get("email"))),
+    ):
+        with suppress(ValueError, TypeError):
+            if not is_blank(given):
+                read[name] = reader(given)
+    user_id = read.pop("user", None)
+    return user_id, (*([] if user_id is None else [f"user:{user_id}"]), *read.values())
+
+
 def _dated(consents: tuple[Consent, ...], read_at: datetime) -> tuple[Consent, ...]:
-    """Give the opt-outs of a dead letter their time: without one, that at which they were first read.
+    """Return the opt-outs of a dead letter their time: without one, that at which they were first read.
 
     One that was sent is kept as it was sent, without the fraction of its second: it counts to the end of that, so that
     an opt-in it followed does not win.

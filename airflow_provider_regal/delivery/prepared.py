@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import Consent, Payload
-from airflow_provider_regal.journal.ledger_rules import Claim
+from airflow_provider_regal.ledger.rules import Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,19 @@ class Ready:
 
     :param position: in the snapshot.
     :param identifiers: rows that share one are sent in order.
+    :param source_row: its number in the source, from 1.
+    :param place: file and line, where the source is a file.
+    :param weight: for how many rows of the source it stands.
     :param has_time: the event says when it happened.
     :param user_id: of the person, if the event says.
     :param message_id: by which the event is sent once.
     :param phase: rows of a later one wait for those of the earlier.
     :param only_consent: there is nothing to send without its opt-ins.
     :param instead_of: the row itself can never be sent, and only its opt-outs are; it counts as rejected.
-    :param origin: where the row comes from, for messages.
     :param letter_time: when it first failed, if it is a dead letter that is sent again.
     :param force: it may be sent although Regal may have it already.
-    :param row_hash: of the row, where the ledger remembers it; so the hash of what is sent, and the contact's key.
-    :param withheld_noted: how many of the withheld opt-ins were written down.
+    :param row_hash: of the row, where the ledger keeps it; so the hash of what is sent, and the contact's key.
+    :param withheld_noted: how many of the withheld opt-ins were noted.
     :param claims: what the ledger has to grant before it is sent.
     :param tries: requests made for it in this try of the task.
     :param doubtful: one of them may have arrived.
@@ -50,13 +52,15 @@ class Ready:
     payload: Payload
     guarantee: Guarantee
     identifiers: tuple[str, ...]
+    source_row: int = 0
+    place: str | None = None
+    weight: int = 1
     has_time: bool = True
     user_id: str | None = None
     message_id: str | None = None
     phase: int = 0
     only_consent: bool = False
     instead_of: Refused | None = None
-    origin: str | None = None
     letter_time: str | None = None
     force: bool = False
     row_hash: str | None = None
@@ -82,7 +86,10 @@ class Ready:
 class Refused:
     """A row that can never be sent.
 
-    :param row_hash: by which a later run knows that it was rejected before.
+    :param source_row: as of :class:`Ready`; so ``place``, ``weight`` and ``letter_time``.
+    :param row_hash: by which a later delivery knows that it was rejected before.
+    :param identifiers: of the person, as far as they can be read; so ``user_id``.
+    :param event: the name of the track event, where the delivery gave it.
     :param form: what the row is, as dead letters say it.
     """
 
@@ -92,17 +99,10 @@ class Refused:
     row: Mapping[str, Any]
     row_hash: str
     form: str
-    origin: str | None = None
+    source_row: int = 0
+    place: str | None = None
+    weight: int = 1
     letter_time: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A row its source does not want sent.
-
-    :param row: what it says.
-    """
-
-    position: int
-    reason: str
-    row: Mapping[str, Any]
+    identifiers: tuple[str, ...] = ()
+    user_id: str | None = None
+    event: str | None = None

@@ -1,93 +1,136 @@
-"""A dry run: all that a delivery does, but in a folder that is gone afterwards, and nothing is sent or remembered."""
+"""A dry run: all that a delivery does before it sends; nothing is sent or kept.
+
+The same passes, over a ledger of their own in a temporary file; the account's ledger is only read.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeVar
+
+from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery import ending
-from airflow_provider_regal.delivery.books import Books
-from airflow_provider_regal.delivery.claims import Claims
-from airflow_provider_regal.delivery.intake import Intake
-from airflow_provider_regal.delivery.marking import Marking
-from airflow_provider_regal.delivery.opening import Rows, open_source, take_in
+from airflow_provider_regal.delivery.admission import Admission
+from airflow_provider_regal.delivery.delivery import OpenSource, open_rows
+from airflow_provider_regal.delivery.first_pass import FirstPass
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready
+from airflow_provider_regal.delivery.recorder import Recorder
+from airflow_provider_regal.delivery.report import DeliveryReport
+from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import DeliverySettings
-from airflow_provider_regal.delivery.survey import Survey
 from airflow_provider_regal.delivery.type_drift import TypeDrift
+from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.events.privacy import keys_only
-from airflow_provider_regal.journal.progress import Skip
-from airflow_provider_regal.journal.report import DeliveryReport
-from airflow_provider_regal.journal.row_index import RowIndex
-from airflow_provider_regal.journal.run_folder import RunFolder
+from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.database import Database, sqlite_engine
+from airflow_provider_regal.ledger.deliveries import Deliveries, Place, Record, Try
+from airflow_provider_regal.ledger.states import Skip
 
-if TYPE_CHECKING:
-    from airflow_provider_regal.journal.ledger import Ledger
-
+T = TypeVar("T")
 _SAMPLES: Final = 3
 
 
 def preview(
-    rows: Rows,
-    settings: DeliverySettings,
-    *,
-    target: Target,
-    log: Callable[..., None],
-    open_ledger: Callable[[], Ledger] | None = None,
+    rows: OpenSource, settings: DeliverySettings, *, target: Target, account: Account, log: Callable[..., None]
 ) -> DeliveryReport:
-    """Say what a delivery would send.
+    """Find out what a delivery would send.
 
+    :param account: the ledger of the account, which is only read.
     :param log: gets the plan of a sync, why opt-ins are withheld, and samples without their values.
-    :param open_ledger: gives the ledger, which is only read.
-    :raises CheckSourceError: the source gave what cannot be meant.
+    :raises FixSourceError: the source is not plausible.
     """
-    clock = Clock()
-    report = DeliveryReport(run_folder="", status="dry_run")
+    account.register(target.api_key, keep=False)
+    clock = Clock(now=account.now)
     preparer = Preparer(settings, event_source=target.event_source)
-    with ExitStack() as open_things:
-        path = Path(open_things.enter_context(tempfile.TemporaryDirectory(prefix="regal-dry-run-")))
-        folder = open_things.enter_context(closing(RunFolder(path)))
-        ledger = None if open_ledger is None else open_things.enter_context(closing(open_ledger()))
-        index = open_things.enter_context(closing(RowIndex.new(folder.index_path)))
-        survey = Survey(preparer, index, keys=preparer.keys, ledger=None, clock=clock)
-        source = open_source(
-            rows,
-            settings=settings,
-            preparer=preparer,
-            folder=path,
-            ledger=ledger,
-            plan=report.plan,
-            clock=clock,
-            dry_run=True,
-        )
-        take_in(survey.watch(open_things.enter_context(source)), folder, report.plan)
-        drift = TypeDrift(ledger.types()) if ledger is not None else None
-        books = Books(folder, report, target, claims=Claims(None), marking=Marking(None, None))
-        intake = Intake(
-            folder, preparer, books, index=index, ledger=ledger, keys=preparer.keys, drift=drift, clock=clock
-        )
-        samples = _Samples()
-        for ready in intake.rows():
-            if ready is not None:
-                books.skip_row(ready, Skip.DRY_RUN, clock.now())
-                samples.look_at(ready)
-        ending.close_books(report, folder, 0.0)
-        if report.plan:
-            log("The plan\n%s", report.plan_as_table(with_reasons=True))
-        if samples.withheld:
-            log("Opt-ins withheld, while the rest of their rows is sent\n%s", samples.withheld_as_table())
-        for line in samples.lines:
-            log("%s", line)
-        would = folder.progress.count(Skip.DRY_RUN)
-        log("Dry run: %s of %s rows would be sent. Nothing was sent or remembered", f"{would:,}", f"{report.read:,}")
+    report = DeliveryReport(status="dry_run")
+    with tempfile.TemporaryDirectory(prefix="regal-dry-run-") as folder, closing(RowIndex()) as index:
+        scratch = Database(sqlite_engine(Path(folder) / "ledger.db"), name="the dry run's scratch file")
+        with closing(scratch):
+            own = Account(scratch, account=account.name, now=account.now)
+            held = Deliveries(own).begin(
+                Place.outside_a_task(), Try(), call=settings.mapping.call, source="", options="", hold_s=0
+            )
+            first_pass = FirstPass(
+                preparer, index, account, held.counts, read_at=clock.now(), keep=held.keep_rows, commits=False
+            )
+            with open_rows(
+                rows(_Looking(account, held.record)),
+                settings,
+                preparer,
+                account,
+                held.counts,
+                clock=clock,
+                stopped=_never,
+                dry_run=True,
+            ) as opened:
+                first_pass.read(opened)
+            if held.counts.read < settings.min_rows:
+                raise FixSourceError(
+                    f"The source has {held.counts.read:,} rows, fewer than min_rows={settings.min_rows:,}."
+                )
+            held.rows_complete(first_pass.ambiguous(held.rows))
+            drift = TypeDrift(account.types())
+            recorder = Recorder(held, own, target, drift=drift, patience_s=0, clock=clock)
+            admission = Admission(
+                held,
+                preparer,
+                recorder,
+                index=index,
+                account=account,
+                keys=preparer.keys,
+                drift=drift,
+                clock=clock,
+            )
+            samples = _Samples()
+            for ready in admission.rows():
+                if ready is not None:
+                    recorder.skip(ready, Skip.DRY_RUN, clock.now())
+                    samples.look_at(ready)
+                if recorder.is_full:
+                    recorder.commit_now()
+            recorder.commit_now()
+            report.count(held.counts)
+            report.reasons = held.reasons()
+            report.notes.update(recorder.notes)
+    if report.plan:
+        log("The plan\n%s", report.plan_as_table(with_reasons=True))
+    if samples.withheld:
+        log("Opt-ins withheld, while the rest of their rows is sent\n%s", samples.withheld_as_table())
+    for line in samples.lines:
+        log("%s", line)
+    log("Dry run\n%s", report.as_table())
+    would = report.skips.get(Skip.DRY_RUN, 0)
+    log("Dry run: %s of %s rows would be sent. Nothing was sent or kept", f"{would:,}", f"{report.read:,}")
     return report
+
+
+class _Looking:
+    """Stands for a redelivery that takes nothing: it reads the account's ledger, and writes nowhere."""
+
+    id = 0
+
+    def __init__(self, account: Account, record: Record) -> None:
+        self.account = account
+        self.record = record
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Read from the ledger."""
+        return self.account.database.read(work)
+
+    def write(self, work: Callable[[Connection], object]) -> None:
+        """Refuse to write."""
+        raise RuntimeError("a dry run writes nothing")
+
+
+def _never() -> None:
+    """Never stop: only the process's own signals end a dry run."""
 
 
 class _Samples:
@@ -104,15 +147,16 @@ class _Samples:
         if self._shown[ready.phase] < _SAMPLES:
             self._shown[ready.phase] += 1
             outline = keys_only(ready.payload.body)
-            self.lines.append(f"Row {ready.position} would be sent as {ready.payload.call}{_said(ready)} {outline}")
+            where = ready.place or f"row {ready.source_row:,}"
+            self.lines.append(f"{where} would be sent as {ready.payload.call}{_decisions(ready)} {outline}")
 
     def withheld_as_table(self) -> str:
         """Draw the reasons with their counts."""
         return "\n".join(f"{count:>8,} x {reason}" for reason, count in self.withheld.most_common())
 
 
-def _said(ready: Ready) -> str:
-    """Say what a sync tells Regal by it: ``, sms opt-out of 2026-01-02``."""
+def _decisions(ready: Ready) -> str:
+    """List what a sync tells Regal by it: ``, sms opt-out of 2026-01-02``."""
     claims = [claimed.claim for claimed in ready.claims if ready.only_consent]
     return "".join(
         f", {one.channel} {'opt-in' if one.subscribed else 'opt-out'} of {(one.at or '')[:10]}" for one in claims

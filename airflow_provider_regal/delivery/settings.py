@@ -60,13 +60,12 @@ class DeliverySettings:
     :param rate: requests a second; None for the connection's ``rate_limit``.
     :param max_connections: open at most at once.
     :param outage_patience_s: seconds an outage may last before the delivery stops, to be resumed by a retry.
-    :param checkpoint_interval_s: seconds between two checkpoints.
     :param max_event_age: reject named events older than this, since they may start live journeys; None for no limit.
     :param dry_run: map and validate all, send nothing.
     :param restart: send everything again, whatever was sent before.
-    :param only_changed: leave out contacts that are as they were when they were last acknowledged; needs a ledger.
+    :param only_changed: leave out contacts that are as they were when they were last acknowledged.
     :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
-    :param sync: rows are consents, of which only what changed is sent; needs a ledger.
+    :param sync: rows are consents, of which only what changed is sent.
     """
 
     mapping: RowMapping
@@ -78,7 +77,6 @@ class DeliverySettings:
     rate: int | None = None
     max_connections: int = 256
     outage_patience_s: float = 300.0
-    checkpoint_interval_s: float = 1.0
     max_event_age: timedelta | None = timedelta(days=7)
     dry_run: bool = False
     restart: bool = False
@@ -93,7 +91,7 @@ class DeliverySettings:
             raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}, not {self.guarantee!r}")
         for name in ("max_rejected", "max_unknown"):
             _check_threshold(name, getattr(self, name))
-        for name in ("max_connections", "outage_patience_s", "checkpoint_interval_s", "rate"):
+        for name in ("max_connections", "outage_patience_s", "rate"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:  # nor NaN
                 raise ValueError(f"{name} must be above 0")
         for name in ("min_rows", "limit"):
@@ -105,7 +103,7 @@ class DeliverySettings:
         if self.only_changed and self.mapping.call != "identify":
             raise ValueError("only_changed is for identify: a named event is no state that could be unchanged")
         if self.key is not None and not self.only_changed:
-            raise ValueError("key= says by what only_changed=True knows a contact again; without that it does nothing")
+            raise ValueError("key requires only_changed=True")
         ages = {"max_event_age": self.max_event_age, "max_consent_age": self.consent.max_consent_age}
         for name, age in ages.items():
             if not isinstance(age, timedelta | None):
@@ -125,7 +123,6 @@ class DeliverySettings:
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
         outage_patience: timedelta | float = 300.0,
-        checkpoint_interval: timedelta | float = 1.0,
         **options: Any,
     ) -> DeliverySettings:
         """Build the settings from the options as users write them.
@@ -139,7 +136,6 @@ class DeliverySettings:
             reading=Reading(timezone=zone_of(timezone), send_nulls=send_nulls),
             consent=ConsentPolicy(require_ip=require_ip, max_consent_age=max_consent_age),
             outage_patience_s=_seconds(outage_patience),
-            checkpoint_interval_s=_seconds(checkpoint_interval),
             **options,
         )
 
@@ -148,21 +144,16 @@ class DeliverySettings:
         """Whether a repeat may reach a person; a sync is kept from that by its ledger."""
         return self.mapping.call in NAMED_CALLS and self.sync is None
 
-    @property
-    def needs_ledger(self) -> bool:
-        """Whether nothing can be done without a ledger."""
-        return self.only_changed or self.sync is not None
-
     def guarantee_of(self, call: str) -> Guarantee:
         """Say under which guarantee an event of a call is sent."""
         return self.guarantee or default_guarantee(call)
 
     def rejected_allowed(self, read: int) -> int:
-        """Say how many rejected rows are tolerated."""
+        """Return how many rejected rows are tolerated."""
         return _rows(self.max_rejected, read)
 
     def unknown_allowed(self, read: int) -> int:
-        """Say how many unknown rows are tolerated."""
+        """Return how many unknown rows are tolerated."""
         return max(10, read // 100) if self.max_unknown is None else _rows(self.max_unknown, read)
 
 

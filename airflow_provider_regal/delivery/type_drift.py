@@ -1,4 +1,4 @@
-"""Types: Regal fixes that of every trait and property with its first value and takes later ones without a word."""
+"""Types: Regal fixes that of every trait and property with its first value, and drops others silently."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.names import EMAILS, NAME, PHONES, PROPERTIES, TRAITS
-from airflow_provider_regal.journal.ledger_text import short
+from airflow_provider_regal.ledger.text import short
 
 # Their shape is Regal's own.
 _NOT_FREE: Final = frozenset({PHONES, EMAILS})
-# A long name is known to the ledger by its hash; the names of an account are few, and each stands in many rows.
+# The ledger stores a long name as its hash; the names of an account are few, and each is in many rows.
 _stored = lru_cache(maxsize=4096)(short)
 
 
@@ -26,12 +26,17 @@ class TypeDrift:
     def __init__(self, known: Mapping[str, str]) -> None:
         self._known = dict(known)
         self._new: dict[str, str] = {}
+        # Of the traits (None) and of each event's properties: name -> type that is right. Most rows are alike.
+        self._right: dict[str | None, dict[str, str]] = {}
 
     def faults_of(self, body: Mapping[str, Any]) -> list[Fault]:
-        """Say which values are of another type than the first; of a body without any, the types are remembered."""
+        """Return which values are of another type than the first; of a body without any, the types are remembered."""
+        traits, properties, event = body.get(TRAITS), body.get(PROPERTIES), body.get(NAME)
+        if (not traits or self._all_right(None, traits)) and (not properties or self._all_right(event, properties)):
+            return []
         types = list(_typed(body))
         faults = [
-            Fault(field, f"type_drift: is {now}, but was first sent as {first}, which Regal keeps. Cast it")
+            Fault(path_of(field), f"type_drift: is {now}, but was first sent as {first}, which Regal keeps. Cast it")
             for field, name, now in types
             if (first := self._known.get(name, now)) != now
         ]
@@ -39,32 +44,48 @@ class TypeDrift:
             new = {name: now for _, name, now in types if name not in self._known}
             self._known.update(new)
             self._new.update(new)
+            for (member, name), _, now in types:
+                self._right.setdefault(None if member == TRAITS else event, {})[name] = now
         return faults
 
+    def _all_right(self, scope: str | None, values: Mapping[str, Any]) -> bool:
+        right = self._right.get(scope, _NOTHING)
+        for name, value in values.items():
+            kind = _type_of(value)
+            if kind is not None and right.get(name) != kind and name not in _NOT_FREE:
+                return False
+        return True
+
     def take_new(self) -> dict[str, str]:
-        """Give the types that were not known before, once."""
+        """Return the types that were not known before, once."""
         new, self._new = self._new, {}
         return new
 
 
-def _typed(body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Give the place, the name in the account, and the type of every value; of null none is known."""
+_NOTHING: Final[Mapping[str, str]] = {}
+
+
+def _typed(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str, str]]:
+    """Return the place, the name in the account, and the type of every value; null has none."""
     for name, value in body.get(TRAITS, {}).items():
         if name not in _NOT_FREE and (kind := _type_of(value)) is not None:
-            yield path_of((TRAITS, name)), _stored(f"{TRAITS}.{name}"), kind
+            yield (TRAITS, name), _stored(f"{TRAITS}.{name}"), kind
     event = body.get(NAME)
     for name, value in body.get(PROPERTIES, {}).items():
         if (kind := _type_of(value)) is not None:
-            yield path_of((PROPERTIES, name)), _stored(f"{event}: {name}"), kind
+            yield (PROPERTIES, name), _stored(f"{event}: {name}"), kind
+
+
+_TYPES: Final[Mapping[type, str | None]] = {
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    list: "a list",
+    dict: "an object",
+    type(None): None,
+}
 
 
 def _type_of(value: object) -> str | None:
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, (int, float)):
-        return "a number"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, list):
-        return "a list"
-    return None if value is None else "an object"
+    return _TYPES.get(type(value), "an object")

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from uuid import UUID
 
-from airflow_provider_regal.events.plain import is_blank, is_nothing, plain, read_truth
+from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain, read_truth
 from airflow_provider_regal.events.times import read_time
 
 

@@ -13,7 +13,7 @@ any other                                     a trait (identify) or a property (
 ============================================  =======================================================
 
 ``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | None}`` overrides. A column that ``mapping``
-or ``types`` names must be in the row: a slip of the pen would else send it under another name, or at all.
+or ``types`` names must be in the row: otherwise a typo would send it under another name.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Plan:
 
     @cached_property
     def may_carry_consent(self) -> bool:
-        """Whether an opt-in could stand in one of the columns."""
+        """Whether one of the columns could hold an opt-in."""
         return any(path[0] in _CONSENT_FIELDS or path[:2] in _CONSENT_TRAITS for _, path, _ in self.steps)
 
     @cached_property

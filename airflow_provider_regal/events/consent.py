@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, mod
 
 from airflow_provider_regal.events.names import OPT_IN_ALIASES, Channel
 from airflow_provider_regal.events.options import ConsentPolicy, Reading
-from airflow_provider_regal.events.plain import Text, is_blank, read_truth, sendable
+from airflow_provider_regal.events.python_values import Text, is_blank, read_truth, sendable
 from airflow_provider_regal.events.times import read_time
 
 # Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
@@ -103,11 +103,13 @@ class Withheld:
     """An opt-in that was not sent, and why.
 
     :param where: the phone or email of the event, by position (``phones[0]``), never by value.
+    :param subscribed: False if it is an older opt-out that is left out, since a newer decision is on record.
     """
 
     where: str
     channel: Channel
     reason: str
+    subscribed: bool = True
 
     def __str__(self) -> str:
         return f"{self.where} {self.channel}: {self.reason}"

@@ -11,7 +11,7 @@ from airflow_provider_regal.events.consent import OptIn, Truth
 from airflow_provider_regal.events.faults import InnerFaultsError, Location
 from airflow_provider_regal.events.identifiers import read_email, read_phone
 from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS, Channel
-from airflow_provider_regal.events.plain import Text
+from airflow_provider_regal.events.python_values import Text
 
 
 class ContactPoint(BaseModel):
@@ -85,7 +85,7 @@ def _check(values: list[str], points: Sequence[ContactPoint], kind: str) -> None
     primaries = 0
     for position, (value, point) in enumerate(zip(values, points, strict=True)):
         if value in values[:position]:
-            faults.append(((position,), f"the same {kind} stands in the event already; give it once"))
+            faults.append(((position,), f"the event has this {kind} twice; give it once"))
         elif point.is_primary:
             primaries += 1
             if primaries > 1:

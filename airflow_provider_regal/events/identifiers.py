@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from airflow_provider_regal.events.plain import is_blank, plain, sendable
+from airflow_provider_regal.events.python_values import is_blank, plain, sendable
 
 # Regal is a US product; numbers of other countries need their "+".
 _REGION: Final = "US"
@@ -72,7 +72,7 @@ def _parse_any_phone(text: str) -> str:
 
 @cache
 def _us_lines() -> re.Pattern[str]:
-    """Give libphonenumber's pattern of the ordinary numbers of the region: ten digits without any prefix."""
+    """Return libphonenumber's pattern of the ordinary numbers of the region: ten digits without any prefix."""
     from phonenumbers import PhoneMetadata
 
     known = PhoneMetadata.metadata_for_region(_REGION)

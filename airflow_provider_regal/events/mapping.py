@@ -13,7 +13,7 @@ from airflow_provider_regal.events.consent import Withheld
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.models import EVENTS, Event
 from airflow_provider_regal.events.options import MANY, Reading, RowMapping
-from airflow_provider_regal.events.plain import is_blank, is_nothing, read_truth
+from airflow_provider_regal.events.python_values import is_blank, is_nothing, read_truth
 
 # Rows that are no table may each have columns of their own.
 _MOST_PLANS: Final = 1_000
@@ -68,7 +68,7 @@ class RowMapper:
         return written, _gather(written, columns), columns, faults
 
     def plan(self, columns: tuple[Any, ...]) -> Plan:
-        """Say what is done with rows of these columns."""
+        """Return what is done with rows of these columns."""
         plan = self._plans.get(columns)
         if plan is None:
             if len(self._plans) >= _MOST_PLANS:

@@ -28,13 +28,13 @@ from airflow_provider_regal.events.contact import Email, Phone, check_emails, ch
 from airflow_provider_regal.events.faults import as_faults
 from airflow_provider_regal.events.identifiers import read_message_id, read_user_id
 from airflow_provider_regal.events.options import Reading
-from airflow_provider_regal.events.plain import Text
+from airflow_provider_regal.events.python_values import Text
 from airflow_provider_regal.events.reading import draft_of
 from airflow_provider_regal.events.traits import read_properties, read_traits
 
 
 def event_name(value: str) -> str:
-    """Give back the name of an event.
+    """Return back the name of an event.
 
     :raises ValueError: Regal could not take it for one.
     """

@@ -9,7 +9,7 @@ from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import names
 from airflow_provider_regal.events.models import Identify
 from airflow_provider_regal.events.options import Reading
-from airflow_provider_regal.events.plain import read_truth
+from airflow_provider_regal.events.python_values import read_truth
 from airflow_provider_regal.events.reading import draft_of
 
 

@@ -71,7 +71,10 @@ class Payload:
         return replace(
             self,
             body={**self.body, names.TRAITS: traits},
-            withheld=(*self.withheld, *(Withheld(c.where, c.channel, reason) for c, reason in reasons.items())),
+            withheld=(
+                *self.withheld,
+                *(Withheld(c.where, c.channel, reason, c.subscribed) for c, reason in reasons.items()),
+            ),
             consents=tuple(consent for consent in self.consents if consent not in reasons),
         )
 
@@ -170,7 +173,7 @@ def _subscribes(opt_in: dict[str, Any] | None) -> bool:
 
 
 def state_note(traits: dict[str, Any]) -> list[str]:
-    """Say what Regal will not do where a state is not written as it wants it."""
+    """Return what Regal will not do where a state is not written as it wants it."""
     state = traits.get(names.ADDRESS, {}).get("state")
     if state and len(state) != 2:
         return ["traits.address.state is not a two-letter code: Regal's calling rules for the state will not apply"]

@@ -19,7 +19,7 @@ _DEEPEST: Final = 8
 
 
 class KeysOnly(str):
-    """What stands in a rendered field instead of its values."""
+    """What a rendered field shows instead of its values."""
 
     __slots__ = ()
 

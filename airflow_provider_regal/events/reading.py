@@ -21,7 +21,7 @@ from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import names
 from airflow_provider_regal.events.faults import Location, path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone
-from airflow_provider_regal.events.plain import is_blank, is_nothing, plain
+from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain
 
 # An opt-in as it was written, and where.
 _Found = tuple[Location, Any]
@@ -111,7 +111,7 @@ def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes
     if traits:
         draft.fields[names.TRAITS] = traits
     if not draft.fields.keys() & {"user_id", names.PHONES, names.EMAILS}:
-        draft.fault(("user_id, phone, email",), "at least one is needed: Regal could not tell whom this is about")
+        draft.fault(("user_id, phone, email",), "at least one is needed, so that Regal knows the person")
     return draft
 
 

@@ -7,7 +7,7 @@
     page, screen            only if they are asked for         ─▶ page, screen
     alias, group, others, integrations that switch Regal off   ─▶ skipped
 
-Only what is named here goes on: of a message's other members (``writeKey``, ``projectId``, ``context``) nothing does.
+Only what is named here is sent: of a message's other members (``writeKey``, ``projectId``, ``context``) nothing is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import names
 from airflow_provider_regal.events.consent import read_ip
 from airflow_provider_regal.events.identifiers import read_email, read_message_id, read_phone
-from airflow_provider_regal.events.plain import is_blank, read_truth
+from airflow_provider_regal.events.python_values import is_blank, read_truth
 from airflow_provider_regal.events.times import read_time
 
 # Of messages whose event names no source of its own; Segment's Regal destination is another way to the same contact.
@@ -107,7 +107,7 @@ def read_message(message: Mapping[str, Any], include: Collection[str] = ()) -> M
         return Skipped(f"{call}: not asked for by include")
     switches = message.get(_INTEGRATIONS)
     if not isinstance(switches, Mapping | None):
-        return Invalid((Fault(_INTEGRATIONS, "must be an object, else nobody can tell whether Regal is switched off"),))
+        return Invalid((Fault(_INTEGRATIONS, "must be an object, or it can't be known whether Regal is switched off"),))
     if _switched_off(switches or {}):
         return Skipped("integrations switch Regal off")
     written = _written(call, message)
@@ -182,7 +182,7 @@ def _with_address(opt_in: Any, address: str, called: datetime) -> Any:
 
 
 def _address_of_person(message: Mapping[str, Any], context: Mapping[str, Any]) -> str | None:
-    """Give the IP address of the call if the person made it: a server's address is no evidence."""
+    """Return the IP address of the call if the person made it: a server's address is no evidence."""
     address = context.get(_IP)
     return address if _reads(read_ip, address) and _is_client_side(message.get(_CHANNEL), context) else None
 

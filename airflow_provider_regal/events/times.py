@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 
-from airflow_provider_regal.events.plain import plain
+from airflow_provider_regal.events.python_values import plain
 
 # Above this an epoch number is milliseconds: 1e11 seconds would be the year 5138.
 _MILLISECONDS_ABOVE = 1e11

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from airflow_provider_regal.events.faults import Location
 from airflow_provider_regal.events.options import USUAL, Reading
-from airflow_provider_regal.events.plain import plain, sendable
+from airflow_provider_regal.events.python_values import plain, sendable
 from airflow_provider_regal.events.times import read_time, write_time
 
 # Beyond 2^53 a JSON reader that uses doubles rounds whole numbers without a word.

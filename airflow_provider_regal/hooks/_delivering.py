@@ -1,34 +1,30 @@
-"""A delivery inside a task instance: its place, its report in XCom, its end."""
+"""A delivery inside a task instance: its place in the ledger, its report in XCom, its end."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
-from typing import TYPE_CHECKING, Final, Protocol
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, get_current_context
-from airflow_provider_regal.delivery.opening import Rows
-from airflow_provider_regal.delivery.run import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.events import Event
-from airflow_provider_regal.hooks._ledger import open_ledger
-from airflow_provider_regal.hooks._place import Place, place_of, place_outside_a_task, tidy
+from airflow_provider_regal.hooks._ledger import open_account, tidy
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.client.pace import Pacer
     from airflow_provider_regal.client.target import Target
-    from airflow_provider_regal.journal.ledger import Ledger
-    from airflow_provider_regal.journal.report import DeliveryReport
-    from airflow_provider_regal.journal.run_folder import RunFolder
+    from airflow_provider_regal.delivery.delivery import Delivery, OpenSource, Rows
+    from airflow_provider_regal.delivery.report import DeliveryReport
+    from airflow_provider_regal.ledger.deliveries import Place, Try
 
 REPORT_KEY: Final = "regal_report"
+PROGRESS_KEY: Final = "regal_progress"
 _log = logging.getLogger(__name__)
-_used: set[tuple[str, int, int]] = set()
+_USED: Final = "regal_deliveries"  # in the task's context: the names of its deliveries
 
 
 class Connected(Protocol):
@@ -43,7 +39,7 @@ class Connected(Protocol):
         """Whether nothing is sent."""
 
     def pacer(self, rate: int) -> Pacer:
-        """Give the one pacer of this process for a rate."""
+        """Return the one pacer of this process for a rate."""
 
 
 class TaskDelivery:
@@ -52,10 +48,9 @@ class TaskDelivery:
     :param context: Airflow's; None outside of a task.
     :param source: what identifies the source, without its rows: connection, rendered SQL, paths.
     :param name: tells deliveries of one task instance apart.
-    :param ledger_conn_id: the database of the ledger; without it, where one is needed, a file beside the run folders.
-    :param ledger_file: that file is used without being needed.
-    :param place: where to work, outside of a task instance.
-    :param around: as in :class:`airflow_provider_regal.delivery.run.Delivery`.
+    :param ledger_conn_id: the ledger's database; None for the configured one.
+    :param place: where it belongs, outside of a task instance; None for a place of its own.
+    :param this: which try it is, likewise.
     :raises ValueError: a second delivery of one task instance has no name of its own.
     """
 
@@ -65,84 +60,66 @@ class TaskDelivery:
         *,
         context: Context | None,
         settings: DeliverySettings,
-        rows: Callable[[], Rows],
+        rows: OpenSource,
         source: tuple[str, ...],
         name: str | None = None,
         ledger_conn_id: str | None = None,
-        ledger_file: bool = False,
         place: Place | None = None,
-        around: Callable[[RunFolder], AbstractContextManager[object]] = nullcontext,
+        this: Try | None = None,
     ) -> None:
         self._hook = hook
-        self._around = around
-        self._ledger_file = ledger_file
-        self._given_place = place
-        self._ledger_conn_id = ledger_conn_id
         self._context = context
         self._settings = settings
         self._rows = rows
         self._source = source
         self._name = name
+        self._ledger_conn_id = ledger_conn_id
+        self._place = place
+        self._this = this
         self._delivery: Delivery | None = None
         self._stopped = False
+        self.report: DeliveryReport | None = None
 
     def run(self) -> DeliveryReport:
         """Deliver, and push the report before anything is raised.
 
-        :raises RegalError: as :meth:`airflow_provider_regal.delivery.run.Delivery.run`.
+        :raises RegalError: as :meth:`airflow_provider_regal.delivery.delivery.Delivery.run`.
         """
-        target = self._hook.target
-        if self.dry_run:
-            from airflow_provider_regal.delivery.preview import preview
+        from airflow_provider_regal.delivery.delivery import Delivery
+        from airflow_provider_regal.ledger.deliveries import Place
 
-            report = preview(
-                self._rows(),
-                self._settings,
+        target, settings = self._hook.target, self._settings
+        place, this = self._where()
+        account = open_account(target, self._ledger_conn_id, source=str(place) if place.task_id else "")
+        account.database.patience_s = settings.outage_patience_s
+        with closing(account.database):
+            if settings.dry_run or self._hook.dry_run:
+                from airflow_provider_regal.delivery.preview import preview
+
+                self.report = preview(self._rows, settings, target=target, account=account, log=_log.info)
+                self._push(self.report)
+                return self.report
+            if self._context is not None:
+                _use_once(self._context, self._name)
+            delivery = self._delivery = Delivery(
+                place=place or Place.outside_a_task(self._name),
+                rows=self._rows,
+                fingerprint=hashlib.sha256("\0".join(self._source).encode("utf-8", "surrogatepass")).hexdigest(),
+                settings=settings,
                 target=target,
-                log=_log.info,
-                open_ledger=self._ledger_of(target, self._place, keep_secret=False),
+                pacer=self._hook.pacer(settings.rate or target.rate_limit),
+                account=account,
+                this=this,
+                on_progress=self._progress,
             )
-            self._push(report)
-            return report
-        place = self._place
-        key = (str(place.folder), place.this.epoch, place.this.number)
-        if key in _used:
-            raise ValueError("A task instance makes a second delivery: give each a name of its own (name=...).")
-        _used.add(key)
-        rate = self._settings.rate or target.rate_limit
-        delivery = self._delivery = Delivery(
-            folder=place.folder,
-            rows=self._rows,
-            fingerprint=hashlib.sha256("\0".join(self._source).encode()).hexdigest(),
-            settings=self._settings,
-            target=target,
-            pacer=self._hook.pacer(rate),
-            this=place.this,
-            lost=place.lost,
-            open_ledger=self._ledger_of(target, place),
-            on_progress=place.progress,
-            on_start=place.started,
-            around=self._around,
-        )
-        if self._stopped:
-            delivery.stop()
-        try:
-            return delivery.run()
-        finally:
-            self._push(delivery.report)
-            tidy(time.time())
-
-    @property
-    def dry_run(self) -> bool:
-        """Whether nothing is sent."""
-        return self._settings.dry_run or self._hook.dry_run
-
-    @property
-    def report(self) -> DeliveryReport:
-        """What became of the rows, so far."""
-        if self._delivery is None:
-            raise RuntimeError("the delivery was not run")
-        return self._delivery.report
+            self.report = delivery.report
+            if self._stopped:
+                delivery.stop()
+            try:
+                return delivery.run()
+            finally:
+                self._push(delivery.report)
+                tidy(account)
 
     def stop(self) -> None:
         """Stop soon; called from Airflow's signal handler."""
@@ -150,28 +127,39 @@ class TaskDelivery:
         if self._delivery is not None:
             self._delivery.stop()
 
-    def _ledger_of(self, target: Target, place: Place, *, keep_secret: bool = True) -> Callable[[], Ledger] | None:
-        if self._ledger_conn_id is None and not (self._ledger_file or self._settings.needs_ledger):
-            return None
-        return lambda: open_ledger(
-            self._ledger_conn_id,
-            account=target.account,
-            run=str(place.folder),
-            source=place.source,
-            timeout_s=target.timeout_s,
-            keep_secret=keep_secret,
-        )
+    def _where(self) -> tuple[Place, Try | None]:
+        from airflow_provider_regal.ledger.deliveries import Place, Try
 
-    @cached_property
-    def _place(self) -> Place:
-        if self._context is not None:
-            return place_of(self._context, self._name)
-        return self._given_place or place_outside_a_task(self._name)
+        if self._context is None:
+            return self._place or Place.outside_a_task(self._name), self._this
+        ti: Any = self._context["ti"]
+        map_index = getattr(ti, "map_index", -1)
+        place = Place(ti.dag_id, ti.run_id, ti.task_id, -1 if map_index is None else map_index, self._name)
+        # Grows when a finished task is cleared, and stays through automatic retries.
+        epoch = max(int(ti.max_tries) - int(self._context["task"].retries or 0), 0)
+        return place, Try(epoch, int(ti.try_number))
+
+    def _progress(self, line: str) -> None:
+        """Show the line in Airflow, where it keeps what a task notes (3.3 and later)."""
+        store: Any = None if self._context is None else self._context.get("task_state_store")
+        if store is None:
+            return
+        try:
+            store.set(PROGRESS_KEY if self._name is None else f"{PROGRESS_KEY}/{self._name}", line)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow raises; the ledger is the truth
+            _log.debug("Progress is not shown in Airflow (%s)", type(error).__name__)
 
     def _push(self, report: DeliveryReport) -> None:
         if self._context is not None:
             key = REPORT_KEY if self._name is None else f"{REPORT_KEY}_{self._name}"
             self._context["ti"].xcom_push(key=key, value=report.as_dict())
+
+
+def _use_once(context: Any, name: str | None) -> None:
+    used = context.setdefault(_USED, set())
+    if name in used:
+        raise ValueError("A task instance makes a second delivery: give each a name of its own (name=...).")
+    used.add(name)
 
 
 def current_context() -> Context | None:
@@ -183,7 +171,7 @@ def current_context() -> Context | None:
 
 
 def only_events(rows: Rows) -> Rows:
-    """Give the rows on, as long as they are events.
+    """Return the rows on, as long as they are events.
 
     :raises ValueError: one is not; then ``call`` is needed.
     """
@@ -191,3 +179,8 @@ def only_events(rows: Rows) -> Rows:
         if not isinstance(row, Event):
             raise ValueError("call= is needed where rows are dictionaries: identify, track, page or screen")
         yield row
+
+
+def ignoring_delivery(rows: Callable[[], Rows]) -> OpenSource:
+    """Let a source that needs no ledger be opened for a delivery."""
+    return lambda held: rows()

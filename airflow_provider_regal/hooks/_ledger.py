@@ -1,74 +1,128 @@
-"""Where the ledger of a delivery is, and how it is opened."""
+"""Where the ledger is, and how it is opened."""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal._compat import AirflowException, BaseHook, conf
-from airflow_provider_regal.errors import FixConnectionError
-from airflow_provider_regal.hooks._bucket import is_on_object_storage
-from airflow_provider_regal.hooks._place import storage
+from airflow_provider_regal.errors import FixConnectionError, WrongLedgerError
 
 if TYPE_CHECKING:
-    from airflow_provider_regal.journal.ledger import Ledger
+    from airflow_provider_regal.client.target import Target
+    from airflow_provider_regal.ledger.account import Account
+    from airflow_provider_regal.ledger.database import Database
 
-_FILE: Final = "ledger.db"
+_log = logging.getLogger(__name__)
+# Executors whose tasks run on the scheduler's machine.
+_LOCAL: Final = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
 # How long a row may wait between its claim and its request.
 _LEASE_BEYOND_TIMEOUT_S: Final = 90.0
+# A delivery reads on one connection while it commits on another: 200 tasks must not use up a server's connections.
+_ENGINE: Final = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
 
 
-def has_ledger_file() -> bool:
-    """Whether there is an SQLite ledger beside the run folders."""
-    return not _is_in_bucket() and (storage() / _FILE).exists()
+def local_file() -> Path:
+    """Return the file of the default ledger: ``regal/ledger.db`` in Airflow's home."""
+    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "regal" / "ledger.db"
 
 
-def open_ledger(
-    conn_id: str | None, *, account: str, run: str, source: str, timeout_s: float, keep_secret: bool = True
-) -> Ledger:
-    """Open the ledger of an account.
+def open_database(conn_id: str | None = None, *, migrate: bool = True) -> Database:
+    """Open the ledger's database.
 
-    :param conn_id: a connection of an SQL database; None for an SQLite file beside the run folders.
-    :param run: the run folder.
-    :param source: which task acknowledges (``dag_id.task_id``).
-    :param timeout_s: how long a request may be under way.
-    :param keep_secret: an account that is new keeps the ``ledger_key`` of now; False for a dry run or a check.
-    :raises FixConnectionError: the connection is not one of an SQL database, or there is none and no place for a file.
+    :param conn_id: a connection of PostgreSQL or MySQL/MariaDB; None for that of ``[regal] ledger_conn_id``, and where
+        that is empty, the SQLite file in Airflow's home.
+    :raises FixConnectionError: the connection cannot be used; or tasks run on other machines, which would not see the
+        file.
     :raises LedgerError: the database cannot be used.
     """
     # Only where there is a ledger: it loads SQLAlchemy.
-    from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
+    from airflow_provider_regal.ledger.database import Database, sqlite_engine
 
-    key = conf.get("regal", "ledger_key", fallback="")
-    if conn_id is None and _is_in_bucket():
-        raise FixConnectionError(
-            "The ledger is a file where ledger_conn_id is not given, and [regal] storage_path is on object storage, "
-            "where no database can lie. Give ledger_conn_id= the connection of an SQL database that every worker "
-            "reaches; nothing was sent."
-        )
-    return Ledger(
-        sqlite_engine(storage() / _FILE) if conn_id is None else _engine_of(conn_id),
-        account=account,
-        run=run,
-        source=source,
-        secret=key.encode() if key else None,
-        lease_s=timeout_s + _LEASE_BEYOND_TIMEOUT_S,
-        keep_secret=keep_secret,
+    conn_id = conn_id or conf.get("regal", "ledger_conn_id", fallback="") or None
+    if conn_id is not None:
+        return Database(_engine_of(conn_id), name=f"the ledger (connection {conn_id!r})", migrate=migrate)
+    check_executor()
+    file = local_file()
+    return Database(sqlite_engine(file), name=f"the ledger ({file})", migrate=migrate)
+
+
+def check_executor() -> None:
+    """Refuse the default ledger where tasks may run on another machine.
+
+    :raises WrongLedgerError: with what to do.
+    """
+    if (executor := remote_executor()) is None or conf.getboolean("regal", "allow_local_ledger", fallback=False):
+        return
+    raise WrongLedgerError(
+        f"{executor} may run tasks on other machines, which would not see the ledger in {local_file()}. Name a "
+        "PostgreSQL or MySQL/MariaDB connection that every worker reaches:\n"
+        "  AIRFLOW__REGAL__LEDGER_CONN_ID=<connection id>\n"
+        "or, if all workers run on this one machine:\n"
+        "  AIRFLOW__REGAL__ALLOW_LOCAL_LEDGER=True"
     )
 
 
-def _is_in_bucket() -> bool:
-    return is_on_object_storage(conf.get("regal", "storage_path", fallback=""))
+def remote_executor() -> str | None:
+    """Return the configured executor whose tasks may run on other machines; None if there is none."""
+    configured = conf.get("core", "executor", fallback="")
+    for one in re.split(r"[,;]", configured):
+        name = one.rpartition("=")[2].rpartition(":")[2].rpartition(".")[2].strip()  # team=alias:module.Class
+        if name and name not in _LOCAL:
+            return name
+    return None
+
+
+def open_account(
+    target: Target, conn_id: str | None = None, *, source: str = "", database: Database | None = None
+) -> Account:
+    """Open the ledger of an account.
+
+    :param source: which task sends (``dag_id.task_id``).
+    :raises FixConnectionError: as :func:`open_database`.
+    :raises LedgerError: the database cannot be used.
+    """
+    from airflow_provider_regal.ledger.account import Account
+
+    key = conf.get("regal", "ledger_key", fallback="")
+    return Account(
+        database or open_database(conn_id),
+        account=target.account,
+        source=source,
+        secret=key.encode() if key else None,
+        lease_s=target.timeout_s + _LEASE_BEYOND_TIMEOUT_S,
+    )
+
+
+def tidy(account: Account) -> None:
+    """Remove some of what is older than ``[regal] history_days`` and ``dead_letter_days``; never raises."""
+    from airflow_provider_regal.ledger.retention import DEAD_LETTER_DAYS, HISTORY_DAYS, prune_a_little
+
+    try:
+        history_days = conf.getfloat("regal", "history_days", fallback=HISTORY_DAYS)
+        dead_letter_days = conf.getfloat("regal", "dead_letter_days", fallback=DEAD_LETTER_DAYS)
+    except (AirflowException, ValueError):
+        _log.warning("[regal] history_days and dead_letter_days must be numbers; nothing old is removed until they are")
+        return
+    prune_a_little(account.database, now=account.now(), history_days=history_days, dead_letter_days=dead_letter_days)
 
 
 def _engine_of(conn_id: str) -> Any:
     connection: Any = BaseHook.get_connection(conn_id)
+    if connection.conn_type == "sqlite":
+        from airflow_provider_regal.ledger.database import sqlite_engine
+
+        return sqlite_engine(Path(connection.host or connection.schema or ""))
     try:
         hook = connection.get_hook()
     except AirflowException as error:  # no provider that is installed knows its type
         raise FixConnectionError(f"The ledger's connection {conn_id!r} cannot be used: {error}") from error
     if not hasattr(hook, "get_sqlalchemy_engine"):
         raise FixConnectionError(
-            f"The ledger's connection {conn_id!r} is not one of an SQL database: {type(hook).__name__}. Give "
-            "ledger_conn_id= such a one."
+            f"The ledger's connection {conn_id!r} is not of an SQL database ({type(hook).__name__}). Name one of "
+            "PostgreSQL or MySQL/MariaDB in ledger_conn_id."
         )
-    return hook.get_sqlalchemy_engine(engine_kwargs={"hide_parameters": True})
+    return hook.get_sqlalchemy_engine(engine_kwargs=_ENGINE)

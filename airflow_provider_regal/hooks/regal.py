@@ -2,8 +2,8 @@
 
 ::
 
-    identify/track/page/screen ─▶ event ─▶ payload (consent judged) ─▶ client.one ─▶ receipt | a typed error
-    deliver ─▶ rows ─▶ delivery (run folder, engine) ─▶ report | a typed error
+    identify/track/page/screen ─▶ event ─▶ payload (consent judged) ─▶ ledger ─▶ client.one ─▶ receipt | a typed error
+    deliver ─▶ rows ─▶ delivery (ledger, engine) ─▶ report | a typed error
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from airflow_provider_regal.client.one import Sender
     from airflow_provider_regal.client.receipt import Receipt
     from airflow_provider_regal.client.target import Target
+    from airflow_provider_regal.delivery.report import DeliveryReport
     from airflow_provider_regal.events import Event, Identify, Page, Screen, Track
-    from airflow_provider_regal.journal.report import DeliveryReport
+    from airflow_provider_regal.hooks._single import SingleEvents
 
 
 # One pacer for the process, so that a task that makes a hook per row keeps the rate all the same.
@@ -55,6 +56,7 @@ class RegalHook(BaseHook):
     :param outage_patience_s: seconds for which one event is repeated while Regal cannot take it.
     :param consent: which evidence opt-ins need before they are sent.
     :param reading: how times without a zone and nulls are read.
+    :param ledger_conn_id: the ledger's database; None for that of ``[regal] ledger_conn_id``.
     """
 
     conn_name_attr = "regal_conn_id"
@@ -69,8 +71,10 @@ class RegalHook(BaseHook):
         outage_patience_s: float = 60.0,
         consent: ConsentPolicy | None = None,
         reading: Reading | None = None,
+        ledger_conn_id: str | None = None,
     ) -> None:
         super().__init__()
+        self.ledger_conn_id = ledger_conn_id
         self.regal_conn_id = regal_conn_id
         self.outage_patience_s = outage_patience_s
         self.consent = consent or ConsentPolicy()
@@ -130,7 +134,7 @@ class RegalHook(BaseHook):
         :raises FixConnectionError: the connection or its key is wrong.
         :raises RefusedEventError: Regal refused the event for good.
         :raises RetryLaterError: surely not applied; Regal could not take it within ``outage_patience_s``.
-        :raises CheckBeforeResendError: nobody can know whether Regal has it.
+        :raises CheckRegalError: it can't be known whether Regal received it.
         """
         return self.send(self._one(events.Identify, event, written), guarantee=guarantee)
 
@@ -214,12 +218,30 @@ class RegalHook(BaseHook):
             size = len(payload.encoded)
             self.log.info("Dry run: this %s event is valid (%d bytes) and was not sent", payload.call, size)
             return Receipt.of(payload, http_status=None, seconds=0.0, tries=0)
-        receipt = self._sender.send(payload, guarantee)
-        self.log.info(
-            "Regal acknowledged this %s event: HTTP %s after %.3f s, try %d",
-            receipt.call, receipt.http_status, receipt.seconds, receipt.tries,
-        )  # fmt: skip
+        receipt = self._singles.send(event, payload, guarantee)
+        if receipt.http_status is None:
+            self.log.info(
+                "This %s event was skipped: it was sent before, or a newer decision is on record", receipt.call
+            )
+        else:
+            self.log.info(
+                "Regal acknowledged this %s event: HTTP %s after %.3f s, try %d",
+                receipt.call, receipt.http_status, receipt.seconds, receipt.tries,
+            )  # fmt: skip
         return receipt
+
+    @cached_property
+    def _singles(self) -> SingleEvents:
+        from airflow_provider_regal.hooks._delivering import current_context
+        from airflow_provider_regal.hooks._single import SingleEvents
+
+        return SingleEvents(
+            self._sender,
+            self.target,
+            context=current_context(),
+            ledger_conn_id=self.ledger_conn_id,
+            patience_s=self.outage_patience_s,
+        )
 
     def deliver(
         self,
@@ -231,7 +253,9 @@ class RegalHook(BaseHook):
         ledger_conn_id: str | None = None,
         **options: Any,
     ) -> DeliveryReport:
-        """Deliver many rows, each with an outcome; a retry of the task goes on where the last try stopped.
+        """Deliver many rows, each with an outcome; a retry of the task resumes where the last try stopped.
+
+        Outside of a task every call is a delivery of its own.
 
         .. code-block:: python
 
@@ -243,10 +267,10 @@ class RegalHook(BaseHook):
         :param name: tells the deliveries of one task apart; needed from the second one on.
         :param ledger_conn_id: and all the other options: as of
             :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
-        :raises ReadDeadLettersError: more rows were rejected or are unknown than allowed.
-        :raises DecideRestartError: an earlier try may have sent rows, and what it remembered cannot be used.
+        :raises TooManyFailedRowsError: more rows were rejected or are unknown than allowed.
+        :raises ResumeError: an earlier try may have sent rows, and it can't be resumed.
         :raises FixConnectionError: the connection or its key is wrong.
-        :raises RetryLaterError: an outage; a later try goes on.
+        :raises RetryLaterError: an outage; a later try resumes.
         """
         from airflow_provider_regal.hooks._delivering import TaskDelivery, current_context, only_events
 
@@ -261,10 +285,10 @@ class RegalHook(BaseHook):
             self,
             context=context,
             settings=DeliverySettings.of(call=call, event=event, **options),
-            rows=lambda: rows,
+            rows=lambda held: rows,
             source=("rows", self.regal_conn_id),
             name=name,
-            ledger_conn_id=ledger_conn_id,
+            ledger_conn_id=ledger_conn_id or self.ledger_conn_id,
         ).run()
 
     def pacer(self, rate: int) -> Pacer:

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_regal._compat import BaseOperator
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
-from airflow_provider_regal.events.plain import read_truth
-from airflow_provider_regal.links import RegalDeadLettersLink
+from airflow_provider_regal.events.python_values import read_truth
 from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
-    from airflow_provider_regal.delivery.opening import Rows
+    from airflow_provider_regal.delivery.delivery import OpenSource, Rows
     from airflow_provider_regal.hooks._delivering import TaskDelivery
-    from airflow_provider_regal.hooks._redelivering import Redelivery
 
 
 class RegalBulkOperator(BaseOperator):
@@ -37,12 +35,11 @@ class RegalBulkOperator(BaseOperator):
         former for track, page and screen, the latter for identify.
     :param restart: send everything again, whatever was sent before (templated).
     :param max_rejected: fail if more rows were rejected: whole number of rows, or share of those read.
-    :param max_unknown: likewise for rows of which nobody knows; by default the larger of 10 rows and 1 %.
+    :param max_unknown: likewise for unknown rows; by default the larger of 10 rows and 1 %.
     :param min_rows: fail, before anything is sent, if the source gives fewer.
     :param rate: requests a second; ``"pool_slots"`` for the task's pool slots; by default the connection's.
     :param max_connections: open at most at once.
     :param outage_patience: seconds or ``timedelta`` an outage may last before the task fails, to be retried.
-    :param checkpoint_interval: seconds or ``timedelta`` between two checkpoints.
     :param max_event_age: reject named events older than this; None for no limit.
     :param dry_run: map and validate everything, send nothing.
     :param limit: deliver only the first rows.
@@ -52,16 +49,14 @@ class RegalBulkOperator(BaseOperator):
     :param column_names: ``lower_upper`` lower-cases names that are all upper case; ``keep`` does not.
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.
-    :param ledger_conn_id: connection of the SQL database that remembers, across runs, what Regal acknowledged: newer
-        consent is never followed by older, a ``message_id`` is sent once, a type never changes, and a row that was
-        rejected before counts no more (templated). None for no ledger, or, with ``only_changed``, an SQLite file.
+    :param ledger_conn_id: connection of the ledger's database, PostgreSQL or MySQL/MariaDB; by default that of
+        ``[regal] ledger_conn_id``, else an SQLite file in Airflow's home (templated).
     :param only_changed: of identify, leave out contacts that are as they were when Regal last acknowledged them.
     :param key: the column or columns by which ``only_changed`` knows a contact again; by default the one that becomes
         the user id, else the phone, else the email.
     """
 
     template_fields: Sequence[str] = ("regal_conn_id", "event", "restart", "ledger_conn_id")
-    operator_extra_links = (RegalDeadLettersLink(),)
     ui_color = "#d9efe6"
 
     def __init__(
@@ -79,7 +74,6 @@ class RegalBulkOperator(BaseOperator):
         rate: int | Literal["pool_slots"] | None = None,
         max_connections: int = 256,
         outage_patience: timedelta | float = 300.0,
-        checkpoint_interval: timedelta | float = 1.0,
         max_event_age: timedelta | None = timedelta(days=7),
         dry_run: bool = False,
         limit: int | None = None,
@@ -109,7 +103,6 @@ class RegalBulkOperator(BaseOperator):
             "min_rows": min_rows,
             "max_connections": max_connections,
             "outage_patience": outage_patience,
-            "checkpoint_interval": checkpoint_interval,
             "max_event_age": max_event_age,
             "dry_run": dry_run,
             "limit": limit,
@@ -124,7 +117,7 @@ class RegalBulkOperator(BaseOperator):
         }
         DeliverySettings.of(call=call, **self._options)  # what cannot be right is said when the DAG is written
         self._sync: SyncSettings | None = None
-        self._delivery: TaskDelivery | Redelivery | None = None
+        self._delivery: TaskDelivery | None = None
 
     def open_rows(self, context: Context) -> Rows:
         """Open the source."""
@@ -147,7 +140,11 @@ class RegalBulkOperator(BaseOperator):
             )
             return self._delivery.run().as_dict()
 
-    def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery | Redelivery:
+    def opener(self, context: Context, settings: DeliverySettings) -> OpenSource:
+        """Return what opens the source for a delivery."""
+        return lambda held: self.open_rows(context)
+
+    def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery:
         """Prepare to deliver the rows."""
         from airflow_provider_regal.hooks._delivering import TaskDelivery
         from airflow_provider_regal.hooks.regal import RegalHook
@@ -156,7 +153,7 @@ class RegalBulkOperator(BaseOperator):
             RegalHook(self.regal_conn_id),
             context=context,
             settings=settings,
-            rows=lambda: self.open_rows(context),
+            rows=self.opener(context, settings),
             source=self.source(),
             ledger_conn_id=self.ledger_conn_id,
         )

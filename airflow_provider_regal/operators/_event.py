@@ -16,18 +16,23 @@ from airflow_provider_regal import events
 from airflow_provider_regal._compat import BaseOperator, mask_secret
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings
-from airflow_provider_regal.errors import CheckBeforeResendError, ReadDeadLettersError, RefusedEventError
-from airflow_provider_regal.events.plain import read_truth
-from airflow_provider_regal.links import RegalDeadLettersLink
+from airflow_provider_regal.errors import (
+    CheckRegalError,
+    Fault,
+    InvalidEventError,
+    RefusedEventError,
+    TooManyFailedRowsError,
+)
+from airflow_provider_regal.events.python_values import read_truth
 from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.delivery.report import DeliveryReport
     from airflow_provider_regal.hooks._delivering import TaskDelivery
     from airflow_provider_regal.hooks.regal import RegalHook
-    from airflow_provider_regal.journal.report import DeliveryReport
 
 
 class RegalEventOperator(BaseOperator):
@@ -54,6 +59,8 @@ class RegalEventOperator(BaseOperator):
     :param outage_patience: seconds or ``timedelta`` for which the event is repeated while Regal cannot take it; then
         the task fails and Airflow's own retries take over.
     :param restart: send the event even if an earlier try sent it, or may have (templated).
+    :param ledger_conn_id: connection of the ledger's database; by default that of ``[regal] ledger_conn_id``, else an
+        SQLite file in Airflow's home (templated).
     """
 
     call: ClassVar[str]
@@ -69,9 +76,8 @@ class RegalEventOperator(BaseOperator):
         "opt_in",
     )
     open_fields: ClassVar[tuple[str, ...]] = ("sub_brand", "timestamp", "event_source")
-    template_fields: Sequence[str] = ("regal_conn_id", "restart", *payload_fields, *open_fields)
+    template_fields: Sequence[str] = ("regal_conn_id", "restart", "ledger_conn_id", *payload_fields, *open_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {}
-    operator_extra_links = (RegalDeadLettersLink(),)
     ui_color = "#e6f4ef"
 
     def __init__(
@@ -95,6 +101,7 @@ class RegalEventOperator(BaseOperator):
         send_nulls: bool = False,
         outage_patience: timedelta | float = 300.0,
         restart: bool | str = False,
+        ledger_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -116,6 +123,7 @@ class RegalEventOperator(BaseOperator):
         self.send_nulls = send_nulls
         self.outage_patience = outage_patience
         self.restart = restart
+        self.ledger_conn_id = ledger_conn_id
         self._settings(restart=False)  # what cannot be right is said when the DAG is written
         self._written: dict[str, Any] | None = None
         self._delivery: TaskDelivery | None = None
@@ -162,8 +170,9 @@ class RegalEventOperator(BaseOperator):
                 hook,
                 context=context if "ti" in context else None,
                 settings=settings,
-                rows=lambda: [event],
+                rows=lambda held: [event],
                 source=("event", self.regal_conn_id, event.call),
+                ledger_conn_id=self.ledger_conn_id,
             )
             return self._outcome(event.call, self._deliver(self._delivery))
 
@@ -200,20 +209,27 @@ class RegalEventOperator(BaseOperator):
     def _deliver(self, delivery: TaskDelivery) -> DeliveryReport:
         try:
             return delivery.run()
-        except ReadDeadLettersError:
-            return delivery.report  # one event has one outcome, which is said in its own words
+        except TooManyFailedRowsError as error:
+            if error.report is None:
+                raise
+            report: DeliveryReport = error.report  # one event has one outcome, described in its own words
+            return report
 
     def _outcome(self, call: str, report: DeliveryReport) -> dict[str, Any]:
         reason = next(iter(report.reasons), "")
+        if report.rejected and not reason.startswith("rejected, "):
+            field, _, why = reason.partition(": ")
+            raise InvalidEventError(call, [Fault(field, why)])
         if report.rejected:
             raise RefusedEventError(
-                f"Regal refused this {call} event for good ({reason}). Mend the event and clear the task; what Regal "
-                f"said is in {report.run_folder}/dead_letters.jsonl."
+                f"Regal refused this {call} event for good ({reason}). Fix the event and clear the task. "
+                f"What Regal said: airflow regal outcomes {report.delivery}"
             )
         if report.unknown:
-            raise CheckBeforeResendError(
-                f"Nobody can know whether Regal has this {call} event ({reason}). Look for it in Regal before you send "
-                "it again with restart=True. guarantee='at_least_once' would repeat it, and may reach a person twice."
+            raise CheckRegalError(
+                f"It can't be known whether Regal received this {call} event ({reason}). Look for it in Regal before "
+                "you send it again with restart=True. guarantee='at_least_once' would repeat it, and may reach a "
+                "person twice."
             )
         status = "acknowledged" if report.acknowledged else report.status
         self.log.info("%s: %s after %.3f s, %d requests", call, status, report.seconds, report.requests)

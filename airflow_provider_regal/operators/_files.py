@@ -11,20 +11,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal._compat import ObjectStoragePath
-from airflow_provider_regal.delivery.marks import SKIP_MARK
+from airflow_provider_regal.sources.marks import SKIP_MARK
 
 if TYPE_CHECKING:
-    from airflow_provider_regal.delivery.marks import Marked
-    from airflow_provider_regal.delivery.opening import Rows
-    from airflow_provider_regal.delivery.sources import FileFormat
-    from airflow_provider_regal.delivery.sources.files import SourceFile
+    from airflow_provider_regal.delivery.delivery import Rows
+    from airflow_provider_regal.sources import FileFormat
+    from airflow_provider_regal.sources.files import SourceFile
+    from airflow_provider_regal.sources.marks import Marked
 
 _log = logging.getLogger(__name__)
 _MAGIC: Final = re.compile(r"[*?\[]")
 
 
 def paths_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Give one path, or many, as a list of texts; an ObjectStoragePath writes its connection with it."""
+    """Return one path, or many, as a list of texts; an ObjectStoragePath writes its connection with it."""
     many = isinstance(path, Sequence) and not isinstance(path, str)
     paths: Any = path if many else [path]
     return [str(one) for one in paths]
@@ -38,15 +38,15 @@ def open_files(
     include: Iterable[str] = (),
 ) -> Rows:
     """Find files and give their rows."""
-    from airflow_provider_regal.delivery.sources.files import read_files
+    from airflow_provider_regal.sources.files import read_files
 
     files = find_files(paths_of(path))
-    _log.info("Reading %s files", f"{len(files):,}")
+    _log.info("Reading %s", "1 file" if len(files) == 1 else f"{len(files):,} files")
     return _saying_what_is_skipped(read_files(files, file_format, delimiter=delimiter, include=frozenset(include)))
 
 
 def _saying_what_is_skipped(rows: Iterable[Marked]) -> Iterator[Marked]:
-    """Give the rows on; in the end log how many are not to be sent, and why."""
+    """Return the rows on; in the end log how many are not to be sent, and why."""
     skipped = Counter[str]()
     for row in rows:
         if (reason := row.get(SKIP_MARK)) is not None:
@@ -64,7 +64,7 @@ def find_files(paths: Iterable[str]) -> list[SourceFile]:
     :raises FileNotFoundError: a path without wildcards names no file. A glob may find none.
     :raises ValueError: a path is relative.
     """
-    from airflow_provider_regal.delivery.sources.files import SourceFile
+    from airflow_provider_regal.sources.files import SourceFile
 
     found: dict[tuple[Any, str], str] = {}  # file system and key -> name
     for path in paths:
@@ -87,4 +87,4 @@ def _keys(where: ObjectStoragePath, path: str) -> Iterator[str]:
     elif fs.isdir(key):
         raise FileNotFoundError(f"{path} is a folder: name its files, as {path.rstrip('/')}/*.jsonl")
     else:
-        raise FileNotFoundError(f"There is no file {path}. A glob that finds none gives no rows instead.")
+        raise FileNotFoundError(f"There is no file {path}. A glob that finds none is an empty source instead.")

@@ -49,7 +49,7 @@ def check_interval(context: Context, *templates: object) -> None:
 
 
 def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Mapping[str, Any]]:
-    """Give the rows of a query as dictionaries, a thousand at a time.
+    """Return the rows of a query as dictionaries, a thousand at a time.
 
     :param connection: of the database's driver; closed in the end.
     :raises ValueError: the query gives no rows, or two columns of one name.
@@ -59,11 +59,11 @@ def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Ma
         cursor.execute(sql, parameters) if parameters is not None else cursor.execute(sql)
         fetched = cursor.fetchmany(_ROWS_A_FETCH)
         if cursor.description is None:
-            raise ValueError("The SQL gives no rows; it must be one query.")
+            raise ValueError("The SQL returns no rows; it must be one query.")
         columns = [column[0] for column in cursor.description]
         twice = sorted({column for column in columns if columns.count(column) > 1})
         if twice:
-            raise ValueError(f"The query gives two columns named {', '.join(map(repr, twice))}; name each with AS.")
+            raise ValueError(f"The query returns two columns named {', '.join(map(repr, twice))}; name each with AS.")
         while fetched:
             if isinstance(fetched[0], Mapping):  # a connection can ask its driver for dictionaries
                 yield from fetched

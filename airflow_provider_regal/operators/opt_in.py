@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from airflow_provider_regal.delivery.consent_columns import check_columns
 from airflow_provider_regal.delivery.settings import SyncSettings
-from airflow_provider_regal.errors import CheckSourceError
+from airflow_provider_regal.delivery.sync.columns import check_columns
+from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._files import open_files, paths_of
 from airflow_provider_regal.operators._query import check_interval, open_query
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_regal._compat import Context
-    from airflow_provider_regal.delivery.opening import Rows
+    from airflow_provider_regal.delivery.delivery import Rows
     from airflow_provider_regal.delivery.settings import DeliverySettings
     from airflow_provider_regal.hooks._delivering import TaskDelivery
-    from airflow_provider_regal.hooks._redelivering import Redelivery
 
 _FORMATS: Final = ("jsonl", "csv", "parquet")
 _NOT_FOR_CONSENT: Final = ("call", "event", "types", "send_nulls", "only_changed", "key")
@@ -51,15 +50,13 @@ class RegalOptInSyncOperator(RegalBulkOperator):
     :param format: of the files: ``jsonl``, ``csv`` or ``parquet``.
     :param rows: instead of ``sql``: a list of rows, or the output of an upstream task. Never rendered.
     :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), or None to leave it out.
-    :param initial: what a run does whose ledger knows of no consent: ``send`` sends all, ``baseline`` only records it;
+    :param initial: what a run does when no consent is on record yet: ``send`` sends all, ``baseline`` only records it;
         without it such a run fails.
     :param as_event: send opt-ins by a track event of this name, which Regal's team takes for an opt-in. It needs a
         phone in the row, or one that Regal acknowledged for the contact. Opt-outs go by identify all the same.
     :param on_removed: ``opt_out`` withdraws consent that vanished from the source; by default it is only reported.
     :param full_resync: send what did not change, too.
     :param max_change_ratio: refuse to send if a larger share of the known consents (and more than ten) would flip.
-    :param ledger_conn_id: connection of the ledger's database; by default an SQLite file beside the run folders
-        (templated).
     :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of
         any task.
     """
@@ -125,14 +122,14 @@ class RegalOptInSyncOperator(RegalBulkOperator):
             check_interval(context, self.sql, self.parameters, self.path)
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
-    def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery | Redelivery:
+    def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery:
         """Prepare to deliver what differs.
 
-        :raises CheckSourceError: nobody could tell who vanished.
+        :raises FixSourceError: it could not be known who vanished.
         """
         index = context["ti"].map_index
         if self._on_removed is not None and index is not None and index >= 0:
-            raise CheckSourceError(
+            raise FixSourceError(
                 "on_removed='opt_out' is not for a mapped task: its parts may be others in the next run, and would opt "
                 "out each other's people. Sync all of them in one task, such as with a list as path=; nothing was sent."
             )

@@ -27,7 +27,7 @@ class RegalPageOperator(RegalEventOperator):
     call: ClassVar[str] = "page"
     payload_fields = (*RegalEventOperator.payload_fields, "properties")
     open_fields = (*RegalEventOperator.open_fields, "name", "category")
-    template_fields: Sequence[str] = ("regal_conn_id", "restart", *payload_fields, *open_fields)
+    template_fields: Sequence[str] = ("regal_conn_id", "restart", "ledger_conn_id", *payload_fields, *open_fields)
 
     def __init__(
         self,

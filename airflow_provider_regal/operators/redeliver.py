@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
-from airflow_provider_regal.operators._files import paths_of
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
-    from airflow_provider_regal.delivery.sources.letters import Fix
-    from airflow_provider_regal.hooks._redelivering import Redelivery
+    from airflow_provider_regal.delivery.delivery import OpenSource
+    from airflow_provider_regal.delivery.settings import DeliverySettings
+    from airflow_provider_regal.sources.dead_letters import Fix
 
-STATUSES: Final = ("rejected", "unknown")
+_STATUSES: Final = ("rejected", "unknown")
 _NOT_FOR_LETTERS: Final = ("call", "only_changed", "key", "sync")
 
 
 class RegalRedeliverOperator(RegalBulkOperator):
-    """Send the dead letters of run folders again, once they, or what refused them, are mended.
+    """Send dead letters again, once they, or what refused them, are fixed.
 
     .. code-block:: python
 
         RegalRedeliverOperator(
             task_id="again",
-            path="contacts_and_events/*/events",
+            from_dag="contacts_and_events",
+            from_task="events",
             fix=lambda row: {**row, "phone": row["phone"].replace("o", "0")},
         )
 
-    Each letter is taken by one redelivery only, and every rule applies to it again: consent, age, the ledger. Beside
-    the letter stands then what became of it; what is rejected anew is a dead letter of this task.
+    Name at least one of ``delivery``, ``from_dag``, ``from_task``, ``from_run``, ``since``, ``reason``; a letter has to
+    match all that are named. Each letter is taken by one redelivery only, in a transaction, and every rule applies to
+    it again: consent, age, the ledger. What is rejected again is a dead letter of this task; the original stays on
+    record.
 
-    :param path: of a run folder, of a folder of such, or a glob; or a list of them. Relative ones lie below
-        ``[regal] storage_path``, which may be in a bucket; so may others: ``s3://conn_id@bucket/...`` (templated).
+    :param delivery: id of a delivery, or a list of them (templated).
+    :param from_dag: id of the DAG whose letters are meant; so ``from_task`` and ``from_run`` (templated).
+    :param since: letters that failed first at this time or later: ISO 8601, UTC unless it says otherwise (templated).
+    :param until: letters that failed first before this time (templated).
+    :param reason: the reason of the letters, such as ``HTTP 400``, or the beginning of their message (templated).
     :param status: ``rejected``, ``unknown``, or both. Naming ``unknown`` accepts that people are reached twice.
-    :param fix: gets the payload of a letter, a row of its source where that could not be mapped, and gives what to
+    :param fix: gets the payload of a letter, a row of its source where that could not be mapped, and returns what to
         send instead, or None to leave the letter where it is. It does not see the opt-ins of a sync.
+    :param allow_empty: succeed if no letter matches; otherwise that fails the task.
     :param event: the name of track events whose rows do not hold it (templated).
     :param mapping: as in the delivery the letters are of, for rows that could not be mapped.
     :param types: likewise; so ``timezone``, ``send_nulls`` and ``column_names``.
@@ -45,40 +50,98 @@ class RegalRedeliverOperator(RegalBulkOperator):
         any task.
     """
 
-    template_fields: Sequence[str] = (*RegalBulkOperator.template_fields, "path")
+    template_fields: Sequence[str] = (
+        *RegalBulkOperator.template_fields, "delivery_ids", "from_dag", "from_task", "from_run", "since", "until",
+        "reason",
+    )  # fmt: skip
 
     def __init__(
         self,
         *,
-        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        delivery: int | str | Sequence[int | str] | None = None,
+        from_dag: str | None = None,
+        from_task: str | None = None,
+        from_run: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        reason: str | None = None,
         status: str | Collection[str] = "rejected",
         fix: Fix | None = None,
+        allow_empty: bool = False,
         event: str | None = None,
         mapping: Mapping[str, str | None] | None = None,
         types: Mapping[str, type] | None = None,
         **kwargs: Any,
     ) -> None:
         if odd := [name for name in _NOT_FOR_LETTERS if name in kwargs]:
-            raise ValueError(f"{', '.join(odd)}: not for dead letters, which say themselves what they are")
+            raise ValueError(f"{', '.join(odd)}: not for dead letters, each of which knows its own call")
         statuses = (status,) if isinstance(status, str) else tuple(status)
-        if not statuses or not set(STATUSES).issuperset(statuses):
-            raise ValueError(f"status must be of {', '.join(STATUSES)}, not {status!r}")
+        if not statuses or not set(_STATUSES).issuperset(statuses):
+            raise ValueError(f"status must be of {', '.join(_STATUSES)}, not {status!r}")
+        if all(one is None for one in (delivery, from_dag, from_task, from_run, since, reason)):
+            raise ValueError("name what to redeliver: delivery, from_dag, from_task, from_run, since or reason")
         super().__init__(call="track", event=event, mapping=mapping, types=types, **kwargs)
-        self.path = path
+        self.delivery_ids = delivery
+        self.from_dag = from_dag
+        self.from_task = from_task
+        self.from_run = from_run
+        self.since = since
+        self.until = until
+        self.reason = reason
         self.status = statuses
         self.fix = fix
+        self.allow_empty = allow_empty
 
-    def delivery(self, context: Context, settings: DeliverySettings) -> Redelivery:
-        """Prepare to deliver the letters."""
-        from airflow_provider_regal.delivery.sources.letters import Choice
-        from airflow_provider_regal.hooks._redelivering import Redelivery
+    def opener(self, context: Context, settings: DeliverySettings) -> OpenSource:
+        """Return what takes the letters."""
         from airflow_provider_regal.hooks.regal import RegalHook
+        from airflow_provider_regal.ledger.outcomes import Selection
+        from airflow_provider_regal.ledger.text import short
+        from airflow_provider_regal.sources.dead_letters import Choice, read_dead_letters
 
-        return Redelivery(
-            RegalHook(self.regal_conn_id),
-            context=context,
-            paths=paths_of(self.path),
-            choice=Choice(self.status, self.fix),
-            settings=settings,
-            ledger_conn_id=self.ledger_conn_id,
+        hook = RegalHook(self.regal_conn_id)
+        selection = Selection(
+            account=short(hook.target.account),
+            deliveries=_ids(self.delivery_ids),
+            dag_id=self.from_dag,
+            task_id=self.from_task,
+            run_id=self.from_run,
+            since=_time(self.since),
+            until=_time(self.until),
+            reason=self.reason,
+            status=self.status,
         )
+        choice = Choice(selection, self.fix, self.allow_empty)
+        looks_only = settings.dry_run or hook.dry_run
+        return lambda held: read_dead_letters(
+            held, choice, looks_only=looks_only, limit=settings.limit, restarts=settings.restart
+        )
+
+    def source(self) -> tuple[str, ...]:
+        """Name the letters: if they change between tries, rows cannot be told apart."""
+        told = (self.delivery_ids, self.from_dag, self.from_task, self.from_run, self.since, self.until, self.reason)
+        return ("dead letters", *map(str, told), *sorted(self.status))
+
+
+def _ids(given: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
+    if given is None:
+        return ()
+    many = [given] if isinstance(given, (int, str)) else given
+    try:
+        return tuple(int(one) for one in many)
+    except (TypeError, ValueError):
+        raise ValueError("delivery must be the id of a delivery, such as 17, or a list of them") from None
+
+
+def _time(given: str | None) -> str | None:
+    from datetime import UTC, datetime
+
+    from airflow_provider_regal.ledger.text import to_ledger_time
+
+    if given is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError:
+        raise ValueError("since and until must be times such as 2026-11-29 or 2026-11-29T08:00:00+00:00") from None
+    return to_ledger_time(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -9,7 +9,7 @@ from airflow_provider_regal.operators._bulk import RegalBulkOperator
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import BaseOperator, Context
-    from airflow_provider_regal.delivery.opening import Rows
+    from airflow_provider_regal.delivery.delivery import Rows
 
 
 class RegalRowsOperator(RegalBulkOperator):
@@ -46,7 +46,7 @@ def set_upstream_of(task: BaseOperator, rows: Any) -> None:
 
 
 def resolved(rows: Any, context: Context) -> Rows:
-    """Give rows, of whichever kind."""
+    """Return rows, of whichever kind."""
     if hasattr(rows, "resolve"):
         rows = rows.resolve(context)
     elif callable(rows):

@@ -31,7 +31,7 @@ class RegalTrackOperator(RegalEventOperator):
     call: ClassVar[str] = "track"
     payload_fields = (*RegalEventOperator.payload_fields, "properties")
     open_fields = (*RegalEventOperator.open_fields, "event")
-    template_fields: Sequence[str] = ("regal_conn_id", "restart", *payload_fields, *open_fields)
+    template_fields: Sequence[str] = ("regal_conn_id", "restart", "ledger_conn_id", *payload_fields, *open_fields)
 
     def __init__(self, *, event: str, properties: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

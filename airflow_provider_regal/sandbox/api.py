@@ -49,7 +49,7 @@ def find_contacts(
 
 
 async def get_contact(request: web.Request) -> web.Response:
-    """Give one profile."""
+    """Return one profile."""
     contact = request.app[ACCOUNT].directory.get(int(request.match_info["id"]))
     if contact is None:
         raise web.HTTPNotFound(reason="No such contact")
@@ -68,7 +68,7 @@ async def get_events(request: web.Request) -> web.Response:
 
 
 async def get_stats(request: web.Request) -> web.Response:
-    """Give the counts."""
+    """Return the counts."""
     return web.json_response(request.app[ACCOUNT].stats())
 
 
@@ -79,7 +79,7 @@ async def post_reset(request: web.Request) -> web.Response:
 
 
 async def get_faults(request: web.Request) -> web.Response:
-    """Give the fault rules, and how often each has fired."""
+    """Return the fault rules, and how often each has fired."""
     return web.json_response(request.app[ACCOUNT].plan.to_json())
 
 

@@ -89,7 +89,7 @@ class Channel:
 
 
 def is_older(new: Consent, old: Consent) -> bool:
-    """Say whether a statement is older than another, by their own dates."""
+    """Return whether a statement is older than another, by their own dates."""
     given, held = moment(new.timestamp), moment(old.timestamp)
     return given is not None and held is not None and given < held
 

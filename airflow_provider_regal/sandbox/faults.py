@@ -157,7 +157,7 @@ class FaultPlan:
         self.fired = [0] * len(self.rules)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the rules as they were written, and how often each has fired."""
+        """Return the rules as they were written, and how often each has fired."""
         return {
             "rules": [rule.model_dump(by_alias=True, exclude_unset=True) for rule in self.rules],
             "fired": list(self.fired),

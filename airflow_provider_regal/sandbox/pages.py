@@ -83,7 +83,7 @@ async def icon(request: web.Request) -> web.Response:
 
 @web.middleware
 async def helpful_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Say what there is when something is asked for that is not there: as a page to a browser, else as JSON."""
+    """Return what there is when something is asked for that is not there: as a page to a browser, else as JSON."""
     try:
         return await handler(request)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:

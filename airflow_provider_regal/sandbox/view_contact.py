@@ -66,7 +66,7 @@ def _point(kind: str, point: Point, is_primary: bool) -> dict[str, Any]:
 
 
 def _history(channel: Channel) -> list[dict[str, Any]]:
-    """Give everything that was said, what holds now first."""
+    """Return everything that was said, what holds now first."""
     said = list(channel.history)
     before = [None, *said][: len(said)]
     return [

@@ -28,14 +28,14 @@ def day(text: str | None) -> str:
 
 
 def clock_time(wall: float, now: float) -> str:
-    """Say when something happened: the time of day, with the day in front unless it is today's."""
+    """Return when something happened: the time of day, with the day in front unless it is today's."""
     then, today = datetime.fromtimestamp(wall, UTC), datetime.fromtimestamp(now, UTC)
     time = f"{then:%H:%M:%S}"
     return time if then.date() == today.date() else f"{then.day} {then:%b %Y}, {time}"
 
 
 def who(contact: Contact) -> str:
-    """Say what to call a contact: by name, else by phone, email or user id."""
+    """Return what to call a contact: by name, else by phone, email or user id."""
     return (
         contact.name
         or contact.primary["phone"]
@@ -66,7 +66,7 @@ def glance(contact: Contact) -> dict[str, Channel | None]:
 
 
 def answer_tone(answer: int | str) -> str:
-    """Tell whether an answer is good news."""
+    """Return whether an answer is good news."""
     text = str(answer)
     return "good" if text.startswith("2") else "bad" if text.isdecimal() and text < "500" else "warn"
 

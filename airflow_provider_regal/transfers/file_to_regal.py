@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_regal.delivery.sources import FORMATS, FileFormat
 from airflow_provider_regal.events.names import OPTIONAL_CALLS
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._files import open_files, paths_of
+from airflow_provider_regal.sources import FORMATS, FileFormat
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
-    from airflow_provider_regal.delivery.opening import Rows
+    from airflow_provider_regal.delivery.delivery import Rows
 
 # What a message of Segment says itself.
 _SAID_BY_MESSAGES: Final = ("event", "mapping", "types")

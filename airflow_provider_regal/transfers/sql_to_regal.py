@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_regal._compat import Context
-    from airflow_provider_regal.delivery.opening import Rows
+    from airflow_provider_regal.delivery.delivery import Rows
 
 
 class SqlToRegalOperator(RegalBulkOperator):
@@ -65,7 +65,7 @@ class SqlToRegalOperator(RegalBulkOperator):
         jinja_env: jinja2.Environment,
         seen_oids: set[int],
     ) -> None:
-        # Before rendering: afterwards nobody can tell an empty interval from a query that never used one.
+        # Before rendering: afterwards an empty interval looks like a query that never used one.
         if parent is self:
             check_interval(context, self.sql, self.parameters)
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)

@@ -21,7 +21,7 @@ def cpu_s() -> float:
 
 
 def peak_mb() -> float:
-    """Give the largest resident set of this process; ``getrusage`` counts the process it was forked from, too."""
+    """Return the largest resident set of this process; ``getrusage`` counts the process it was forked from, too."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024, 1)
 

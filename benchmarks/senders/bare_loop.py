@@ -23,7 +23,7 @@ def prepare(work: Work) -> None:
 
 
 def send(work: Work) -> int:
-    """Send the bodies; gives how many were acknowledged."""
+    """Send the bodies; returns how many were acknowledged."""
     return asyncio.run(post_all(work))
 
 

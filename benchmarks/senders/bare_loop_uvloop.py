@@ -13,6 +13,6 @@ prepare = bare_loop.prepare
 
 
 def send(work: Work) -> int:
-    """Send the bodies; gives how many were acknowledged."""
+    """Send the bodies; returns how many were acknowledged."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(bare_loop.post_all(work))

@@ -18,7 +18,7 @@ WORKERS = 20
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     os.environ.update(
         DLT_DATA_DIR=str(work.path),
         RUNTIME__DLTHUB_TELEMETRY="false",

@@ -61,7 +61,7 @@ prepare = make_project
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many it counts as synced."""
+    """Send the rows; returns how many it counts as synced."""
     from drt.cli.main import app
 
     with chdir(work.path / "project"):

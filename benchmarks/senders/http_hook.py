@@ -14,7 +14,7 @@ from benchmarks.senders.work import Work
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     from airflow.providers.http.hooks.http import HttpHook
 
     os.environ["AIRFLOW_CONN_BENCHMARK"] = json.dumps(

@@ -14,7 +14,7 @@ from benchmarks.senders.work import Work
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     headers = {"Authorization": work.key, "Content-Type": "application/json"}
     acknowledged = 0
     for row in contacts.rows(Path(work.database), work.first, work.count):

@@ -1,7 +1,7 @@
 """With this package: ``SqlToRegalOperator.execute``, contacts by identify.
 
-Each row is read through Airflow's SQLite hook, written to the snapshot on disk, indexed by person, mapped, validated
-with its phone, sent in order of person, acknowledged, journalled; the journal is synced to disk every second. The
+Each row is read through Airflow's SQLite hook, written to the snapshot in the ledger, mapped, validated with its phone,
+sent in order of person, acknowledged, and its outcome committed to the ledger, at least every second. The
 connection's ``rate_limit`` is 10,000 a second, the most there is, so that nothing is paced. Airflow's task instance is
 a stand-in that takes the one XCom, since Airflow's own work is by task and not by row.
 """
@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 from airflow_provider_regal.client import pace
 from benchmarks.senders.work import Work
 
 
 def send(work: Work, **options: Any) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     if work.margin is not None:
         pace.MARGIN = work.margin  # type: ignore[misc]
     report = deliver(work, **{"call": "identify", "max_connections": work.connections, **options})
@@ -27,22 +29,29 @@ def send(work: Work, **options: Any) -> int:
 
 
 def deliver(work: Work, **options: Any) -> dict[str, Any]:
-    """Execute the operator as a task would; gives its report."""
+    """Execute the operator as a task would; returns its report."""
     from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
     set_connections(work)
     task = SqlToRegalOperator(task_id="contacts", sql=work.sql, sql_conn_id="warehouse", **options)
-    return task.execute(context_of(task, run_id=f"from-{work.first}-{work.count}"))
+    return task.execute(context_of(task, run_id=f"from-{work.first}-{work.count}-{uuid4().hex}"))
 
 
 def set_connections(work: Work) -> None:
-    """Give Airflow the connections, and the place of run folders."""
+    """Return Airflow the connections: the ledger is an SQLite file of its own, or what ``BENCHMARK_LEDGER`` names."""
     sqlite = json.dumps({"conn_type": "sqlite", "host": work.database})
     os.environ["AIRFLOW_CONN_WAREHOUSE"] = os.environ.get("BENCHMARK_SOURCE", sqlite)
     os.environ["AIRFLOW_CONN_REGAL_DEFAULT"] = json.dumps(
         {"conn_type": "regal", "host": work.url, "password": work.key, "extra": {"rate_limit": work.rate}}
     )
-    os.environ["AIRFLOW__REGAL__STORAGE_PATH"] = str(work.path / "regal")
+    own = json.dumps({"conn_type": "sqlite", "host": str(ledger_file(work))})
+    os.environ["AIRFLOW_CONN_REGAL_LEDGER"] = os.environ.get("BENCHMARK_LEDGER", own)
+    os.environ["AIRFLOW__REGAL__LEDGER_CONN_ID"] = "regal_ledger"
+
+
+def ledger_file(work: Work) -> Path:
+    """Name the file of the ledger."""
+    return work.path / "ledger" / "ledger.db"
 
 
 def context_of(task: Any, *, run_id: str) -> Any:

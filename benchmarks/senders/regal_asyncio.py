@@ -9,6 +9,6 @@ from benchmarks.senders.work import Work
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     sys.modules["uvloop"] = None  # type: ignore[assignment] # so it cannot be imported
     return regal.send(work)

@@ -15,7 +15,7 @@ _at_most: dict[str, int] = {}
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     done = Event()
     watching = Thread(target=_watch, args=(work.path, done))
     watching.start()
@@ -27,8 +27,8 @@ def send(work: Work) -> int:
 
 
 def also(work: Work) -> dict[str, Any]:
-    """Say what the run folder takes in the end, and what it took at most."""
-    folder = work.path / "regal"
+    """Return what the ledger takes on disk in the end, and what it took at most."""
+    folder = regal.ledger_file(work).parent
     left = _sizes(folder)
     return {"disk": sum(left.values()), "disk_peak": sum(_at_most.values()), "files": left, "files_peak": _at_most}
 

@@ -13,7 +13,7 @@ _last: list[tuple[Sampler, float]] = []
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     with Sampler(work.path / "stacks.txt") as sampler:
         before = time.process_time()
         acknowledged = regal.send(work)
@@ -23,6 +23,6 @@ def send(work: Work) -> int:
 
 
 def also(work: Work) -> dict[str, Any]:
-    """Give how often each stage was seen, and the CPU of the sending alone: who looks takes some, too."""
+    """Return how often each stage was seen, and the CPU of the sending alone: who looks takes some, too."""
     sampler, spent = _last[0]
     return {"stages": dict(sampler.found), "cpu_s": round(spent, 4)}

@@ -1,4 +1,4 @@
-"""The same, but events by track: never sent twice, so each row is reserved on disk before it goes.
+"""The same, but events by track: never sent twice, so each row is reserved in the ledger before it goes.
 
 The event's name makes each body 26 bytes longer.
 """
@@ -10,5 +10,5 @@ from benchmarks.senders.work import Work
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     return regal.send(work, call="track", event="Lesson Booked")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,10 @@ def prepare(work: Work) -> None:
     from airflow_provider_regal.delivery.keys import hash_of_row
     from airflow_provider_regal.delivery.prepare import Preparer
     from airflow_provider_regal.delivery.settings import DeliverySettings
-    from airflow_provider_regal.hooks._ledger import open_ledger
+    from airflow_provider_regal.hooks._ledger import open_account
     from airflow_provider_regal.hooks.regal import RegalHook
 
     regal.set_connections(work)
-    (work.path / "regal").mkdir(exist_ok=True)
     target = RegalHook().target
     preparer = Preparer(DeliverySettings.of(call="identify", only_changed=True), event_source=target.event_source)
 
@@ -34,20 +34,20 @@ def prepare(work: Work) -> None:
                 row["plan"] = "another"
             yield str(number), hash_of_row(row, preparer.ignored_columns, preparer.fingerprint), None
 
-    ledger = open_ledger(None, account=target.account, run="before", source="benchmark.contacts", timeout_s=30)
-    with closing(ledger):
+    account = open_account(target, source="benchmark.contacts")
+    with closing(account.database):
         told = known()
         while batch := [*islice(told, 10_000)]:
-            ledger.mark_contacts(batch)
+            account.database.write(partial(account.keep_contacts, contacts=batch))
 
 
 def send(work: Work) -> int:
-    """Send what changed; gives how many were acknowledged."""
+    """Send what changed; returns how many were acknowledged."""
     return regal.send(work, only_changed=True)
 
 
 def also(work: Work) -> dict[str, Any]:
-    """Say what reading the query alone takes, of the CPU seconds."""
+    """Return what reading the query alone takes, of the CPU seconds."""
     from airflow_provider_regal.operators._query import open_query
 
     begun = time.process_time()

@@ -18,7 +18,7 @@ THREADS = 32
 
 
 def send(work: Work) -> int:
-    """Send the rows; gives how many were acknowledged."""
+    """Send the rows; returns how many were acknowledged."""
     mine = local()
 
     def open_session() -> None:

@@ -55,8 +55,8 @@ def test_a_stack_is_given_to_the_stage_of_its_innermost_frame_that_has_one(inner
 
 
 def test_the_cpu_of_a_run_is_given_to_the_stages_by_how_often_each_was_seen():
-    spent = where_it_goes.microseconds({"cpu_s": 0.02, "rows": 100, "stages": {"map": 1, "journal": 3}})
-    assert (set(spent), spent["map"], spent["journal"]) == (set(STAGES), 50.0, 150.0)
+    spent = where_it_goes.microseconds({"cpu_s": 0.02, "rows": 100, "stages": {"map": 1, "ledger": 3}})
+    assert (set(spent), spent["map"], spent["ledger"]) == (set(STAGES), 50.0, 150.0)
 
 
 def test_a_sender_that_is_refused_does_not_count(running, database, tmp_path):

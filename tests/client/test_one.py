@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_regal import __version__
 from airflow_provider_regal.errors import (
-    CheckBeforeResendError,
+    CheckRegalError,
     FixConnectionError,
     RefusedEventError,
     RetryLaterError,
@@ -170,7 +170,7 @@ UNKNOWN = [
 @pytest.mark.parametrize("do", UNKNOWN)
 def test_what_nobody_can_know_is_sent_again_only_under_at_least_once(do):
     with Sandbox(faults=[{"on": {"requests": [1, 2]}, "do": do}]) as regal:
-        with pytest.raises(CheckBeforeResendError) as raised:
+        with pytest.raises(CheckRegalError) as raised:
             sender(regal.url).send(TRACK, "at_most_once")
         assert regal.stats()["requests"] == 1
         assert "Look for it in Regal before you send it again" in str(raised.value)
@@ -181,14 +181,14 @@ def test_what_nobody_can_know_is_sent_again_only_under_at_least_once(do):
 def test_at_least_once_says_that_sending_again_is_what_it_means():
     with Sandbox(faults=[{"on": {"every": 1}, "do": {"status": 500}}]) as regal:
         error = once(regal.url, "at_least_once")
-    assert isinstance(error, CheckBeforeResendError)
+    assert isinstance(error, CheckRegalError)
     assert "run the task again" in str(error)
     assert "reach a person twice" not in str(error)
 
 
 @pytest.mark.parametrize(
     ("last", "kind"),
-    [({"status": 429, "retry_after": 300}, CheckBeforeResendError), ({"status": 401}, FixConnectionError)],
+    [({"status": 429, "retry_after": 300}, CheckRegalError), ({"status": 401}, FixConnectionError)],
 )
 def test_a_later_answer_does_not_take_back_that_the_first_try_may_have_arrived(last, kind):
     faults = [{"on": {"requests": [1]}, "do": {"drop": True}}, {"on": {"requests": [2]}, "do": last}]

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from airflow_provider_regal.errors import (
-    CheckBeforeResendError,
+    CheckRegalError,
     RetryLaterError,
 )
 from tests.client.raw_server import RawServer, answering, http, self_signed, unused_port
@@ -141,7 +141,7 @@ def test_a_connection_lost_after_bytes_were_written_leaves_it_unknown(script):
         error = once(server.origin)
         assert len(server.talks) == 1
     assert "anne" not in str(error)
-    assert isinstance(error, CheckBeforeResendError)
+    assert isinstance(error, CheckRegalError)
     assert error.status is None
     with RawServer(script, answering(http())) as server:
         assert sender(server.origin).send(TRACK, "at_least_once").tries == 2
@@ -153,7 +153,7 @@ def test_a_connection_cut_before_it_was_read_is_never_called_safe_once_the_body_
         for _ in range(20):
             before = len(server.talks)
             error = once(server.origin)
-            assert isinstance(error, (RetryLaterError, CheckBeforeResendError))
+            assert isinstance(error, (RetryLaterError, CheckRegalError))
             assert len(server.talks) == before + 1, "at_most_once sends once, whatever happens"
 
 
@@ -180,7 +180,7 @@ def test_a_kept_connection_closed_just_as_we_write_leaves_it_unknown_and_is_not_
     with RawServer(script, answering(http())) as server:
         one = sender(server.origin)
         one.send(TRACK, "at_most_once")
-        with pytest.raises(CheckBeforeResendError):
+        with pytest.raises(CheckRegalError):
             one.send(TRACK, "at_most_once")
         assert len(server.talks) == 1
     with RawServer(script, answering(http())) as server:
@@ -195,10 +195,10 @@ def test_a_redirect_is_not_followed(status):
         with RawServer(answering(moved)) as server:
             error = once(server.origin)
         assert other.talks == []
-    assert isinstance(error, CheckBeforeResendError)
+    assert isinstance(error, CheckRegalError)
 
 
 @pytest.mark.parametrize("where", ["http://[", "//", "http://a b/", "\x00", "gopher://x", "http://" + "a." * 200])
 def test_a_redirect_to_nowhere_is_unknown_and_breaks_nothing(where):
     with RawServer(answering(http("302 Found", b"", f"Location: {where}"))) as server:
-        assert isinstance(once(server.origin), CheckBeforeResendError)
+        assert isinstance(once(server.origin), CheckRegalError)

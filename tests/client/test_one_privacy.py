@@ -9,7 +9,7 @@ import traceback
 import pytest
 
 from airflow_provider_regal.errors import (
-    CheckBeforeResendError,
+    CheckRegalError,
     RefusedEventError,
     RegalError,
 )
@@ -69,7 +69,7 @@ def test_garbage_that_repeats_the_event_gives_nothing_away(caplog):
         talk.say(talk.read().body.replace(b"\n", b"") + b"\r\n\r\n")
 
     caplog.set_level(logging.DEBUG)
-    with RawServer(script) as server, pytest.raises(CheckBeforeResendError) as raised:
+    with RawServer(script) as server, pytest.raises(CheckRegalError) as raised:
         sender(server.origin, key=SECRETS[-2]).send(Payload("identify", WHO), "at_most_once")
     shown = "".join(traceback.format_exception(raised.value)) + caplog.text
     for secret in SECRETS:

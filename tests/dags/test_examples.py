@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.request import urlopen
@@ -79,15 +81,14 @@ def report_of(run, task_id):
 
 
 @pytest.fixture
-def warehouse(tmp_path, monkeypatch, regal):
+def warehouse(tmp_path, monkeypatch, regal, regal_ledger):
     now = datetime.now(UTC)
     path = make_warehouse(tmp_path / "warehouse.db", now)
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(rate_limit=5_000))
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
     monkeypatch.setattr("scripts.accounts.WAREHOUSE", path)
     monkeypatch.setattr("scripts.opt_ins.WAREHOUSE", path)
-    monkeypatch.setattr("scripts.opt_ins.RUN_FOLDERS", tmp_path / "runs")
+    monkeypatch.setattr("scripts.ledger.LEDGER", regal_ledger)
     return now
 
 
@@ -114,14 +115,14 @@ def test_the_contacts_and_the_events_of_the_day_arrive_and_nothing_else(run_dag,
     assert stats["duplicates"] == 0
     assert stats["contract_findings"] == {}
 
-    # The same run again: events were delivered, and are not sent twice; contacts are, which changes none.
+    # Deleted and made again, it is a new run, which sends its events anew; contacts stay what they are.
+    before = len(regal.contacts())
     again = run_of_the_day(run_dag, dag, warehouse)
 
     assert str(again.state) == "success"
-    of_events = [event for event in regal.events() if event["name"] and event["stored"]]
-    assert len(of_events) == len(arrived)
-    assert report_of(again, "events")["status"] == "nothing_to_do"
-    assert len(regal.contacts()) == len({contact["id"] for contact in regal.contacts()})
+    assert report_of(again, "events")["delivery"] > report["delivery"]
+    assert report_of(again, "events")["acknowledged"] == report["acknowledged"]
+    assert len(regal.contacts()) == before
 
 
 class Asked:
@@ -166,3 +167,45 @@ def test_consents_are_sent_once_and_then_what_changed_and_an_old_yes_undoes_no_o
     assert stats["duplicates"] == 0
     assert stats["contract_findings"] == {}
     assert "older_opt_in" not in stats["behaviour_findings"]
+
+
+def say(path, *rows):
+    """Write decisions into the table of consents."""
+    columns = "lead, phone, email, channel, subscribed, said_at, ip, wording, form"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(f"INSERT INTO consents ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def test_the_contacts_of_a_later_day_do_not_undo_the_no_that_the_sync_has_sent(run_dag, regal, warehouse, tmp_path):
+    """The table of customers keeps the yes of the day they signed up; nobody corrects it there."""
+    contacts = example("02_contacts_and_events")
+    assert str(run_of_the_day(run_dag, contacts, warehouse).state) == "success"
+    subscribed = {
+        (point, channel): told[channel]
+        for contact in regal.contacts()
+        for point, told in contact["phones"].items()
+        for channel in ("sms", "voice")
+        if told[channel]["status"] == "Subscribed"
+    }
+    assert len(subscribed) > 100
+    (phone, sms), (other, _) = (
+        next((number, told) for (number, one), told in subscribed.items() if one == channel)
+        for channel in ("sms", "voice")
+    )
+    a_day_later = (datetime.fromisoformat(sms["timestamp"].replace(" +", "+")) + timedelta(days=1)).isoformat()
+    say(
+        tmp_path / "warehouse.db",
+        ("lead-1", phone, None, "sms", 0, a_day_later, None, None, "preference_center"),
+        ("lead-2", other, None, "voice", 0, None, None, None, "STOP"),
+    )
+    assert str(run_of_the_day(run_dag, example("03_opt_in_sync"), warehouse + timedelta(hours=1)).state) == "success"
+    assert regal.contact(phone=phone)["phones"][phone]["sms"]["status"] == "Unsubscribed"
+
+    again = run_of_the_day(run_dag, contacts, warehouse + timedelta(days=1))
+
+    report = report_of(again, "contacts")
+    assert report["acknowledged"] > CUSTOMERS * 0.9, "they are sent, and only their old yes is left out"
+    assert report["opt_ins_withheld"] >= 2
+    assert regal.contact(phone=phone)["phones"][phone]["sms"]["status"] == "Unsubscribed"
+    assert regal.contact(phone=other)["phones"][other]["voice"]["status"] == "Unsubscribed"
+    assert "older_opt_in" not in regal.stats()["behaviour_findings"]

@@ -13,11 +13,6 @@ from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.operators.rows import RegalRowsOperator
 
 
-@pytest.fixture(autouse=True)
-def storage(tmp_path, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
-
-
 def a_dag(name, *, retries=0):
     return DAG(
         dag_id=name,

@@ -1,9 +1,9 @@
-"""A delivery against a real local Regal, without Airflow."""
+"""A delivery against a real local Regal and a real ledger in a file, without Airflow."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,33 +11,39 @@ import pytest
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery.run import Delivery
+from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
-from airflow_provider_regal.delivery.tries import Try
-from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
+from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.deliveries import Try
 from airflow_provider_regal.testing import Sandbox
 from tests.delivery.consents import NOW
+from tests.delivery.redelivering import Redeliver
+from tests.ledger.view import ACCOUNT, LedgerView, open_database, place_of
 
 UNLIMITED = 100_000
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "run"
+def ledger_path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
 
 
 @pytest.fixture
-def folder_of_first_run(folder: Path) -> Path:
-    return folder
+def ledger(ledger_path: Path) -> LedgerView:
+    """What the ledger of this test holds."""
+    return LedgerView(ledger_path)
 
 
-def open_ledger(path, folder, clock):
-    return Ledger(sqlite_engine(path), account="acme", run=str(folder), source="dag.task", now=clock.now)
+def source_of(rows) -> Callable:
+    """:param rows: a list, or a function that opens the source; it may take the delivery."""
+    if not callable(rows):
+        return lambda held: rows
+    return rows if inspect.signature(rows).parameters else lambda held: rows()
 
 
 @pytest.fixture
-def deliver(folder_of_first_run: Path, regal_sandbox: Sandbox) -> Callable:
-    """Run one try of a delivery; gives its report."""
+def deliver(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
+    """Run one try of a delivery; returns its report. ``deliver.last`` is the delivery."""
 
     def run(
         rows,
@@ -45,55 +51,67 @@ def deliver(folder_of_first_run: Path, regal_sandbox: Sandbox) -> Callable:
         call="track",
         number=1,
         epoch=0,
-        lost=False,
         source="table",
         timeout_s=30.0,
         rate=UNLIMITED,
         of_run="run",
-        ledger=None,
+        name=None,
         now=None,
-        around=nullcontext,
+        path=None,
+        account=ACCOUNT,
+        task="dag.task",
+        secret=None,
+        lease_s=120.0,
+        clock=None,
+        database=None,
+        on_progress=None,
         **options,
     ):
-        """:param ledger: path of an SQLite ledger. :param of_run: another run has a folder of its own."""
+        """:param number: of the try. :param of_run: each run has a delivery of its own, on one ledger.
+        :param now: stops the clock. :param path: of another ledger. :param database: an open one; it stays open."""
         if call == "track" and "sync" not in options:
             options.setdefault("event", "Lesson Booked")
-        folder = folder_of_first_run.parent / of_run
-        clock = Clock() if now is None else Clock(now=lambda: now)
-        target = Target("regal_test", regal_sandbox.url, regal_sandbox.api_key, rate_limit=rate, timeout_s=timeout_s)
-        delivery = Delivery(
-            folder=folder,
-            rows=rows if callable(rows) else lambda: rows,
-            fingerprint=source,
-            settings=DeliverySettings.of(call=call, **options),
-            target=target,
-            pacer=Pacer(rate),
-            this=Try(epoch, number),
-            lost=lost,
-            clock=clock,
-            open_ledger=None if ledger is None else lambda: open_ledger(ledger, folder, clock),
-            around=around,
-        )
-        run.last = delivery
-        return delivery.run()
+        clock = clock or (Clock() if now is None else Clock(now=lambda: now))
+        opened = database or open_database(path or ledger_path)
+        try:
+            delivery = Delivery(
+                place=place_of(of_run, name),
+                rows=source_of(rows),
+                fingerprint=source,
+                settings=DeliverySettings.of(call=call, **options),
+                target=Target(
+                    "regal_test", regal_sandbox.url, regal_sandbox.api_key, rate_limit=rate, timeout_s=timeout_s
+                ),
+                pacer=Pacer(rate),
+                account=Account(opened, account=account, source=task, secret=secret, lease_s=lease_s, now=clock.now),
+                this=Try(epoch, number),
+                clock=clock,
+                **({} if on_progress is None else {"on_progress": on_progress}),
+            )
+            run.last = delivery
+            return delivery.run()
+        finally:
+            if database is None:
+                opened.close()
 
     return run
 
 
 @pytest.fixture
-def ledger_path(tmp_path):
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
-def sync(deliver, ledger_path):
-    """Run a sync; each in a run of its own unless it is said which."""
+def sync(deliver):
+    """Run a sync; each in a run of its own unless ``of_run`` says which."""
     runs = iter(range(1_000))
 
     def run(rows, *, initial="send", of_run=None, now=NOW, sync=None, **options):
         given = SyncSettings(initial=initial, **(sync or {}))
         of_run = of_run or f"run-{next(runs)}"
         call = {"call": "track", "event": given.as_event} if given.as_event else {"call": "identify"}
-        return deliver(rows, **call, sync=given, ledger=ledger_path, of_run=of_run, now=now, **options)
+        return deliver(rows, **call, sync=given, of_run=of_run, now=now, **options)
 
     return run
+
+
+@pytest.fixture
+def redeliver(deliver, ledger):
+    """Send the dead letters of runs again."""
+    return Redeliver(deliver, ledger)

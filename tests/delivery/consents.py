@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow_provider_regal.journal.ledger import Ledger, sqlite_engine
+from tests.ledger.view import LedgerView
 
 NOW = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 IP = "203.0.113.77"
@@ -60,8 +60,5 @@ def adds_up(report):
 
 
 def known(path, **options):
-    """What the ledger knows: stored key and channel -> subscribed, evidence, opt-out, state."""
-    ledger = Ledger(sqlite_engine(path), account="acme", run="a look", **options)
-    found = {(key, channel): rest for key, channel, *rest in ledger.consents()}
-    ledger.close()
-    return found
+    """What the ledger knows: stored key and channel -> subscribed, evidence, opt-out, state, and what is pending."""
+    return LedgerView(path, **options).consents()

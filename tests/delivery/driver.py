@@ -9,19 +9,33 @@ import json
 import logging
 import signal
 import sys
+import time
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery.run import Delivery
+from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
-from airflow_provider_regal.delivery.tries import Try
 from airflow_provider_regal.errors import RegalError
+from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.deliveries import Try
+from tests.ledger.view import ACCOUNT, open_database, place_of
 
 
 class TaskTimeoutError(BaseException):
     """As Airflow's: not an Exception."""
+
+
+def rows_of(given: dict):
+    """Yield the rows; where the test wants it, slowly, after telling that the reading has begun."""
+    if given.get("reading"):
+        Path(given["reading"]).touch()
+    for number in range(given["rows"]):
+        if pause_s := given.get("pause_s"):
+            time.sleep(pause_s)
+        yield {"user_id": f"u{number}", "amount": number}
 
 
 def main(given: dict) -> None:
@@ -30,31 +44,34 @@ def main(given: dict) -> None:
     call = given.get("call", "track")
     options = {"event": "Lesson Booked"} if call == "track" else {}
     rate = given.get("rate", 100_000)
-    delivery = Delivery(
-        folder=Path(given["folder"]),
-        rows=lambda: [{"user_id": f"u{number}", "amount": number} for number in range(given["rows"])],
-        fingerprint="table",
-        settings=DeliverySettings.of(
-            call=call, max_connections=given.get("connections", 32), max_unknown=1.0, **options, **given["options"]
-        ),
-        target=Target("regal_test", given["url"], given["key"], rate_limit=rate, timeout_s=given.get("timeout_s", 30)),
-        pacer=Pacer(rate),
-        this=Try(0, given["number"]),
-        lost=given.get("lost", False),
-    )
+    with closing(open_database(given["database"])) as database:
+        delivery = Delivery(
+            place=place_of("run"),
+            rows=lambda held: rows_of(given),
+            fingerprint="table",
+            settings=DeliverySettings.of(
+                call=call, max_connections=given.get("connections", 32), max_unknown=1.0, **options, **given["options"]
+            ),
+            target=Target(
+                "regal_test", given["url"], given["key"], rate_limit=rate, timeout_s=given.get("timeout_s", 2)
+            ),
+            pacer=Pacer(rate),
+            account=Account(database, account=ACCOUNT, source="dag.task"),
+            this=Try(0, given["number"]),
+        )
 
-    def raise_timeout(*_: object) -> None:
-        raise TaskTimeoutError
+        def raise_timeout(*_: object) -> None:
+            raise TaskTimeoutError
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: delivery.stop())
-    signal.signal(signal.SIGALRM, raise_timeout)
-    error = None
-    try:
-        delivery.run()
-    except (RegalError, TaskTimeoutError, KeyboardInterrupt) as caught:
-        error = caught
-    sys.stdout.write(json.dumps({**delivery.report.as_dict(), "error": type(error).__name__, "says": str(error)}))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, lambda *_: delivery.stop())
+        signal.signal(signal.SIGALRM, raise_timeout)
+        error = None
+        try:
+            delivery.run()
+        except (RegalError, TaskTimeoutError, KeyboardInterrupt) as caught:
+            error = caught
+        sys.stdout.write(json.dumps({**delivery.report.as_dict(), "error": type(error).__name__, "says": str(error)}))
 
 
 if __name__ == "__main__":

@@ -1,53 +1,45 @@
-"""A redelivery without Airflow, for tests: what :class:`airflow_provider_regal.hooks._redelivering.Redelivery` does."""
+"""A redelivery without Airflow, for tests: what :class:`RegalRedeliverOperator` does."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from airflow_provider_regal.ledger.outcomes import Selection
+from airflow_provider_regal.sources.dead_letters import Choice, read_dead_letters
+from tests.ledger.view import ACCOUNT
 
-from airflow_provider_regal.delivery.redelivering import Redelivering
-from airflow_provider_regal.delivery.sources.letters import Choice
-from airflow_provider_regal.journal.dead_letters import read_dead_letters
-from airflow_provider_regal.journal.redelivery import find_in_bucket, find_run_folders
+
+def opener(fix=None, *, status="rejected", allow_empty=False, limit=None, restart=False, **selection):
+    """Return what takes the letters, for a delivery.
+
+    :param selection: as of :class:`Selection`.
+    """
+    statuses = (status,) if isinstance(status, str) else tuple(status)
+    choice = Choice(Selection(ACCOUNT, status=statuses, **selection), fix, allow_empty)
+    return lambda held: read_dead_letters(held, choice, limit=limit, restarts=restart)
 
 
 class Redeliver:
-    """Redelivers what the fixture ``deliver`` has left; each run has a folder of its own beside the others.
+    """Redelivers what the fixture ``deliver`` has left; each run has a delivery of its own."""
 
-    :param root: where they lie, on a file system or in a bucket.
-    """
-
-    def __init__(self, deliver, root):
-        self.deliver = deliver
-        self.root = root
-        self.report = None
+    def __init__(self, deliver, ledger):
+        self._deliver = deliver
+        self._ledger = ledger
 
     def __call__(
-        self, *paths, status="rejected", fix=None, of_run="again", ledger=None, patience_s=0.0, restart=False, **options
-    ):
-        redelivering = Redelivering(
-            lambda: self.find(paths or ["run"]),
-            Choice((status,) if isinstance(status, str) else status, fix),
-            at=self.at,
-            restarts=restart,
-            has_ledger=ledger is not None,
-            limit=options.get("limit"),
-            patience_s=patience_s,
-        )
+        self, *runs, fix=None, of_run="again", status="rejected", allow_empty=False, limit=None, restart=False,
+        since=None, until=None, reason=None, dag_id=None, task_id=None, run_id=None, **options,
+    ):  # fmt: skip
+        """:param runs: whose letters; by default those of the run ``run``, unless they are chosen otherwise."""
+        chosen = {"since": since, "until": until, "reason": reason}
+        chosen |= {"dag_id": dag_id, "task_id": task_id, "run_id": run_id}
+        if runs or all(one is None for one in chosen.values()):
+            chosen["deliveries"] = [one.id for run in runs or ["run"] for one in self._ledger.deliveries(run)]
         options.setdefault("event", None)
-        try:
-            return self.deliver(
-                redelivering.rows, of_run=of_run, ledger=ledger, restart=restart, around=redelivering.around, **options
-            )
-        finally:
-            self.report = self.deliver.last.report
+        return self._deliver(
+            opener(fix, status=status, allow_empty=allow_empty, limit=limit, restart=restart, **chosen),
+            of_run=of_run, source="letters", limit=limit, restart=restart, **options,
+        )  # fmt: skip
 
-    def find(self, paths):
-        if isinstance(self.root, Path):
-            return find_run_folders(paths, self.root)
-        return {str(found): found for path in paths for found in find_in_bucket(path, self.root)}.values()
-
-    def at(self, name):
-        return Path(name) if isinstance(self.root, Path) else self.root.below(name.removeprefix(f"{self.root}/"))
-
-    def letters(self, of_run="again"):
-        return list(read_dead_letters(self.root / of_run / "dead_letters.jsonl"))
+    @property
+    def report(self):
+        """Of the last one."""
+        return self._deliver.last.report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import tracemalloc
 from collections import Counter
@@ -9,12 +10,13 @@ from collections import Counter
 import pytest
 
 from airflow_provider_regal.client.many import ManySender
-from airflow_provider_regal.delivery.books import Books
 from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.errors import FixConnectionError, RetryLaterError
-from airflow_provider_regal.journal.dead_letters import read_dead_letters
-from airflow_provider_regal.journal.progress import Progress
+from airflow_provider_regal.ledger.deliveries import Commit
+from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.testing import Sandbox
+from tests.delivery.trouble import cannot_be_written
 
 HANG = {"hang": True}
 
@@ -25,10 +27,6 @@ def people(count, start=0):
 
 def arrivals(regal):
     return Counter(event["body"]["userId"] for event in regal.events() if event["stored"])
-
-
-def letters(folder):
-    return list(read_dead_letters(folder / "dead_letters.jsonl"))
 
 
 def once(monkeypatch, owner, name, at, what):
@@ -48,15 +46,15 @@ def once(monkeypatch, owner, name, at, what):
 
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
-    [(Books, "acknowledge", 20), (ManySender, "attempt", 20), (Progress, "sync", 3), (Progress, "reserve", 3)],
+    [(Recorder, "acknowledge", 20), (ManySender, "attempt", 20), (Commit, "write", 2), (Commit, "write", 4)],
 )
 @pytest.mark.parametrize("error", [ValueError("+12125550100"), OSError(28, "No space left on device")])
-def test_a_failure_of_our_own_stops_with_its_cause_and_the_next_try_goes_on(
+def test_a_failure_of_our_own_stops_with_its_cause_and_the_next_try_resumes(
     deliver, regal_sandbox, monkeypatch, owner, name, at, error
 ):
     with monkeypatch.context() as patched:
         once(patched, owner, name, at, error)
-        with pytest.raises(RetryLaterError, match="run the task again") as caught:
+        with pytest.raises(RetryLaterError, match="Remaining rows are saved") as caught:
             deliver(people(200), max_connections=8)
     assert caught.value.__cause__ is error
     assert "2125550100" not in str(caught.value)
@@ -69,14 +67,13 @@ def test_a_failure_of_our_own_stops_with_its_cause_and_the_next_try_goes_on(
     assert report.unknown_of_outage == report.unknown
 
 
-def test_a_refusal_that_cannot_be_written_down_is_asked_for_again(deliver, regal_sandbox, monkeypatch):
+def test_a_refusal_that_cannot_be_committed_at_first_is_committed_later(deliver, regal_sandbox, ledger):
     regal_sandbox.set_faults([{"on": {"requests": [5]}, "do": {"status": 400}}])
-    with monkeypatch.context() as patched:
-        once(patched, Books, "_bury", 1, OSError(28, "No space left on device"))
-        with pytest.raises(RetryLaterError, match="No space left"):
-            deliver(people(20), max_connections=1)
-    report = deliver(people(20), number=2)
-    assert (report.acknowledged, report.unknown) == (20, 0)
+    with cannot_be_written(ledger, regal_sandbox, after=5, for_s=1):
+        report = deliver(people(40), max_connections=1, rate=20, max_rejected=1, timeout_s=1)
+    assert (report.acknowledged, report.rejected, report.unknown) == (39, 1, 0)
+    (letter,) = ledger.dead_letters()
+    assert (letter.reason, letter.payload["userId"]) == ("HTTP 400", "u4")
 
 
 def test_a_row_that_breaks_the_preparation_stops_and_keeps_what_is_under_way(deliver, regal_sandbox, monkeypatch):
@@ -116,12 +113,12 @@ def test_an_outage_is_left_promptly_though_requests_hang(deliver, regal_sandbox)
     assert (report.acknowledged, report.unknown) == (20, 8)
 
 
-def test_unknowns_of_an_outage_do_not_count_even_in_a_later_try(deliver, regal_sandbox, folder):
+def test_unknowns_of_an_outage_do_not_count_even_in_a_later_try(deliver, regal_sandbox, ledger):
     regal_sandbox.set_faults([{"on": {"from": 21}, "do": {"status": 500}}])
     with pytest.raises(RetryLaterError):
         deliver(people(100), max_connections=1, outage_patience=0.4, max_unknown=0)
     assert deliver.last.report.unknown >= 10
-    assert {letter.reason for letter in letters(folder)} == {"outage: HTTP 500"}, "also those that began it"
+    assert {letter.reason for letter in ledger.dead_letters()} == {"outage: HTTP 500"}, "also those that began it"
     regal_sandbox.set_faults([])
 
     report = deliver(people(100), number=2, max_unknown=0)
@@ -159,15 +156,13 @@ def test_a_worker_is_not_held_where_regal_asks_for_more_than_the_patience(delive
         deliver(people(3), outage_patience=300)
 
 
-def test_429_without_end_costs_few_requests_and_leaves_no_row_in_doubt(deliver, regal_sandbox):
+def test_429_without_end_costs_few_requests_and_leaves_no_row_in_doubt(deliver, regal_sandbox, ledger):
     regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 429}}])
     with pytest.raises(RetryLaterError):
         deliver(people(1_000), rate=100, outage_patience=6)
     assert regal_sandbox.stats()["requests"] <= 30
     assert deliver.last.report.unknown == 0
-    log = (deliver.last._path / "progress.log").read_text()
-    states = dict(reversed(line.split()) for line in log.splitlines() if line[0] in "RNAUJ")
-    assert set(states.values()) <= {"N"}
+    assert set(ledger.states()) == {RowState.OPEN}
 
 
 @pytest.mark.parametrize(("rows", "rate", "patience"), [(20, 5, 300), (1_000, 100_000, 4)])
@@ -191,29 +186,29 @@ def test_rows_that_cannot_be_sent_do_not_keep_the_loop_from_its_requests(deliver
     regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"delay_ms": 20}}])
     started = time.monotonic()
     first_answer = []
-    acknowledge = Books.acknowledge
+    acknowledge = Recorder.acknowledge
 
-    def noting(self, row, now):
+    def noting(self, row):
         first_answer.append(time.monotonic() - started)
-        acknowledge(self, row, now)
+        acknowledge(self, row)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Books, "acknowledge", noting)
+        patched.setattr(Recorder, "acknowledge", noting)
         report = deliver(rows, max_rejected=1.0)
     assert (report.acknowledged, report.rejected) == (40, 6_000)
     assert first_answer[0] < (time.monotonic() - started) / 2
 
 
 def test_memory_is_bounded_by_the_size_of_rows_not_by_their_number(deliver, regal_sandbox, monkeypatch):
-    monkeypatch.setattr("airflow_provider_regal.delivery.waiting._WINDOW_BYTES", 1_000_000)
+    monkeypatch.setattr("airflow_provider_regal.delivery.window._MOST_BYTES", 1_000_000)
     regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"delay_ms": 20}}])
     most = 0
     admit = Preparer.prepare
 
-    def watching(self, position, row, now):
+    def watching(self, *given):
         nonlocal most
         most = max(most, tracemalloc.get_traced_memory()[0])
-        return admit(self, position, row, now)
+        return admit(self, *given)
 
     monkeypatch.setattr(Preparer, "prepare", watching)
     # One person: all rows wait for the one before.
@@ -226,18 +221,22 @@ def test_memory_is_bounded_by_the_size_of_rows_not_by_their_number(deliver, rega
     assert most < 150 * 50_000 * 3
 
 
-def test_progress_is_forced_to_disk_at_every_checkpoint(deliver, monkeypatch):
-    synced = []
-    sync = Progress.sync
-
-    def noting(self, letters):
-        synced.append(time.monotonic())
-        sync(self, letters)
-
-    monkeypatch.setattr(Progress, "sync", noting)
-    contacts = [{"user_id": f"u{number}", "phone": f"+1212555{number:04d}"} for number in range(40)]
-    deliver(contacts, call="identify", rate=40, checkpoint_interval=0.2)
-    assert 5 <= len(synced) <= 9, "five a second, and at the end"
+def test_what_is_acknowledged_is_committed_within_about_a_second(deliver, regal_sandbox, ledger):
+    contacts = [{"user_id": f"u{number}", "phone": f"+1212555{number:04d}"} for number in range(160)]
+    running = threading.Thread(target=deliver, args=(contacts,), kwargs={"call": "identify", "rate": 40})
+    running.start()
+    seen = []
+    while running.is_alive():
+        requests = regal_sandbox._ask(lambda account: account.stats()["requests"])
+        if requests:
+            seen.append((time.monotonic(), requests, ledger.delivery().acknowledged))
+        time.sleep(0.1)
+    running.join()
+    assert ledger.delivery().acknowledged == 160
+    for now, _, committed in seen:
+        before = [requests for at, requests, _ in seen if at < now - 2]
+        assert committed >= max(before, default=0), "what was sent two seconds ago is committed"
+    assert len({committed for *_, committed in seen}) >= 4
 
 
 def test_a_stop_after_the_end_is_harmless(deliver):
@@ -253,7 +252,7 @@ class TestManyRows:
             yield sandbox
 
     def test_twenty_thousand_rows_with_faults_of_all_kinds(
-        self, deliver, regal_sandbox, folder, record_property, no_back_off
+        self, deliver, regal_sandbox, ledger, record_property, no_back_off
     ):
         regal_sandbox.set_faults(
             [
@@ -269,7 +268,7 @@ class TestManyRows:
         assert report.read == count == report.acknowledged + report.rejected + report.unknown + report.skipped
         arrived = arrivals(regal_sandbox)
         assert max(arrived.values()) == 1
-        dead = {letter.position for letter in letters(folder)}
+        dead = {letter.position for letter in ledger.dead_letters()}
         assert len(dead) == report.unknown
         assert all(f"u{number}" in arrived or number in dead for number in range(count))
         assert 0.02 * count < report.unknown < 0.04 * count

@@ -196,3 +196,62 @@ def test_patience_runs_from_the_first_failure():
     assert one.patience_left_s(120.0) == pytest.approx(40.0)
     probe(one, 150.0)
     assert one.patience_left_s(160.0) == pytest.approx(0.0)
+
+
+class TestConfirmedOutages:
+    """Silence stops new sends at once, but only what fails together, or a probe that fails, is counted as an outage."""
+
+    def silent(self):
+        one = gate()
+        answers(one, 10, 0.05)
+        for position in (50, 51):
+            one.start(position, 1.0)
+        one.wait_s(3.5, RATE)
+        return one
+
+    def test_silence_alone_is_probed_and_is_no_outage_yet(self):
+        one = self.silent()
+        assert one.probing
+        assert (one.in_outage, one.outages) == (False, 0)
+
+    def test_silence_that_ends_with_answers_was_none(self):
+        one = self.silent()
+        one.succeed(50, 4.0)
+        one.succeed(51, 4.0)
+        assert (one.probing, one.in_outage, one.outages) == (False, False, 0)
+
+    def test_silence_ended_by_a_successful_probe_was_none(self):
+        one = self.silent()
+        for position in (50, 51):
+            one.fail(position, 5.0, answered=False)
+        assert (one.in_outage, one.outages) == (False, 0), "what was under way before may have been a few slow answers"
+        while wait := one.wait_s(5.0, RATE):
+            assert wait < 1
+            break
+        one.start(60, 6.0)
+        one.succeed(60, 6.1)
+        assert (one.probing, one.in_outage, one.outages) == (False, False, 0)
+
+    def test_a_probe_that_fails_confirms_it_once(self):
+        one = self.silent()
+        for position in (50, 51):
+            one.fail(position, 5.0, answered=False)
+        now = probe(one, 5.0, 60)
+        assert (one.in_outage, one.outages) == (True, 1)
+        probe(one, now, 61)
+        assert one.outages == 1
+
+    @pytest.mark.parametrize("answered", [True, False])
+    def test_ten_failures_in_a_row_are_one_at_once(self, answered):
+        one = gate()
+        failures(one, FAILURES_OF_AN_OUTAGE, answered=answered)
+        assert (one.in_outage, one.outages) == (True, 1)
+
+    def test_each_outage_is_confirmed_anew(self):
+        one = gate()
+        failures(one, FAILURES_OF_AN_OUTAGE)
+        one.start(99, 10.0)
+        one.succeed(99, 10.1)
+        one.start(100, 20.0)
+        one.wait_s(23.0, RATE)
+        assert (one.probing, one.in_outage, one.outages) == (True, False, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,36 +10,30 @@ import pytest
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.errors import RegalError, RetryLaterError
-from airflow_provider_regal.journal.ledger import Claim, Ledger, sqlite_engine
-from airflow_provider_regal.journal.ledger_rules import to_ledger_time
-from tests.delivery.consents import IP, NOW, at, known, no, phone, told, yes
-from tests.delivery.redelivering import Redeliver
-from tests.delivery.syncing import run_sync
+from airflow_provider_regal.ledger.rules import OPT_IN, Claim
+from airflow_provider_regal.ledger.text import to_ledger_time
+from tests.delivery.consents import IP, NOW, at, no, phone, told, yes
+from tests.delivery.sync.syncing import run_sync
+from tests.ledger.accounts import DeliveryAccount
+from tests.ledger.view import ACCOUNT, open_database
 
 OUTAGE = [{"on": {"from": 1}, "do": {"status": 503, "retry_after": 900, "store": False}}]
 MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-def ledgers(ledger_path):
-    """Other runs on the same ledger, at a time of their own."""
-    opened = []
-
-    def open_it(now=NOW, run="another run"):
-        opened.append(Ledger(sqlite_engine(ledger_path), account="acme", run=run, now=lambda: now))
-        return opened[-1]
-
-    yield open_it
-    for ledger in opened:
-        ledger.close()
+def other(ledger_path):
+    """Another delivery on the same ledger, at the time of the tests."""
+    with closing(open_database(ledger_path)) as database:
+        yield DeliveryAccount(database, "another", account=ACCOUNT, now=lambda: NOW)
 
 
 @pytest.fixture
-def run(deliver, ledger_path):
+def run(deliver):
     runs = iter(range(1_000))
 
-    def run(rows, *, call="identify", of_run=None, ledger=ledger_path, now=NOW, **options):
-        return deliver(rows, call=call, ledger=ledger, of_run=of_run or f"run-{next(runs)}", now=now, **options)
+    def run(rows, *, call="identify", of_run=None, now=NOW, **options):
+        return deliver(rows, call=call, of_run=of_run or f"run-{next(runs)}", now=now, **options)
 
     return run
 
@@ -52,7 +46,7 @@ def contact(number, subscribed, when, channel="sms", **more):
 
 
 def out(number, moment):
-    return Claim("opt_in", phone(number), "sms", False, to_ledger_time(moment))
+    return Claim(OPT_IN, phone(number), "sms", False, to_ledger_time(moment))
 
 
 class TestWithoutATime:
@@ -62,11 +56,11 @@ class TestWithoutATime:
         meanwhile = contact(1, True, NOW - 30 * MINUTE)
         report = run([contact(1, False, None), meanwhile])
         assert report.opt_ins_withheld == 1
-        assert sync([yes(1, timestamp=(NOW - 30 * MINUTE).isoformat())], now=NOW + MINUTE).skips == {"stale": 1}
+        assert sync([yes(1, timestamp=(NOW - 30 * MINUTE).isoformat())], now=NOW + MINUTE).skips == {"older": 1}
         assert told(regal_sandbox) == [("u1", "sms", False)] * 2
 
     def test_of_a_sync_one_that_is_read_while_another_run_is_about_to_claim_an_opt_in_bars_it(
-        self, sync, run, ledgers, regal_sandbox
+        self, sync, run, other, regal_sandbox
     ):
         sync([no(1, 5)])
 
@@ -74,7 +68,7 @@ class TestWithoutATime:
             yield yes(1, 6)
             sync([no(1, None, source="another table")])
 
-        assert sync(while_another_run_reads_the_opt_out).skips == {"stale": 1}
+        assert sync(while_another_run_reads_the_opt_out).skips == {"older": 1}
         assert told(regal_sandbox) == [("u1", "sms", False)]
 
     def test_of_a_long_read_it_counts_from_its_own_row_on(self, regal_sandbox, tmp_path, ledger_path):
@@ -90,7 +84,7 @@ class TestWithoutATime:
 
         def of_time(clock_path=ledger_path):
             return run_sync(
-                rows, regal_sandbox, tmp_path / "run", clock_path, initial="send",
+                rows, regal_sandbox, "run", clock_path, initial="send",
                 clock=Clock(now=lambda: next(moments), jitter=lambda: 0.0),
             )  # fmt: skip
 
@@ -99,29 +93,26 @@ class TestWithoutATime:
 
     @pytest.mark.parametrize("arrived", [True, False], ids=["acknowledged", "in doubt"])
     def test_of_a_contact_that_did_not_change_it_is_sent_against_a_yes_given_since(
-        self, run, ledgers, regal_sandbox, ledger_path, arrived
+        self, run, other, regal_sandbox, ledger, arrived
     ):
         """The row may have said yes in between, when nobody read it: what it says now may be new."""
         contact_again = [contact(1, False, None, plan="gold")]
         run(contact_again, only_changed=True)
         given_since = replace(out(1, NOW + 10 * MINUTE), subscribed=True)
-        ledgers().settle(**{"acknowledged" if arrived else "unknown": [given_since]})
+        other.settle(**{"acknowledged" if arrived else "unknown": [given_since]})
         assert run(contact_again, only_changed=True, now=NOW + 20 * MINUTE).acknowledged == 1
         assert told(regal_sandbox) == [("u1", "sms", False)] * 2
         assert run(contact_again, only_changed=True, now=NOW + 30 * MINUTE).skips == {"unchanged": 1}
-        assert known(ledger_path)[phone(1), "sms"][0] == 0
+        assert ledger.consents()[phone(1), "sms"][0] == 0
 
 
 class TestTimesThatWereInTheFuture:
     """A table in another time zone than is thought says hours to come, which have come when it is tried again."""
 
-    @pytest.mark.parametrize("with_ledger", [True, False])
     @pytest.mark.parametrize("turned", [True, False])
-    def test_an_opt_in_that_was_withheld_for_it_is_not_sent_by_a_later_try(
-        self, run, regal_sandbox, ledger_path, with_ledger, turned
-    ):
+    def test_an_opt_in_that_was_withheld_for_it_is_not_sent_by_a_later_try(self, run, regal_sandbox, turned):
         rows = [contact(1, False, NOW + 40 * MINUTE), contact(1, True, NOW + 30 * MINUTE)]
-        options = {"of_run": "r", "ledger": ledger_path if with_ledger else None}
+        options = {"of_run": "r"}
         given = rows[::-1] if turned else rows
         regal_sandbox.set_faults(OUTAGE)
         with pytest.raises(RetryLaterError):
@@ -157,11 +148,10 @@ class TestRetriedUnderOtherOptions:
         assert run(rows, of_run="r", number=2, require_ip=False).acknowledged == 3
         assert told(regal_sandbox) == [("u1", "sms", True), ("u1", "voice", True)]
 
-    def test_the_opt_outs_of_a_delivery_that_is_given_a_ledger_bar_from_then_on(self, run, sync, regal_sandbox):
+    def test_the_opt_outs_of_a_stopped_delivery_bar_whatever_becomes_of_it(self, run, sync, regal_sandbox):
         rows = [contact(number, False, 6) for number in range(300)]
-        self.stopped(run, regal_sandbox, rows, ledger=None)
-        self.stopped(run, regal_sandbox, rows, number=2)
-        assert sync([yes(number, 5) for number in range(300)]).skips == {"stale": 300}
+        self.stopped(run, regal_sandbox, rows)
+        assert sync([yes(number, 5) for number in range(300)]).skips == {"older": 300}
 
 
 def test_an_opt_out_of_a_day_bars_all_of_that_day_across_runs(run, sync, regal_sandbox):
@@ -180,10 +170,6 @@ def test_an_opt_out_of_today_lets_the_opt_in_pass_that_is_given_after_it_was_rea
 
 
 class TestRedelivered:
-    @pytest.fixture
-    def redeliver(self, deliver, folder):
-        return Redeliver(deliver, folder.parent)
-
     def refused(self, run, regal, rows, **options):
         regal.set_faults([{"on": {"from": 1}, "do": {"status": 400}}])
         with suppress(RegalError):
@@ -191,17 +177,16 @@ class TestRedelivered:
         regal.set_faults([])
 
     def test_an_opt_out_that_followed_an_opt_in_within_the_second_is_not_lost(
-        self, run, sync, redeliver, regal_sandbox, ledger_path
+        self, run, sync, redeliver, regal_sandbox
     ):
         second = NOW - 10 * MINUTE
         sync([yes(1, timestamp=second.replace(microsecond=400_000).isoformat())])
         self.refused(run, regal_sandbox, [contact(1, False, second.replace(microsecond=600_000))])
-        redeliver(ledger=ledger_path, now=NOW + MINUTE)
+        redeliver(now=NOW + MINUTE)
         assert told(regal_sandbox) == [("u1", "sms", True), ("u1", "sms", False)]
 
-    @pytest.mark.parametrize("with_ledger", [True, False])
     def test_consents_that_fix_writes_in_segments_form_are_compared_like_any_others(
-        self, run, redeliver, regal_sandbox, ledger_path, with_ledger
+        self, run, redeliver, regal_sandbox
     ):
         self.refused(run, regal_sandbox, [contact(1, None, None, plan=plan) for plan in "abc"])
         said = {
@@ -213,25 +198,25 @@ class TestRedelivered:
         def fix(body):
             return {"userId": body["userId"], "phone": phone(1), "optIn": [said[body["traits"]["plan"]]]}
 
-        report = redeliver(ledger=ledger_path if with_ledger else None, now=NOW + MINUTE, fix=fix)
+        report = redeliver(now=NOW + MINUTE, fix=fix)
         assert (report.acknowledged, report.opt_ins_withheld) == (3, 1)
         assert told(regal_sandbox) == [("u1", "sms", False), ("u1", "voice", True)]
 
     def test_a_contact_of_which_only_the_opt_out_goes_since_it_was_overtaken_keeps_its_newer_mark(
-        self, run, redeliver, regal_sandbox, ledger_path, deliver
+        self, run, redeliver, regal_sandbox
     ):
         gold, silver = contact(1, False, 5, plan="gold"), contact(1, False, 5, plan="silver")
         self.refused(run, regal_sandbox, [gold], only_changed=True)
         run([silver], only_changed=True, now=NOW + MINUTE)
-        redeliver(ledger=ledger_path, now=NOW + 2 * MINUTE, call="identify")
+        redeliver(now=NOW + 2 * MINUTE, call="identify")
         run([gold], only_changed=True, now=NOW + 3 * MINUTE)
         assert regal_sandbox.contact(phone=phone(1))["traits"]["plan"] == "gold"
 
 
 class TestWhatMayHaveArrived:
-    def test_an_opt_in_in_doubt_does_not_hold_back_the_opt_out_beside_it(self, run, ledgers, regal_sandbox):
-        doubtful = Claim("opt_in", phone(1), "sms", True, to_ledger_time(datetime.fromisoformat(at(5))))
-        ledgers().settle(unknown=[doubtful])
+    def test_an_opt_in_in_doubt_does_not_hold_back_the_opt_out_beside_it(self, run, other, regal_sandbox):
+        doubtful = Claim(OPT_IN, phone(1), "sms", True, to_ledger_time(datetime.fromisoformat(at(5))))
+        other.settle(unknown=[doubtful])
         row = contact(1, True, 5) | contact(1, False, 6, channel="voice")
         report = run([row], guarantee="at_most_once")
         assert (report.acknowledged, report.opt_ins_withheld) == (1, 1)
@@ -257,24 +242,40 @@ class TestOfSomebodyWithoutAPhone:
         run([{"user_id": "u1", "phone": phone(1)}])
         rows = [no(1, 6, phone=None), yes(1, 5, phone=None)]
         report = self.as_event(sync, rows[::-1] if turned else rows)
-        assert (report.rejected, report.skips) == (1, {"stale": 1})
-        assert self.as_event(sync, [yes(1, 5, phone=None)]).skips == {"stale": 1}
+        assert (report.rejected, report.skips) == (1, {"older": 1})
+        assert self.as_event(sync, [yes(1, 5, phone=None)]).skips == {"older": 1}
         assert told(regal_sandbox) == []
         assert self.as_event(sync, [yes(1, 7, phone=None)]).acknowledged == 1
 
     def test_an_opt_out_of_a_phone_that_regal_does_not_have_yet_bars_it_as_well(self, run, sync, regal_sandbox):
         run([{"user_id": "u1", "phone": phone(1)}])
         report = self.as_event(sync, [no(1, 6, phone=phone(7)), yes(1, 5, phone=None)])
-        assert (report.acknowledged, report.skips) == (1, {"stale": 1})
+        assert (report.acknowledged, report.skips) == (1, {"older": 1})
         assert told(regal_sandbox) == [("u1", "sms", False)]
         assert self.as_event(sync, [no(1, 6, phone=phone(7)), yes(1, 7, phone=None)]).acknowledged == 1
 
 
-def test_somebody_who_vanished_is_barred_before_anything_is_sent(sync, regal_sandbox, ledger_path):
+def test_somebody_who_vanished_is_barred_before_anything_is_sent(sync, regal_sandbox, ledger):
     sync([yes(1, 5), yes(2, 5)])
     regal_sandbox.set_faults(OUTAGE)
     with pytest.raises(RetryLaterError):
         sync([yes(2, 5)], sync={"on_removed": "opt_out"}, outage_patience=0.1)
     regal_sandbox.set_faults([])
-    assert known(ledger_path)[phone(1), "sms"][2] == to_ledger_time(NOW)
-    assert sync([yes(1, 6)]).skips == {"stale": 1}
+    assert ledger.consents()[phone(1), "sms"][2] == to_ledger_time(NOW)
+    assert sync([yes(1, 6)]).skips == {"older": 1}
+
+
+def test_of_a_reading_that_was_cut_off_an_opt_out_without_a_time_counts_as_given_when_it_was_read_again(
+    run, sync, regal_sandbox
+):
+    """It may have been given since; only what was read to its end has been read."""
+
+    def cut_off():
+        yield contact(2, False, None)
+        raise ConnectionError("the warehouse is away")
+
+    with pytest.raises(ConnectionError):
+        run(cut_off(), of_run="r")
+    run([contact(1, False, None)], of_run="r", number=2, now=NOW + 10 * MINUTE)
+    assert sync([yes(1, timestamp=(NOW + 5 * MINUTE).isoformat())], now=NOW + 20 * MINUTE).skips == {"older": 1}
+    assert told(regal_sandbox) == [("u1", "sms", False)]

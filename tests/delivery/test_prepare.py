@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 
-from airflow_provider_regal.delivery.marks import as_row
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready, Refused
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import Identify, Track, to_payload
-from airflow_provider_regal.journal.rows import decode_row, encode_row
+from airflow_provider_regal.ledger.rows import decode_row, encode_row
+from airflow_provider_regal.sources.marks import as_row
 from tests.events.hostile import many, written_events
 from tests.events.saying import MAIL, NOW, PHONE
 

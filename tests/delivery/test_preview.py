@@ -1,35 +1,112 @@
-"""A dry run counts and shows, and gives nothing away."""
+"""A dry run counts and shows, sends and keeps nothing, and gives nothing away."""
 
 from __future__ import annotations
 
+import pytest
+
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.preview import preview
-from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
+from airflow_provider_regal.errors import FixSourceError, WrongLedgerError
 from airflow_provider_regal.events import Track
+from airflow_provider_regal.ledger import schema
+from tests.delivery.consents import NOW, no, yes
 
 TARGET = Target("regal_test", "http://127.0.0.1:9", "a-key")
 
 
-def test_a_dry_run_counts_what_would_be_sent_and_shows_no_values():
-    lines = []
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def dry_run(ledger, lines):
+    def run(rows, *, target=TARGET, **options):
+        with ledger.account(now=NOW) as account:
+            return preview(
+                lambda held: rows,
+                DeliverySettings.of(**options),
+                target=target,
+                account=account,
+                log=lambda text, *told: lines.append(text % told),
+            )
+
+    return run
+
+
+def everything(ledger):
+    """All rows of all tables but the one of the version."""
+    return {
+        table.name: rows
+        for table in schema.metadata.sorted_tables
+        if table is not schema.schema_version and (rows := [tuple(row) for row in ledger.query(table.select())])
+    }
+
+
+def test_it_counts_what_would_be_sent_and_shows_no_values(dry_run, lines, ledger):
     rows = [{"user_id": f"secret-{n}", "plan": "hidden"} for n in range(20)] + [{"plan": b"x", "user_id": "secret"}]
     rows.append(Track(user_id="secret-e", event="Booked"))
-    report = preview(
-        rows,
-        DeliverySettings.of(call="track", event="Booked"),
-        target=TARGET,
-        log=lambda text, *told: lines.append(text % told),
-    )
+
+    report = dry_run(rows, call="track", event="Booked")
+
     assert (report.status, report.read, report.skipped, report.rejected) == ("dry_run", 22, 21, 1)
+    assert report.skips == {"dry_run": 21}
     assert report.acknowledged == report.requests == 0
-    assert len(lines) == 4
-    assert "21 of 22" in lines[-1]
+    assert report.delivery is None
+    assert len(lines) == 5
+    assert [line.partition(" would be sent as track")[0] for line in lines[:3]] == ["row 1", "row 2", "row 3"]
+    assert lines[-1] == "Dry run: 21 of 22 rows would be sent. Nothing was sent or kept"
     assert "secret" not in "".join(lines)
     assert "hidden" not in "".join(lines)
+    assert everything(ledger) == {}, "not even that the account exists"
 
 
-def test_limit_reads_no_further():
+def test_limit_reads_no_further(dry_run):
     rows = iter([{"user_id": str(n)} for n in range(9)])
-    report = preview(rows, DeliverySettings.of(call="identify", limit=4), target=TARGET, log=lambda *_: None)
-    assert report.read == 4
+    assert dry_run(rows, call="identify", limit=4).read == 4
     assert len(list(rows)) == 5
+
+
+def test_rows_that_the_account_has_unchanged_are_counted_as_such(dry_run, deliver, ledger, regal_sandbox):
+    contacts = [{"user_id": f"u{n}", "phone": f"+1212555{n:04d}"} for n in range(4)]
+    deliver(contacts[:3], call="identify", only_changed=True, now=NOW)
+    before = everything(ledger)
+    target = Target("regal_test", regal_sandbox.url, regal_sandbox.api_key)
+
+    report = dry_run(contacts, call="identify", only_changed=True, target=target)
+
+    assert report.skips == {"unchanged": 3, "dry_run": 1}
+    assert everything(ledger) == before
+
+
+def test_opt_outs_are_not_committed_as_barriers(dry_run, ledger):
+    rows = [{"phone": "+12125550100", "sms_opt_in": False}]
+    assert dry_run(rows, call="identify").skips == {"dry_run": 1}
+    assert ledger.consents() == {}
+
+
+def test_the_plan_of_a_sync_is_shown(dry_run, lines, ledger):
+    report = dry_run(
+        [yes(1), no(2), {**yes(3), "phone": "no phone"}], call="identify", sync=SyncSettings(initial="send")
+    )
+    assert (report.plan["opt_ins"], report.plan["opt_outs"], report.plan["rejected"]) == (1, 1, 1)
+    assert lines[0].startswith("The plan\n")
+    assert ledger.consents() == {}
+
+
+def test_why_opt_ins_are_withheld_is_counted(dry_run, lines):
+    dry_run([{"user_id": f"u{n}", "phone": f"+1212555{n:04d}", "sms_opt_in": True} for n in range(3)], call="identify")
+    (table,) = [line for line in lines if line.startswith("Opt-ins withheld")]
+    assert "3 x " in table
+
+
+def test_too_few_rows_fail_it(dry_run):
+    with pytest.raises(FixSourceError, match="min_rows=5"):
+        dry_run([{"user_id": "u"}], call="identify", min_rows=5)
+
+
+def test_an_account_that_may_not_be_used_fails_it(dry_run, deliver, regal_sandbox, ledger):
+    deliver([], account="another")
+    with pytest.raises(WrongLedgerError, match="same API key"):
+        dry_run([], call="identify", target=Target("regal_test", regal_sandbox.url, regal_sandbox.api_key))

@@ -56,6 +56,9 @@ def test_the_guarantee_follows_what_a_repeat_does(call, guarantee):
         {"column_names": "lower"},
         {"max_event_age": 7},
         {"types": {"x": list}},
+        {"call": "track", "event": "Booked", "only_changed": True},
+        {"key": "user_id"},
+        {"max_consent_age": 7},
     ],
     ids=str,
 )
@@ -69,3 +72,8 @@ def test_times_are_given_as_timedeltas_or_seconds():
         settings(outage_patience=timedelta(minutes=5)).outage_patience_s
         == settings(outage_patience=300).outage_patience_s
     )
+
+
+def test_an_option_that_is_gone_is_no_option():
+    with pytest.raises(TypeError, match="checkpoint_interval"):
+        settings(checkpoint_interval=5)

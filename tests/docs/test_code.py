@@ -69,7 +69,7 @@ def context_of(operator, number: int) -> dict:
 
 @pytest.fixture
 def warehouse(tmp_path, monkeypatch):
-    """The tables the documents speak of."""
+    """The tables that the pages use."""
     path = tmp_path / "warehouse.db"
     yesterday = NOW.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(hours=9)
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -95,12 +95,11 @@ def warehouse(tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(ledger))
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
 
 
 @pytest.fixture
 def data(tmp_path):
-    """The files the documents speak of."""
+    """The files that the pages use."""
     consents = tmp_path / "data" / "consents"
     consents.mkdir(parents=True)
     rows = [f"+1212555{number:04d},sms,true,2026-03-02T14:05:09Z" for number in range(101, 106)]

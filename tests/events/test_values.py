@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from airflow_provider_regal.events import Reading, Track
-from airflow_provider_regal.events.plain import is_blank, is_nothing, plain
+from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain
 from tests.events import hostile
 from tests.events.saying import faults, trait, traits
 

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from airflow_provider_regal.errors import (
-    CheckBeforeResendError,
+    CheckRegalError,
     FixConnectionError,
     InvalidEventError,
     RefusedEventError,
@@ -146,7 +146,7 @@ def test_only_identify_repeats_by_default_what_may_have_arrived(call, repeats, r
     if repeats:
         assert getattr(RegalHook(), call)(**fields).tries == 2
     else:
-        with pytest.raises(CheckBeforeResendError):
+        with pytest.raises(CheckRegalError):
             getattr(RegalHook(), call)(**fields)
         assert regal.stats()["requests"] == 1
         regal.reset()
@@ -167,11 +167,12 @@ def test_a_connection_is_read_at_first_use_only(monkeypatch, regal):
 def test_a_connection_may_be_json_or_a_uri(monkeypatch, regal):
     port = regal.url.rpartition(":")[2]
     key = quote(regal.api_key, safe="")
+    same = "rate_limit=50&timeout=5&account=brand"  # they have one key, so they are one account
     for number, written in enumerate(
         (
-            regal.connection(rate_limit=50, timeout=5),
-            f"regal://:{key}@{quote(regal.url, safe='')}?rate_limit=50&timeout=5&dry_run=false",
-            f"regal://http://:{key}@127.0.0.1:{port}/?rate_limit=50&timeout=5",
+            regal.connection(rate_limit=50, timeout=5, account="brand"),
+            f"regal://:{key}@{quote(regal.url, safe='')}?{same}&dry_run=false",
+            f"regal://http://:{key}@127.0.0.1:{port}/?{same}",
         )
     ):
         monkeypatch.setenv(f"AIRFLOW_CONN_REGAL_{number}", written)
@@ -237,7 +238,7 @@ def test_other_connections_have_a_rate_of_their_own(connect):
 def test_timeout_of_the_connection_is_kept(connect, regal):
     regal.set_faults([{"do": {"hang": True}}])
     started = time.monotonic()
-    with pytest.raises(CheckBeforeResendError, match="no answer within the timeout"):
+    with pytest.raises(CheckRegalError, match="no answer within the timeout"):
         connect(timeout=0.3).track("Visited", user_id="anne")
     assert time.monotonic() - started < 5
 

@@ -27,10 +27,9 @@ class Seen:
 
 
 @pytest.fixture
-def sync(regal, tmp_path, monkeypatch):
+def sync(regal, monkeypatch):
     """Sync rows as a run of its own; all share the ledger."""
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(rate_limit=5_000))
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
     runs = itertools.count(1)
 
     def run(rows, task_id="t", map_index=-1, **options):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
@@ -72,12 +69,6 @@ def status(regal: Any, number: int, channel: str = "sms") -> str:
     """Say what Regal holds of a phone."""
     contact = regal.contact(phone=phone(number))
     return contact["phones"][phone(number)][channel]["status"]
-
-
-def entries(path: Path, what: str = "*") -> list[tuple[Any, ...]]:
-    """Give what a ledger knows of opt-ins."""
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(f"SELECT {what} FROM regal_ledger WHERE call = 'opt_in' ORDER BY 1").fetchall()
 
 
 #: Two who agreed and one who did not.

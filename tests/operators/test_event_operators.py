@@ -11,6 +11,7 @@ from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.page import RegalPageOperator
 from airflow_provider_regal.operators.screen import RegalScreenOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
+from tests.ledger_file import deliveries, everything, outcomes
 from tests.people import SECRETS
 
 ANNE = {"phone": "+19175554444", "firstName": "Anne", "lastName": "Smith"}
@@ -85,6 +86,37 @@ def test_xcom_holds_status_and_seconds_and_nothing_personal(run_dag, regal):
     assert 0 <= report["seconds"] < 60
 
 
+def test_an_event_is_a_delivery_of_one_row(run_dag, regal, regal_ledger):
+    with a_dag("one_row") as dag:
+        RegalTrackOperator(task_id="track", event="Lesson Booked", user_id="anne", phone="(917) 555-4444")
+
+    run = run_dag(dag)
+
+    (delivery,) = deliveries(regal_ledger)
+    assert (delivery["dag_id"], delivery["task_id"], delivery["run_id"]) == ("one_row", "track", run.run_id)
+    assert (delivery["state"], delivery["read_rows"], delivery["acknowledged"]) == ("finished", 1, 1)
+    (line,) = outcomes(regal_ledger)
+    told = (line["call"], line["event"], line["user_id"], line["phone"], line["status"], line["payload"])
+    assert told == ("track", "Lesson Booked", "anne", "+19175554444", "acknowledged", None)
+
+
+def test_consent_and_message_ids_are_asked_of_the_ledger_by_every_operator(run_dag, regal):
+    no = {"channel": "sms", "subscribed": False, "timestamp": "2021-01-01T00:00:00Z"}
+    with a_dag("asks") as dag:
+        out = RegalIdentifyOperator(task_id="out", traits={**ANNE, "optIn": [no]})
+        older = RegalIdentifyOperator(task_id="older", traits={**ANNE, "plan": "gold", "optIn": [CONSENT]})
+        event = RegalTrackOperator(task_id="event", event="Visited", traits={**ANNE, "optIn": [CONSENT]})
+        out >> older >> event
+
+    run = run_dag(dag)
+
+    assert str(run.state) == "success"
+    assert [pulled(run, task)["opt_ins_withheld"] for task in ("out", "older", "event")] == [0, 1, 1]
+    anne = regal.contact(phone=ANNE["phone"])
+    assert anne["phones"][ANNE["phone"]]["sms"]["status"] == "Unsubscribed"
+    assert anne["traits"]["plan"] == "gold"
+
+
 def test_templates_are_rendered_in_every_field_a_user_would_template(run_dag, monkeypatch, regal):
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_OF_TEST", regal.connection())
     params = {
@@ -112,6 +144,8 @@ def test_templates_are_rendered_in_every_field_a_user_would_template(run_dag, mo
         )  # fmt: skip
         RegalIdentifyOperator(
             task_id="identify",
+            regal_conn_id="{{ params.conn }}",
+            ledger_conn_id="{{ 'regal_test_' + 'ledger' }}",
             user_id="anne",
             phones={"+12125550100": {"label": "{{ params.id }}"}},
             emails={"a@example.com": {"label": "{{ params.id }}"}},
@@ -149,7 +183,7 @@ def test_templates_are_rendered_in_every_field_a_user_would_template(run_dag, mo
 
 @pytest.mark.parametrize("outcome", ["sent", "invalid", "refused", "no answer"])
 def test_no_personal_data_and_no_key_reaches_the_database_or_the_log(
-    outcome, run_dag, regal, monkeypatch, everything_stored, capfd
+    outcome, run_dag, regal, regal_ledger, monkeypatch, everything_stored, capfd
 ):
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection())
     if outcome == "refused":
@@ -186,6 +220,7 @@ def test_no_personal_data_and_no_key_reaches_the_database_or_the_log(
         assert secret not in logged, "in the log"
     for secret in (*SECRETS.values(), SECRETS["e164"][2:]):
         assert not [row for row in stored.splitlines() if secret in row], "in the database"
+    assert regal.api_key.encode() not in everything(regal_ledger), "in the ledger, which knows it by its hash only"
 
 
 def test_rendered_fields_show_the_keys_only(run_dag, regal, everything_stored):
@@ -227,7 +262,7 @@ NO_ANSWER = [{"on": {"every": 1}, "do": {"drop": True}}]
     [
         pytest.param(WRONG_KEY, "Check the field 'API key'", id="401"),
         pytest.param(FORBIDDEN, "Check the field 'API key'", id="403"),
-        pytest.param(REFUSED, "Mend the event", id="refused"),
+        pytest.param(REFUSED, "Fix the event", id="refused"),
         pytest.param(NO_ANSWER, "Look for it in Regal before you send it again", id="unknown"),
     ],
 )

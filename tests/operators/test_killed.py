@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -11,13 +12,14 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_regal.errors import RetryLaterError
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
+from tests.ledger_file import dead_letters, deliveries, outcomes
 
 PROGRAM = """
 import json, sys
@@ -34,7 +36,7 @@ import json, os, sys
 import airflow_provider_regal.client.many, airflow_provider_regal.delivery.engine
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
-from tests.operators.test_killed import Store, context, operator
+from tests.operators.test_killed import context, operator
 out = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what Airflow logs goes elsewhere
 print("ready", file=out, flush=True)
@@ -46,7 +48,7 @@ for line in sys.stdin:
         print("ended", file=out, flush=True)
         continue
     try:
-        here = {**context(run_id=user, try_number=number), "task_state_store": Store(user)}
+        here = context(run_id=user, try_number=number)
         said = operator("track", user, guarantee=guarantee).execute(here)["status"]
     except BaseException as error:
         said = repr(error)
@@ -58,20 +60,6 @@ for line in sys.stdin:
 class TaskInstance(SimpleNamespace):
     def xcom_push(self, key, value):
         self.pushed = {key: value}
-
-
-class Store:
-    """A task state store that outlives the process, as Airflow's does."""
-
-    def __init__(self, run_id):
-        self._folder = Path(os.environ["AIRFLOW__REGAL__STORAGE_PATH"]).parent / "state" / run_id
-
-    def get(self, key):
-        return (self._folder / key).read_text() if (self._folder / key).exists() else None
-
-    def set(self, key, value):
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / key).write_text(value)
 
 
 def context(*, run_id="r", try_number=1, max_tries=0):
@@ -86,8 +74,9 @@ def operator(call, user_id="anne", **options):
 
 
 @pytest.fixture(autouse=True)
-def storage(tmp_path, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
+def short_timeout(regal, monkeypatch):
+    """A try after a kill waits until no request of the one before can be under way: as long as requests may last."""
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(timeout=1.0))
 
 
 def kill_while_sending(call, regal):
@@ -101,38 +90,91 @@ def kill_while_sending(call, regal):
     assert regal.stats()["requests"] == 1
 
 
-def test_an_event_whose_worker_died_while_sending_is_unknown_and_not_sent_again(regal):
+def test_an_event_whose_worker_died_while_sending_is_unknown_and_not_sent_again(regal, regal_ledger):
     from airflow.providers.common.compat.sdk import AirflowFailException
 
     regal.set_faults([{"on": {"requests": [1]}, "do": {"hang": True}}])
     kill_while_sending("track", regal)
 
-    with pytest.raises(AirflowFailException, match="Nobody can know whether Regal has this track event"):
+    with pytest.raises(AirflowFailException, match="It can't be known whether Regal received this track event"):
         operator("track").execute(context(try_number=2))
     assert regal.stats()["requests"] == 1
+    (letter,) = dead_letters(regal_ledger)
+    assert (letter["status"], letter["reason"]) == ("unknown", "worker died")
+    (line,) = deliveries(regal_ledger)
+    assert (line["read_rows"], line["unknown"]) == (1, 1)
 
 
-def test_a_contact_whose_worker_died_while_sending_is_sent_again(regal):
+def test_a_contact_whose_worker_died_while_sending_is_sent_again(regal, regal_ledger):
     regal.set_faults([{"on": {"requests": [1]}, "do": {"hang": True}}])
     kill_while_sending("identify", regal)
 
     assert operator("identify").execute(context(try_number=2))["status"] == "acknowledged"
     assert regal.stats()["requests"] == 2
+    assert [line["status"] for line in outcomes(regal_ledger)] == ["acknowledged"]
 
 
-def test_clearing_a_sent_event_sends_nothing_and_says_so(regal):
+def test_the_try_after_a_kill_waits_until_no_request_of_the_killed_one_can_be_under_way(regal):
+    regal.set_faults([{"on": {"requests": [1]}, "do": {"hang": True}}])
+    kill_while_sending("identify", regal)
+    killed = time.monotonic()
+
+    operator("identify").execute(context(try_number=2))
+
+    waited_s = time.monotonic() - killed
+    assert waited_s > 1.0, "requests may last so long"
+    assert waited_s < 20
+
+
+def test_the_try_after_one_that_let_go_waits_for_nothing(regal, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(timeout=60))
+    regal.set_faults([{"on": {"requests": [1]}, "do": {"status": 503, "retry_after": 600}}])
+    with pytest.raises(RetryLaterError):
+        operator("identify").execute(context())
+    let_go = time.monotonic()
+    operator("identify").execute(context(try_number=2))
+    assert time.monotonic() - let_go < 20
+
+
+def test_clearing_a_sent_event_sends_nothing_and_says_so(regal, caplog):
     operator("track").execute(context())
 
-    report = operator("track").execute(context(try_number=2, max_tries=1))
+    with caplog.at_level(logging.INFO):
+        said = operator("track").execute(context(try_number=2, max_tries=1))
 
-    assert report["tries"] == 0
+    assert said["status"] == "acknowledged"
     assert regal.stats()["requests"] == 1
+    assert "events are not sent twice. To send them again, set restart=True" in caplog.text
 
 
-def test_restart_sends_a_sent_event_again(regal):
+def test_restart_sends_a_sent_event_again(regal, regal_ledger):
     operator("track").execute(context())
     operator("track", restart="true").execute(context(try_number=2, max_tries=1))
     assert regal.stats()["requests"] == 2
+    assert [line["restarted"] for line in deliveries(regal_ledger)] == [0, 1]
+
+
+def test_restart_is_once_and_the_retries_of_it_go_on_where_it_stopped(regal):
+    operator("track").execute(context())
+    operator("track", restart=True).execute(context(try_number=2, max_tries=1))
+    operator("track", restart=True).execute(context(try_number=3, max_tries=1))
+    assert regal.stats()["requests"] == 2
+
+
+def test_an_event_that_regal_refused_is_tried_again_by_a_clear(regal):
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    regal.set_faults([{"on": {"requests": [1]}, "do": {"status": 422}}])
+    with pytest.raises(AirflowFailException, match="Fix the event and clear the task"):
+        operator("track").execute(context())
+    assert operator("track").execute(context(try_number=2, max_tries=1))["status"] == "acknowledged"
+
+
+def test_a_run_that_was_deleted_and_made_again_is_a_new_delivery(regal, regal_ledger):
+    operator("track").execute(context())
+    operator("track").execute(context())
+    assert regal.stats()["requests"] == 2
+    assert [line["incarnation"] for line in deliveries(regal_ledger)] == [1, 2]
 
 
 def test_clearing_a_contact_sends_it_again(regal):
@@ -176,7 +218,7 @@ class Forks:
 
 
 @pytest.fixture
-def forks(regal):
+def forks(regal, short_timeout):
     process = subprocess.Popen(
         [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
     )
@@ -203,7 +245,7 @@ def test_a_kill_at_any_moment_of_an_event_loses_nothing(guarantee, forks, regal,
         outcomes[user] = forks.execute(user, 2, guarantee)
 
     arrived = Counter(event["body"]["userId"] for event in regal.events() if event["stored"])
-    unknown = {user for user, said in outcomes.items() if "Nobody can know" in said}
+    unknown = {user for user, said in outcomes.items() if "can't be known" in said}
     repeats = sum(arrived[user] - 1 for user in outcomes if arrived[user])
     record_property("repeats", repeats)
     record_property("unknown", len(unknown))

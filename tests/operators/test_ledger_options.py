@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
-from contextlib import closing
 
 import pytest
 
+from tests.ledger_file import deliveries, remembered
 from tests.operators.ways import WAYS, context
 
 PEOPLE = [{"user_id": f"u{number}", "plan": number} for number in range(3)]
@@ -21,7 +20,6 @@ def deliver(regal, tmp_path, monkeypatch):
     """Deliver rows as a run of its own; gives how many requests that took, and the report."""
     runs = itertools.count(1)
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(rate_limit=5_000))
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
     warehouse = tmp_path / "warehouse.db"
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", f'{{"conn_type": "sqlite", "host": "{warehouse}"}}')
 
@@ -32,11 +30,6 @@ def deliver(regal, tmp_path, monkeypatch):
         return regal.stats()["requests"] - before, here["ti"].report
 
     return run
-
-
-def calls(path):
-    with closing(sqlite3.connect(path)) as connection:
-        return {call for (call,) in connection.execute("SELECT DISTINCT call FROM regal_ledger")}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -59,30 +52,35 @@ def test_the_key_says_by_what_a_contact_is_known_again(way, deliver):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_with_a_ledger_an_event_is_sent_once_whatever_the_run(way, deliver, ledger, tmp_path):
+def test_a_message_id_is_sent_once_whatever_the_run_and_another_ledger_knows_nothing_of_it(
+    way, deliver, ledger, regal_ledger
+):
     assert deliver(way, BOOKED, **TRACK, ledger_conn_id="ledger")[0] == 3
     requests, report = deliver(way, BOOKED, **TRACK, ledger_conn_id="ledger")
-    assert (requests, report["skipped"], report["skips"]) == (0, 3, {"repeated": 3})
+    assert (requests, report["skipped"], report["skips"]) == (0, 3, {"duplicate": 3})
+    assert not regal_ledger.exists()
     assert deliver(way, BOOKED, **TRACK)[0] == 3, "without the option"
-    assert calls(ledger) >= {"track"}
-    assert not (tmp_path / "runs" / "ledger.db").exists()
+    assert deliver(way, BOOKED, **TRACK)[0] == 0
+    assert [line["message_id"] for line in remembered(ledger)["regal_messages"]] == ["m0", "m1", "m2"]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_contacts_are_remembered_where_the_connection_says(way, deliver, ledger, tmp_path):
+def test_contacts_are_remembered_where_the_connection_says(way, deliver, ledger, regal_ledger):
     options = {**CONTACTS, "only_changed": True}
     assert deliver(way, PEOPLE, **options, ledger_conn_id="ledger")[0] == 3
-    assert "identify" in calls(ledger)
-    assert not (tmp_path / "runs" / "ledger.db").exists()
-    assert deliver(way, PEOPLE, **options)[0] == 3, "the file beside the run folders knows nothing of it"
-    assert "identify" in calls(tmp_path / "runs" / "ledger.db")
+    assert [line["contact"] for line in remembered(ledger)["regal_contacts"]] == ["u0", "u1", "u2"]
+    assert not regal_ledger.exists()
+    assert deliver(way, PEOPLE, **options)[0] == 3, "the ledger of the configuration knows nothing of it"
+    assert len(remembered(regal_ledger)["regal_contacts"]) == 3
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_dry_run_remembers_nothing(way, deliver):
+def test_a_dry_run_remembers_nothing(way, deliver, regal_ledger):
     options = {**CONTACTS, "only_changed": True}
     requests, report = deliver(way, PEOPLE, **options, dry_run=True)
-    assert (requests, report["status"]) == (0, "dry_run")
+    assert (requests, report["status"], report["delivery"]) == (0, "dry_run", None)
+    assert deliveries(regal_ledger) == []
+    assert not any(remembered(regal_ledger).values())
     assert deliver(way, PEOPLE, **options)[0] == 3
 
 
@@ -90,7 +88,7 @@ def test_a_dry_run_remembers_nothing(way, deliver):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({**CONTACTS, "key": "user_id"}, "without that it does nothing"),
+        ({**CONTACTS, "key": "user_id"}, "key requires only_changed=True"),
         ({**TRACK, "only_changed": True}, "only_changed is for identify"),
     ],
 )

@@ -14,13 +14,8 @@ import pytest
 from airflow.providers.common.compat.sdk import task
 
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
-from tests.operators.opt_ins import a_dag, consent, entries, phone, ran, status, sync
-
-
-@pytest.fixture(autouse=True)
-def storage(tmp_path, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
-    return tmp_path / "runs"
+from tests.ledger_file import consents, remembered
+from tests.operators.opt_ins import a_dag, consent, phone, ran, status, sync
 
 
 @pytest.fixture
@@ -81,7 +76,9 @@ def test_a_query_is_sent_once_and_then_only_what_changed_opt_outs_first(run_dag,
     assert regal.stats()["contract_findings"] == {}
 
 
-def test_a_sql_file_is_read_and_connections_are_templated(run_dag, regal, database, ledger, tmp_path, monkeypatch):
+def test_a_sql_file_is_read_and_connections_are_templated(
+    run_dag, regal, regal_ledger, database, ledger, tmp_path, monkeypatch
+):
     database([consent(100), consent(101)])
     (tmp_path / "consents.sql").write_text("SELECT * FROM consents WHERE phone <> '{{ params.without }}'")
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_OTHER", regal.connection())
@@ -98,7 +95,9 @@ def test_a_sql_file_is_read_and_connections_are_templated(run_dag, regal, databa
     there = ran(run_dag(dag), "opt_ins")
 
     assert (there.state, there.report["read"]) == ("success", 1)
-    assert entries(ledger, "account, key") == [(f"regal_other {regal.url}", phone(100))]
+    (known,) = consents(ledger).values()
+    assert (known["account"], known["identifier"]) == ("regal_other", phone(100))
+    assert consents(regal_ledger) == {}
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
@@ -163,10 +162,10 @@ DIRT = [
 ]
 
 
-def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal, storage, capfd, caplog):
+def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal, regal_ledger, capfd, caplog):
     known = sync(run_dag, "opt_ins_dry", rows=[consent(101), consent(104), consent(106)], initial="send")
     assert known.report["acknowledged"] == 3
-    before = contents(storage / "ledger.db")
+    before = remembered(regal_ledger)
     regal.reset()
     capfd.readouterr()
     caplog.clear()
@@ -175,7 +174,7 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
 
     assert there.state == "success"
     assert regal.stats()["requests"] == 0
-    assert contents(storage / "ledger.db") == before
+    assert remembered(regal_ledger) == before
     assert there.report["status"] == "dry_run"
     assert there.report["plan"] == {
         "new": 2, "changed": 2, "unchanged": 0, "superseded": 1, "stale": 0, "in_doubt": 0, "silent": 0,
@@ -197,11 +196,6 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
     after = sync(run_dag, "opt_ins_dry", rows=DIRT, max_rejected=2)  # and does what the plan said
 
     assert (after.report["plan"], after.report["requests"]) == (there.report["plan"], 4)
-
-
-def contents(path):
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute("SELECT * FROM regal_ledger ORDER BY 1, 2, 3, 4").fetchall()
 
 
 def test_the_report_with_its_plan_is_in_xcom_and_small(run_dag, regal):

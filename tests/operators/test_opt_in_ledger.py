@@ -5,23 +5,36 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from airflow_provider_regal.operators.rows import RegalRowsOperator
-from tests.operators.opt_ins import EVERYBODY, consent, entries, phone
+from airflow_provider_regal.testing import Sandbox
+from tests.ledger_file import consents, everything, remembered, table
+from tests.operators.opt_ins import EVERYBODY, consent, phone
 from tests.operators.ways import context
 
 BOB = EVERYBODY[1]
 
 
-def test_the_ledger_is_a_file_beside_the_run_folders(sync, tmp_path):
+def test_it_knows_what_was_acknowledged(sync, regal_ledger):
     sync(EVERYBODY, initial="send")
-    path = tmp_path / "runs" / "ledger.db"
-    assert [key for (key,) in entries(path, "key")] == [phone(100), phone(101), phone(102)]
-    assert path.stat().st_mode & 0o077 == 0
+    known = consents(regal_ledger)
+    assert {key: line["subscribed"] for key, line in known.items()} == {
+        (phone(100), "sms"): 1, (phone(101), "sms"): 1, (phone(102), "sms"): 0,
+    }  # fmt: skip
+    assert {(line["account"], line["source"], line["state"]) for line in known.values()} == {
+        ("regal_default", "d.t", "acknowledged")
+    }
 
 
-def test_the_ledger_is_where_its_connection_says(sync, ledger, tmp_path):
+def test_it_keeps_the_evidence_of_what_was_sent(sync, regal_ledger):
+    sync([consent(100), consent(101, ip=None)], initial="send", max_rejected=1)
+    (line,) = table(regal_ledger, "regal_consent_log")
+    said = (line["identifier"], line["given_at"][:19], line["ip"], line["wording"], line["form"], line["status"])
+    assert said == (phone(100), "2026-01-01T10:00:00", "203.0.113.9", "Yes, text me.", "signup_form", "acknowledged")
+
+
+def test_the_ledger_is_where_its_connection_says(sync, ledger, regal_ledger):
     assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
-    assert len(entries(ledger)) == 3
-    assert not (tmp_path / "runs" / "ledger.db").exists()
+    assert len(consents(ledger)) == 3
+    assert not regal_ledger.exists()
     assert sync(EVERYBODY, ledger_conn_id="ledger").requests == 0
     assert sync(EVERYBODY, initial="send").requests == 3, "another ledger knows nothing of it"
 
@@ -29,7 +42,7 @@ def test_the_ledger_is_where_its_connection_says(sync, ledger, tmp_path):
 def test_a_connection_that_is_none_of_a_database_is_named(sync, regal, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", regal.connection())
     said = sync(EVERYBODY, initial="send", ledger_conn_id="ledger").error
-    assert "connection 'ledger' is not one of an SQL database: RegalHook" in said
+    assert "connection 'ledger' is not of an SQL database (RegalHook)" in said
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", '{"conn_type": "no-such-thing"}')
     said = sync(EVERYBODY, initial="send", ledger_conn_id="ledger").error
     assert "connection 'ledger' cannot be used" in said
@@ -40,21 +53,34 @@ def test_with_a_ledger_key_the_ledger_names_nobody(sync, ledger, monkeypatch):
     anne = consent(100, user_id="anne-1")
     assert sync([anne, BOB], initial="send", ledger_conn_id="ledger").requests == 2
     assert sync([anne, BOB], ledger_conn_id="ledger").requests == 0
-    kept = ledger.read_bytes()
-    for personal in (phone(100), phone(101), "anne-1", "203.0.113.9"):
+    kept = everything(ledger)
+    for personal in (phone(100), phone(101), "anne-1"):
         assert personal.encode() not in kept
     assert "ledger_key" in sync([anne], ledger_conn_id="ledger", on_removed="opt_out").error
 
 
 def test_each_account_has_its_own_part_of_the_ledger(sync, regal, ledger, monkeypatch):
     assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
-    monkeypatch.setenv("AIRFLOW_CONN_OTHER", regal.connection(rate_limit=5_000))
+    with Sandbox(api_key="another-key") as another:
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", another.connection(rate_limit=5_000))
+        its_own_part(sync, another, ledger)
+
+
+def its_own_part(sync, another, ledger):
     other = {"ledger_conn_id": "ledger", "regal_conn_id": "other"}
     assert "initial=" in sync(EVERYBODY, **other).error
-    assert sync(EVERYBODY, initial="send", **other).requests == 3
-    assert {account for (account,) in entries(ledger, "account")} == {
-        f"regal_default {regal.url}", f"other {regal.url}",
-    }  # fmt: skip
+    sync(EVERYBODY, initial="send", **other)
+    assert another.stats()["requests"] == 3
+    assert {line["account"] for line in table(ledger, "regal_consents")} == {"regal_default", "other"}
+
+
+def test_two_connections_with_one_key_must_share_an_account(sync, regal, monkeypatch):
+    sync(EVERYBODY, initial="send")
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", regal.connection())
+    refused = sync(EVERYBODY, initial="send", regal_conn_id="other")
+    assert refused.requests == 0
+    assert "'other' and 'regal_default' have the same API key" in refused.error
+    assert '{"account": "regal_default"}' in refused.error
 
 
 def test_two_connections_can_share_an_account(sync, regal, ledger, monkeypatch):
@@ -62,14 +88,14 @@ def test_two_connections_can_share_an_account(sync, regal, ledger, monkeypatch):
         monkeypatch.setenv(f"AIRFLOW_CONN_{name}", regal.connection(rate_limit=5_000, account="brand-a"))
     assert sync(EVERYBODY, initial="send", ledger_conn_id="ledger").requests == 3
     assert sync(EVERYBODY, ledger_conn_id="ledger", regal_conn_id="other").requests == 0
-    assert {account for (account,) in entries(ledger, "account")} == {"brand-a"}
+    assert {line["account"] for line in table(ledger, "regal_consents")} == {"brand-a"}
 
 
-def test_a_dry_run_of_the_connection_remembers_nothing(sync, regal, monkeypatch, tmp_path):
+def test_a_dry_run_of_the_connection_remembers_nothing(sync, regal, regal_ledger, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(dry_run=True))
     seen = sync(EVERYBODY, initial="baseline")
     assert (seen.requests, seen.report["status"], seen.plan["new"]) == (0, "dry_run", 3)
-    assert entries(tmp_path / "runs" / "ledger.db") == []
+    assert not any(remembered(regal_ledger).values())
 
 
 def test_a_ledger_key_may_be_chosen_after_a_dry_run(sync, monkeypatch):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
-from tests.operators.opt_ins import EVERYBODY, consent, entries, phone, status
+from tests.ledger_file import remembered
+from tests.operators.opt_ins import EVERYBODY, consent, phone, status
 
 ALICE, BOB, CARL = EVERYBODY
 
@@ -36,10 +37,10 @@ def test_an_opt_out_that_says_no_time_is_sent_once(sync, regal):
     assert status(regal, 100) == "Unsubscribed"
 
 
-def test_a_stale_subscription_is_withheld(sync, regal):
+def test_an_older_subscription_is_withheld(sync, regal):
     sync([consent(100, False, day=9)], initial="send")
     stale = sync([consent(100, day=5)])
-    assert (stale.requests, stale.plan["stale"], stale.report["skips"]) == (0, 1, {"stale": 1})
+    assert (stale.requests, stale.plan["stale"], stale.report["skips"]) == (0, 1, {"older": 1})
     assert status(regal, 100) == "Unsubscribed"
 
 
@@ -69,7 +70,7 @@ def test_an_event_needs_a_phone_in_the_row_or_in_the_ledger(sync, regal):
     anne = {**consent(100, timestamp=datetime.now(UTC).isoformat()), "phone": None, "user_id": "anne"}
     seen = sync([anne], initial="send", as_event="SMS Consent Given", max_rejected=1)
     assert (seen.requests, seen.report["rejected"]) == (0, 1)
-    assert any("the ledger knows of none" in reason for reason in seen.report["reasons"])
+    assert any("no phone of this contact is on record" in reason for reason in seen.report["reasons"])
 
 
 def test_what_vanished_is_reported_and_opted_out_only_on_request(sync, regal):
@@ -102,15 +103,15 @@ def test_a_full_resync_sends_what_did_not_change(sync):
     assert sync(EVERYBODY, full_resync=True).requests == 3
 
 
-def test_too_many_flips_are_refused_and_nothing_is_committed(sync, regal, tmp_path):
+def test_too_many_flips_are_refused_and_nothing_is_committed(sync, regal, regal_ledger):
     people = range(100, 130)
     sync([consent(number) for number in people], initial="send")
-    before = entries(tmp_path / "runs" / "ledger.db")
+    before = remembered(regal_ledger)
     broken = [consent(number, number >= 120, day=2) for number in people]
     refused = sync(broken)
     assert "20 of 30 known consents would flip, more than max_change_ratio=0.5 allows" in refused.error
     assert refused.requests == 0
-    assert entries(tmp_path / "runs" / "ledger.db") == before
+    assert remembered(regal_ledger) == before
     assert "max_change_ratio=0.6" in sync(broken, max_change_ratio=0.6).error
     assert sync(broken, max_change_ratio=0.7).requests == 30
 

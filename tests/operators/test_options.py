@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +32,6 @@ class Seen:
     regal: Sandbox
     report: dict
     error: str
-    synced: int
 
     @property
     def requests(self):
@@ -99,11 +96,6 @@ CASES = {
         (True, 0), (False, 1), rows=PEOPLE[:1],
         faults=[{"on": {"times": 1}, "do": {"status": 503, "retry_after": 1}}],
     ),
-    "checkpoint_interval": Case(
-        {"checkpoint_interval": 0.1}, lambda seen: seen.synced >= 5, True, False,
-        rows=[{"user_id": f"u{number}"} for number in range(8)], common={**IDENTIFY, "max_connections": 1},
-        faults=[{"do": {"delay_ms": 100}}],
-    ),
     "max_event_age": Case(
         {"max_event_age": None}, lambda seen: (seen.report["rejected"], seen.requests), (0, 1), (1, 0),
         rows=[{"user_id": "a", "timestamp": LONG_AGO}],
@@ -145,17 +137,9 @@ def sandbox():
 
 @pytest.fixture
 def deliver(sandbox, tmp_path, monkeypatch):
-    """Deliver in one way, to a Regal and out of folders that know of nothing before."""
+    """Deliver in one way, to a Regal and with a ledger that know of nothing before."""
     tries = itertools.count(1)
-    synced = []
-    fdatasync = os.fdatasync
-
-    def noting(file):
-        if Path(f"/proc/self/fd/{file}").readlink().name == "progress.log":
-            synced.append(file)
-        fdatasync(file)
-
-    monkeypatch.setattr(os, "fdatasync", noting)
+    monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_CONN_ID", "options_ledger")
     monkeypatch.setenv(
         "AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")})
     )
@@ -165,7 +149,8 @@ def deliver(sandbox, tmp_path, monkeypatch):
         sandbox.reset()
         sandbox.set_faults(case.faults)
         monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", sandbox.connection(rate_limit=next(RATES)))
-        monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / f"runs-{number}"))
+        ledger = {"conn_type": "sqlite", "host": str(tmp_path / f"ledger-{number}.db")}
+        monkeypatch.setenv("AIRFLOW_CONN_OPTIONS_LEDGER", json.dumps(ledger))
         options = {"call": "track", "event": "Lesson Booked", **case.common, **option}
         if options["event"] is None:
             del options["event"]
@@ -175,10 +160,9 @@ def deliver(sandbox, tmp_path, monkeypatch):
         if case.again:
             here = context(try_number=2, max_tries=1)
             error = attempt(way, case.rows, here, options)
-        return Seen(sandbox, here["ti"].report, error, len(synced))
+        return Seen(sandbox, here["ti"].report, error)
 
     def attempt(way, rows, here, options):
-        synced.clear()
         try:
             WAYS[way](rows, here, warehouse=tmp_path / "warehouse.db", **options)
         except Exception as error:  # noqa: BLE001 - what kind of error it is belongs to other tests
@@ -209,7 +193,7 @@ def test_no_option_is_forgotten_here():
     known = {name for name, kind in inspect.signature(RegalBulkOperator.__init__).parameters.items()
              if kind.kind is kind.KEYWORD_ONLY}  # fmt: skip
     tested = {option for case in CASES.values() for option in case.option}
-    elsewhere = {"regal_conn_id", "only_changed", "key", "ledger_conn_id", "sync"}  # of the ledger and opt-in sync
+    elsewhere = {"regal_conn_id", "only_changed", "key", "ledger_conn_id"}  # test_ledger_options
     assert known - tested <= elsewhere
     assert tested <= known
     assert all(case.with_it != case.without for case in CASES.values()), "a test that cannot fail"

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
-from airflow_provider_regal.journal.dead_letters import read_dead_letters
-from airflow_provider_regal.journal.folder_letters import claims_in_folder
-from airflow_provider_regal.journal.run_folder import remove_old_folders
+from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
 from airflow_provider_regal.operators.redeliver import RegalRedeliverOperator
 from airflow_provider_regal.operators.rows import RegalRowsOperator
+from airflow_provider_regal.operators.track import RegalTrackOperator
+from tests.ledger_file import dead_letters, deliveries
 from tests.operators.ways import context
 
 REFUSE = {"on": {"from": 1}, "do": {"status": 400}}
+LOSE = {"on": {"from": 1}, "do": {"status": 500}}
 OLD = {"timestamp": (datetime.now(UTC) - timedelta(days=9)).isoformat()}
 
 
-@pytest.fixture(autouse=True)
-def storage(tmp_path, monkeypatch):
-    path = tmp_path / "runs"
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(path))
-    return path
-
-
 @pytest.fixture
-def refused(regal, storage):
-    """Deliver rows that Regal refuses."""
+def refused(regal, regal_ledger):
+    """Deliver rows that Regal refuses; returns the id of the delivery."""
 
-    def run(rows, **options):
+    def run(rows, *, run_id="r", **options):
         regal.set_faults([REFUSE])
         options = {"call": "track", "event": "Lesson Booked", "max_rejected": 1.0, **options}
-        RegalRowsOperator(task_id="t", rows=rows, **options).execute(context())
+        report = RegalRowsOperator(task_id="t", rows=rows, **options).execute(context(run_id=run_id))
         regal.set_faults([])
-        return storage / "d" / "r" / "t" / "-1"
+        return report["delivery"]
 
     return run
 
@@ -47,25 +40,39 @@ def people(count):
 
 
 def again(here=None, *, task_id="again", **options):
-    options.setdefault("path", "d/*/t")
+    if not {"delivery", "from_dag", "from_task", "from_run", "since", "reason"} & options.keys():
+        options["from_task"] = "t"
     here = here or context()
     here["ti"].task_id = task_id
-    return RegalRedeliverOperator(task_id=task_id, **options).execute(here), here["ti"].report
+    return RegalRedeliverOperator(task_id=task_id, **options).execute(here)
 
 
-def test_the_letters_of_a_task_are_sent_again_in_airflow(run_dag, regal, storage, everything_stored):
-    at = datetime(2026, 1, 1, tzinfo=UTC)
+def a_dag(name, **options):
+    options = {"default_args": {"retries": 0}, **options}
+    return DAG(dag_id=name, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), **options)
+
+
+def test_the_letters_of_a_task_are_sent_again_in_airflow(run_dag, regal, regal_ledger, everything_stored):
     regal.set_faults([REFUSE])
-    with DAG(dag_id="redelivered_events", schedule=None, start_date=at, default_args={"retries": 0}) as dag:
+    with a_dag("redelivered_events") as dag:
         RegalRowsOperator(task_id="t", rows=people(3), call="track", event="Lesson Booked")
     assert str(run_dag(dag).state) == "failed"
     regal.set_faults([])
+    (failed,) = deliveries(regal_ledger)
 
-    with DAG(dag_id="redelivers", schedule=None, start_date=at, default_args={"retries": 0}) as dag:
+    with a_dag(
+        "redelivers", params={"which": failed["id"], "since": failed["started_at"], "run": failed["run_id"]}
+    ) as dag:
         RegalRedeliverOperator(
             task_id="again",
-            path="{{ 'redelivered' }}_events/*/t",
-            fix=lambda row: {**row, "properties": {"mended": True}},
+            delivery="{{ params.which }}",
+            from_dag="{{ 'redelivered' }}_events",
+            from_task="{{ 't' }}",
+            from_run="{{ params.run }}",
+            since="{{ params.since }}",
+            until="{{ '2100-01-01' }}",
+            reason="{{ 'HTTP 400' }}",
+            fix=lambda row: {**row, "properties": {"fixed": True}},
         )
     run = run_dag(dag)
 
@@ -73,40 +80,66 @@ def test_the_letters_of_a_task_are_sent_again_in_airflow(run_dag, regal, storage
     (ti,) = run.get_task_instances()
     report = ti.xcom_pull(task_ids="again", key="regal_report")
     assert (report["read"], report["acknowledged"]) == (3, 3)
-    assert [event["body"]["properties"] for event in regal.events(stored=True)] == [{"mended": True}] * 3
+    assert [event["body"]["properties"] for event in regal.events(stored=True)] == [{"fixed": True}] * 3
     assert "secret-" not in json.dumps(report)
-    assert "redelivers" in report["run_folder"]
+    assert [letter["redelivered_by"] for letter in dead_letters(regal_ledger, failed["id"])] == [report["delivery"]] * 3
 
 
-def test_two_operators_do_not_send_the_same_letters(refused, regal):
-    folder = refused(people(4))
-    assert again(limit=3)[0]["acknowledged"] == 3
-    assert again(path=["d/r/t", str(folder), "d/**"], task_id="other")[0]["read"] == 1
+def test_a_fix_that_fails_is_one_clear_error_without_retry_and_no_letter_is_touched(
+    run_dag, refused, regal, regal_ledger, capfd, caplog
+):
+    number = refused(people(2))
+
+    def fix(row):
+        return {**row, "amount": row["no such key"]}
+
+    with a_dag("fix_fails", default_args={"retries": 3, "retry_delay": timedelta(0)}) as dag:
+        RegalRedeliverOperator(task_id="again", delivery=number, fix=fix)
+    run = run_dag(dag)
+
+    (ti,) = run.get_task_instances()
+    assert (str(run.state), ti.try_number) == ("failed", 1)
+    logged = "".join(capfd.readouterr()) + caplog.text
+    assert f"fix failed on row 1 of delivery {number} (KeyError); its letter stays as it is." in logged
+    assert regal.stats()["stored"] == 0
+    assert [letter["redelivered_by"] for letter in dead_letters(regal_ledger, number)] == [None, None]
+    assert again(delivery=number)["acknowledged"] == 2
+
+
+def test_two_operators_do_not_send_the_same_letters(refused, regal, regal_ledger):
+    number = refused(people(4))
+    first = again(limit=3)
+    assert first["acknowledged"] == 3
+    second = again(delivery=[str(number), number], task_id="other")
+    assert second["read"] == 1
     assert regal.stats()["stored"] == 4
-    assert {claim.outcome for claim in claims_in_folder(folder).values()} == {"acknowledged"}
+    taken = [letter["redelivered_by"] for letter in dead_letters(regal_ledger, number)]
+    assert taken == [first["delivery"]] * 3 + [second["delivery"]]
 
 
-def test_a_dry_run_takes_nothing_and_counts_only_what_nobody_has(refused, regal):
-    folder = refused(people(4))
+def test_a_dry_run_takes_nothing_and_counts_only_what_nobody_has(refused, regal, regal_ledger):
+    number = refused(people(4))
     again(limit=1)
-    report, _ = again(task_id="look", dry_run=True)
-    assert (report["status"], report["read"]) == ("dry_run", 3)
-    assert len(claims_in_folder(folder)) == 1
+    before = dead_letters(regal_ledger)
+    report = again(task_id="look", dry_run=True)
+    assert (report["status"], report["read"], report["delivery"]) == ("dry_run", 3, None)
+    assert dead_letters(regal_ledger) == before
     assert regal.stats()["stored"] == 1
-    assert again(task_id="other")[0]["acknowledged"] == 3
+    assert again(task_id="other", delivery=number)["acknowledged"] == 3
 
 
-def test_a_failed_redelivery_pushes_its_report_and_can_be_cleared(refused, regal, storage):
+def test_a_failed_redelivery_pushes_its_report_and_can_be_cleared(refused, regal, regal_ledger):
     refused(people(2))
     regal.set_faults([REFUSE])
+    here = context()
     with pytest.raises(AirflowFailException, match="2 rejected, more than max_rejected=0"):
-        again()
-    letters = list(read_dead_letters(storage / "d" / "r" / "again" / "-1" / "dead_letters.jsonl"))
-    assert [letter.status for letter in letters] == ["rejected"] * 2
+        again(here)
+    assert here["ti"].report["rejected"] == 2
+    letters = dead_letters(regal_ledger, here["ti"].report["delivery"])
+    assert [letter["status"] for letter in letters] == ["rejected"] * 2
     regal.set_faults([])
 
-    report, _ = again(context(try_number=2, max_tries=1))
-    assert report["acknowledged"] == 2
+    assert again(context(try_number=2, max_tries=1))["acknowledged"] == 2
     assert regal.stats()["stored"] == 2
 
 
@@ -120,23 +153,50 @@ def test_a_failed_redelivery_pushes_its_report_and_can_be_cleared(refused, regal
 )
 def test_options_of_the_first_delivery_are_honoured(refused, regal, row, delivered, option):
     refused([row], **delivered)
-    report, _ = again(event="Lesson Booked", fix=lambda row: {k: v for k, v in row.items() if k != "phone"}, **option)
+    report = again(event="Lesson Booked", fix=lambda row: {k: v for k, v in row.items() if k != "phone"}, **option)
     assert report["acknowledged"] == 1
     if "phone" in row:
         assert regal.events(stored=True)[0]["body"]["properties"] == {"amount": 7}
 
 
 def test_unknown_is_sent_only_when_named(regal, caplog):
-    regal.set_faults([{"on": {"from": 1}, "do": {"status": 500}}])
+    regal.set_faults([LOSE])
     RegalRowsOperator(task_id="t", rows=people(2), call="track", event="E", max_unknown=1.0).execute(context())
     regal.set_faults([])
-    assert again()[0]["read"] == 0
+    with pytest.raises(AirflowFailException, match="No dead letter matches"):
+        again()
     with caplog.at_level(logging.WARNING):
-        assert again(task_id="both", status=("rejected", "unknown"))[0]["acknowledged"] == 2
+        assert again(task_id="both", status=("rejected", "unknown"))["acknowledged"] == 2
     assert "people may be reached twice" in caplog.text
 
 
-def test_the_ledger_file_beside_the_run_folders_is_used_where_there_is_one(regal, storage):
+def test_nothing_that_matches_fails_without_retry_unless_it_may_be(run_dag, refused, regal, capfd, caplog):
+    with a_dag("nothing_there", default_args={"retries": 3, "retry_delay": timedelta(0)}) as dag:
+        RegalRedeliverOperator(task_id="again", from_dag="no_such_dag")
+    (ti,) = run_dag(dag).get_task_instances()
+    assert (str(ti.state), ti.try_number) == ("failed", 1)
+    assert "No dead letter matches (dag no_such_dag; status rejected)" in "".join(capfd.readouterr()) + caplog.text
+    with a_dag("nothing_there_as_may_be") as dag:
+        RegalRedeliverOperator(task_id="again", from_dag="no_such_dag", allow_empty=True)
+    assert str(run_dag(dag).state) == "success"
+
+
+def test_letters_are_chosen_by_their_age_reason_and_run(refused, regal):
+    refused(people(1), run_id="monday")
+    between = datetime.now(UTC)
+    refused([{"user_id": "later", "phone": "x"}], run_id="tuesday")
+    looked = {"dry_run": True, "allow_empty": True}
+    assert again(since=between.isoformat(), **looked)["read"] == 1
+    assert again(from_task="t", until=between.isoformat(), **looked)["read"] == 1
+    assert again(since=f"{between:%Y-%m-%d}", **looked)["read"] == 2
+    assert again(since="2100-01-01", **looked)["read"] == 0
+    assert again(reason="HTTP 400", **looked)["read"] == 1
+    assert again(reason="phone", **looked)["read"] == 1, "the beginning of the message"
+    assert again(from_run="tuesday", **looked)["read"] == 1
+    assert again(from_dag="d", from_task="another", **looked)["read"] == 0
+
+
+def test_a_contact_that_was_sent_anew_since_is_left_out(regal):
     person = {"user_id": "u1", "phone": "+12125550100", "plan": "old"}
     regal.set_faults([REFUSE])
     options = {"call": "identify", "only_changed": True, "max_rejected": 1.0}
@@ -145,41 +205,65 @@ def test_the_ledger_file_beside_the_run_folders_is_used_where_there_is_one(regal
     newer = context()
     newer["ti"].task_id = "newer"
     RegalRowsOperator(task_id="newer", rows=[{**person, "plan": "new"}], **options).execute(newer)
-    assert (storage / "ledger.db").exists()
 
-    assert again()[0]["skips"] == {"overtaken": 1}
+    assert again()["skips"] == {"older": 1}
     assert regal.contact(user_id="u1")["traits"] == {"plan": "new"}
 
 
-def test_a_path_that_names_nothing_fails_and_a_glob_sends_nothing(regal):
-    with pytest.raises(FileNotFoundError, match="There is no run folder"):
-        again(path="d/r/nothing")
-    assert again(path="d/r/nothing*", task_id="other")[0]["read"] == 0
+def test_the_event_of_an_event_operator_is_a_letter_like_any_other(regal):
+    regal.set_faults([REFUSE])
+    with pytest.raises(AirflowFailException):
+        RegalTrackOperator(task_id="t", event="Lesson Booked", user_id="u1", properties={"n": 1}).execute(context())
+    regal.set_faults([])
+    assert again()["acknowledged"] == 1
+    assert regal.events(stored=True)[0]["body"]["properties"] == {"n": 1}
+
+
+def test_the_rows_of_a_sync_are_left_to_the_sync(regal, caplog):
+    row = {"phone": "+12125550100", "channel": "sms", "subscribed": True, "timestamp": "2026-01-02"}
+    RegalOptInSyncOperator(task_id="t", rows=[row], initial="send", max_rejected=1).execute(context())
+    assert again()["read"] == 0
+    assert "run the sync again, it tries what was rejected" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "options", [{"status": "sent"}, {"status": ()}, {"only_changed": True}, {"key": "id"}, {"call": "page"}]
+    ("options", "said"),
+    [
+        ({"delivery": 1, "status": "sent"}, "status must be of rejected, unknown"),
+        ({"delivery": 1, "status": ()}, "status must be of rejected, unknown"),
+        ({"delivery": 1, "only_changed": True}, "only_changed: not for dead letters"),
+        ({"delivery": 1, "key": "id"}, "key: not for dead letters"),
+        ({"delivery": 1, "call": "page"}, "call: not for dead letters"),
+        ({}, "name what to redeliver"),
+        ({"until": "2026-01-01"}, "name what to redeliver"),
+    ],
 )
-def test_what_cannot_be_meant_is_said_when_the_dag_is_written(options):
-    with pytest.raises(ValueError):
-        RegalRedeliverOperator(task_id="x", path="d", **options)
+def test_what_cannot_be_meant_is_said_when_the_dag_is_written(options, said):
+    with pytest.raises(ValueError, match=said):
+        RegalRedeliverOperator(task_id="x", **options)
 
 
-def test_retention_keeps_claims_as_long_as_their_letters(refused, regal, storage, monkeypatch):
-    folder = refused(people(2))
-    long_ago = datetime.now(UTC).timestamp() - 40 * 86_400
-    for file in folder.rglob("*"):
-        os.utime(file, (long_ago, long_ago))
-    again()
-    assert remove_old_folders(storage, older_than_s=30 * 86_400, now=datetime.now(UTC).timestamp()) == 0
-    assert len(claims_in_folder(folder)) == 2
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"delivery": "the last one"}, "delivery must be the id of a delivery"),
+        ({"delivery": [None]}, "delivery must be the id of a delivery"),
+        ({"since": "yesterday"}, "since and until must be times"),
+        ({"from_task": "t", "until": "soon"}, "since and until must be times"),
+    ],
+)
+def test_what_a_template_gave_is_looked_at_before_anything_is_sent(options, said, regal):
+    with pytest.raises(AirflowFailException, match=said):
+        again(**options)
+    assert regal.stats()["requests"] == 0
 
 
-def test_a_redelivery_that_only_looks_does_not_keep_letters_from_retention(refused, storage):
-    folder = refused(people(2))
-    long_ago = datetime.now(UTC).timestamp() - 40 * 86_400
-    for file in folder.rglob("*"):
-        os.utime(file, (long_ago, long_ago))
-    assert again(status="unknown")[0]["read"] == 0
-    assert remove_old_folders(storage, older_than_s=30 * 86_400, now=datetime.now(UTC).timestamp()) == 1
-    assert not folder.exists()
+def test_a_letter_is_taken_by_its_own_account_only(refused, regal, monkeypatch):
+    from airflow_provider_regal.testing import Sandbox
+
+    refused(people(1))
+    with Sandbox(api_key="another-key") as other:
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", other.connection())
+        with pytest.raises(AirflowFailException, match="No dead letter matches"):
+            again(regal_conn_id="other")
+        assert other.stats()["requests"] == 0

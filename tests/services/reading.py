@@ -26,8 +26,8 @@ def kilobytes(name: str) -> int:
     return int(found.group(1))
 
 
-def main(rows: int, storage: str) -> None:
-    os.environ["AIRFLOW__REGAL__STORAGE_PATH"] = storage
+def main(rows: int, home: str) -> None:
+    os.environ["AIRFLOW_HOME"] = home
     os.environ["AIRFLOW_CONN_REGAL_DEFAULT"] = json.dumps({"conn_type": "regal", "password": "unused-key"})
     task = SqlToRegalOperator(
         task_id="t", sql=SQL, parameters={"rows": rows}, sql_conn_id="warehouse", call="track", event="X",
@@ -39,7 +39,7 @@ def main(rows: int, storage: str) -> None:
     try:
         task.execute({"ti": ti, "task": task})
     except AirflowFailException as error:
-        assert f"The source gave {rows} rows" in str(error)
+        assert f"The source has {rows:,} rows" in str(error)
     sys.stdout.write(json.dumps({"rows": ti.report["read"], "before_kb": before_kb, "peak_kb": kilobytes("VmHWM")}))
 
 

@@ -47,10 +47,9 @@ def database():
 
 
 @pytest.fixture
-def warehouse(tmp_path, monkeypatch):
-    """The Airflow connection to the database ``test``."""
+def warehouse(monkeypatch, regal_ledger):
+    """The Airflow connection to the database ``test``, and an empty ledger."""
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", warehouse_connection())
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
 
 
 def warehouse_connection(**extra):

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 
 from airflow_provider_regal.operators._files import find_files
 from airflow_provider_regal.transfers.file_to_regal import FileToRegalOperator
+from tests.ledger_file import dead_letters
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 
@@ -29,11 +30,6 @@ def a_dag(name, *, retries=0):
     )
 
 
-@pytest.fixture(autouse=True)
-def storage(tmp_path, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
-
-
 @pytest.fixture
 def files(tmp_path):
     folder = tmp_path / "files"
@@ -42,15 +38,13 @@ def files(tmp_path):
 
 
 def deliver(run_dag, name, **options):
-    """Run the operator; gives the state of the run, the report, and the dead letters."""
+    """Run the operator; gives the state of the run and the report."""
     with a_dag(name, retries=options.pop("retries", 0)) as dag:
         FileToRegalOperator(task_id="files", **options)
     run = run_dag(dag)
     (ti,) = run.get_task_instances()
     report = ti.xcom_pull(task_ids="files", key="regal_report")
-    letters = Path(report["run_folder"]) / "dead_letters.jsonl" if report else None
-    found = [json.loads(line) for line in letters.read_text().splitlines()] if letters and letters.exists() else []
-    return str(run.state), report, found
+    return str(run.state), report
 
 
 def lines(*rows):
@@ -67,7 +61,7 @@ def test_json_lines_become_contacts_plain_and_zipped_in_the_order_of_their_names
     (files / "c.jsonl.gz").write_bytes(lines(person(103)))  # a client has unzipped it
     (files / "other.txt").write_bytes(b"no JSON")
 
-    state, report, _ = deliver(run_dag, "jsonl", path=f"{files}/*.jsonl*", call="identify")
+    state, report = deliver(run_dag, "jsonl", path=f"{files}/*.jsonl*", call="identify")
 
     assert state == "success"
     assert (report["read"], report["acknowledged"], report["rejected"]) == (4, 4, 0)
@@ -76,17 +70,18 @@ def test_json_lines_become_contacts_plain_and_zipped_in_the_order_of_their_names
     assert regal.stats()["contract_findings"] == {}
 
 
-def test_bad_lines_are_rejected_with_file_and_line_and_the_others_are_delivered(run_dag, regal, files, capfd, caplog):
+def test_bad_lines_are_rejected_with_file_and_line_and_the_others_are_delivered(
+    run_dag, regal, regal_ledger, files, capfd, caplog
+):
     content = lines(person(101)) + b'{"user_id": "hidden-5150", "phone": ' + b"\n" + b"[]\n" + lines(person(102))
     (files / "a.jsonl").write_bytes(content + lines({"phone": "not a phone"}) + b'{"user_id": "cut')
 
-    state, report, letters = deliver(run_dag, "bad_lines", path=str(files / "a.jsonl"), call="identify")
+    state, report = deliver(run_dag, "bad_lines", path=str(files / "a.jsonl"), call="identify")
 
     assert state == "failed"
     assert (report["read"], report["acknowledged"], report["rejected"]) == (6, 2, 4)
-    said = [letter["message"] for letter in letters]
-    for line, message in zip((2, 3, 5, 6), said, strict=True):
-        assert f"a.jsonl line {line}" in message
+    letters = dead_letters(regal_ledger, report["delivery"])
+    assert [letter["place"] for letter in letters] == [f"a.jsonl line {line}" for line in (2, 3, 5, 6)]
     logged = "".join(capfd.readouterr()) + caplog.text
     assert "4 rejected, more than max_rejected=0" in logged
     assert "hidden-5150" not in logged
@@ -95,22 +90,22 @@ def test_bad_lines_are_rejected_with_file_and_line_and_the_others_are_delivered(
     assert all("hidden" not in reason for reason in report["reasons"])
 
 
-def test_csv_becomes_events(run_dag, regal, files):
+def test_csv_becomes_events(run_dag, regal, regal_ledger, files):
     (files / "a.csv").write_text("user_id;amount;note\nu1;5;\nu2;7;two\nu3\n")
 
-    state, report, letters = deliver(
+    state, report = deliver(
         run_dag, "csv", path=files / "a.csv", format="csv", delimiter=";", call="track", event="Paid",
         types={"amount": int}, max_rejected=1,
     )  # fmt: skip
 
     assert state == "success"
     assert (report["acknowledged"], report["rejected"]) == (2, 1)
-    assert "a.csv line 4" in letters[0]["message"]
+    assert [letter["place"] for letter in dead_letters(regal_ledger)] == ["a.csv line 4"]
     bodies = {event["body"]["userId"]: event["body"]["properties"] for event in regal.events()}
     assert bodies == {"u1": {"amount": 5}, "u2": {"amount": 7, "note": "two"}}
 
 
-def test_parquet_becomes_contacts_with_its_types(run_dag, regal, files):
+def test_parquet_becomes_contacts_with_its_types(run_dag, regal, regal_ledger, files):
     table = pa.table(
         {
             "user_id": ["u1", "u2"],
@@ -125,25 +120,25 @@ def test_parquet_becomes_contacts_with_its_types(run_dag, regal, files):
     )
     pq.write_table(table, files / "a.parquet")
 
-    state, report, letters = deliver(
+    state, report = deliver(
         run_dag, "parquet", path=f"file://{files}/*.parquet", format="parquet", call="identify", max_rejected=1
     )
 
     assert state == "success"
     assert (report["acknowledged"], report["rejected"]) == (1, 1)
-    assert "a.parquet row 2" in letters[0]["message"]
+    assert [letter["place"] for letter in dead_letters(regal_ledger)] == ["a.parquet row 2"]
     contact = regal.contact(user_id="u1")
     assert contact["traits"] == {"visits": 3, "prefs": {"a": [1]}}
     assert contact["phones"]["+12125550101"]["sms"]["status"] == "Subscribed"
 
 
 def test_a_glob_that_finds_nothing_gives_no_rows_and_a_path_that_finds_nothing_fails(run_dag, regal, files, capfd):
-    state, report, _ = deliver(run_dag, "empty", path=f"{files}/*.jsonl", call="identify")
+    state, report = deliver(run_dag, "empty", path=f"{files}/*.jsonl", call="identify")
     assert (state, report["read"]) == ("success", 0)
-    state, _, _ = deliver(run_dag, "empty_min", path=f"{files}/*.jsonl", call="identify", min_rows=1)
+    state, _ = deliver(run_dag, "empty_min", path=f"{files}/*.jsonl", call="identify", min_rows=1)
     assert state == "failed"
     assert "fewer than min_rows=1" in "".join(capfd.readouterr())
-    state, _, _ = deliver(run_dag, "missing", path=f"{files}/a.jsonl", call="identify")
+    state, _ = deliver(run_dag, "missing", path=f"{files}/a.jsonl", call="identify")
     assert state == "failed"
     assert "There is no file" in "".join(capfd.readouterr())
 
@@ -159,7 +154,7 @@ def test_the_path_is_templated(run_dag, regal, files):
 def test_a_file_that_breaks_off_sends_nothing(run_dag, regal, files, capfd):
     whole = gzip.compress(b"".join(lines(person(number)) for number in range(100, 2_000)))
     (files / "a.jsonl.gz").write_bytes(whole[:-100])
-    state, _, _ = deliver(run_dag, "broken", path=f"{files}/*", call="identify")
+    state, _ = deliver(run_dag, "broken", path=f"{files}/*", call="identify")
     assert state == "failed"
     assert "a.jsonl.gz breaks off or is damaged after line" in "".join(capfd.readouterr())
     assert regal.stats()["requests"] == 0
@@ -167,7 +162,7 @@ def test_a_file_that_breaks_off_sends_nothing(run_dag, regal, files, capfd):
 
 def test_columns_named_like_our_marks_are_columns(run_dag, regal, files):
     (files / "a.jsonl").write_bytes(lines({"user_id": "u1", "$skip": "x", "$event": "track", "$row": {"user_id": "v"}}))
-    state, report, _ = deliver(run_dag, "marks", path=str(files / "a.jsonl"), call="track", event="Paid")
+    state, report = deliver(run_dag, "marks", path=str(files / "a.jsonl"), call="track", event="Paid")
     assert (state, report["acknowledged"]) == ("success", 1)
     (event,) = regal.events()
     assert event["body"]["userId"] == "u1"

@@ -30,9 +30,8 @@ MESSAGES = "".join(
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(tmp_path):
     """The files the pages speak of."""
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
     yesterday = (NOW - timedelta(days=1)).strftime("%Y-%m-%d")
     contacts = "".join(json.dumps({"user_id": f"u{n}", "phone": f"+121255501{n:02d}"}) + "\n" for n in range(3))
     files = {
@@ -67,7 +66,6 @@ def test_every_option_of_its_own_stands_in_the_page():
 
 
 def test_the_example_delivers_the_archive_beside_the_dags(run_dag, regal, tmp_path, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     dag = example("04_segment_archive")
     run = run_dag(dag)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import airflow
 import pytest
-from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
+from tests.ledger_file import dead_letters, table
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 
@@ -41,7 +38,6 @@ def warehouse(tmp_path, monkeypatch):
             [(n, f"(212) 555-{n:04d}", f"Name{n}", "gold", n % 2, "2026-01-02 03:04:05") for n in range(100, 150)],
         )
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-    monkeypatch.setenv("AIRFLOW__REGAL__STORAGE_PATH", str(tmp_path / "runs"))
     return path
 
 
@@ -79,7 +75,7 @@ def test_the_rows_of_a_query_become_contacts_with_consent(run_dag, regal, wareho
     assert regal.contact(user_id="110")["phones"]["+12125550110"]["sms"]["status"] == "Unsubscribed"
 
 
-def test_a_failed_delivery_pushes_its_report_and_says_what_to_do(run_dag, regal, warehouse, capfd):
+def test_a_failed_delivery_pushes_its_report_and_says_what_to_do(run_dag, regal, regal_ledger, warehouse, capfd):
     with a_dag("failing", retries=3) as dag:
         SqlToRegalOperator(
             task_id="events",
@@ -97,7 +93,32 @@ def test_a_failed_delivery_pushes_its_report_and_says_what_to_do(run_dag, regal,
     assert regal.stats()["requests"] == 49
     logged = "".join(capfd.readouterr())
     assert "1 rejected, more than max_rejected=0" in logged
-    assert "dead_letters.jsonl" in logged
+    delivery = report["delivery"]
+    assert f"airflow regal outcomes {delivery} --status rejected --status unknown" in logged
+    assert "clear the task: rejected rows are tried again as they were read" in logged
+    (letter,) = dead_letters(regal_ledger, delivery)
+    assert (letter["position"], letter["status"], letter["payload"]) == (
+        4,
+        "rejected",
+        {"user_id": None, "plan": "gold"},
+    )
+
+
+def test_a_failed_delivery_of_contacts_says_what_a_clear_does_with_contacts(run_dag, regal, warehouse, capfd):
+    with a_dag("failing_contacts") as dag:
+        SqlToRegalOperator(
+            task_id="contacts",
+            sql="SELECT id AS user_id, CASE WHEN id = 103 THEN 'none' ELSE phone END AS phone FROM customers",
+            sql_conn_id="warehouse",
+            call="identify",
+        )
+
+    run = run_dag(dag)
+
+    assert str(run.state) == "failed"
+    logged = "".join(capfd.readouterr())
+    assert f"redeliver them (airflow regal redeliver {report_of(run)['delivery']})" in logged
+    assert "Clearing the task reads the source again" in logged
 
 
 def test_an_outage_is_resumed_by_airflows_retry_without_sending_anything_twice(run_dag, regal, warehouse):
@@ -125,7 +146,7 @@ def test_an_outage_is_resumed_by_airflows_retry_without_sending_anything_twice(r
     ("sql", "complaint"),
     [
         ("SELECT id AS user_id, plan, plan FROM customers", "two columns named 'plan'"),
-        ("CREATE TABLE x (y INTEGER)", "gives no rows"),
+        ("CREATE TABLE x (y INTEGER)", "returns no rows"),
     ],
 )
 def test_a_query_that_cannot_be_used_says_why(sql, complaint, run_dag, regal, warehouse, capfd):
@@ -157,7 +178,7 @@ def test_the_rate_can_be_the_tasks_pool_slots(run_dag, regal, warehouse, monkeyp
     assert regal.stats()["worst_window_1s_all"] <= 20
 
 
-def test_no_row_reaches_the_database_or_the_log(run_dag, regal, warehouse, everything_stored, capfd):
+def test_no_row_reaches_airflows_database_or_the_log(run_dag, regal, regal_ledger, warehouse, everything_stored, capfd):
     with a_dag("private") as dag:
         SqlToRegalOperator(
             task_id="contacts", sql=CONTACTS, sql_conn_id="warehouse", call="identify", parameters={"low": 0}
@@ -167,6 +188,8 @@ def test_no_row_reaches_the_database_or_the_log(run_dag, regal, warehouse, every
     number = 100 + 23  # put together here, since Airflow stores the source of a DAG's file
     for secret in (f"5550{number}", f"555-0{number}", f"Name{number}", regal.api_key):
         assert secret not in everything
+    assert f"+12125550{number}" in {line["identifier"] for line in table(regal_ledger, "regal_consents")}
+    assert regal.api_key.encode() not in regal_ledger.read_bytes()
 
 
 INTERVAL = "SELECT id AS user_id FROM customers WHERE at >= '{{ data_interval_start }}'"
@@ -179,41 +202,3 @@ def test_a_query_over_a_missing_or_empty_interval_fails_with_the_explanation(run
     assert str(run.state) == "failed"
     assert "CronDataIntervalTimetable" in "".join(capfd.readouterr())
     assert regal.stats()["requests"] == 0
-
-
-def test_a_failed_task_links_to_its_dead_letters_and_a_good_one_does_not(run_dag, regal, warehouse):
-    with a_dag("linked") as dag:
-        SqlToRegalOperator(
-            task_id="bad", sql="SELECT NULL AS user_id FROM customers", sql_conn_id="warehouse", call="track", event="X"
-        )
-        SqlToRegalOperator(
-            task_id="good", sql="SELECT id AS user_id FROM customers", sql_conn_id="warehouse", call="track", event="X"
-        )
-    run = run_dag(dag)
-    links = {}
-    for ti in run.get_task_instances():
-        operator = dag.get_task(ti.task_id)
-        key = TaskInstanceKey(dag.dag_id, ti.task_id, run.run_id, ti.try_number, -1)
-        links[ti.task_id] = (
-            operator.operator_extra_links[0].get_link(operator, ti_key=key)
-            if AIRFLOW_2
-            else (ti.xcom_pull(task_ids=ti.task_id, key="_link_RegalDeadLettersLink"))
-        )
-    assert links["bad"].startswith("file://")
-    assert Path(unquote(urlsplit(links["bad"]).path)).read_text().count("\n") == 50
-    assert not links["good"]
-
-
-def test_old_run_folders_are_removed(regal, warehouse, tmp_path, monkeypatch):
-    from airflow_provider_regal.hooks.regal import RegalHook
-
-    monkeypatch.setenv("AIRFLOW__REGAL__RETENTION_DAYS", "5")
-    hook = RegalHook()
-    hook.deliver([{"user_id": "a"}], call="track", event="X", name="old")
-    old = tmp_path / "runs" / "outside-tasks" / "old"
-    for file in old.iterdir():
-        os.utime(file, (0, 0))
-    (tmp_path / "runs" / ".tidied").unlink()
-    hook.deliver([{"user_id": "a"}], call="track", event="X", name="new")
-    assert not old.exists()
-    assert (tmp_path / "runs" / "outside-tasks" / "new").exists()

@@ -1,0 +1,246 @@
+"""``check``: looks at everything a delivery needs, and says what to do about what it finds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+from airflow_provider_regal import __version__
+from airflow_provider_regal._compat import AirflowException, conf
+from airflow_provider_regal.cli import output
+from airflow_provider_regal.cli.opening import configured, is_missing, log_on_stderr, missing_connection
+from airflow_provider_regal.cli.output import plural
+from airflow_provider_regal.client.probe import ask
+from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.errors import RegalError
+from airflow_provider_regal.hooks._ledger import (
+    check_executor,
+    local_file,
+    open_account,
+    open_database,
+    remote_executor,
+)
+from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.ledger import history, schema
+from airflow_provider_regal.ledger.database import Database
+
+OK: Final = "ok"
+WARNING: Final = "warning"
+FAILURE: Final = "failure"
+_DOCUMENTED_RATE: Final = 300
+_SKEW_S: Final = 5.0
+_LEDGER_SKEW_S: Final = 2.0
+_PATIENCE_S: Final = 5.0
+_INDENT: Final = 22
+_PACKAGES: Final = ("apache-airflow", "aiohttp", "pydantic", "phonenumbers", "requests", "sqlalchemy")
+
+
+class Finding(NamedTuple):
+    """One line: how it is, what was looked at, and what was found, with what to do about it."""
+
+    how: str
+    what: str
+    said: str
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Look at everything and print a line each.
+
+    :returns: 1 if anything would keep a delivery from working.
+    """
+    failures = count = 0
+    with log_on_stderr():
+        for finding in check(args.conn_id, args.ledger_conn_id):
+            said = finding.said.replace("\n", "\n" + " " * _INDENT)
+            print(f"{finding.how:<8} {finding.what:<12} {said}", flush=True)
+            failures += finding.how == FAILURE
+            count += 1
+    if failures:
+        print(f"{failures} of {plural(count, 'check')} failed: deliveries would not work.", file=sys.stderr)
+    return int(bool(failures))
+
+
+def check(conn_id: str, ledger_conn_id: str | None) -> Iterator[Finding]:
+    """Look at everything a delivery needs; sends no event."""
+    yield _versions()
+    target: Target | None = None
+    try:
+        target = RegalHook(conn_id).target
+    except RegalError as error:
+        yield Finding(FAILURE, "connection", str(error))
+    except AirflowException as error:
+        yield Finding(FAILURE, "connection", missing_connection(error))
+    if target is not None:
+        yield from _connection(target)
+        yield from _reachability(target)
+    yield from _ledger(ledger_conn_id, target)
+
+
+def _versions() -> Finding:
+    found = []
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            return Finding(FAILURE, "versions", f"{package} is not installed: reinstall airflow-provider-regal")
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Finding(OK, "versions", f"airflow-provider-regal {__version__}, Python {python}, {', '.join(found)}")
+
+
+def _connection(target: Target) -> Iterator[Finding]:
+    yield Finding(
+        OK,
+        "connection",
+        f"{target.conn_id}: {target.origin}, account {target.account!r}, at most "
+        f"{plural(target.rate_limit, 'request')}/s, timeout {target.timeout_s:g} s",
+    )
+    if target.rate_limit > _DOCUMENTED_RATE:
+        yield Finding(
+            WARNING,
+            "rate",
+            f"rate_limit is {target.rate_limit}; Regal documents {_DOCUMENTED_RATE} requests/s for the whole account. "
+            "Lower it unless Regal raised yours",
+        )
+    if target.dry_run or conf.getboolean("regal", "dry_run", fallback=False):
+        yield Finding(WARNING, "dry run", "nothing is sent: switch dry_run off in the connection or in [regal]")
+
+
+def _reachability(target: Target) -> Iterator[Finding]:
+    probed = ask(target.origin)
+    if not probed.answered:
+        yield Finding(FAILURE, "network", f"{probed.said} Check host, proxy and firewall of this machine")
+        return
+    yield Finding(OK, "network", probed.said)
+    if probed.skew_s is None:
+        yield Finding(WARNING, "clock", "the server sends no time, so this machine's clock could not be compared")
+    elif abs(probed.skew_s) > _SKEW_S:
+        yield Finding(
+            WARNING,
+            "clock",
+            f"this machine's clock is {abs(probed.skew_s):.0f} s {'behind' if probed.skew_s > 0 else 'ahead of'} the "
+            "server's: fresh consent may look as if it were given in the future, and be withheld. Synchronize it (NTP)",
+        )
+    else:
+        yield Finding(OK, "clock", "agrees with the server's to a few seconds")
+
+
+# -- the ledger -------------------------------------------------------------------------------------------------------
+
+
+def _ledger(conn_id: str | None, target: Target | None) -> Iterator[Finding]:
+    name = configured(conn_id)
+    where = f"connection {name}" if name is not None else str(local_file())
+    try:
+        yield _executor(name)
+        if is_missing(conn_id):
+            yield _missing_file(local_file())
+            return
+        with closing(open_database(conn_id, migrate=False)) as database:
+            database.patience_s = _PATIENCE_S
+            yield from _database(database, where)
+            yield _ledger_clock(database)
+            yield from _account(database, target)
+    except RegalError as error:
+        yield Finding(FAILURE, "ledger", str(error))
+    except AirflowException as error:
+        yield Finding(FAILURE, "ledger", missing_connection(error))
+    except Exception as error:  # noqa: BLE001 - whatever a driver raises; its words may hold a password
+        yield Finding(
+            FAILURE, "ledger", f"{where}: {type(error).__name__}. Check the connection, or install its provider"
+        )
+
+
+def _executor(conn_id: str | None) -> Finding:
+    remote = remote_executor()
+    if conn_id is not None:
+        return Finding(OK, "executor", f"{remote or _executor_name()}: every worker has to reach connection {conn_id}")
+    check_executor()
+    if remote is not None:
+        return Finding(
+            WARNING,
+            "executor",
+            f"{remote}, with allow_local_ledger: tasks on another machine than this would not see the ledger's file",
+        )
+    return Finding(OK, "executor", f"{_executor_name()}: tasks run on this machine and share the ledger's file")
+
+
+def _executor_name() -> str:
+    configured_: str = conf.get("core", "executor", fallback="LocalExecutor")
+    return configured_
+
+
+def _missing_file(file: Path) -> Finding:
+    folder = next(one for one in file.parents if one.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(FAILURE, "ledger", f"{file} does not exist, and {folder} can't be written by this user")
+    return Finding(OK, "ledger", f"{file} does not exist yet: the first delivery creates it")
+
+
+def _database(database: Database, where: str) -> Iterator[Finding]:
+    known, newest = history.read_schema_version(database), len(schema.MIGRATIONS)
+    if known is None or known > newest:  # creates the tables, as a first delivery would; or says that it can't
+        database.upgrade()
+        known = newest
+    if known < newest:
+        yield Finding(
+            WARNING,
+            "schema",
+            f"version {known}; the next delivery migrates it to {newest}. Upgrade all workers together",
+        )
+    _write_and_remove(database)
+    yield Finding(OK, "ledger", f"{where}: written and read back, {database.dialect}, schema version {known}")
+
+
+def _write_and_remove(database: Database) -> None:
+    trial = f"check {uuid4().hex}"
+    table = schema.types
+    row = {"account": "check of airflow-provider-regal", "name": trial, "type": "text"}
+    this = (table.c.account == row["account"]) & (table.c.name == trial)
+    database.write(lambda connection: connection.execute(table.insert(), row))
+    removed = database.write(lambda connection: connection.execute(table.delete().where(this)).rowcount)
+    if removed != 1:
+        raise RegalError("What was written to the ledger was not found again: is this a replica?")
+
+
+def _ledger_clock(database: Database) -> Finding:
+    if database.file is not None:
+        return Finding(OK, "ledger clock", "is this machine's")
+    ahead_s = (database.now() - datetime.now(UTC)).total_seconds()
+    if abs(ahead_s) > _LEDGER_SKEW_S:
+        return Finding(
+            WARNING,
+            "ledger clock",
+            f"this machine's clock is {abs(ahead_s):.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the database's, "
+            "which deliveries use. Synchronize both (NTP)",
+        )
+    return Finding(OK, "ledger clock", "agrees with the database's")
+
+
+def _account(database: Database, target: Target | None) -> Iterator[Finding]:
+    accounts = history.list_accounts(database)
+    if target is not None:
+        open_account(target, database=database).register(target.api_key, keep=False)
+    if not accounts:
+        yield Finding(OK, "accounts", "none yet: the first delivery registers its account")
+    else:
+        told = ", ".join(f"{one.account} ({plural(one.deliveries, 'delivery', 'deliveries')})" for one in accounts)
+        yield Finding(OK, "accounts", told)
+    unknown = history.unknown_rows(database)
+    if unknown.rows and unknown.oldest_at is not None:
+        age = output.ago(unknown.oldest_at, database.now())
+        yield Finding(
+            WARNING,
+            "unknown rows",
+            f"it can't be known whether Regal received {plural(unknown.rows, 'row')}, the oldest {age} old. Look for "
+            f"them in Regal: airflow regal outcomes {unknown.delivery} --status unknown",
+        )
+    else:
+        yield Finding(OK, "unknown rows", "none")

@@ -1,0 +1,105 @@
+"""How commands open the ledger and read connections, and what they print where that does not work."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_regal._compat import AirflowException, conf
+from airflow_provider_regal.errors import RegalError
+from airflow_provider_regal.hooks._ledger import local_file, open_database
+from airflow_provider_regal.ledger.identifiers import Identifiers
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.ledger.database import Database
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class CommandError(Exception):
+    """A command can't do what was asked; the message is for the user."""
+
+
+def command(run: Run) -> Run:
+    """Print errors as one line and return 1; keep log lines out of what the command prints."""
+
+    @wraps(run)
+    def guarded(args: argparse.Namespace) -> int:
+        try:
+            with log_on_stderr():
+                return run(args)
+        except (RegalError, CommandError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+        except AirflowException as error:
+            print(f"error: {missing_connection(error)}", file=sys.stderr)
+        return 1
+
+    return guarded
+
+
+@contextmanager
+def log_on_stderr(level: int = logging.WARNING) -> Iterator[None]:
+    """Send log lines to standard error, those of this level and above."""
+    root = logging.getLogger()
+    moved = [
+        handler
+        for handler in root.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout
+    ]
+    for handler in moved:
+        handler.setStream(sys.stderr)
+    before = logging.root.manager.disable
+    logging.disable(level - 1)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        for handler in moved:
+            handler.setStream(sys.stdout)
+
+
+@contextmanager
+def opened(conn_id: str | None, *, migrate: bool = True) -> Iterator[Database]:
+    """Open the ledger; one that is only looked at is not created.
+
+    :raises CommandError: there is none yet.
+    """
+    if is_missing(conn_id):
+        raise CommandError(
+            f"There is no ledger yet in {local_file()}: no delivery has run with this AIRFLOW_HOME. If tasks use "
+            "another one, set AIRFLOW_HOME, or name the ledger's connection with --ledger-conn-id."
+        )
+    with closing(open_database(conn_id, migrate=migrate)) as database:
+        yield database
+
+
+def configured(conn_id: str | None) -> str | None:
+    """Return the connection of the ledger; None for the SQLite file in Airflow's home."""
+    return conn_id or conf.get("regal", "ledger_conn_id", fallback="") or None
+
+
+def is_missing(conn_id: str | None) -> bool:
+    """Return whether the ledger is a file that does not exist."""
+    return configured(conn_id) is None and not local_file().exists()
+
+
+def identifiers() -> Identifiers:
+    """Return how the ledger stores identifiers, by ``[regal] ledger_key``."""
+    key = conf.get("regal", "ledger_key", fallback="")
+    return Identifiers(key.encode() if key else None)
+
+
+def missing_connection(error: AirflowException) -> str:
+    """Say that a connection can't be found from here, and what to do."""
+    home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
+    return (
+        f"{str(error).rstrip('.')}: not as AIRFLOW_CONN_..., not in a secrets backend, and not in Airflow's database "
+        f"as this shell reaches it (AIRFLOW_HOME={home}). Run this where the scheduler runs, or set the variable."
+    )

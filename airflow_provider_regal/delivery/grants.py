@@ -1,0 +1,89 @@
+"""What a row may do after the ledger was asked: be sent as it is, in part, later, or not. Pure.
+
+::
+
+    claims ─▶ verdicts ─▶ go ───▶ sent, and settled in a commit
+                  ├─────▶ busy ─▶ another delivery is sending it: asked again soon
+                  └─────▶ older, or sent before ─▶ the consent is withheld, or the row skipped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from airflow_provider_regal.delivery.prepared import Claimed, Ready
+from airflow_provider_regal.events import Consent
+from airflow_provider_regal.ledger.rules import Claim, Verdict
+from airflow_provider_regal.ledger.states import Skip
+
+# A claim is believed by others for the ledger's lease; a row that waits longer than this is claimed anew.
+FRESH_FOR_S: Final = 30.0
+OLDER: Final = "older: a newer decision of this person is on record"
+_IN_DOUBT: Final = "in doubt: Regal may have it already, and it must not be sent twice"
+_REASONS: Final = {Verdict.STALE: OLDER, Verdict.BLOCKED: _IN_DOUBT}
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What may be done with a row.
+
+    :param go: it may be sent.
+    :param busy: it has to be asked about again.
+    :param skip: it is not sent, and why.
+    :param claims: what was granted of it.
+    :param withheld: consents that are left out of it, and why.
+    :param given_back: what was claimed for it, and is not sent.
+    :param in_doubt: Regal may have a part of it already.
+    """
+
+    row: Ready
+    go: bool = False
+    busy: bool = False
+    skip: Skip | None = None
+    claims: tuple[Claimed, ...] = ()
+    withheld: dict[Consent, str] = field(default_factory=dict)
+    given_back: tuple[Claim, ...] = ()
+    in_doubt: bool = False
+
+    def apply(self) -> None:
+        """Let the row be what was granted."""
+        row = self.row
+        if self.busy or self.skip is Skip.DUPLICATE:
+            return
+        row.claims = self.claims
+        if self.withheld:
+            row.send_instead(row.payload.without(self.withheld))
+        if self.in_doubt:
+            row.key = None  # the contact is not unchanged the next time: more may be known by then
+
+
+def grant(row: Ready, verdicts: Sequence[Verdict]) -> Grant:
+    """Decide what may be done with a row.
+
+    :param verdicts: on each of its claims.
+    """
+    told = [*zip(row.claims, verdicts, strict=True)]
+    going = tuple(claimed for claimed, verdict in told if verdict is Verdict.GO)
+    given_back = tuple(claimed.claim for claimed in going)
+    if Verdict.DUPLICATE in verdicts or (Verdict.BLOCKED in verdicts and not _opts_out(row, told)):
+        return Grant(row, skip=Skip.DUPLICATE, given_back=given_back)
+    if Verdict.BUSY in verdicts:
+        return Grant(row, busy=True, given_back=given_back)
+    denied = {claimed: _REASONS[verdict] for claimed, verdict in told if verdict in _REASONS}
+    if not denied:
+        return Grant(row, go=True, claims=row.claims)
+    withheld = {claimed.consent: why for claimed, why in denied.items() if claimed.consent is not None}
+    in_doubt = Verdict.BLOCKED in verdicts
+    if row.only_consent and set(row.payload.consents) <= set(withheld):
+        return Grant(row, skip=Skip.OLDER, claims=going, withheld=withheld, given_back=given_back, in_doubt=in_doubt)
+    return Grant(row, go=True, claims=going, withheld=withheld, in_doubt=in_doubt)
+
+
+def _opts_out(row: Ready, told: Sequence[tuple[Claimed, Verdict]]) -> bool:
+    """Return whether a contact's opt-out may go: what is in doubt beside it is left out, and does not hold it back."""
+    return row.payload.call == "identify" and any(
+        verdict is Verdict.GO and claimed.consent is not None and not claimed.claim.subscribed
+        for claimed, verdict in told
+    )

@@ -1,0 +1,504 @@
+"""The recorder: notes what became of each row, and commits it.
+
+::
+
+    engine ─▶ acknowledge | refuse | unknown | ... ─▶ Changes ─▶ one commit ─▶ ledger
+       └────▶ reserve (asks the ledger, within the commit) ────────▲
+
+Each commit is one transaction. One that cannot be made stops the sending; it is tried again within ``patience_s``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.client.exchange import Decision
+from airflow_provider_regal.client.redact import fit_to_show
+from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.delivery.grants import Grant, grant
+from airflow_provider_regal.delivery.keys import hash_of_body
+from airflow_provider_regal.delivery.prepared import Ready, Refused
+from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.delivery.type_drift import TypeDrift
+from airflow_provider_regal.errors import FixConnectionError, LedgerError, TakenOverError
+from airflow_provider_regal.events.names import EMAIL_CHANNELS, EMAILS, MESSAGE_ID, NAME, OPT_IN_KEYS, PHONES, TRAITS
+from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held, LoggedConsent
+from airflow_provider_regal.ledger.outcomes import OutcomeLine, encoded, line_of
+from airflow_provider_regal.ledger.rules import OPT_IN, Claim
+from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
+from airflow_provider_regal.ledger.text import to_ledger_time
+
+_log = logging.getLogger(__name__)
+#: Nothing is sent if the last commit was longer ago: another try may have taken over since.
+FRESH_S: Final = 3.0
+COMMIT_EVERY_S: Final = 1.0
+_MOST_CHANGES: Final = 2_000
+_AGAIN_S: Final = 0.5
+# Why a row became unknown through no fault of its own; they warn, but do not fail the task.
+_DIED: Final = "worker died"
+_INTERRUPTED: Final = "interrupted"
+_OUTAGE: Final = "outage"
+_ACKNOWLEDGED: Final = int(RowState.ACKNOWLEDGED)
+_NOTHING: Final[Mapping[str, Any]] = {}
+_NUMBERED: Final = re.compile(r"\[\d+\]")  # phones[1]: the same note for all
+
+
+class Recorder:
+    """Notes and commits what becomes of the rows of a delivery.
+
+    ``notes`` counts what Regal will do that the sender may not expect.
+
+    :param held: the delivery.
+    :param target: for messages about the connection; its key is masked in Regal's words.
+    :param drift: knows the types that were sent for the first time.
+    :param patience_s: seconds for which a commit is tried again.
+    """
+
+    def __init__(
+        self, held: Held, account: Account, target: Target, *, drift: TypeDrift, patience_s: float, clock: Clock
+    ) -> None:
+        self._held = held
+        self._account = account
+        self._target = target
+        self._drift = drift
+        self._patience_s = patience_s
+        self._clock = clock
+        self._changes = Changes()
+        self._committing = asyncio.Lock()
+        self._last_commit = self._counted_until = clock.monotonic()
+        self._failing = False
+        self._lost = self._stopping = False
+        self._enough = asyncio.Event()
+        self.notes: Counter[str] = Counter()
+
+    # -- commits ------------------------------------------------------------------------------------------------------
+
+    def wait_s(self, now: float) -> float:
+        """Return 0 if something may be sent, else the seconds until it is worth asking again.
+
+        :param now: monotonic seconds.
+        """
+        return 0.05 if self._lost or self._failing or now - self._last_commit > FRESH_S else 0.0
+
+    async def commit(self) -> None:
+        """Write what was noted.
+
+        :raises LedgerError: it could not be written within the patience; it is kept for another time.
+        :raises TakenOverError: another try has the delivery.
+        """
+        async with self._committing:
+            await self._commit(())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much was noted that it should be committed."""
+        return len(self._changes.outcomes) >= _MOST_CHANGES
+
+    def commit_now(self) -> None:
+        """Write what was noted, where nothing runs beside it."""
+        changes, self._changes = self._changes, Changes()
+        self._held.commit(changes)
+
+    async def keep_committing(self) -> None:
+        """Commit at least every second, and when much was noted."""
+        while not self._stopping:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._enough.wait(), COMMIT_EVERY_S)
+            self._enough.clear()
+            await self.commit()
+
+    def stop_committing(self) -> None:
+        """Let :meth:`keep_committing` end soon: a commit must not be cancelled halfway."""
+        self._stopping = True
+        self._enough.set()
+
+    async def reserve(self, rows: Sequence[Ready]) -> list[Grant]:
+        """Ask the ledger which rows may be sent, and reserve those that must not be sent twice, in one commit."""
+        async with self._committing:
+            grants = await self._commit(rows)
+        now, moment = self._clock.monotonic(), self._clock.now()
+        for one in grants:
+            one.apply()
+            one.row.claimed_at = now
+            if one.skip is not None:
+                self._note_withheld(one.row)
+                if one.skip is Skip.OLDER and not one.row.payload.withheld:  # the event itself stands for the opt-in
+                    self._held.counts.opt_ins_withheld += 1
+                self.skip(one.row, one.skip, moment)
+        return grants
+
+    def reserve_now(self, row: Ready) -> list[Grant]:
+        """Reserve one row, where nothing runs beside it; until its outcome is committed it is unknown."""
+        changes, self._changes = self._changes, Changes()
+        line = self._line(row, Outcome.UNKNOWN, "the worker died while it was being sent", _DIED, self._clock.now())
+        changes.outcomes.append(line)
+        counts = self._held.counts
+        counts.read += 1
+        counts.add(Outcome.UNKNOWN, 1)
+        prepared = self._held.prepare_commit(changes)
+        counts.read -= 1
+        counts.add(Outcome.UNKNOWN, -1)
+        grants, _ = self._write(prepared, [row])
+        for one in grants:
+            one.apply()
+            if not one.go:
+                self._note_withheld(row)
+                self.drop(row)
+                if one.skip is not None:
+                    counts.read += 1
+                    self.skip(row, one.skip, self._clock.now())
+                self.commit_now()
+        return grants
+
+    def drop(self, row: Ready) -> None:
+        """Note that a single event was not applied, and is not ours to send again."""
+        self._changes.released += _claims(row)
+        self._changes.removed.append(row.source_row)
+
+    async def _commit(self, rows: Sequence[Ready]) -> list[Grant]:
+        gives_up_at = self._clock.monotonic() + self._patience_s
+        while True:
+            began = self._clock.monotonic()
+            changes, self._changes = self._changes, Changes()
+            changes.types |= self._drift.take_new()
+            seconds, self._counted_until = began - self._counted_until, began
+            prepared = self._held.prepare_commit(changes, candidates=[row.position for row in rows], seconds=seconds)
+            try:
+                grants, states = await asyncio.to_thread(self._write, prepared, rows)
+            except BaseException as error:
+                prepared.undo()
+                self._changes.put_back(changes)
+                if not isinstance(error, LedgerError):
+                    self._lost = self._lost or isinstance(error, TakenOverError)
+                    raise
+                if not self._failing:
+                    _log.warning("%s Nothing is sent until it can be written again", error)
+                self._failing = True
+                if self._clock.monotonic() >= gives_up_at:
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            if self._failing:
+                _log.info("The ledger can be written again")
+            self._failing = False
+            self._last_commit = began
+            for position, state in states.items():
+                self._held.states[position] = state
+                self._held.states.changed.discard(position)
+            return grants
+
+    def _write(self, prepared: Commit, rows: Sequence[Ready]) -> tuple[list[Grant], Mapping[int, int]]:
+        grants: list[Grant] = []
+
+        def reserve(connection: Any) -> dict[int, int]:
+            grants.clear()  # of a try that was rolled back
+            verdicts = iter(self._account.claim(connection, [one.claim for row in rows for one in row.claims]))
+            grants.extend(grant(row, [next(verdicts) for _ in row.claims]) for row in rows)
+            if given_back := [claim for one in grants for claim in one.given_back]:
+                self._account.settle(connection, released=given_back)
+            return {
+                one.row.position: RowState.RESERVED for one in grants if one.go and one.row.guarantee == "at_most_once"
+            }
+
+        states = prepared.write(reserve if rows else None)
+        return grants, states
+
+    # -- what became of rows ------------------------------------------------------------------------------------------
+
+    def _note(self, row: Ready) -> None:
+        """Note what a row leaves out; once, by the try that settles it."""
+        self._note_withheld(row)
+        if row.payload.notes:
+            self.notes.update(_NUMBERED.sub("", note) for note in row.payload.notes)
+        if row.payload.call in NAMED_CALLS and not row.has_time:
+            self._held.counts.without_time += 1
+
+    def _note_withheld(self, row: Ready) -> None:
+        new = row.payload.withheld[row.withheld_noted :]
+        row.withheld_noted += len(new)
+        if not new:
+            return
+        self._held.counts.opt_ins_withheld += len(new)
+        traits = row.payload.body.get(TRAITS, {})
+        for one in new:
+            member, _, number = one.where.rstrip("]").partition("[")
+            addresses = list(traits.get(member, {}))
+            identifier = addresses[int(number)] if number.isdecimal() and int(number) < len(addresses) else ""
+            who = (identifier, one.channel, one.subscribed)
+            self._changes.log.append(
+                LoggedConsent(*who, None, None, None, None, row.source_row, "withheld", one.reason)
+            )
+
+    def acknowledge(self, row: Ready) -> None:
+        """Note that Regal has the row."""
+        self._count_requests(row)
+        self._note(row)
+        changes, body = self._changes, row.payload.body
+        if row.claims:
+            changes.acknowledged += _claims(row)
+            self._log_consents(row, Outcome.ACKNOWLEDGED)
+        if row.instead_of is not None:
+            self.reject(row.instead_of, self._clock.now())
+            return
+        if row.key is not None:
+            changes.contacts.append((row.key, row.row_hash, row.payload_hash))
+        if row.user_id is not None and (phones := body.get(TRAITS, _NOTHING).get(PHONES)):
+            for phone in phones:
+                changes.phones.append((row.user_id, phone))
+        moment = to_ledger_time(self._clock.now())
+        first = moment if row.first_time is None else to_ledger_time(row.first_time)
+        user_id, phone, email = self._people(row)
+        changes.outcomes.append(  # positional, and without NamedTuple's own checks: it is the usual outcome
+            _line(
+                (
+                    row.source_row, row.place, row.payload.call, body.get(NAME), user_id, phone, email, "acknowledged",
+                    None, None, None, row.tries, first, moment, hash_of_body(row.body), None, None, None,
+                )
+            )
+        )  # fmt: skip
+        self._held.counts.acknowledged += row.weight
+        self._held.states[row.position] = _ACKNOWLEDGED
+        if len(changes.outcomes) >= _MOST_CHANGES:
+            self._enough.set()
+
+    def skip(self, row: Ready, why: Skip, now: datetime) -> None:
+        """Note that a prepared row is not sent; one that could only be sent in part stays rejected."""
+        if why is Skip.DRY_RUN:
+            self._note(row)
+        if row.instead_of is not None:
+            self.reject(row.instead_of, now)
+            return
+        self._held.counts.skip(why, row.weight)
+        self._held.states[row.position] = RowState.of(why)
+
+    def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
+        """Note that a row is not sent, before it was prepared."""
+        self._held.counts.skip(why, weight)
+        self._held.states[position] = RowState.of(why)
+
+    def reject(self, row: Refused, now: datetime) -> None:
+        """Note that the row can never be sent."""
+        moment = to_ledger_time(now)
+        user_id, phone, email = self._people(row)
+        self._changes.outcomes.append(
+            line_of(
+                position=row.source_row,
+                place=row.place,
+                call=row.call,
+                event=row.event,
+                user_id=user_id,
+                phone=phone,
+                email=email,
+                status="rejected",
+                reason="invalid",
+                field=row.faults[0].field,
+                message="; ".join(map(str, row.faults)),
+                attempts=0,
+                first_at=row.letter_time or moment,
+                last_at=moment,
+                payload_hash=row.row_hash,
+                form=row.form,
+                payload=encoded(row.row),
+            )
+        )
+        self._settle(row, Outcome.REJECTED)
+
+    def refuse(self, row: Ready, decision: Decision, now: datetime) -> None:
+        """Note that Regal refuses the row for good."""
+        self._count_requests(row)
+        self._changes.released += _claims(row)
+        self._log_consents(row, Outcome.REJECTED, decision.reason)
+        self._keep(row, Outcome.REJECTED, self._message(row, decision), decision.reason, now)
+
+    def unknown(self, row: Ready, decision: Decision, now: datetime, *, in_outage: bool) -> None:
+        """Note that it can't be known whether Regal received the row."""
+        self._count_requests(row)
+        reason = f"{_OUTAGE}: {decision.reason}" if in_outage else decision.reason
+        self._held.counts.unknown_of_outage += in_outage * row.weight
+        self._lost_sight_of(row, self._message(row, decision), reason, now)
+
+    def blame_outage(self, row: Ready, decision: Decision, now: datetime) -> None:
+        """Note that it was an outage that made a row unknown, as turned out only later."""
+        self._held.counts.unknown_of_outage += row.weight
+        line = self._line(row, Outcome.UNKNOWN, self._message(row, decision), f"{_OUTAGE}: {decision.reason}", now)
+        self._changes.outcomes.append(line)
+
+    def interrupted(self, row: Ready, now: datetime) -> None:
+        """Note that we cut the request off ourselves before it was answered."""
+        if row.guarantee == "at_least_once":
+            row.doubtful = True
+            self.leave_open(row)
+            return
+        self._count_requests(row)
+        self._held.counts.unknown_of_outage += row.weight
+        self._lost_sight_of(row, "stopped while it was being sent", _INTERRUPTED, now)
+
+    def died(self, row: Ready | Refused, now: datetime) -> None:
+        """Note that an earlier try died between reserving the row and committing an answer."""
+        message = "the worker died while it was being sent; look for it in Regal"
+        self._held.counts.unknown_of_outage += row.weight
+        if isinstance(row, Ready):
+            row.tries = max(row.tries, 1)
+            self._lost_sight_of(row, message, _DIED, now)
+            return
+        moment = to_ledger_time(now)  # its mapping changed since
+        user_id, phone, email = self._people(row)
+        self._changes.outcomes.append(
+            line_of(
+                position=row.source_row,
+                place=row.place,
+                call=row.call,
+                event=row.event,
+                user_id=user_id,
+                phone=phone,
+                email=email,
+                status="unknown",
+                reason=_DIED,
+                field=None,
+                message=message,
+                attempts=1,
+                first_at=moment,
+                last_at=moment,
+                payload_hash=row.row_hash,
+                form=row.form,
+                payload=encoded(row.row),
+            )
+        )
+        self._settle(row, Outcome.UNKNOWN)
+
+    def release(self, row: Ready) -> None:
+        """Take the row's reservation back: Regal surely does not have it."""
+        if row.guarantee == "at_most_once":
+            self._held.states[row.position] = RowState.OPEN
+
+    def leave_open(self, row: Ready) -> None:
+        """Leave the row unsettled: a later try sends it."""
+        self._count_requests(row)
+        self.release(row)
+        if row.doubtful:
+            self._changes.unknown += _claims(row)
+        else:
+            self._changes.released += _claims(row)
+
+    def unauthorized(self, decision: Decision) -> FixConnectionError:
+        """Make the error for a refused key."""
+        return FixConnectionError(
+            f"Connection {self._target.conn_id!r}: Regal refused the API key ({decision.reason}). Check the field "
+            "'API key'; it is sent verbatim, so enter only the key, without 'Bearer'. Remaining rows are saved: fix "
+            "the connection and clear the task.",
+            status=decision.status,
+        )
+
+    def _settle(self, row: Ready | Refused, outcome: Outcome) -> None:
+        self._held.counts.add(outcome, row.weight)
+        self._held.states[row.position] = RowState.of(outcome)
+        if len(self._changes.outcomes) >= _MOST_CHANGES:
+            self._enough.set()
+
+    def _lost_sight_of(self, row: Ready, message: str, reason: str, now: datetime) -> None:
+        self._changes.unknown += _claims(row)
+        self._log_consents(row, Outcome.UNKNOWN, reason)
+        self._keep(row, Outcome.UNKNOWN, message, reason, now)
+
+    def _keep(self, row: Ready, outcome: Outcome, message: str, reason: str, now: datetime) -> None:
+        self._note(row)
+        self._changes.outcomes.append(self._line(row, outcome, message, reason, now))
+        self._settle(row, outcome)
+
+    def _line(self, row: Ready, outcome: Outcome, message: str, reason: str, now: datetime) -> OutcomeLine:
+        user_id, phone, email = self._people(row)
+        moment = to_ledger_time(now)
+        first = row.letter_time or (moment if row.first_time is None else to_ledger_time(row.first_time))
+        claims = [claimed.claim for claimed in row.claims if claimed.consent is None and claimed.claim.call == OPT_IN]
+        body = json.loads(row.body)
+        more = {
+            "claims": [
+                [c.key, c.channel, c.subscribed, c.at, c.row_hash, *([True] if c.stored else [])] for c in claims
+            ],
+            "contact": row.key,
+        }
+        return line_of(
+            position=row.source_row,
+            place=row.place,
+            call=row.payload.call,
+            event=row.payload.body.get(NAME),
+            user_id=user_id,
+            phone=phone,
+            email=email,
+            status=outcome.value,
+            reason=reason,
+            field=None,
+            message=message,
+            attempts=row.tries,
+            first_at=first,
+            last_at=moment,
+            payload_hash=hash_of_body(row.body),
+            form="body",
+            payload=encoded(body if row.message_id is None else {MESSAGE_ID: row.message_id, **body}),
+            consents=json.dumps(more) if claims or row.key is not None else None,
+        )
+
+    def _people(self, row: Ready | Refused) -> tuple[str | None, str | None, str | None]:
+        """Return user id, phone and email of a row, as the ledger stores them."""
+        stored = self._account.identifiers.stored
+        phone = email = None
+        for identifier in row.identifiers:
+            if identifier[0] == "+":
+                phone = phone or stored(identifier)
+            elif "@" in identifier and not identifier.startswith("user:"):
+                email = email or stored(identifier)
+        return None if row.user_id is None else stored(row.user_id), phone, email
+
+    def _count_requests(self, row: Ready) -> None:
+        self._held.counts.requests += row.tries
+        self._held.counts.repeats += max(row.tries - 1, 0)
+
+    def _message(self, row: Ready, decision: Decision) -> str:
+        said = fit_to_show(decision.said, sent=row.payload.body, api_key=self._target.api_key)
+        return f"{decision.reason}, Regal says: {said}" if said else decision.reason
+
+    def _log_consents(self, row: Ready, outcome: Outcome, reason: str | None = None) -> None:
+        """Keep the evidence of what was sent: each decision's time, address, wording and where it was collected."""
+        traits = row.payload.body.get(TRAITS, {})
+        status = "refused" if outcome is Outcome.REJECTED else outcome.value
+        for claimed in row.claims:
+            claim, consent = claimed.claim, claimed.consent
+            if claim.call != OPT_IN or claim.stored:
+                continue
+            evidence: Mapping[str, Any] = {}
+            if consent is not None:
+                member = EMAILS if consent.channel in EMAIL_CHANNELS else PHONES
+                info = traits.get(member, {}).get(consent.identifier, {})
+                evidence = info.get(OPT_IN_KEYS[consent.channel], {})
+            self._changes.log.append(
+                LoggedConsent(
+                    claim.key,
+                    claim.channel,
+                    bool(claim.subscribed),
+                    claim.at,
+                    evidence.get("ip"),
+                    evidence.get("text"),
+                    evidence.get("source"),
+                    row.source_row,
+                    status,
+                    reason,
+                )
+            )
+
+
+def _line(values: tuple[Any, ...]) -> OutcomeLine:
+    return tuple.__new__(OutcomeLine, values)
+
+
+def _claims(row: Ready) -> list[Claim]:
+    return [claimed.claim for claimed in row.claims]

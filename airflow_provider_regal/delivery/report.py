@@ -1,0 +1,159 @@
+"""The report: what became of all rows, in counts. It holds nothing personal and stays under 2 KB."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.ledger.deliveries import Counts
+
+REASONS_SHOWN: Final = 5
+_REASONS_LOGGED: Final = 20
+_LONGEST_REASON: Final = 120
+_MOST_BYTES: Final = 2_000
+_PLAN_WORDS: Final = {
+    "new": "nothing is on record",
+    "changed": "something else, or an older decision, is on record",
+    "unchanged": "as Regal acknowledged it",
+    "superseded": "the source has a newer row of the same consent",
+    "stale": "a newer decision from elsewhere is on record; withheld",
+    "in_doubt": "Regal may have it already; a redelivery may send it",
+    "silent": "rows that say neither yes nor no",
+    "rejected": "can never be sent as it is; withheld",
+    "opt_outs": "to send, all of them first",
+    "opt_ins": "to send after them",
+    "removed": "subscribed, and no longer in the source",
+}
+
+
+@dataclass(slots=True)
+class DeliveryReport:
+    """What became of a delivery.
+
+    For a finished one ``read == acknowledged + rejected + unknown + skipped``.
+
+    :param delivery: its id in the ledger; None for a dry run.
+    :param status: ``finished``; ``failed`` (beyond a threshold, or stopped by a guard); ``stopped`` (rows are left, a
+        retry resumes); ``dry_run``; ``nothing_to_do``.
+    :param read: rows the source gave.
+    :param repeats: requests beyond the first of each row.
+    :param known: rejected rows that an earlier delivery had rejected with the same payload; only shown.
+    :param skips: why rows were skipped -> rows.
+    :param notes: what Regal will do that the sender may not expect -> rows of this try.
+    :param plan: what a sync of opt-ins found out before it sent anything.
+    :param unknown_of_outage: unknowns of a crash, a stop or an outage; they warn, but do not fail the task.
+    :param reasons: reason -> rows, of rejected and unknown rows.
+    """
+
+    delivery: int | None = None
+    status: str = "stopped"
+    read: int = 0
+    acknowledged: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    skipped: int = 0
+    known: int = 0
+    skips: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    plan: dict[str, int] = field(default_factory=dict)
+    unknown_of_outage: int = 0
+    opt_ins_withheld: int = 0
+    without_time: int = 0
+    requests: int = 0
+    repeats: int = 0
+    outages: int = 0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def count(self, counts: Counts) -> None:
+        """Take over what was counted."""
+        for name in (
+            "read", "acknowledged", "rejected", "unknown", "skipped", "known", "unknown_of_outage", "opt_ins_withheld",
+            "without_time", "requests", "repeats", "outages", "seconds",
+        ):  # fmt: skip
+            setattr(self, name, getattr(counts, name))
+        self.skips, self.plan = Counter(counts.skips), dict(counts.plan)
+
+    @property
+    def settled(self) -> int:
+        """Rows with an outcome."""
+        return self.acknowledged + self.rejected + self.unknown + self.skipped
+
+    @property
+    def left(self) -> int:
+        """Rows without an outcome yet."""
+        return self.read - self.settled
+
+    @property
+    def per_second(self) -> float:
+        """Requests a second, over the whole delivery."""
+        return self.requests / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report for XCom: every key, with as many of the top reasons as fit."""
+        reasons: dict[str, int] = {}
+        report = {
+            "delivery": self.delivery,
+            "status": self.status,
+            "read": self.read,
+            "acknowledged": self.acknowledged,
+            "rejected": self.rejected,
+            "unknown": self.unknown,
+            "skipped": self.skipped,
+            "left": self.left,
+            "known": self.known,
+            "skips": dict(self.skips),
+            "plan": self.plan,
+            "notes": self.notes.total(),
+            "opt_ins_withheld": self.opt_ins_withheld,
+            "without_time": self.without_time,
+            "requests": self.requests,
+            "repeats": self.repeats,
+            "outages": self.outages,
+            "seconds": round(self.seconds, 3),
+            "per_second": round(self.per_second, 1),
+            "reasons": reasons,
+        }
+        for reason, count in self.reasons.most_common(REASONS_SHOWN):
+            short = reason[:_LONGEST_REASON]
+            reasons[short] = reasons.get(short, 0) + count
+            if len(json.dumps(report)) > _MOST_BYTES:
+                del reasons[short]
+        return report
+
+    def plan_as_table(self, *, with_reasons: bool = False) -> str:
+        """Draw for the log what a sync found out: the kinds with their counts, and what they mean.
+
+        :param with_reasons: list why consents were rejected, too, once that is counted.
+        """
+        lines = []
+        for kind, count in self.plan.items():
+            lines.append(f"{kind:<12}{count:>12,}   {_PLAN_WORDS[kind]}")
+            if kind == "rejected" and with_reasons:
+                shown = self.reasons.most_common(_REASONS_LOGGED)
+                lines += [f"{'':<12}{number:>12,} x {reason}" for reason, number in shown]
+        return "\n".join(lines)
+
+    def as_table(self) -> str:
+        """Draw the report for the log."""
+        names = ("read", "acknowledged", "rejected", "unknown", "skipped")
+        lines = [f"{name:<14}{getattr(self, name):>12,}" for name in names]
+        lines += [f"  {why.replace('_', ' '):<12}{count:>12,}" for why, count in self.skips.items()]
+        if self.left:
+            lines.append(f"{'left':<14}{self.left:>12,}")
+        if self.known:
+            lines.append(f"{'rejected before':<16}{self.known:>10,}")
+        if self.opt_ins_withheld:
+            lines.append(f"{'opt-ins withheld':<16}{self.opt_ins_withheld:>10,}")
+        requests = "1 request" if self.requests == 1 else f"{self.requests:,} requests"
+        repeats = "1 repeat" if self.repeats == 1 else f"{self.repeats:,} repeats"
+        outages = "" if not self.outages else f", {self.outages} outage{'' if self.outages == 1 else 's'}"
+        lines.append(f"{requests} in {self.seconds:.1f} s ({self.per_second:.0f}/s), {repeats}{outages}")
+        lines += [f"{count:>8,} x note: {note}" for note, count in self.notes.most_common(_REASONS_LOGGED)]
+        lines += [f"{count:>8,} x {reason}" for reason, count in self.reasons.most_common(_REASONS_LOGGED)]
+        if (more := len(self.reasons) - _REASONS_LOGGED) > 0:
+            lines.append(f"and {more:,} more reasons: airflow regal outcomes {self.delivery}")
+        return "\n".join(lines)

@@ -1,0 +1,287 @@
+"""What a sync of opt-ins works on: what the source wants, beside what the ledger knows, in a temporary database.
+
+The ledger's part is copied into it, so that comparing is set operations of one local SQLite file, whatever database the
+ledger is in, and memory does not grow with either side but for the hashes of known rows. Of a ledger in SQLite only
+these are read at first, and then what the source did not say again.
+
+::
+
+    ledger ─▶ known ─┐
+                     ├─▶ compare ─▶ opt-outs, opt-ins, removed, stale, unchanged
+    source ─▶ wanted ┘
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from airflow_provider_regal.delivery.sync.known_rows import COUNT_AT, KNOWN_BY, KnownRows
+
+_TABLES: Final = """
+CREATE TABLE known (
+    key TEXT, channel TEXT, subscribed INTEGER, evidence_at TEXT, opt_out_at TEXT, state TEXT,
+    pending_subscribed INTEGER, pending_at TEXT, source TEXT, row_hash TEXT, PRIMARY KEY (key, channel)
+) WITHOUT ROWID;
+CREATE TABLE unseen (row_hash TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE wanted (
+    key TEXT, channel TEXT, at TEXT, subscribed INTEGER, timeless INTEGER, identifier TEXT, user_id TEXT, ip TEXT,
+    text TEXT, source TEXT, row_hash TEXT, rows INTEGER, PRIMARY KEY (key, channel)
+) WITHOUT ROWID;
+CREATE TABLE opt_outs (
+    key TEXT, channel TEXT, identifier TEXT, at TEXT, PRIMARY KEY (key, channel)
+) WITHOUT ROWID;
+CREATE TABLE mentioned (key TEXT, channel TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
+CREATE TABLE unfit (row TEXT, faults TEXT);
+"""
+_WANT: Final = """
+INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
+    rows = rows + 1, at = {at}, subscribed = {subscribed}, timeless = {timeless}, identifier = {identifier},
+    user_id = {user_id}, ip = {ip}, text = {text}, source = {source}, row_hash = {row_hash}
+"""
+_NEWER: Final = "(excluded.at > at OR (excluded.at = at AND excluded.subscribed < subscribed))"
+_WANT_NEWEST: Final = _WANT.format(
+    **{
+        name: f"CASE WHEN {_NEWER} THEN excluded.{name} ELSE {name} END"
+        for name in ("at", "subscribed", "timeless", "identifier", "user_id", "ip", "text", "source", "row_hash")
+    }
+)
+_OPT_OUT: Final = """
+INSERT INTO opt_outs VALUES (?, ?, ?, ?) ON CONFLICT (key, channel) DO UPDATE
+SET at = max(at, excluded.at)
+"""
+_KNOWN: Final = """identifier, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at,
+    source, row_hash"""
+_HASHES: Final = f"""
+SELECT substr(row_hash, 1, {KNOWN_BY}) || substr(row_hash, {COUNT_AT + 1}, 1)
+FROM {{}} WHERE row_hash IS NOT NULL AND state = 'acknowledged'
+"""  # noqa: S608 - made of constants
+_OF_ACCOUNT: Final = " AND account = ?"
+# An opt-out without a time says nothing new where the newest word known, or perhaps known to Regal, is an opt-out.
+_TIMELESS: Final = """
+UPDATE wanted SET at = coalesce((
+    SELECT CASE WHEN k.subscribed = 0 THEN k.evidence_at ELSE k.opt_out_at END FROM known k
+    WHERE k.key = wanted.key AND k.channel = wanted.channel
+    AND (k.subscribed IS NOT 1 OR k.opt_out_at >= k.evidence_at)
+    AND (k.pending_subscribed IS NOT 1 OR k.opt_out_at >= k.pending_at)
+), at) WHERE timeless
+"""
+_SEEN: Final = f"""(k.row_hash IS NOT NULL AND k.state = 'acknowledged'
+    AND substr(k.row_hash, 1, {KNOWN_BY}) NOT IN (SELECT row_hash FROM unseen))"""  # noqa: S608 - made of constants
+_COPY_WANTED: Final = f"""
+INSERT OR REPLACE INTO known SELECT {", ".join(f"k.{column.strip()}" for column in _KNOWN.split(","))}
+FROM wanted w CROSS JOIN ledger.regal_consents k
+WHERE k.account = ? AND k.identifier = w.key AND k.channel = w.channel
+"""  # noqa: S608 - made of constants
+# Read with the hashes: people another run begins to send to later are not gone from the source.
+_COPY_OPEN: Final = f"""
+INSERT INTO known SELECT {_KNOWN} FROM ledger.regal_consents
+WHERE account = ? AND (row_hash IS NULL OR state <> 'acknowledged')
+"""  # noqa: S608 - made of constants
+_COPY_UNSEEN: Final = f"""
+INSERT OR IGNORE INTO known SELECT {_KNOWN} FROM ledger.regal_consents k
+WHERE account = ? AND substr(row_hash, 1, {KNOWN_BY}) IN (SELECT row_hash FROM unseen)
+"""  # noqa: S608 - made of constants
+# Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
+_KIND: Final = f"""
+CASE
+    WHEN (w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed))
+        AND {_SEEN} THEN 'superseded'
+    WHEN w.subscribed AND w.at <= k.opt_out_at THEN 'stale'
+    WHEN w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed) THEN 'stale'
+    WHEN w.subscribed = k.subscribed AND w.at = k.evidence_at THEN 'unchanged'
+    WHEN :once AND w.subscribed AND k.state IN ('sending', 'unknown') AND k.pending_at = w.at
+        AND k.pending_subscribed = w.subscribed THEN 'in_doubt'
+    WHEN k.evidence_at IS NULL THEN 'new'
+    ELSE 'changed'
+END
+"""
+_COMPARE: Final = f"""
+CREATE TABLE compared AS
+SELECT w.*, {_KIND} AS kind, k.subscribed IS NOT NULL AND k.subscribed <> w.subscribed AS flips,
+    w.row_hash IS NOT k.row_hash AND (k.row_hash IS NULL OR k.source = :source) AS another_row,
+    {_SEEN} AND k.state = 'acknowledged' AS was_seen
+FROM wanted w LEFT JOIN known k ON k.key = w.key AND k.channel = w.channel
+"""  # noqa: S608 - made of constants
+_REMOVED: Final = f"""
+CREATE TABLE removed AS
+SELECT key, channel, subscribed FROM known k WHERE source = ? AND evidence_at IS NOT NULL
+AND NOT {_SEEN}
+AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.key = k.key AND w.channel = k.channel)
+AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.channel)
+"""  # noqa: S608 - made of constants
+# Several rows can have one hash, and a row that was not read again can be older than one that was.
+_OVERTAKEN: Final = "SELECT count(*) FROM compared WHERE kind = 'changed' AND was_seen"
+_TO_SEND: Final = """
+SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash FROM compared
+WHERE subscribed = ? AND (kind IN ('new', 'changed') OR (? AND kind = 'unchanged'))
+ORDER BY coalesce('user:' || user_id, identifier), identifier, channel
+"""
+_BATCH: Final = 1_000
+
+
+class Wanted(NamedTuple):
+    """What the source says of one phone or email on one channel; ``at`` as the ledger writes times."""
+
+    identifier: str
+    channel: str
+    subscribed: int
+    at: str
+    timeless: int
+    user_id: str | None
+    ip: str | None
+    text: str | None
+    source: str | None
+    row_hash: str | None
+
+
+class SyncStore:
+    """The working database of one sync; it is gone once it is closed."""
+
+    def __init__(self) -> None:
+        # An empty name is a temporary file that SQLite removes. Several threads use it, one after the other.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
+        self._rows = KnownRows(())
+        self._ledger: tuple[str, str] | None = None
+        self._db.execute("BEGIN")
+
+    def know(self, consents: Iterable[Sequence[Any]]) -> None:
+        """Copy what the ledger knows; rows as it streams them."""
+        self._db.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", consents)
+        self._rows = KnownRows(one for (one,) in self._db.execute(_HASHES.format("known")))
+
+    def know_file(self, file: str, account: str) -> None:
+        """Read which rows a ledger in SQLite knows; the rest of it is read once the source was."""
+        self._ledger = (file, account)
+        with self._attached(file):
+            self._db.execute("BEGIN")  # both of one moment
+            hashes = self._db.execute(_HASHES.format("ledger.regal_consents") + _OF_ACCOUNT, (account,))
+            self._rows = KnownRows(one for (one,) in hashes)
+            self._db.execute(_COPY_OPEN, (account,))
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _attached(self, file: str) -> Iterator[None]:
+        self._db.execute("COMMIT")  # nothing can be attached within a transaction
+        self._db.execute("ATTACH ? AS ledger", (file,))
+        yield
+        self._db.execute("DETACH ledger")
+        self._db.execute("BEGIN")
+
+    def unchanged(self, hashes: Sequence[str]) -> list[int]:
+        """Say of rows how many consents each has, if it is the same as when all of them were acknowledged, else 0.
+
+        It is noted that the source still has them.
+        """
+        return self._rows.see(hashes)
+
+    def want(self, key: str, wanted: Wanted) -> None:
+        """Take in what a row says; of several rows the newest holds, of equal times the opt-out.
+
+        :param key: the identifier as the ledger stores it.
+        """
+        identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash = wanted
+        self._db.execute(
+            _WANT_NEWEST,
+            (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash),
+        )
+        if not subscribed:
+            self.bar(key, wanted)
+
+    def bar(self, key: str, opt_out: Wanted) -> None:
+        """Take in that an opt-out was read, whether it can be sent or not."""
+        self._db.execute(_OPT_OUT, (key, opt_out.channel, opt_out.identifier, opt_out.at))
+
+    def mention(self, key: str, channel: str) -> None:
+        """Note who is still in the source, although the row cannot be used."""
+        self._db.execute("INSERT OR IGNORE INTO mentioned VALUES (?, ?)", (key, channel))
+
+    def reject(self, row: str, faults: str) -> None:
+        """Keep what can never be sent."""
+        self._db.execute("INSERT INTO unfit VALUES (?, ?)", (row, faults))
+
+    def compare(self, *, once: bool, source: str) -> None:
+        """Compare both sides, once all is known and wanted.
+
+        :param once: what may have been sent must not be sent again.
+        :param source: whose consents can be missing from it: those it was the last to have acknowledged.
+        """
+        self._db.executemany("INSERT OR IGNORE INTO unseen VALUES (?)", ((one,) for one in self._rows.unseen()))
+        if self._ledger is not None:
+            file, account = self._ledger
+            with self._attached(file):
+                self._db.execute(_COPY_WANTED, (account,))
+                self._db.execute(_COPY_UNSEEN, (account,))
+        self._db.execute(_TIMELESS)
+        self._db.execute(_COMPARE, {"once": once, "source": source})
+        self._db.execute(_REMOVED, (source,))
+
+    def count(self, kind: str) -> int:
+        """Count what came out as of a kind."""
+        return self._number("SELECT count(*) FROM compared WHERE kind = ?", kind)
+
+    @property
+    def still(self) -> int:
+        """Count the consents that hold as they were, of rows that were not read again."""
+        return self._rows.seen - self._number(_OVERTAKEN)
+
+    @property
+    def superseded(self) -> int:
+        """Count the rows that another row of the source is newer than."""
+        return self._number("SELECT coalesce(sum(rows - 1), 0) FROM wanted") + self.count("superseded")
+
+    @property
+    def flips(self) -> int:
+        """Count the consents that would turn into their opposite."""
+        return self._number("SELECT count(*) FROM compared WHERE flips AND kind = 'changed'")
+
+    @property
+    def known_to_us(self) -> int:
+        """Count the known consents that the source speaks of, or spoke of, besides the unchanged."""
+        compared = self._number("SELECT count(*) FROM compared WHERE kind IN ('changed', 'stale')")
+        return compared + self._number("SELECT count(*) FROM removed")
+
+    def removed(self, *, subscribed: bool) -> int:
+        """Count the known consents that the source no longer has."""
+        return self._number("SELECT count(*) FROM removed WHERE subscribed = ?", int(subscribed))
+
+    def to_send(self, *, subscribed: bool, unchanged: bool) -> Iterator[Wanted]:
+        """Return what differs from what is known, contact by contact.
+
+        :param unchanged: what does not differ, too.
+        """
+        return map(Wanted._make, self._db.cursor().execute(_TO_SEND, (int(subscribed), unchanged)))
+
+    def gone(self) -> Iterator[tuple[str, str]]:
+        """Return keys and channels of subscribed people who are no longer in the source."""
+        return self._db.cursor().execute("SELECT key, channel FROM removed WHERE subscribed = 1 ORDER BY key, channel")
+
+    def stale(self) -> Iterator[Wanted]:
+        """Return what is older than what is known."""
+        return self._compared("kind = 'stale'")
+
+    def said_again(self) -> Iterator[Wanted]:
+        """Return what is known already, but of another row."""
+        return self._compared("kind = 'unchanged' AND another_row")
+
+    def opt_outs(self) -> Iterator[tuple[str, str, str]]:
+        """Return every opt-out that was read: identifier, channel, and the newest time, if only that of the reading."""
+        return self._db.cursor().execute("SELECT identifier, channel, at FROM opt_outs")
+
+    def unfit(self) -> Iterator[tuple[str, str]]:
+        """Return back what can never be sent: row and faults."""
+        return self._db.cursor().execute("SELECT row, faults FROM unfit ORDER BY rowid")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _compared(self, where: str) -> Iterator[Wanted]:
+        columns = ", ".join(Wanted._fields)
+        return map(Wanted._make, self._db.cursor().execute(f"SELECT {columns} FROM compared WHERE {where}"))  # noqa: S608
+
+    def _number(self, query: str, *values: object) -> int:
+        return int(self._db.execute(query, values).fetchone()[0])

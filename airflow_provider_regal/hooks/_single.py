@@ -1,0 +1,184 @@
+"""One event at a time through the hook: the same ledger and the same consent rules as every other path.
+
+::
+
+    payload ─▶ bar opt-outs ─▶ claim, reserve (commit) ─▶ client.one ─▶ outcome (commit) ─▶ receipt | a typed error
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.client.exchange import Decision, Meaning
+from airflow_provider_regal.client.receipt import Receipt
+from airflow_provider_regal.delivery.prepare import identifiers_of
+from airflow_provider_regal.delivery.prepared import Claimed, Ready
+from airflow_provider_regal.delivery.recorder import Recorder
+from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.delivery.type_drift import TypeDrift
+from airflow_provider_regal.errors import CheckRegalError, RefusedEventError, RegalError, RetryLaterError
+from airflow_provider_regal.hooks._ledger import open_account
+from airflow_provider_regal.ledger.deliveries import FINISHED, Deliveries, Place, Try
+from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim
+from airflow_provider_regal.ledger.text import to_ledger_time
+
+if TYPE_CHECKING:
+    from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.client.guarantee import Guarantee
+    from airflow_provider_regal.client.one import Sender
+    from airflow_provider_regal.client.target import Target
+    from airflow_provider_regal.events import Event, Payload
+
+_ASK_AGAIN_S: Final = 1.0
+
+
+class SingleEvents:
+    """The events that one hook sends one by one: in the ledger they are one delivery.
+
+    :param sender: sends them.
+    :param patience_s: seconds to wait for another delivery that sends the same consent.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        target: Target,
+        *,
+        context: Context | None,
+        ledger_conn_id: str | None,
+        patience_s: float,
+    ) -> None:
+        self._sender = sender
+        self._number = 0
+        self._patience_s = patience_s
+        place = _place_of(context)
+        account = self._account = open_account(target, ledger_conn_id, source=str(place) if place.task_id else "")
+        account.register(target.api_key)
+        self._clock = Clock(now=account.now)
+        deliveries = Deliveries(account)
+        held = self._held = deliveries.begin(
+            place,
+            _try_of(context),
+            call="events",
+            source="",
+            options="",
+            hold_s=int(target.timeout_s) + 1,
+            replaces=deliveries.latest(place),
+        )
+        held.note_state(FINISHED)  # nothing of it is ever left over
+        self._recorder = Recorder(held, account, target, drift=TypeDrift({}), patience_s=patience_s, clock=self._clock)
+
+    def send(self, event: Event, payload: Payload, guarantee: Guarantee) -> Receipt:
+        """Send one event.
+
+        :raises RegalError: as :meth:`airflow_provider_regal.client.one.Sender.send`.
+        """
+        row = self._ready(event, payload, guarantee)
+        if (skip := self._reserve(row)) is not None:
+            return skip
+        row.tries = 1
+        row.first_time = self._clock.now()
+        try:
+            receipt = self._sender.send(row.payload, guarantee)
+        except RefusedEventError as error:
+            row.tries = error.tries
+            self._held.counts.read += 1
+            self._recorder.refuse(row, _decision(Meaning.REFUSED, error.status), self._clock.now())
+            raise
+        except CheckRegalError as error:
+            row.tries = error.tries
+            self._lose_sight_of(row, _decision(Meaning.UNKNOWN, error.status))
+            raise
+        except RegalError:
+            self._recorder.drop(row)
+            raise
+        except BaseException:  # such as a timeout of the task
+            self._lose_sight_of(row, Decision(Meaning.UNKNOWN, "interrupted"))
+            raise
+        else:
+            row.tries = receipt.tries
+            self._held.counts.read += 1
+            self._recorder.acknowledge(row)
+            return replace(receipt, opt_ins_withheld=tuple(map(str, row.payload.withheld)))
+        finally:
+            self._recorder.commit_now()
+
+    def _lose_sight_of(self, row: Ready, decision: Decision) -> None:
+        self._held.counts.read += 1
+        self._recorder.unknown(row, decision, self._clock.now(), in_outage=False)
+
+    def _ready(self, event: Event, payload: Payload, guarantee: Guarantee) -> Ready:
+        self._number += 1
+        row = Ready(
+            0,
+            payload,
+            guarantee,
+            identifiers_of(event),
+            source_row=self._number,
+            has_time=event.timestamp is not None,
+            user_id=event.user_id,
+            message_id=event.message_id,
+        )
+        once = guarantee == "at_most_once"
+        now = to_ledger_time(self._clock.now())
+        dated = [(one, now if one.at is None else to_ledger_time(one.at)) for one in payload.consents]
+        self._account.bar((one.identifier, one.channel, at) for one, at in dated if not one.subscribed)
+        claims = [
+            Claimed(
+                Claim(
+                    OPT_IN,
+                    one.identifier,
+                    one.channel,
+                    one.subscribed,
+                    at,
+                    once=once and (one.subscribed or payload.call in NAMED_CALLS),
+                ),
+                one,
+            )
+            for one, at in dated
+        ]
+        if event.message_id is not None and payload.call in NAMED_CALLS:
+            claims.append(Claimed(Claim(TRACK, event.message_id, once=once)))
+        row.claims = tuple(claims)
+        return row
+
+    def _reserve(self, row: Ready) -> Receipt | None:
+        """Reserve the event; a receipt where it is not sent.
+
+        :raises RetryLaterError: another delivery is sending the same consent.
+        """
+        ends = self._clock.monotonic() + self._patience_s
+        while True:
+            (granted,) = self._recorder.reserve_now(row)
+            if granted.go:
+                return None
+            if not granted.busy:
+                return replace(Receipt.of(row.payload, http_status=None, seconds=0.0, tries=0), status="skipped")
+            if self._clock.monotonic() >= ends:
+                raise RetryLaterError(
+                    f"Another delivery is sending a decision of the same person, so this {row.payload.call} event was "
+                    "not sent. Run it again.",
+                    tries=0,
+                )
+            time.sleep(_ASK_AGAIN_S)
+
+
+def _decision(meaning: Meaning, status: int | None) -> Decision:
+    return Decision(meaning, "no answer" if status is None else f"HTTP {status}", status=status)
+
+
+def _place_of(context: Context | None) -> Place:
+    if context is None or "ti" not in context:
+        return Place.outside_a_task("hook")
+    ti: Any = context["ti"]
+    map_index = getattr(ti, "map_index", -1)
+    # A task may make several hooks, each with events of its own.
+    own = Place.outside_a_task().run_id
+    return Place(ti.dag_id, ti.run_id, ti.task_id, -1 if map_index is None else map_index, f"hook {own}")
+
+
+def _try_of(context: Context | None) -> Try:
+    return Try() if context is None or "ti" not in context else Try(number=int(context["ti"].try_number))

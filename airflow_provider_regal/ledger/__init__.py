@@ -1,0 +1,14 @@
+"""The ledger: the one memory, an SQL database that is always there.
+
+::
+
+    Database ── one transaction at a time: read() or write(), with timeouts and retries
+       │
+       ├─ deliveries   who delivers what, who holds it now, its counts, its snapshot in chunks
+       ├─ outcomes     one line per row that was sent, rejected or is unknown; payloads of dead letters
+       ├─ account      what is known of an account: consents, contacts, message ids, types
+       ├─ commit       one conditional write that carries all of the above, or nothing
+       └─ history      what people ask: deliveries, outcomes, one person's timeline; retention
+
+``rules`` and ``states`` are pure. Nothing is remembered in two places, so nothing has to be reconciled after a crash.
+"""

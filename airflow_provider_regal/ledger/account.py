@@ -1,0 +1,377 @@
+"""What is on record of one account: consents, contacts, message ids, phones, types.
+
+A delivery *claims* what it is about to send, sends what the verdicts let it, and *settles* it. Both happen inside its
+commits, in the same transaction as the states of its rows::
+
+    verdicts = account.claim(connection, claims)      # another delivery sees it once that is committed
+    ...                                               # send those that are Verdict.GO
+    account.settle(connection, acknowledged=[...], unknown=[...], released=[...])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, or_, select, text
+from sqlalchemy.engine import Connection
+
+from airflow_provider_regal.errors import WrongLedgerError
+from airflow_provider_regal.ledger import rules, schema
+from airflow_provider_regal.ledger.database import Database
+from airflow_provider_regal.ledger.entries import CONSENTS, MESSAGES, Key, batches, raw_rows
+from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.rules import OPT_IN, By, Claim, Entry, Verdict
+from airflow_provider_regal.ledger.text import LONGEST_NAME, from_ledger_time, short, to_ledger_time
+from airflow_provider_regal.ledger.upserts import write_rows
+
+#: identifier, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at, source, row_hash
+ConsentRow = tuple[str, str, int | None, str | None, str | None, str, int | None, str | None, str | None, str | None]
+#: contact key, hash of the row, hash of the payload
+Contact = tuple[str, str | None, str | None]
+
+PAGE: Final = 2_000
+_AT_ONCE: Final = 500
+_AFTER: Final = {Verdict.GO: rules.sending, Verdict.STALE: rules.denied}
+
+_c = schema.consents.c
+_CONSENTS: Final = (
+    select(
+        *(_c[name] for name in ("identifier", "channel", "subscribed", "evidence_at", "opt_out_at", "state")),
+        *(_c[name] for name in ("pending_subscribed", "pending_at", "source", "row_hash")),
+    )
+    .where(_c.account == bindparam("account"))
+    .order_by(_c.identifier, _c.channel)
+    .limit(PAGE)
+)
+# Not (key > x or (key = x and ...)): databases would read from the account's start to find that.
+_MORE_CONSENTS: Final = _CONSENTS.where(
+    (_c.identifier >= bindparam("last")) & ((_c.identifier > bindparam("last")) | (_c.channel > bindparam("channel")))
+)
+_ANY_CONSENT: Final = (
+    select(_c.identifier).where((_c.account == bindparam("account")) & _c.acknowledged_at.is_not(None)).limit(1)
+)
+_k = schema.contacts.c
+_HASHES: Final = {
+    "sqlite": text(
+        "SELECT contact, row_hash, payload_hash, acknowledged_at FROM regal_contacts "
+        "WHERE account = :account AND contact IN (SELECT value FROM json_each(:keys))"
+    ),
+    "postgresql": text(
+        "SELECT found.* FROM unnest(CAST(:keys AS text[])) AS wanted(k), LATERAL (SELECT contact, row_hash, "
+        "payload_hash, acknowledged_at FROM regal_contacts WHERE account = :account AND contact = wanted.k OFFSET 0) "
+        "AS found"
+    ),
+}
+_HASHES_ELSEWHERE: Final = select(_k.contact, _k.row_hash, _k.payload_hash, _k.acknowledged_at).where(
+    (_k.account == bindparam("account")) & _k.contact.in_(bindparam("keys", expanding=True))
+)
+_p = schema.contact_phones.c
+_PHONES: Final = select(_p.user_id, _p.phone).where(
+    (_p.account == bindparam("account")) & _p.user_id.in_(bindparam("keys", expanding=True))
+)
+_TYPES: Final = select(schema.types.c.name, schema.types.c.type).where(schema.types.c.account == bindparam("account"))
+
+
+class Account:
+    """What is on record of one account.
+
+    ``identifiers`` says how they are stored; ``name`` and ``source`` are as they are stored. ``delivery`` is the one
+    that claims and settles; all tries of a task instance are one delivery.
+
+    :param account: every read and write is about this one.
+    :param source: which task sends (``dag_id.task_id``).
+    :param secret: identifiers are stored as an HMAC-SHA256 with it; None stores them as they are. An account keeps the
+        secret it began with.
+    :param lease_s: seconds for which another delivery's claim of an opt-in is believed to be on its way.
+    :param now: the clock; by default the database's.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        account: str,
+        source: str = "",
+        secret: bytes | None = None,
+        lease_s: float = 120.0,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self.database = database
+        self.name = short(account)
+        self.source = short(source, LONGEST_NAME)
+        self.identifiers = Identifiers(secret)
+        self.delivery = ""
+        self._lease_s = lease_s
+        self.now = now or database.now
+
+    def register(self, api_key: str, *, keep: bool = True) -> None:
+        """Check that this account may use the ledger; a new one is kept with its key's hash and its secret.
+
+        :param keep: False for a mere look.
+        :raises WrongLedgerError: another account has this API key, or this one was written with another secret.
+        """
+        if self.database.read(lambda connection: self._is_registered(connection, api_key)) or not keep:
+            return
+        self.database.write(lambda connection: self._register(connection, api_key))
+
+    def _is_registered(self, connection: Connection, api_key: str) -> bool:
+        table = schema.accounts.c
+        hashed = self._hash_of(connection, api_key)
+        found = connection.execute(
+            select(table.account, table.api_key_hash, table.identifiers).where(
+                or_(table.account == self.name, table.api_key_hash == hashed)
+            )
+        ).fetchall()
+        mine = next((row for row in found if row[0] == self.name), None)
+        if mine is not None and mine[2] != self.identifiers.mark:
+            # Nothing on record would be found, and opt-outs would be forgotten silently.
+            raise WrongLedgerError(
+                f"The ledger of account {self.name!r} was written with another [regal] ledger_key, or without one, so "
+                "nothing in it would be found, opt-outs included. Restore that key, or use a new ledger."
+            )
+        if other := sorted(row[0] for row in found if row[0] != self.name and row[1] == hashed):
+            raise WrongLedgerError(
+                f"The accounts {self.name!r} and {other[0]!r} have the same API key, so they are one account at Regal, "
+                "and its consent would be split in two. Set the same account in the extras of both connections "
+                f'({{"account": "{other[0]}"}}).'
+            )
+        return mine is not None and mine[1] == hashed
+
+    def _register(self, connection: Connection, api_key: str) -> None:
+        if self._is_registered(connection, api_key):
+            return
+        hashed = self._hash_of(connection, api_key)
+        table = schema.accounts
+        known = connection.execute(table.update().where(table.c.account == self.name).values(api_key_hash=hashed))
+        if not known.rowcount:
+            row = {"account": self.name, "api_key_hash": hashed, "identifiers": self.identifiers.mark}
+            connection.execute(table.insert(), row)
+
+    def _hash_of(self, connection: Connection, api_key: str) -> str:
+        salt = str(connection.execute(select(schema.schema_version.c.salt)).scalar_one())
+        return hashlib.blake2b(api_key.encode(), key=salt.encode(), digest_size=32).hexdigest()
+
+    # -- within a commit ----------------------------------------------------------------------------------------------
+
+    def claim(self, connection: Connection, claims: Sequence[Claim]) -> list[Verdict]:
+        """Decide what may be sent; what may is claimed for this delivery.
+
+        A key may be in it more than once: each claim is decided on with those before it.
+        """
+        by = self._by()
+        verdicts: dict[int, Verdict] = {}
+
+        def decide(entry: Entry | None, item: tuple[int, Claim]) -> Entry | None:
+            number, claim = item
+            verdicts[number] = rules.verdict(entry, claim, by)
+            after = _AFTER.get(verdicts[number])
+            return entry if after is None else after(entry, claim, by)
+
+        self._change(connection, [(claim, (number, claim)) for number, claim in enumerate(claims)], decide)
+        return [verdicts[number] for number in range(len(claims))]
+
+    def settle(
+        self,
+        connection: Connection,
+        acknowledged: Sequence[Claim] = (),
+        unknown: Sequence[Claim] = (),
+        released: Sequence[Claim] = (),
+        said_again: Sequence[Claim] = (),
+    ) -> None:
+        """Record what became of claims; also of such that were never made, and again.
+
+        :param acknowledged: Regal has them.
+        :param unknown: Regal may have them.
+        :param released: surely not sent; taken back where they are still this delivery's.
+        :param said_again: acknowledged before; now another row says so.
+        """
+        by = self._by()
+        by_rule = (rules.acknowledged, rules.unknown, rules.released, rules.said_again)
+        told = zip(by_rule, (acknowledged, unknown, released, said_again), strict=True)
+        items = [(claim, (rule, claim)) for rule, claims in told for claim in claims]
+        self._change(connection, items, lambda entry, item: item[0](entry, item[1], by))
+
+    def keep_contacts(self, connection: Connection, contacts: Iterable[Contact]) -> None:
+        """Record key, hash of the row and hash of the payload of contacts that Regal acknowledged."""
+        at = to_ledger_time(self.now())
+        delivery = int(self.delivery) if self.delivery.isdigit() else None
+        newest = {self.identifiers.stored(key): (row, payload) for key, row, payload in contacts}
+        rows = [(self.name, key, row, payload, at, delivery) for key, (row, payload) in sorted(newest.items())]
+        columns = ("account", "contact", "row_hash", "payload_hash", "acknowledged_at", "delivery")
+        write_rows(connection, schema.contacts, columns, rows, "replace")
+
+    def keep_phones(self, connection: Connection, pairs: Iterable[tuple[str, str]]) -> None:
+        """Record user id and phone of contacts whose phone Regal acknowledged."""
+        stored = self.identifiers.stored
+        rows = sorted({(self.name, stored(user_id), stored(phone)) for user_id, phone in pairs})
+        write_rows(connection, schema.contact_phones, ("account", "user_id", "phone"), rows, "keep")
+
+    def keep_types(self, connection: Connection, types: Mapping[str, str]) -> None:
+        """Record the types of names; the first that was recorded stays."""
+        rows = [(self.name, name, kind) for name, kind in sorted({short(n): kind for n, kind in types.items()}.items())]
+        write_rows(connection, schema.types, ("account", "name", "type"), rows, "keep")
+
+    def _change(
+        self, connection: Connection, items: Sequence[tuple[Claim, Any]], decide: Callable[[Entry | None, Any], Any]
+    ) -> None:
+        consents = [(self._key(claim), item) for claim, item in items if claim.call == OPT_IN]
+        messages = [(self._key(claim), item) for claim, item in items if claim.call != OPT_IN]
+        CONSENTS.change(connection, self.name, consents, decide)
+        MESSAGES.change(connection, self.name, messages, decide)
+
+    # -- on its own ---------------------------------------------------------------------------------------------------
+
+    def bar(self, opt_outs: Iterable[tuple[str, str, str | None]]) -> list[str]:
+        """Commit the times of opt-outs when they are read: no opt-in of that time or before will be let through.
+
+        :param opt_outs: identifier, channel and time; None where the opt-out does not say: it counts as given now,
+            whatever else is known. Read once. What was committed before an error stays.
+        :returns: the times.
+        :raises LedgerError: not all could be committed.
+        """
+        by, times = self._by(), list[str]()
+        for batch in batches(opt_outs):
+            decided = [at or by.now for _, _, at in batch]
+            keys: list[Key] = [(self.identifiers.stored(key), channel) for key, channel, _ in batch]
+            self._write_barriers([*zip(keys, decided, strict=True)], by)
+            times += decided
+        return times
+
+    def _write_barriers(self, items: Sequence[tuple[Key, str]], by: By) -> None:
+        def bar(entry: Entry | None, at: str) -> Entry:
+            return rules.barred(entry, at, by)
+
+        self.database.write(lambda connection: CONSENTS.change(connection, self.name, items, bar))
+
+    def record_said_again(self, claims: Iterable[Claim]) -> None:
+        """Record which rows say what was acknowledged before."""
+        for some in batches(claims):
+            self.database.write(partial(self.settle, said_again=some))
+
+    def baseline(self, claims: Iterable[Claim]) -> int:
+        """Record as acknowledged what Regal is known to have, all of it or nothing.
+
+        :param claims: read once, in constant memory.
+        :returns: how many.
+        :raises LedgerError: nothing was recorded.
+        """
+
+        def work(connection: Connection) -> int:
+            count = 0
+            for batch in batches(claims):
+                self.settle(connection, acknowledged=batch)
+                count += len(batch)
+            return count
+
+        return self.database.write(work, once=True)
+
+    def were_granted(self, opt_ins: Sequence[Claim]) -> list[bool]:
+        """Return which opt-ins this delivery has claimed; one that was denied was never sent."""
+        by = self._by()
+        return [rules.was_granted(entry, claim, by) for entry, claim in self._looked_up(opt_ins)]
+
+    def end_a_yes(self, opt_outs: Sequence[Claim]) -> list[bool]:
+        """Return of opt-outs whether Regal has, or may have, an older opt-in."""
+        return [rules.ends_a_yes(entry, claim) for entry, claim in self._looked_up(opt_outs)]
+
+    def has_consents(self) -> bool:
+        """Return whether any opt-in or opt-out was ever acknowledged for the account."""
+        return self.database.read(
+            lambda connection: connection.execute(_ANY_CONSENT, {"account": self.name}).first() is not None
+        )
+
+    def consents(self) -> Iterator[ConsentRow]:
+        """Stream what is on record of all consents, in the order of their stored keys and in constant memory.
+
+        What is written meanwhile may or may not be in it. ``subscribed`` is 1, 0 or None.
+        """
+        last: ConsentRow | None = None
+        while True:
+            told = {"account": self.name} | ({} if last is None else {"last": last[0], "channel": last[1]})
+            statement = _CONSENTS if last is None else _MORE_CONSENTS
+            page: list[ConsentRow] = self.database.read(partial(raw_rows, statement=statement, told=told))
+            yield from page
+            if len(page) < PAGE:
+                return
+            last = page[-1]
+
+    def contact_hashes(self, keys: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+        """Return the hashes of row and payload that contacts were last acknowledged with; unknown keys are left out."""
+        return {key: (row, payload) for key, (row, payload, _) in self._contacts(keys).items()}
+
+    def contacts_acknowledged(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return when contacts were last acknowledged; unknown keys are left out."""
+        return {key: at for key, (_, _, at) in self._contacts(keys).items()}
+
+    def _contacts(self, keys: Sequence[str]) -> dict[str, tuple[str | None, str | None, str]]:
+        if not keys:
+            return {}
+        stored = {self.identifiers.stored(key): key for key in keys}
+        found = self.database.read(lambda connection: _find_contacts(connection, self.name, list(stored)))
+        return {stored[key]: (row, payload, at) for key, row, payload, at in found}
+
+    def phones_of(self, user_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return the phones, as stored, that Regal acknowledged for these contacts; those without any are left out."""
+        stored = {self.identifiers.stored(user_id): user_id for user_id in user_ids}
+        found: dict[str, list[str]] = {}
+        for some in batches(sorted(stored), _AT_ONCE):
+            told = {"account": self.name, "keys": some}
+            for user, phone in self.database.read(partial(raw_rows, statement=_PHONES, told=told)):
+                found.setdefault(stored[user], []).append(phone)
+        return found
+
+    def types(self) -> dict[str, str]:
+        """Return the types that traits and properties were first sent with."""
+        rows = self.database.read(lambda connection: raw_rows(connection, _TYPES, {"account": self.name}))
+        return dict(tuple(row) for row in rows)
+
+    def erase(self, identifiers: Iterable[str]) -> int:
+        """Remove what is on record of these identifiers: consents, contacts, phones, message ids; all or nothing.
+
+        :returns: how many entries.
+        """
+        stored = sorted({*map(self.identifiers.stored, identifiers)})
+        return self.database.write(lambda connection: self._erase(connection, stored))
+
+    def _erase(self, connection: Connection, stored: Sequence[str]) -> int:
+        columns = (
+            (schema.consents, "identifier"), (schema.contacts, "contact"), (schema.messages, "message_id"),
+            (schema.contact_phones, "user_id"), (schema.contact_phones, "phone"), (schema.consent_log, "identifier"),
+        )  # fmt: skip
+        return sum(
+            connection.execute(delete(table).where((table.c.account == self.name) & table.c[column].in_(some))).rowcount
+            for table, column in columns
+            for some in batches(stored, _AT_ONCE)
+        )
+
+    def _by(self) -> By:
+        return By.at(self.now(), delivery=self.delivery, source=self.source, lease_s=self._lease_s)
+
+    def _key(self, claim: Claim) -> Key:
+        key = claim.key if claim.stored else self.identifiers.stored(claim.key)
+        return (key, claim.channel) if claim.call == OPT_IN else (key,)
+
+    def _looked_up(self, claims: Sequence[Claim]) -> list[tuple[Entry | None, Claim]]:
+        keys = [self._key(claim) for claim in claims]
+        found = self.database.read(lambda connection: CONSENTS.read(connection, self.name, {*keys})) if keys else {}
+        return [(found.get(key), claim) for key, claim in zip(keys, claims, strict=True)]
+
+
+def age_s(since: str, now: datetime) -> float:
+    """Return how many seconds ago a time of the ledger was."""
+    return (now - from_ledger_time(since)).total_seconds()
+
+
+def _find_contacts(connection: Connection, account: str, keys: list[str]) -> list[Any]:
+    dialect = connection.dialect.name
+    if dialect == "sqlite":
+        return raw_rows(connection, _HASHES[dialect], {"account": account, "keys": json.dumps(keys)})
+    if dialect == "postgresql":
+        return raw_rows(connection, _HASHES[dialect], {"account": account, "keys": keys})
+    told = [{"account": account, "keys": some} for some in batches(keys, _AT_ONCE)]
+    return [row for one in told for row in raw_rows(connection, _HASHES_ELSEWHERE, one)]

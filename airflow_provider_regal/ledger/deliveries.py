@@ -1,0 +1,721 @@
+"""Deliveries: who delivers what, its snapshot, and the commits in which it is written.
+
+::
+
+    latest(place) ─▶ what is there? ─▶ begin (a new one) | take (one UPDATE) ─▶ Held
+                                                                                 │
+       snapshot: keep_rows ... rows_complete ◀────────────────────────────────────┤
+       commit:   states, outcomes, consents, contacts, message ids, counts        │   each one transaction, and only
+       end:      finished | failed | stopped; lets go                            ◀┘   if the delivery is still ours
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import bindparam, delete, func, select, text
+from sqlalchemy.engine import Connection
+
+from airflow_provider_regal.errors import TakenOverError
+from airflow_provider_regal.ledger.account import Account, Contact, age_s
+from airflow_provider_regal.ledger.database import Database
+from airflow_provider_regal.ledger.entries import batches, raw_rows
+from airflow_provider_regal.ledger.outcomes import OutcomeLine, reasons_of, remove_lines, write_outcomes
+from airflow_provider_regal.ledger.rows import RowChunk, decode_chunk
+from airflow_provider_regal.ledger.rules import Claim
+from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE, consent_log, deliveries, outcomes, row_chunks
+from airflow_provider_regal.ledger.states import Outcome, RowState, RowStates
+from airflow_provider_regal.ledger.text import LONGEST_NAME, fit, short, to_ledger_time
+
+READING: Final = "reading"  #: the source is being read; nothing was sent
+SENDING: Final = "sending"
+FINISHED: Final = "finished"  #: every row has an outcome, within the thresholds
+FAILED: Final = "failed"  #: every row has an outcome, beyond the thresholds; or a guard stopped it
+STOPPED: Final = "stopped"  #: rows are left; the next try resumes
+REPLACED: Final = "replaced"  #: a clear or restart reads the source again, in a new delivery
+
+T = TypeVar("T")
+_d = deliveries.c
+_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Which try of which incarnation of a task instance this is.
+
+    :param epoch: grows with every clear of a finished task; 0 through automatic retries.
+    :param number: Airflow's try number, from 1.
+    """
+
+    epoch: int = 0
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What delivers: a task instance, or one of several deliveries of it.
+
+    :param name: tells the deliveries of one task instance apart.
+    """
+
+    dag_id: str | None = None
+    run_id: str | None = None
+    task_id: str | None = None
+    map_index: int = -1
+    name: str | None = None
+
+    @classmethod
+    def outside_a_task(cls, name: str | None = None) -> Place:
+        """Return a place of its own."""
+        return cls(run_id=uuid4().hex, name=name)
+
+    def key(self, account: str) -> str:
+        """Return what finds the place again, however long its names are."""
+        parts = (account, self.dag_id, self.run_id, self.task_id, self.map_index, self.name)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        task = ".".join(part for part in (self.dag_id, self.task_id) if part) or "outside of a task"
+        return task + (f"[{self.map_index}]" if self.map_index >= 0 else "") + (f"/{self.name}" if self.name else "")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the rows of a delivery, over all its tries.
+
+    :param read: rows the source gave.
+    :param skips: why rows were skipped -> rows.
+    :param known: rejected rows that an earlier delivery had rejected with the same payload; they are only shown.
+    :param unknown_of_outage: unknowns of a crash, a stop or an outage's first failures.
+    :param opt_ins_withheld: opt-ins left out of their events.
+    :param without_time: named events sent without the time they happened.
+    :param requests: HTTP requests.
+    :param repeats: requests beyond the first of each row.
+    :param seconds: of all tries.
+    :param plan: what a sync found out before it sent anything.
+    """
+
+    read: int = 0
+    acknowledged: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    skipped: int = 0
+    skips: Counter[str] = field(default_factory=Counter)
+    known: int = 0
+    unknown_of_outage: int = 0
+    opt_ins_withheld: int = 0
+    without_time: int = 0
+    requests: int = 0
+    repeats: int = 0
+    outages: int = 0
+    seconds: float = 0.0
+    plan: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> int:
+        """Rows with an outcome."""
+        return self.acknowledged + self.rejected + self.unknown + self.skipped
+
+    def add(self, outcome: Outcome, rows: int) -> None:
+        """Count rows with an outcome; a negative number takes them back."""
+        setattr(self, outcome.value, getattr(self, outcome.value) + rows)
+
+    def skip(self, why: str, rows: int = 1) -> None:
+        """Count skipped rows."""
+        self.skipped += rows
+        self.skips[str(why)] += rows
+
+    def to_json(self) -> str:
+        """Write what has no column of its own."""
+        return json.dumps({one.name: getattr(self, one.name) for one in fields(self) if one.name not in _COUNT_COLUMNS})
+
+    @classmethod
+    def of(cls, record: Record) -> Counts:
+        """Read the counts of a delivery back."""
+        rest = json.loads(record.counts) if record.counts else {}
+        known = {one.name for one in fields(cls)}
+        rest = {name: value for name, value in rest.items() if name in known}
+        rest["skips"] = Counter(rest.get("skips", {}))
+        return cls(record.read_rows, record.acknowledged, record.rejected, record.unknown, record.skipped, **rest)
+
+
+_COUNT_COLUMNS: Final = ("read", "acknowledged", "rejected", "unknown", "skipped")
+
+
+class Record(NamedTuple):
+    """A delivery, as its table has it."""
+
+    id: int
+    incarnation: int
+    account: str
+    dag_id: str | None
+    run_id: str | None
+    task_id: str | None
+    map_index: int
+    name: str | None
+    call: str
+    source: str
+    options: str | None
+    epoch: int
+    try_number: int
+    restarted: int
+    holder: str | None
+    held_at: str | None
+    hold_s: int
+    state: str
+    kept_rows: int | None
+    read_rows: int
+    acknowledged: int
+    rejected: int
+    unknown: int
+    skipped: int
+    rate: int | None
+    counts: str | None
+    error: str | None
+    started_at: str
+    ended_at: str | None
+
+
+RECORD: Final = select(*(_d[name] for name in Record._fields))
+_LATEST: Final = RECORD.where(_d.place == bindparam("place")).order_by(_d.incarnation.desc()).limit(1)
+_STATES: Final = (
+    select(row_chunks.c.chunk, row_chunks.c.states)
+    .where(row_chunks.c.delivery == bindparam("delivery"))
+    .order_by(row_chunks.c.chunk)
+)
+_ROWS: Final = select(row_chunks.c.rows).where(
+    (row_chunks.c.delivery == bindparam("delivery")) & (row_chunks.c.chunk == bindparam("chunk"))
+)
+_SET_STATES: Final = text("UPDATE regal_row_chunks SET states = :states WHERE delivery = :delivery AND chunk = :chunk")
+_before = outcomes.alias()
+_REJECTED_BEFORE: Final = (
+    select(func.count())
+    .select_from(outcomes)
+    .where((outcomes.c.delivery == bindparam("delivery")) & (outcomes.c.status == "rejected"))
+    .where(
+        select(_before.c.position)
+        .where(
+            (_before.c.payload_hash == outcomes.c.payload_hash)
+            & _before.c.payload.is_not(None)
+            & (_before.c.account == bindparam("account"))
+            & (_before.c.status == "rejected")
+            & (_before.c.delivery < outcomes.c.delivery)
+        )
+        .exists()
+    )
+)
+_HOLD: Final[dict[str, Any]] = {}
+_LAST_WRITE: Final = select(_d.last_write).where(_d.id == bindparam("delivery"))
+
+
+class LoggedConsent(NamedTuple):
+    """A line of the consent log: a decision that was sent or withheld."""
+
+    identifier: str
+    channel: str
+    subscribed: bool
+    given_at: str | None
+    ip: str | None
+    wording: str | None
+    form: str | None
+    position: int
+    status: str
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a commit writes beside the counts and the states of rows.
+
+    :param removed: rows whose lines are removed: they are open again, or were not applied.
+    """
+
+    outcomes: list[OutcomeLine] = field(default_factory=list)
+    acknowledged: list[Claim] = field(default_factory=list)
+    unknown: list[Claim] = field(default_factory=list)
+    released: list[Claim] = field(default_factory=list)
+    contacts: list[Contact] = field(default_factory=list)
+    phones: list[tuple[str, str]] = field(default_factory=list)
+    types: dict[str, str] = field(default_factory=dict)
+    log: list[LoggedConsent] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, one.name) for one in fields(self))
+
+    def put_back(self, earlier: Changes) -> None:
+        """Take in again what could not be committed; it comes before what was collected since."""
+        for name in ("outcomes", "acknowledged", "unknown", "released", "contacts", "phones", "log", "removed"):
+            setattr(self, name, getattr(earlier, name) + getattr(self, name))
+        self.types = earlier.types | self.types
+
+
+class Deliveries:
+    """The deliveries of an account."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.database: Database = account.database
+
+    def latest(self, place: Place) -> Record | None:
+        """Find the last delivery of a place."""
+        key = place.key(self.account.name)
+        return self.database.read(lambda connection: _latest(connection, key))
+
+    def reasons(self, delivery: int) -> Counter[str]:
+        """Count the rejected and unknown rows of a delivery by their reason."""
+        return self.database.read(lambda connection: reasons_of(connection, delivery))
+
+    def may_have_sent(self, record: Record) -> bool:
+        """Return whether any row of a delivery may have reached Regal."""
+        if record.acknowledged or record.unknown or record.kept_rows is None:
+            return bool(record.acknowledged or record.unknown)
+        found = self.database.read(lambda connection: raw_rows(connection, _STATES, {"delivery": record.id}))
+        return any(RowState.RESERVED in bytes(states) for _, states in found)
+
+    def begin(
+        self,
+        place: Place,
+        this: Try,
+        *,
+        call: str,
+        source: str,
+        options: str,
+        hold_s: int,
+        rate: int | None = None,
+        restarted: bool = False,
+        replaces: Record | None = None,
+        counts: Counts | None = None,
+    ) -> Held:
+        """Begin a new delivery; the one it replaces can commit nothing any more.
+
+        :param source: fingerprint of the source.
+        :param options: fingerprint of the options that decide what becomes of a row.
+        :param hold_s: seconds for which a request may still be under way after a commit.
+        :raises TakenOverError: another try began one meanwhile.
+        """
+        key, holder = place.key(self.account.name), uuid4().hex
+        counts = counts or Counts()
+        wait_s = 0.0
+
+        def work(connection: Connection) -> Record:
+            nonlocal wait_s
+            last = _latest(connection, key)
+            if last is not None and last.holder == holder:
+                return last  # it was committed, though nobody told us
+            if (None if last is None else last.id) != (None if replaces is None else replaces.id):
+                raise TakenOverError(_TAKEN_OVER)
+            if last is not None:
+                wait_s = _wait_s(self, last)
+                closing = deliveries.update().where(_d.id == last.id)
+                if last.state in (FINISHED, FAILED):
+                    connection.execute(closing.values(holder=None))
+                else:
+                    connection.execute(closing.values(holder=None, state=REPLACED))
+                connection.execute(delete(row_chunks).where(row_chunks.c.delivery == last.id))
+            now = to_ledger_time(self.account.now())
+            row = {
+                "place": key, "incarnation": 1 if last is None else last.incarnation + 1,
+                "account": self.account.name,
+                "dag_id": _name(place.dag_id), "run_id": _name(place.run_id), "task_id": _name(place.task_id),
+                "map_index": place.map_index, "name": _name(place.name), "call": call, "source": source,
+                "options": options, "epoch": this.epoch, "try_number": this.number, "restarted": int(restarted),
+                "holder": holder, "held_at": now, "hold_s": hold_s, "state": READING, "read_rows": counts.read,
+                "acknowledged": counts.acknowledged, "rejected": counts.rejected, "unknown": counts.unknown,
+                "skipped": counts.skipped, "rate": rate, "counts": counts.to_json(), "started_at": now,
+            }  # fmt: skip
+            (number,) = connection.execute(deliveries.insert(), row).inserted_primary_key or (0,)
+            return _record(connection, number)
+
+        record = self.database.write(work)
+        return Held(self, record, holder, wait_s)
+
+    def take(self, record: Record, this: Try, *, options: str, hold_s: int, source: str, again: bool = False) -> Held:
+        """Take a delivery over by one UPDATE, whatever an earlier try is doing; that can commit nothing from then on.
+
+        :param again: its rows are read anew: what was read of them is dropped.
+        :raises TakenOverError: a later try has it.
+        """
+        holder = uuid4().hex
+        wait_s = 0.0
+
+        def work(connection: Connection) -> Record:
+            nonlocal wait_s
+            seen = _record(connection, record.id)
+            if seen.holder == holder:
+                return seen  # it was committed, though nobody told us
+            wait_s = _wait_s(self, seen)
+            not_later = (_d.epoch < this.epoch) | ((_d.epoch == this.epoch) & (_d.try_number <= this.number))
+            values: dict[str, Any] = {
+                "holder": holder, "epoch": this.epoch, "try_number": this.number, "options": options,
+                "hold_s": max(hold_s, seen.hold_s), "held_at": text(self.database.now_sql), "error": None,
+                "ended_at": None,
+            }  # fmt: skip
+            if again:
+                empty = Counts()
+                values |= {"state": READING, "kept_rows": None, "source": source, "counts": empty.to_json()}
+                values["started_at"] = to_ledger_time(self.account.now())  # what says no time counts as given now
+                values |= {f"{name}_rows" if name == "read" else name: 0 for name in _COUNT_COLUMNS}
+            else:
+                values["state"] = SENDING
+            taken = connection.execute(
+                deliveries.update().where((_d.id == record.id) & (_d.state != REPLACED) & not_later).values(**values)
+            )
+            if not taken.rowcount:
+                raise TakenOverError(_TAKEN_OVER)
+            if again:
+                connection.execute(delete(row_chunks).where(row_chunks.c.delivery == record.id))
+                connection.execute(delete(outcomes).where(outcomes.c.delivery == record.id))
+            return _record(connection, record.id)
+
+        taken = self.database.write(work)
+        return Held(self, taken, holder, wait_s)
+
+
+_TAKEN_OVER: Final = "Another try of this task delivers now; this one has stopped and sends nothing more."
+
+
+def _wait_s(of: Deliveries, seen: Record) -> float:
+    """Return for how long requests of the try before may still be under way."""
+    if seen.holder is None or seen.held_at is None:
+        return 0.0
+    return min(max(seen.hold_s - age_s(seen.held_at, of.account.now()), 0.0), float(seen.hold_s))
+
+
+def _name(text: str | None) -> str | None:
+    return None if text is None else short(text, LONGEST_NAME)
+
+
+def _latest(connection: Connection, key: str) -> Record | None:
+    found = connection.execute(_LATEST, {"place": key}).first()
+    return None if found is None else Record(*found)
+
+
+def _record(connection: Connection, number: int) -> Record:
+    return Record(*connection.execute(RECORD.where(_d.id == number)).one())
+
+
+class Held:
+    """A delivery that this try holds: all it writes stands or falls with the hold.
+
+    ``states`` are those of the snapshot's rows, ``counts`` what became of all rows; both are written by the next
+    commit.
+
+    :param wait_s: for how long requests of an earlier try may still be under way.
+    """
+
+    def __init__(self, deliveries_: Deliveries, record: Record, holder: str, wait_s: float) -> None:
+        self.record = record
+        self.id: int = record.id
+        self.wait_s = wait_s
+        self.counts = Counts.of(record)
+        self.states = RowStates()
+        self.account = deliveries_.account
+        self.account.delivery = str(record.id)
+        self.database = deliveries_.database
+        self._holder = holder
+        self._sizes: list[int] = []  # rows of each chunk
+        self._starts: list[int] = [0]
+        self._withheld: list[LoggedConsent] = []
+        if record.kept_rows is not None:
+            self._load()
+
+    def _load(self) -> None:
+        found = self.database.read(lambda connection: raw_rows(connection, _STATES, {"delivery": self.id}))
+        for _, states in found:
+            self._append(len(states))
+        self.states = RowStates(b"".join(bytes(states) for _, states in found))
+
+    def _append(self, rows: int) -> None:
+        self._sizes.append(rows)
+        self._starts.append(self._starts[-1] + rows)
+
+    # -- the snapshot -------------------------------------------------------------------------------------------------
+
+    def keep_rows(self, chunks: Sequence[RowChunk]) -> None:
+        """Write some chunks of the snapshot."""
+        first = len(self._sizes)
+        rows = [
+            {"delivery": self.id, "chunk": number, "rows": chunk.encoded(), "states": bytes(len(chunk))}
+            for number, chunk in enumerate(chunks, first)
+        ]
+
+        def work(connection: Connection) -> None:
+            if rows:
+                connection.execute(row_chunks.insert(), rows)
+
+        self.write(work)
+        for chunk in chunks:
+            self._append(len(chunk))
+
+    def rows_complete(self, ambiguous: Mapping[int, int]) -> None:
+        """Note that the source was read to its end: from now on the snapshot counts.
+
+        :param ambiguous: states of rows that are not open: position in the snapshot -> state.
+        """
+        self.states = RowStates(bytes(self._starts[-1]))
+        for position, state in ambiguous.items():
+            self.states[position] = state
+        changed = self._changed_chunks()
+
+        def work(connection: Connection) -> None:
+            self._log_withheld(connection)
+            self.write_states(connection, changed)
+            connection.execute(
+                deliveries.update().where(_d.id == self.id).values(kept_rows=self._starts[-1], state=SENDING)
+            )
+
+        self.write_once(work, counts=self._counted())
+        self.states.changed.clear()
+
+    def rows(
+        self, *, without: Callable[[int], bool] = lambda position: False
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Read the snapshot: the position in it, the number in the source, the row.
+
+        :param without: whether a row is not needed; it costs next to nothing then.
+        """
+        for chunk, start in enumerate(self._starts[:-1]):
+            if all(without(position) for position in range(start, self._starts[chunk + 1])):
+                continue
+            told = {"delivery": self.id, "chunk": chunk}
+            ((encoded,),) = self.database.read(partial(raw_rows, statement=_ROWS, told=told))
+            needless = {number for number in range(self._sizes[chunk]) if without(start + number)}
+            for number, source_row, row in decode_chunk(bytes(encoded), without=needless.__contains__):
+                yield start + number, source_row, row
+
+    # -- commits ------------------------------------------------------------------------------------------------------
+
+    def prepare_commit(self, changes: Changes, *, candidates: Iterable[int] = (), seconds: float = 0.0) -> Commit:
+        """Take down all that is to be written now; :meth:`Commit.write` writes it, in whichever thread.
+
+        :param candidates: rows that may get another state within the transaction.
+        :param seconds: that this try has taken since the last commit.
+        """
+        self.counts.seconds += seconds
+        changed, self.states.changed = self.states.changed, set()
+        positions = (*changed, *candidates) if self._sizes else ()  # events one by one have no snapshot
+        chunks = {self._chunk_of(position) for position in positions}
+        return Commit(self, changes, changed, {chunk: bytes(self._chunk(chunk)) for chunk in chunks}, self._counted())
+
+    def commit(self, changes: Changes | None = None, *, seconds: float = 0.0) -> None:
+        """Write what changed, in one transaction.
+
+        :raises TakenOverError: another try has the delivery; nothing was written.
+        :raises LedgerError: nothing was written.
+        """
+        prepared = self.prepare_commit(changes or Changes(), seconds=seconds)
+        try:
+            prepared.write()
+        except BaseException:
+            prepared.undo()
+            raise
+
+    def end(self, state: str, *, error: str | None = None, drop_rows: bool = False) -> None:
+        """Let go of the delivery; the next try need not wait.
+
+        :param state: how it ended.
+        :param error: why, without values.
+        :param drop_rows: the snapshot is not needed any more.
+        """
+        now = to_ledger_time(self.account.now())
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                deliveries.update()
+                .where(_d.id == self.id)
+                .values(
+                    state=state,
+                    holder=None,
+                    ended_at=now,
+                    error=None if error is None else fit(error, LONGEST_MESSAGE),
+                )
+            )
+            if drop_rows:
+                connection.execute(delete(row_chunks).where(row_chunks.c.delivery == self.id))
+
+        self.write_once(work, counts=self._counted())
+
+    def note_state(self, state: str) -> None:
+        """Note the state of the delivery, and keep holding it."""
+        self.states = RowStates(b"\0")
+        now = to_ledger_time(self.account.now())
+        changing = deliveries.update().where(_d.id == self.id).values(state=state, ended_at=now)
+        self.write(lambda connection: connection.execute(changing))
+
+    def write(self, work: Callable[[Connection], object]) -> None:
+        """Do work in a transaction of its own, once, if the delivery is still ours."""
+        self.write_once(work)
+
+    def write_once(self, work: Callable[[Connection], T], *, counts: Mapping[str, Any] | None = None) -> T:
+        """Do work in a transaction of its own, once, if the delivery is still ours.
+
+        A connection may drop after the transaction was committed and before we are told: it is not done again then.
+
+        :param counts: are written with it.
+        :raises TakenOverError: another try has the delivery; nothing was written.
+        :raises LedgerError: nothing was written.
+        """
+        token, done = uuid4().hex, list[T]()
+
+        def held(connection: Connection) -> T:
+            if done and connection.execute(_LAST_WRITE, {"delivery": self.id}).scalar() == token:
+                return done[-1]
+            self._hold(connection, {"last_write": token, **(counts or {})})
+            done.append(work(connection))
+            return done[-1]
+
+        return self.database.write(held)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Read from the ledger."""
+        return self.database.read(work)
+
+    def reasons(self) -> Counter[str]:
+        """Count the rejected and unknown rows by their reason."""
+        return self.database.read(lambda connection: reasons_of(connection, self.id))
+
+    def rejected_before(self) -> int:
+        """Count the rejected rows that an earlier delivery had rejected with the same payload."""
+        told = {"delivery": self.id, "account": self.account.name}
+        return int(self.database.read(lambda connection: connection.execute(_REJECTED_BEFORE, told).scalar_one()))
+
+    # -- parts of transactions ----------------------------------------------------------------------------------------
+
+    def _hold(self, connection: Connection, written: Mapping[str, Any]) -> None:
+        """Check that the delivery is still ours.
+
+        :raises TakenOverError: it is not.
+        """
+        statement = _hold_statement(self.database, tuple(written))
+        held = connection.execute(statement, {"delivery": self.id, "me": self._holder, **written})
+        if not held.rowcount:
+            raise TakenOverError(_TAKEN_OVER)
+
+    def _counted(self) -> dict[str, Any]:
+        counts = self.counts
+        return {
+            "read_rows": counts.read, "acknowledged": counts.acknowledged, "rejected": counts.rejected,
+            "unknown": counts.unknown, "skipped": counts.skipped, "counts": counts.to_json(),
+        }  # fmt: skip
+
+    def log(self, connection: Connection, log: Sequence[LoggedConsent]) -> None:
+        """Write lines of the consent log."""
+        if log:
+            stored, now = self.account.identifiers.stored, to_ledger_time(self.account.now())
+            connection.execute(
+                consent_log.insert(),
+                [
+                    {
+                        **line._asdict(), "identifier": stored(line.identifier), "subscribed": int(line.subscribed),
+                        "reason": line.reason and fit(line.reason, LONGEST_MESSAGE),
+                        "form": line.form and fit(line.form, LONGEST_NAME),
+                        "account": self.account.name, "delivery": str(self.id), "logged_at": now,
+                    }
+                    for line in log
+                ],
+            )  # fmt: skip
+
+    def log_later(self, line: LoggedConsent) -> None:
+        """Take in a withheld consent; it is logged when the source was read, unless an earlier run has logged it."""
+        self._withheld.append(line)
+
+    def _log_withheld(self, connection: Connection) -> None:
+        stored, log = self.account.identifiers.stored, consent_log.c
+        for some in batches(self._withheld, _AT_ONCE):
+            wanted = select(log.identifier, log.channel, log.given_at).where(
+                (log.account == self.account.name)
+                & (log.status == "withheld")
+                & log.identifier.in_({stored(line.identifier) for line in some})
+            )
+            known = {tuple(row) for row in connection.execute(wanted)}
+            self.log(
+                connection,
+                [line for line in some if (stored(line.identifier), line.channel, line.given_at) not in known],
+            )
+
+    def _chunk_of(self, position: int) -> int:
+        return bisect_right(self._starts, position) - 1
+
+    def _chunk(self, chunk: int) -> bytearray:
+        return bytearray(self.states.between(self._starts[chunk], self._starts[chunk + 1]))
+
+    def _changed_chunks(self) -> dict[int, bytes]:
+        return {chunk: bytes(self._chunk(chunk)) for chunk in {self._chunk_of(one) for one in self.states.changed}}
+
+    def with_states(self, chunks: Mapping[int, bytes], states: Mapping[int, int]) -> dict[int, bytes]:
+        """Return the states of chunks, some of them changed."""
+        changed = {chunk: bytearray(one) for chunk, one in chunks.items()}
+        for position, state in states.items():
+            if (chunk := self._chunk_of(position)) in changed:
+                changed[chunk][position - self._starts[chunk]] = state
+        return {chunk: bytes(one) for chunk, one in changed.items()}
+
+    def write_states(self, connection: Connection, chunks: Mapping[int, bytes]) -> None:
+        """Write the states of chunks."""
+        rows = [{"delivery": self.id, "chunk": chunk, "states": states} for chunk, states in sorted(chunks.items())]
+        if rows:
+            connection.execute(_SET_STATES, rows)
+
+
+class Commit:
+    """One commit: states, outcomes, consents, contacts, message ids, counts and the hold, or nothing of it."""
+
+    def __init__(
+        self, held: Held, changes: Changes, changed: set[int], chunks: Mapping[int, bytes], counts: Mapping[str, Any]
+    ) -> None:
+        self.changes = changes
+        self._held = held
+        self._changed = changed
+        self._chunks = chunks
+        self._counts = counts
+
+    def write(self, reserve: Callable[[Connection], Mapping[int, int]] | None = None) -> Mapping[int, int]:
+        """Write it, if the delivery is still ours.
+
+        :param reserve: called within the transaction, with all else written; returns the states that rows shall have
+            with it. It may be called again where others were in the way, and must change nothing but the database.
+        :returns: these states.
+        :raises TakenOverError: another try has the delivery; nothing was written.
+        :raises LedgerError: nothing was written.
+        """
+        return self._held.write_once(lambda connection: self._write(connection, reserve), counts=self._counts)
+
+    def undo(self) -> None:
+        """Note that it could not be written: the next commit has to."""
+        self._held.states.changed |= self._changed
+
+    def _write(
+        self, connection: Connection, reserve: Callable[[Connection], Mapping[int, int]] | None
+    ) -> Mapping[int, int]:
+        held, changes, account = self._held, self.changes, self._held.account
+        account.settle(connection, changes.acknowledged, changes.unknown, changes.released)
+        remove_lines(connection, held.id, changes.removed)
+        write_outcomes(connection, held.id, account.name, changes.outcomes)
+        account.keep_contacts(connection, changes.contacts)
+        account.keep_phones(connection, changes.phones)
+        account.keep_types(connection, changes.types)
+        held.log(connection, changes.log)
+        reserved = reserve(connection) if reserve is not None else {}
+        held.write_states(connection, held.with_states(self._chunks, reserved))
+        return reserved
+
+
+def _hold_statement(database: Database, columns: tuple[str, ...]) -> Any:
+    key = f"{database.dialect} {columns}"
+    if key not in _HOLD:
+        # MySQL counts a row that stays the same as not changed; the time never does.
+        assigned = "".join(f", {name} = :{name}" for name in columns)
+        now = database.now_sql.replace(":", "\\:")
+        _HOLD[key] = text(
+            f"UPDATE regal_deliveries SET held_at = {now}{assigned} WHERE id = :delivery AND holder = :me"  # noqa: S608
+        )
+    return _HOLD[key]

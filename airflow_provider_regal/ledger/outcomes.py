@@ -1,0 +1,240 @@
+"""Outcomes: one line per row that was sent, was rejected or is unknown; with the payload while it is a dead letter."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.engine import Connection
+
+from airflow_provider_regal.ledger.entries import batches, raw_rows
+from airflow_provider_regal.ledger.rows import storable, untagged
+from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE, deliveries, outcomes
+from airflow_provider_regal.ledger.text import LONGEST_KEY, LONGEST_NAME, fit
+from airflow_provider_regal.ledger.upserts import write_rows
+
+_PAGE: Final = 500
+
+
+class OutcomeLine(NamedTuple):
+    """One line, in the order of the table's columns after delivery and account.
+
+    :param position: the row's number in the source, from 1.
+    :param place: file and line, where the source is a file.
+    :param status: ``acknowledged``, ``rejected`` or ``unknown``.
+    :param reason: a code to group by, such as ``invalid`` or ``HTTP 400``.
+    :param field: the field at fault, if one is.
+    :param message: what is wrong, without values.
+    :param attempts: requests made for it in this try.
+    :param form: what the payload is: ``body`` as Regal gets it, ``event`` as it was written, ``row`` of a table,
+        ``consent`` (a row of a sync), or ``unreadable``.
+    :param payload: JSON of what was, or would have been, sent; only of a dead letter.
+    :param consents: JSON of what else a redelivery needs, where the payload does not say so.
+    """
+
+    position: int
+    place: str | None
+    call: str
+    event: str | None
+    user_id: str | None
+    phone: str | None
+    email: str | None
+    status: str
+    reason: str | None
+    field: str | None
+    message: str | None
+    attempts: int
+    first_at: str
+    last_at: str
+    payload_hash: str | None
+    form: str | None = None
+    payload: str | None = None
+    consents: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A rejected or unknown row that can be redelivered.
+
+    :param delivery: the delivery it is of.
+    :param payload: a dictionary, see ``form`` of :class:`OutcomeLine`; values have the types they had.
+    :param consents: claims that the payload does not say.
+    :param contact: the contact's key in the ledger.
+    :param first_at: when it was first tried, or rejected.
+    :param taken_by: the delivery that has taken it.
+    """
+
+    delivery: int
+    position: int
+    place: str | None
+    call: str
+    event: str | None
+    status: str
+    reason: str
+    message: str
+    form: str
+    payload: dict[str, Any]
+    consents: list[list[Any]]
+    contact: str | None
+    first_at: str
+    taken_by: int | None
+
+
+_COLUMNS: Final = ("delivery", "account", *OutcomeLine._fields)
+_o = outcomes.c
+_LETTERS: Final = (
+    select(
+        _o.delivery, _o.position, _o.place, _o.call, _o.event, _o.status, _o.reason, _o.message, _o.form, _o.payload,
+        _o.consents, _o.first_at, _o.redelivered_by,
+    )
+    .where(_o.payload.is_not(None))
+    .order_by(_o.delivery, _o.position)
+)  # fmt: skip
+_REASONS: Final = select(_o.status, _o.reason, _o.message, _o.position).where(
+    (_o.delivery == bindparam("delivery")) & (_o.status != "acknowledged")
+)
+
+
+def write_outcomes(connection: Connection, delivery: int, account: str, lines: Sequence[OutcomeLine]) -> None:
+    """Write lines; a later line of a row replaces the earlier one."""
+    newest = {line.position: line for line in lines}
+    rows = [(delivery, account, *line) for line in newest.values()]
+    write_rows(connection, outcomes, _COLUMNS, rows, "replace")
+
+
+def remove_lines(connection: Connection, delivery: int, positions: Collection[int]) -> None:
+    """Remove the lines of rows."""
+    for some in batches(sorted(positions), _PAGE):
+        connection.execute(outcomes.delete().where((_o.delivery == delivery) & _o.position.in_(some)))
+
+
+def reasons_of(connection: Connection, delivery: int) -> Counter[str]:
+    """Count the rejected and unknown rows of a delivery by their reason."""
+    counted: Counter[str] = Counter()
+    for status, reason, message, _ in connection.execute(_REASONS, {"delivery": delivery}):
+        counted[cause_of(status, reason, message)] += 1
+    return counted
+
+
+def cause_of(status: str, reason: str | None, message: str | None) -> str:
+    """Return what to group by: the first fault of an invalid row, else what happened."""
+    return (message or "").partition("; ")[0] if reason == "invalid" else f"{status}, {reason}"
+
+
+def encoded(payload: Mapping[str, Any]) -> str:
+    """Write the payload of a dead letter; types JSON lacks are tagged."""
+    return json.dumps(storable(payload, 1))
+
+
+def line_of(
+    *,
+    place: str | None,
+    event: str | None,
+    reason: str | None,
+    field: str | None,
+    message: str | None,
+    **rest: Any,
+) -> OutcomeLine:
+    """Make a line whose texts fit their columns."""
+    return OutcomeLine(
+        place=place and fit(place, LONGEST_NAME),
+        event=event and fit(event, LONGEST_NAME),
+        reason=reason and fit(reason, LONGEST_KEY),
+        field=field and fit(field, LONGEST_KEY),
+        message=message and fit(message, LONGEST_MESSAGE),
+        **rest,
+    )
+
+
+class Selection(NamedTuple):
+    """Which dead letters are meant.
+
+    :param deliveries: ids of deliveries.
+    :param since: those that failed first at this time (of the ledger) or later; ``until`` likewise, earlier.
+    :param reason: the reason, or the beginning of the message.
+    """
+
+    account: str
+    deliveries: Sequence[int] = ()
+    dag_id: str | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+    since: str | None = None
+    until: str | None = None
+    reason: str | None = None
+    status: Sequence[str] = ("rejected",)
+
+
+def read_letters(connection: Connection, chosen: Selection) -> list[tuple[int, int, int | None, str]]:
+    """List dead letters, the oldest first: delivery, position, the delivery that has taken it, status."""
+    d = deliveries.c
+    statement = (
+        select(_o.delivery, _o.position, _o.redelivered_by, _o.status)
+        .select_from(outcomes.join(deliveries, d.id == _o.delivery))
+        .where(_o.payload.is_not(None) & (d.account == chosen.account))
+        .order_by(_o.first_at, _o.delivery, _o.position)
+    )
+    if chosen.deliveries:
+        statement = statement.where(_o.delivery.in_(chosen.deliveries))
+    for column, wanted in ((d.dag_id, chosen.dag_id), (d.task_id, chosen.task_id), (d.run_id, chosen.run_id)):
+        if wanted is not None:
+            statement = statement.where(column == wanted)
+    if chosen.since is not None:
+        statement = statement.where(_o.first_at >= chosen.since)
+    if chosen.until is not None:
+        statement = statement.where(_o.first_at < chosen.until)
+    if chosen.reason is not None:
+        statement = statement.where(
+            (_o.reason == chosen.reason) | _o.message.startswith(chosen.reason, autoescape=True)
+        )
+    return [tuple(row) for row in connection.execute(statement)]
+
+
+def letters(connection: Connection, keys: Sequence[tuple[int, int]]) -> Iterator[DeadLetter]:
+    """Read dead letters by delivery and position, in the order asked for."""
+    found: dict[tuple[int, int], DeadLetter] = {}
+    for delivery in {delivery for delivery, _ in keys}:
+        for some in batches(sorted(position for one, position in keys if one == delivery), _PAGE):
+            statement = _LETTERS.where((_o.delivery == delivery) & _o.position.in_(some))
+            for row in connection.execute(statement):
+                found[row.delivery, row.position] = _letter(row)
+    return (found[key] for key in keys if key in found)
+
+
+def _letter(row: Any) -> DeadLetter:
+    more = json.loads(row.consents) if row.consents else {}
+    return DeadLetter(
+        row.delivery, row.position, row.place, row.call, row.event, row.status, row.reason, row.message or "",
+        row.form or "body", json.loads(row.payload, object_hook=untagged), more.get("claims", []),
+        more.get("contact"), row.first_at,
+        row.redelivered_by,
+    )  # fmt: skip
+
+
+def take_letters(
+    connection: Connection, by: int, keys: Sequence[tuple[int, int]], *, takers: Collection[int] = ()
+) -> set[tuple[int, int]]:
+    """Take dead letters for a redelivery, but for those another one has taken; return which are ours now.
+
+    :param takers: what these deliveries have taken is free.
+    """
+    free: Any = _o.redelivered_by.is_(None)
+    if takers:
+        free |= _o.redelivered_by.in_(sorted(takers))
+    ours: set[tuple[int, int]] = set()
+    for delivery, position in keys:
+        this = (_o.delivery == delivery) & (_o.position == position) & _o.payload.is_not(None)
+        changed = connection.execute(update(outcomes).where(this & free).values(redelivered_by=by))
+        if changed.rowcount:
+            ours.add((delivery, position))
+    return ours
+
+
+def redelivered(connection: Connection, delivery: int) -> dict[int, int]:
+    """Return which dead letters of a delivery redeliveries have taken: position -> delivery."""
+    statement = select(_o.position, _o.redelivered_by).where((_o.delivery == delivery) & _o.redelivered_by.is_not(None))
+    return {int(position): int(by) for position, by in raw_rows(connection, statement, {})}

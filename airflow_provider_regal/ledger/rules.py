@@ -1,0 +1,272 @@
+"""What the ledger decides: pure functions from what is on record for a key to what may be sent and recorded next.
+
+An opt-in and an opt-out are ordered by their *rank*: their time, and at equal times the opt-out counts as the newer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from airflow_provider_regal.ledger.text import TIME_LENGTH, to_ledger_time
+
+OPT_IN: Final = "opt_in"
+TRACK: Final = "track"
+BARRIER: Final = "barrier"
+SENDING: Final = "sending"
+UNKNOWN: Final = "unknown"
+ACKNOWLEDGED: Final = "acknowledged"
+
+
+class Verdict(StrEnum):
+    """What a sender may do with what it wants to claim."""
+
+    GO = "go"  #: it is claimed for this run: send it, then settle it
+    DUPLICATE = "duplicate"  #: Regal acknowledged it before
+    STALE = "stale"  #: Regal has, or may have, something newer
+    BLOCKED = "blocked"  #: Regal may have it already, and it must not be sent twice
+    BUSY = "busy"  #: another run is sending this key right now: ask again
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One thing to be sent at most as often as its rules allow.
+
+    :param call: ``opt_in`` or ``track``.
+    :param key: phone or email of the opt-in; message id of the event.
+    :param channel: ``sms``, ``voice`` or ``email``; empty for an event.
+    :param subscribed: True for an opt-in, False for an opt-out.
+    :param at: when consent was given or taken back, as :func:`to_ledger_time` writes it.
+    :param once: must not be sent again while it can't be known whether Regal has it.
+    :param force: send it although it can't be known whether Regal has it.
+    :param stored: the key is as the ledger stores it, for who knows it no other way.
+    :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.
+    """
+
+    call: str
+    key: str
+    channel: str = ""
+    subscribed: bool | None = None
+    at: str | None = None
+    once: bool = False
+    force: bool = False
+    row_hash: str | None = None
+    stored: bool = False
+
+    def __post_init__(self) -> None:
+        if self.call == OPT_IN:
+            if self.subscribed is None or self.at is None:
+                raise ValueError("a claim of an opt-in says whether it subscribes, and since when")
+        elif self.call != TRACK:
+            raise ValueError(f"only {OPT_IN} and {TRACK} are claimed, not {self.call}")
+        if self.at is not None and len(self.at) != TIME_LENGTH:
+            raise ValueError("a claim's time is written by to_ledger_time")
+
+
+class Entry(NamedTuple):
+    """What the ledger remembers of one key; the names are those of its columns.
+
+    :param doubt: what an earlier sender may have left at Regal while a later one sends: a rank, or of an event since
+        when. A later sender that takes its claim back must not make that forgotten.
+    """
+
+    row_hash: str | None = None
+    subscribed: int | None = None
+    evidence_at: str | None = None
+    opt_out_at: str | None = None
+    state: str = ""
+    pending_subscribed: int | None = None
+    pending_at: str | None = None
+    doubt: str | None = None
+    acknowledged_at: str | None = None
+    source: str | None = None
+    delivery: str | None = None
+    changed_at: str | None = None
+
+
+class By(NamedTuple):
+    """Who decides, and when.
+
+    :param busy_since: a claim of another run made after this is still being sent ...
+    :param busy_until: ... unless it lies so far ahead that the clock of that machine is wrong.
+    """
+
+    delivery: str
+    source: str
+    now: str
+    busy_since: str
+    busy_until: str
+
+    @classmethod
+    def at(cls, now: datetime, *, delivery: str, source: str, lease_s: float) -> By:
+        """Say who decides now."""
+        lease = timedelta(seconds=lease_s)
+        return cls(delivery, source, to_ledger_time(now), to_ledger_time(now - lease), to_ledger_time(now + lease))
+
+
+def verdict(entry: Entry | None, claim: Claim, by: By) -> Verdict:
+    """Decide whether a claim may be sent."""
+    if entry is None:
+        return Verdict.GO
+    return _consent_verdict(entry, claim, by) if claim.call == OPT_IN else _event_verdict(entry, claim, by)
+
+
+def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
+    rank, acknowledged, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+    # What can never change comes first, so that no one waits for another delivery in vain.
+    if claim.subscribed and entry.opt_out_at is not None and (claim.at or "") <= entry.opt_out_at:
+        return Verdict.STALE
+    if acknowledged is not None and rank < acknowledged:
+        return Verdict.STALE
+    of_others = entry.delivery != by.delivery
+    if entry.state == SENDING and of_others and by.busy_since < (entry.changed_at or "") < by.busy_until:
+        return Verdict.BUSY
+    if pending is not None and rank < pending:
+        return Verdict.STALE
+    in_doubt = entry.state == UNKNOWN or (entry.state == SENDING and of_others)
+    if claim.once and not claim.force and in_doubt and rank == pending:
+        return Verdict.BLOCKED
+    return Verdict.GO
+
+
+def _event_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
+    if entry.state == ACKNOWLEDGED:
+        return Verdict.DUPLICATE
+    in_doubt = entry.state == UNKNOWN or (entry.state == SENDING and entry.delivery != by.delivery)
+    return Verdict.BLOCKED if in_doubt and claim.once and not claim.force else Verdict.GO
+
+
+def sending(entry: Entry | None, claim: Claim, by: By) -> Entry:
+    """Remember that a claim is being sent from now on."""
+    entry = _barred_by(entry or Entry(), claim)
+    if claim.call == OPT_IN:
+        earlier = _newest(entry.doubt, _pending(entry))
+    else:
+        earlier = entry.doubt or (entry.changed_at if entry.state in (SENDING, UNKNOWN) else None)
+    return _with_pending(entry, claim, by)._replace(state=SENDING, doubt=earlier)
+
+
+def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
+    """Remember that Regal acknowledged it; what is known to be newer stays."""
+    entry = _barred_by(entry or Entry(), claim)
+    rank, known, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+    if claim.call == TRACK or known is None or rank >= known:
+        entry = entry._replace(
+            subscribed=_flag(claim),
+            evidence_at=claim.at,
+            acknowledged_at=by.now,
+            source=by.source,
+            row_hash=claim.row_hash or (entry.row_hash if rank == known else None),  # else another row says so now
+        )
+    if claim.call == OPT_IN and pending is not None and pending > rank:
+        return entry  # still being sent, or unknown, by whoever claimed that
+    return _settled(entry)._replace(delivery=by.delivery, changed_at=by.now)
+
+
+def unknown(entry: Entry | None, claim: Claim, by: By) -> Entry:
+    """Remember that Regal may have it; what is known to be newer stays."""
+    entry = _barred_by(entry or Entry(), claim)
+    if claim.call == TRACK:
+        if entry.state == ACKNOWLEDGED:
+            return entry
+    else:
+        rank, known, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+        if pending is not None and pending > rank:  # whoever claimed that may still take it back
+            return entry._replace(doubt=_newest(entry.doubt, rank)) if entry.state == SENDING else entry
+        if known is not None and known >= rank:
+            return _settled(entry)
+    return _with_pending(entry, claim, by)._replace(state=UNKNOWN, doubt=None)
+
+
+def released(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
+    """Take a claim of this run back: surely not sent. None if nothing else is known of the key."""
+    ours = entry is not None and entry.state == SENDING and entry.delivery == by.delivery
+    if entry is None or not ours or (claim.call == OPT_IN and _pending(entry) != _rank_of(claim)):
+        return entry
+    if entry.doubt is None:
+        return _settled(entry) if entry.acknowledged_at or entry.opt_out_at else None
+    at, _, way = entry.doubt.partition(" ")
+    doubtful = entry._replace(state=UNKNOWN, doubt=None, changed_at=by.now)
+    return doubtful if claim.call == TRACK else doubtful._replace(pending_at=at, pending_subscribed=int(way == "in"))
+
+
+def denied(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
+    """Remember that a stale claim is not sent now, though an earlier try of this run may have sent it."""
+    return unknown(entry, claim, by) if entry is not None and _is_sending(entry, claim, by) else entry
+
+
+def was_granted(entry: Entry | None, claim: Claim, by: By) -> bool:
+    """Return whether this run may have sent an opt-in: it has claimed it, or all that came of that is known already."""
+    if entry is None:
+        return False
+    return _is_sending(entry, claim, by) or _acknowledged(entry) == _rank_of(claim)
+
+
+def ends_a_yes(entry: Entry | None, opt_out: Claim) -> bool:
+    """Return whether Regal has, or may have, an opt-in that this opt-out ends."""
+    if entry is None:
+        return False
+    yes = _newest(
+        _acknowledged(entry) if entry.subscribed else None, _pending(entry) if entry.pending_subscribed else None
+    )
+    return yes is not None and yes < _rank_of(opt_out)
+
+
+def said_again(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
+    """Remember which row says what was acknowledged already, so that it is known by its hash the next time."""
+    if entry is None or _acknowledged(entry) != _rank_of(claim):
+        return entry
+    return entry._replace(row_hash=claim.row_hash, source=by.source)
+
+
+def barred(entry: Entry | None, at: str, by: By) -> Entry:
+    """Remember that an opt-out was given; never lowers the time of one."""
+    if entry is None:
+        return Entry(state=BARRIER, opt_out_at=at, delivery=by.delivery, changed_at=by.now)
+    return entry if entry.opt_out_at is not None and entry.opt_out_at >= at else entry._replace(opt_out_at=at)
+
+
+def _is_sending(entry: Entry, claim: Claim, by: By) -> bool:
+    return entry.state == SENDING and entry.delivery == by.delivery and _pending(entry) == _rank_of(claim)
+
+
+def _barred_by(entry: Entry, claim: Claim) -> Entry:
+    # An opt-out bars what is older, whatever becomes of its own send.
+    if claim.subscribed is False and claim.at is not None:
+        return entry._replace(opt_out_at=_newest(entry.opt_out_at, claim.at))
+    return entry
+
+
+def _with_pending(entry: Entry, claim: Claim, by: By) -> Entry:
+    return entry._replace(pending_subscribed=_flag(claim), pending_at=claim.at, delivery=by.delivery, changed_at=by.now)
+
+
+def _settled(entry: Entry) -> Entry:
+    state = ACKNOWLEDGED if entry.acknowledged_at else BARRIER
+    return entry._replace(state=state, pending_subscribed=None, pending_at=None, doubt=None)
+
+
+def _rank(at: str, subscribed: object) -> str:
+    return f"{at} in" if subscribed else f"{at} out"  # "out" sorts after "in"
+
+
+def _rank_of(claim: Claim) -> str:
+    return _rank(claim.at or "", claim.subscribed)
+
+
+def _acknowledged(entry: Entry) -> str | None:
+    return None if entry.evidence_at is None else _rank(entry.evidence_at, entry.subscribed)
+
+
+def _pending(entry: Entry) -> str | None:
+    return None if entry.pending_at is None else _rank(entry.pending_at, entry.pending_subscribed)
+
+
+def _newest(*texts: str | None) -> str | None:
+    return max((text for text in texts if text is not None), default=None)
+
+
+def _flag(claim: Claim) -> int | None:
+    return None if claim.subscribed is None else int(claim.subscribed)

@@ -1,0 +1,289 @@
+"""The ledger's tables, and how they are created and migrated; ``docs/ledger.md`` explains them to people who query.
+
+Times are text in UTC (``2026-11-24T02:08:07.123456Z``): they sort as text and look the same in every database.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    inspect,
+    select,
+)
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.engine import Connection
+
+from airflow_provider_regal.errors import WrongLedgerError
+from airflow_provider_regal.ledger.text import LONGEST_KEY, LONGEST_NAME, TIME_LENGTH
+
+LONGEST_MESSAGE: Final = 1_000
+_HASH: Final = 64
+_CHANNEL: Final = 16
+_WORD: Final = 32
+
+metadata: Final = MetaData()
+
+
+def _exact(length: int) -> Any:
+    """Return a text type that tells ``a`` from ``A`` and sorts by code point, as Python does, in every database."""
+    binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return (
+        String(length)
+        .with_variant(String(length, collation="C"), "postgresql")
+        .with_variant(binary, "mysql")
+        .with_variant(binary, "mariadb")
+    )
+
+
+def _words(length: int) -> Any:
+    wide = mysql.VARCHAR(length, charset="utf8mb4")
+    return String(length).with_variant(wide, "mysql").with_variant(wide, "mariadb")
+
+
+def _long_text() -> Any:
+    wide = mysql.LONGTEXT(charset="utf8mb4")
+    return Text().with_variant(wide, "mysql").with_variant(wide, "mariadb")
+
+
+def _bytes() -> Any:
+    return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql").with_variant(mysql.LONGBLOB(), "mariadb")
+
+
+def _number() -> Any:
+    return BigInteger().with_variant(sqlite.INTEGER(), "sqlite")
+
+
+def _time(name: str, **options: Any) -> Column[Any]:
+    return Column(name, _exact(TIME_LENGTH), **options)
+
+
+schema_version: Final = Table(
+    "regal_schema",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("salt", String(_HASH), nullable=False),  # of the hashes of API keys
+)
+accounts: Final = Table(
+    "regal_accounts",
+    metadata,
+    Column("account", _exact(LONGEST_KEY), primary_key=True),
+    Column("api_key_hash", String(_HASH)),
+    Column("identifiers", String(_HASH)),  # how they are stored: "plain", or the mark of a ledger_key
+)
+deliveries: Final = Table(
+    "regal_deliveries",
+    metadata,
+    Column("id", _number(), primary_key=True, autoincrement=True),
+    Column("place", String(_HASH), nullable=False),  # hash of dag, run, task, map index, name and account
+    Column("incarnation", Integer, nullable=False),  # grows when a run was deleted and made again, or restarted
+    Column("account", _exact(LONGEST_KEY), nullable=False),
+    Column("dag_id", _exact(LONGEST_NAME)),
+    Column("run_id", _exact(LONGEST_NAME)),
+    Column("task_id", _exact(LONGEST_NAME)),
+    Column("map_index", Integer, nullable=False),
+    Column("name", _exact(LONGEST_NAME)),
+    Column("call", String(_WORD), nullable=False),
+    Column("source", String(_HASH), nullable=False),  # fingerprint of connection, rendered SQL, paths
+    Column("options", String(_HASH)),  # fingerprint of what decides what becomes of a row
+    Column("epoch", Integer, nullable=False),  # grows with each clear of a finished task
+    Column("try_number", Integer, nullable=False),
+    Column("restarted", SmallInteger, nullable=False),
+    Column("holder", String(_HASH)),  # the try that writes; NULL when it has let go
+    Column("last_write", String(_HASH)),  # of the holder: it knows by it what was committed though nobody told it
+    _time("held_at"),  # of its last commit, by the database's clock
+    Column("hold_s", Integer, nullable=False),  # seconds from then in which its requests may still be under way
+    Column("state", String(_WORD), nullable=False),
+    Column("kept_rows", Integer),  # in the snapshot; NULL until the source was read to its end
+    Column("read_rows", Integer, nullable=False),
+    Column("acknowledged", Integer, nullable=False),
+    Column("rejected", Integer, nullable=False),
+    Column("unknown", Integer, nullable=False),
+    Column("skipped", Integer, nullable=False),
+    Column("rate", Integer),  # requests/s it wants
+    Column("counts", _long_text()),  # JSON: why rows were skipped, requests, repeats, outages, seconds, plan
+    Column("error", _words(LONGEST_MESSAGE)),
+    _time("started_at", nullable=False),
+    _time("ended_at"),
+    Index("regal_deliveries_place", "place", "incarnation", unique=True),
+    Index("regal_deliveries_started", "account", "started_at"),
+    sqlite_autoincrement=True,  # an id is never used again
+)
+row_chunks: Final = Table(
+    "regal_row_chunks",
+    metadata,
+    Column("delivery", _number(), primary_key=True, autoincrement=False),
+    Column("chunk", Integer, primary_key=True, autoincrement=False),
+    Column("rows", _bytes(), nullable=False),  # 1,000 rows, compressed
+    Column("states", _bytes(), nullable=False),  # one byte a row
+)
+outcomes: Final = Table(
+    "regal_outcomes",
+    metadata,
+    Column("delivery", _number(), primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),  # row of the source, from 1
+    Column("account", _exact(LONGEST_KEY), nullable=False),
+    Column("place", _words(LONGEST_NAME)),  # file and line, where the source is a file
+    Column("call", String(_WORD), nullable=False),
+    Column("event", _words(LONGEST_NAME)),
+    Column("user_id", _exact(LONGEST_KEY)),
+    Column("phone", _exact(LONGEST_KEY)),
+    Column("email", _exact(LONGEST_KEY)),
+    Column("status", String(_WORD), nullable=False),
+    Column("reason", _words(LONGEST_KEY)),
+    Column("field", _words(LONGEST_KEY)),
+    Column("message", _words(LONGEST_MESSAGE)),
+    Column("attempts", Integer, nullable=False),
+    _time("first_at", nullable=False),
+    _time("last_at", nullable=False),
+    Column("payload_hash", String(_HASH)),
+    Column("form", String(_WORD)),  # what the payload is: body, event, row, consent, unreadable
+    Column("payload", _long_text()),  # JSON; only of a dead letter
+    Column("consents", _long_text()),  # JSON: what else a redelivery has to ask the ledger for
+    Column("redelivered_by", _number()),  # the delivery that took it
+    sqlite_with_rowid=False,
+)
+# A person's timeline; and which rows were rejected before.
+Index("regal_outcomes_user", outcomes.c.user_id)
+Index("regal_outcomes_phone", outcomes.c.phone)
+Index("regal_outcomes_email", outcomes.c.email)
+_dead: Final = outcomes.c.payload.is_not(None)
+Index("regal_outcomes_dead", outcomes.c.payload_hash, postgresql_where=_dead, sqlite_where=_dead)
+contacts: Final = Table(
+    "regal_contacts",
+    metadata,
+    Column("account", _exact(LONGEST_KEY), primary_key=True),
+    Column("contact", _exact(LONGEST_KEY), primary_key=True),  # the value of its key column
+    Column("row_hash", String(_HASH)),  # of the row Regal last acknowledged
+    Column("payload_hash", String(_HASH)),
+    _time("acknowledged_at", nullable=False),
+    Column("delivery", _number()),
+    sqlite_with_rowid=False,
+)
+contact_phones: Final = Table(
+    "regal_contact_phones",
+    metadata,
+    Column("account", _exact(LONGEST_KEY), primary_key=True),
+    Column("user_id", _exact(LONGEST_KEY), primary_key=True),
+    Column("phone", _exact(LONGEST_KEY), primary_key=True),
+    sqlite_with_rowid=False,
+)
+messages: Final = Table(
+    "regal_messages",
+    metadata,
+    Column("account", _exact(LONGEST_KEY), primary_key=True),
+    Column("message_id", _exact(LONGEST_KEY), primary_key=True),
+    Column("state", String(_WORD), nullable=False),
+    Column("doubt", String(_WORD)),
+    _time("acknowledged_at"),
+    Column("delivery", _exact(_HASH)),
+    _time("changed_at"),
+    sqlite_with_rowid=False,
+)
+consents: Final = Table(
+    "regal_consents",
+    metadata,
+    Column("account", _exact(LONGEST_KEY), primary_key=True),
+    Column("identifier", _exact(LONGEST_KEY), primary_key=True),  # phone, email, or user:<id>
+    Column("channel", _exact(_CHANNEL), primary_key=True),
+    Column("subscribed", SmallInteger),  # what Regal has: 1, 0, or NULL for nothing
+    _time("evidence_at"),  # since when
+    _time("opt_out_at"),  # of the newest opt-out read: no opt-in up to then is sent
+    Column("state", String(_WORD), nullable=False),
+    Column("pending_subscribed", SmallInteger),  # what is being sent, or is unknown
+    _time("pending_at"),
+    Column("doubt", String(TIME_LENGTH + 4)),
+    _time("acknowledged_at"),
+    Column("source", _exact(LONGEST_NAME)),  # the task that sent it
+    Column("delivery", _exact(_HASH)),
+    _time("changed_at"),
+    Column("row_hash", String(_HASH)),
+    sqlite_with_rowid=False,  # rows lie in the order of their key, in which they are read
+)
+consent_log: Final = Table(
+    "regal_consent_log",
+    metadata,
+    Column("id", _number(), primary_key=True, autoincrement=True),
+    Column("account", _exact(LONGEST_KEY), nullable=False),
+    Column("identifier", _exact(LONGEST_KEY), nullable=False),
+    Column("channel", _exact(_CHANNEL), nullable=False),
+    Column("subscribed", SmallInteger, nullable=False),
+    _time("given_at"),  # when the person decided, as far as the source says
+    Column("ip", String(_HASH)),
+    Column("wording", _long_text()),
+    Column("form", _words(LONGEST_NAME)),  # where it was collected
+    Column("delivery", _exact(_HASH)),
+    Column("position", Integer),
+    Column("status", String(_WORD), nullable=False),  # acknowledged, unknown, refused, withheld
+    Column("reason", _words(LONGEST_MESSAGE)),
+    _time("logged_at", nullable=False),
+    Index("regal_consent_log_person", "identifier"),
+    Index("regal_consent_log_delivery", "delivery"),
+    sqlite_autoincrement=True,
+)
+types: Final = Table(
+    "regal_types",
+    metadata,
+    Column("account", _exact(LONGEST_KEY), primary_key=True),
+    Column("name", _exact(LONGEST_KEY), primary_key=True),
+    Column("type", String(_WORD), nullable=False),
+)
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection, tables=[table for table in metadata.sorted_tables if table is not schema_version])
+
+
+# Each migrates from the version before it. Steps are only ever added, and what is there never changes: a later
+# step must not rely on the tables above, which describe the newest version.
+MIGRATIONS: Final[Sequence[Callable[[Connection], None]]] = (_create,)
+
+
+def version_of(connection: Connection) -> int | None:
+    """Return the version of the tables; None where there are none."""
+    if not inspect(connection).has_table(schema_version.name):
+        return None
+    found: int | None = connection.execute(select(schema_version.c.version)).scalar()
+    return found
+
+
+def upgrade(connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS) -> int:
+    """Create the tables, or migrate them to this version; in one transaction where the database can.
+
+    When two do it at once, the second fails on what the first created and has to be called again.
+
+    :param migrations: how each version is made from the one before.
+    :returns: how many migrations were applied.
+    :raises WrongLedgerError: a newer version of this package made them.
+    """
+    metadata.create_all(connection, tables=[schema_version])
+    version = schema_version.c.version
+    found = connection.execute(select(version)).scalar()
+    if found is None:
+        connection.execute(schema_version.insert(), {"id": 1, "version": 0, "salt": secrets.token_hex(16)})
+        found = 0
+    if found < len(migrations):  # another process may have done it while we waited for the lock
+        found = connection.execute(select(version).with_for_update()).scalar_one()
+    if found > len(migrations):
+        raise WrongLedgerError(
+            f"The ledger has schema version {found}; this airflow-provider-regal knows versions up to "
+            f"{len(migrations)}. Upgrade airflow-provider-regal on every worker, or name another database in "
+            "ledger_conn_id."
+        )
+    for number in range(found, len(migrations)):
+        migrations[number](connection)
+        connection.execute(schema_version.update().values(version=number + 1))
+    return len(migrations) - int(found)

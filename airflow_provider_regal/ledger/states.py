@@ -1,0 +1,106 @@
+"""What becomes of a row: the state of each row of a snapshot, one byte, and the outcomes they mean. Pure."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Final
+
+
+class Outcome(StrEnum):
+    """What became of a row."""
+
+    ACKNOWLEDGED = "acknowledged"  #: Regal answered 2xx
+    REJECTED = "rejected"  #: will never be accepted: invalid, or refused by Regal
+    UNKNOWN = "unknown"  #: sent, or reserved, and it can't be known whether Regal received it
+    SKIPPED = "skipped"  #: not sent, on purpose
+
+
+class Skip(StrEnum):
+    """Why a row was skipped."""
+
+    UNCHANGED = "unchanged"  #: Regal has acknowledged it as it is
+    DUPLICATE = "duplicate"  #: its message id was sent before
+    OLDER = "older"  #: a newer decision, or a newer version of the contact, is on record
+    NOT_INCLUDED = "not_included"  #: its source says that it is not to be sent
+    DRY_RUN = "dry_run"  #: nothing is sent
+    REDELIVERED = "redelivered"  #: a redelivery has taken it
+    SILENT = "silent"  #: a consent row that says neither yes nor no
+    BASELINE = "baseline"  #: recorded as known to Regal, not sent
+
+
+class RowState(IntEnum):
+    """The state of a row in the snapshot."""
+
+    OPEN = 0  #: to be sent
+    RESERVED = 1  #: may be sent from now on: after a crash it is unknown
+    ACKNOWLEDGED = 2
+    REJECTED = 3
+    UNKNOWN = 4
+    SKIPPED_UNCHANGED = 5
+    SKIPPED_DUPLICATE = 6
+    SKIPPED_OLDER = 7
+    SKIPPED_NOT_INCLUDED = 8
+    SKIPPED_DRY_RUN = 9
+    SKIPPED_REDELIVERED = 10
+    SKIPPED_SILENT = 11
+    SKIPPED_BASELINE = 12
+    AMBIGUOUS = 13  #: to be rejected: another row of the source has the same key
+
+    @classmethod
+    def of(cls, what: Outcome | Skip) -> RowState:
+        """Return the state of a row with an outcome."""
+        return _STATES[what]
+
+
+_STATES: Final[dict[Outcome | Skip, RowState]] = {
+    Outcome.ACKNOWLEDGED: RowState.ACKNOWLEDGED,
+    Outcome.REJECTED: RowState.REJECTED,
+    Outcome.UNKNOWN: RowState.UNKNOWN,
+    **{skip: RowState[f"SKIPPED_{skip.name}"] for skip in Skip},
+}
+#: The outcome that a state means; a state that is not in it is not settled.
+OUTCOMES: Final[dict[int, Outcome]] = {
+    state.value: what if isinstance(what, Outcome) else Outcome.SKIPPED for what, state in _STATES.items()
+}
+#: Rows in these states may have reached Regal.
+MAY_HAVE_ARRIVED: Final = (RowState.RESERVED, RowState.ACKNOWLEDGED, RowState.UNKNOWN)
+
+
+class RowStates:
+    """The states of a snapshot's rows, and which of them are not committed yet."""
+
+    def __init__(self, states: bytes | bytearray = b"") -> None:
+        self._states = bytearray(states)
+        self.changed: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __getitem__(self, position: int) -> int:
+        return self._states[position]
+
+    def __setitem__(self, position: int, state: int) -> None:
+        if self._states[position] != state:
+            self._states[position] = state
+            self.changed.add(position)
+
+    def between(self, start: int, end: int) -> bytes:
+        """Return the states of some rows that follow each other."""
+        return bytes(self._states[start:end])
+
+    def is_settled(self, position: int) -> bool:
+        """Return whether a row has an outcome."""
+        return self._states[position] in OUTCOMES
+
+    def count(self, state: RowState) -> int:
+        """Count the rows in a state."""
+        return self._states.count(state)
+
+    def positions(self, state: RowState) -> list[int]:
+        """List the rows in a state."""
+        return [position for position, one in enumerate(self._states) if one == state]
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether any row may have reached Regal."""
+        return any(self._states.count(state) for state in MAY_HAVE_ARRIVED)

@@ -1,0 +1,45 @@
+"""Text and times as every database can keep and compare them. Loads no SQLAlchemy."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Final
+
+LONGEST_KEY: Final = 200
+LONGEST_NAME: Final = 500
+#: ``2026-11-24T02:08:07.123456Z``
+TIME_LENGTH: Final = 27
+
+
+def short(text: str, longest: int = LONGEST_KEY) -> str:
+    """Return the text, or its SHA-256 where a database could not keep or compare it as it is."""
+    if len(text) <= longest and text.isascii() and text.isprintable() and text[:1] != " " != text[-1:]:
+        return text  # which is usual, and quicker
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(text) <= longest and text == text.strip() and "\0" not in text and encoded.decode("utf-8", "ignore") == text:
+        return text
+    return hashlib.sha256(encoded).hexdigest()
+
+
+def fit(text: str, longest: int) -> str:
+    """Return a text for people to read, cut to a length that fits a column, without what no database keeps."""
+    kept = text.encode("utf-8", "replace").decode().replace("\0", " ")
+    return kept if len(kept) <= longest else kept[: longest - 1] + "…"
+
+
+def to_ledger_time(moment: datetime) -> str:
+    """Write a time so that it sorts as text: UTC, microseconds, always the same length.
+
+    :raises ValueError: it has no time zone.
+    """
+    if moment.tzinfo is UTC:  # which is usual, and a third of the price
+        return moment.isoformat(timespec="microseconds")[:26] + "Z"
+    if moment.tzinfo is None:
+        raise ValueError("a time of the ledger needs a time zone")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def from_ledger_time(text: str) -> datetime:
+    """Read a time of the ledger back, in UTC."""
+    return datetime.fromisoformat(text)

@@ -1,0 +1,101 @@
+"""CSV: the first line names the columns; empty means NULL."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import IO, Final
+
+from airflow_provider_regal.events.privacy import shown_key
+from airflow_provider_regal.sources.marks import Marked
+from airflow_provider_regal.sources.rows import bad_row, row_of
+from airflow_provider_regal.sources.streams import TOO_LONG, Lines, is_too_long
+
+_OTHER_DELIMITERS: Final = ";\t|,"
+
+
+class _TooLongError(Exception):
+    pass
+
+
+class _Texts:
+    """The lines as text, for the reader of CSV; it continues after a line that is too long."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+
+    def __iter__(self) -> _Texts:
+        return self
+
+    def __next__(self) -> str:
+        line = self.lines.next()
+        if line is None:
+            raise StopIteration
+        if is_too_long(line):
+            raise _TooLongError
+        return line.decode(errors="surrogateescape")
+
+
+def read_csv(stream: IO[bytes], name: str, *, delimiter: str = ",") -> Iterator[Marked]:
+    """Return the rows of a CSV file, with their places; of a bad one its fields are kept, to be fixed.
+
+    :param stream: the file, plain or gzip, in UTF-8.
+    :param name: of the file, for messages.
+    :raises ValueError: the header cannot be used.
+    """
+    texts = _Texts(Lines(stream, name))
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    columns = _header(reader, name, delimiter)
+    while True:
+        start = texts.lines.number + 1
+        try:
+            fields = next(reader, None)
+            if fields is None:
+                return
+            problem = _problem(fields, columns)
+        except csv.Error as error:
+            fields, problem = [], f"is no CSV: {error}"
+        except _TooLongError:
+            fields, problem = [], TOO_LONG
+        if not fields and problem is None:  # a blank line
+            continue
+        end = texts.lines.number
+        origin = f"{name} line {start}" if end == start else f"{name} lines {start} to {end}"
+        if problem is None:
+            yield row_of({c: field or None for c, field in zip(columns, fields, strict=True)}, origin)
+        else:
+            yield bad_row("the line", problem, origin, {"fields": fields} if fields else None)
+
+
+def _problem(fields: list[str], columns: list[str]) -> str | None:
+    if not fields:
+        return None
+    if len(fields) != len(columns):
+        return f"has {len(fields)} fields, and the header has {len(columns)}"
+    return None if all(map(_is_text, fields)) else "is not valid UTF-8"
+
+
+def _is_text(field: str) -> bool:
+    return field.isascii() or not any("\udc80" <= character <= "\udcff" for character in field)
+
+
+def _header(reader: Iterator[list[str]], name: str, delimiter: str) -> list[str]:
+    """Read the names of the columns, without the spaces around them.
+
+    :raises ValueError: saying what is wrong with them.
+    """
+    try:
+        fields = next((fields for fields in reader if fields), [])
+    except (csv.Error, _TooLongError):
+        raise ValueError(f"{name}: the first line is no header of a CSV file.") from None
+    columns = [field.strip() for field in fields]
+    if not all(map(_is_text, columns)):
+        raise ValueError(f"{name}: the header is not valid UTF-8.")
+    if twice := sorted({column for column in columns if columns.count(column) > 1 and column}):
+        named = ", ".join(repr(shown_key(column)) for column in twice)
+        raise ValueError(f"{name}: the header names {named} twice; name each column once.")
+    if "" in columns:
+        raise ValueError(f"{name}: column {columns.index('') + 1} has no name; name it in the header.")
+    if len(columns) == 1 and (other := next((d for d in _OTHER_DELIMITERS if d in columns[0]), None)):
+        raise ValueError(f"{name}: the header is one column; is the delimiter {other!r} rather than {delimiter!r}?")
+    return columns

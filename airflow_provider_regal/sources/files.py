@@ -1,0 +1,51 @@
+"""Many files, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import IO
+
+from airflow_provider_regal.sources import FileFormat
+from airflow_provider_regal.sources.csv_rows import read_csv
+from airflow_provider_regal.sources.json_lines import read_json_lines
+from airflow_provider_regal.sources.marks import Marked
+from airflow_provider_regal.sources.parquet import load_pyarrow, read_parquet
+from airflow_provider_regal.sources.segment import read_segment
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to read.
+
+    :param name: how messages name it.
+    :param open: opens it for reading bytes.
+    """
+
+    name: str
+    open: Callable[[], IO[bytes]]
+
+
+def read_files(
+    files: Iterable[SourceFile], file_format: FileFormat, *, delimiter: str = ",", include: Collection[str] = ()
+) -> Iterator[Marked]:
+    """Return the rows of all files, in their order.
+
+    :param delimiter: between the fields of CSV.
+    :param include: ``page``, ``screen``: which of these messages of Segment are sent.
+    :raises OSError: a file cannot be read to its end.
+    :raises ValueError: a file is not what its format says.
+    """
+    if file_format == "parquet":
+        load_pyarrow()  # said even if there is no file
+    for file in files:
+        with closing(file.open()) as stream:
+            if file_format == "jsonl":
+                yield from read_json_lines(stream, file.name)
+            elif file_format == "csv":
+                yield from read_csv(stream, file.name, delimiter=delimiter)
+            elif file_format == "parquet":
+                yield from read_parquet(stream, file.name)
+            else:
+                yield from read_segment(stream, file.name, include)

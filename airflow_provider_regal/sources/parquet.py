@@ -1,0 +1,126 @@
+"""Parquet: rows with their types, a batch at a time. Needs pyarrow, the extra ``parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import IO, Any, Final
+
+from airflow_provider_regal.events.privacy import shown_key
+from airflow_provider_regal.sources.marks import Marked
+from airflow_provider_regal.sources.rows import bad_row, row_of
+from airflow_provider_regal.sources.streams import DamagedFileError
+
+_ROWS_A_BATCH: Final = 1_000
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed."""
+
+
+def load_pyarrow() -> Any:
+    """Import pyarrow.
+
+    :raises MissingExtraError: it is not installed.
+    """
+    try:
+        import_module("pyarrow.parquet")
+        return import_module("pyarrow")
+    except ImportError as error:
+        raise MissingExtraError(
+            "Parquet files are read by pyarrow: pip install 'airflow-provider-regal[parquet]'"
+        ) from error
+
+
+def read_parquet(stream: IO[bytes], name: str) -> Iterator[Marked]:
+    """Return the rows of a Parquet file, with their numbers, from 1.
+
+    :param stream: the file; it must be able to seek.
+    :param name: of the file, for messages.
+    :raises ValueError: two columns have one name.
+    :raises DamagedFileError: it is no Parquet file, or not a whole one.
+    """
+    arrow = load_pyarrow()
+    number = 0
+    try:
+        # Without pre_buffer, which keeps every part of the file it has read.
+        file = arrow.parquet.ParquetFile(stream, pre_buffer=False)
+        names = file.schema_arrow.names
+        if twice := sorted({column for column in names if names.count(column) > 1}):
+            raise ValueError(f"{name} has two columns named {', '.join(repr(shown_key(column)) for column in twice)}.")
+        for batch in file.iter_batches(batch_size=_ROWS_A_BATCH):
+            for row in _rows(arrow, batch):
+                number += 1
+                origin = f"{name} row {number}"
+                yield bad_row(*row, origin) if isinstance(row, tuple) else row_of(row, origin)
+    except (arrow.ArrowException, OSError) as error:
+        raise DamagedFileError(
+            f"{name} cannot be read after row {number} ({type(error).__name__}): it is no Parquet file, or a damaged "
+            "one; nothing was sent. Write the file again, and run the task again."
+        ) from error
+
+
+def _rows(arrow: Any, batch: Any) -> Iterator[dict[str, Any] | tuple[str, str]]:
+    """Return each row, or the column that Python has no value for and why."""
+    columns = [_column(arrow, batch, position) for position in range(batch.num_columns)]
+    names = batch.schema.names
+    for values in zip(*columns, strict=True) if columns else ():
+        bad = next(((n, str(value)) for n, value in zip(names, values, strict=True) if isinstance(value, _Bad)), None)
+        yield bad or dict(zip(names, values, strict=True))
+
+
+class _Bad(str):
+    __slots__ = ()
+
+
+def _column(arrow: Any, batch: Any, position: int) -> list[Any]:
+    column = batch.column(position)
+    kind = _in_microseconds(arrow, column.type)
+    if kind != column.type:
+        column = column.cast(kind, safe=False)  # nanoseconds are cut off, as all fractions are when they are written
+    values: list[Any]
+    try:
+        values = column.to_pylist()
+    except (ValueError, OverflowError):
+        values = [_value(item) for item in column]
+    if arrow.types.is_map(column.type):
+        values = [_object(value) for value in values]
+    return values
+
+
+def _value(item: Any) -> Any:
+    try:
+        return item.as_py()
+    except UnicodeDecodeError:
+        return _Bad("is not valid UTF-8")
+    except (ValueError, OverflowError):
+        return _Bad("lies outside the years 1 to 9999")
+
+
+def _object(pairs: Any) -> Any:
+    """Make an object of a map; what cannot be one stays a list of pairs."""
+    if not isinstance(pairs, list) or not all(isinstance(key, str) for key, _ in pairs):
+        return pairs
+    made = dict(pairs)
+    return made if len(made) == len(pairs) else pairs
+
+
+def _in_microseconds(arrow: Any, kind: Any) -> Any:
+    """Return the type with times as Python has them, at every depth."""
+    types = arrow.types
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        return arrow.timestamp("us", kind.tz)
+    if types.is_time64(kind) and kind.unit == "ns":
+        return arrow.time64("us")
+    if types.is_duration(kind) and kind.unit == "ns":
+        return arrow.duration("us")
+    if types.is_struct(kind):
+        fields = [kind.field(n) for n in range(kind.num_fields)]
+        return arrow.struct([field.with_type(_in_microseconds(arrow, field.type)) for field in fields])
+    if types.is_list(kind):
+        return arrow.list_(kind.value_field.with_type(_in_microseconds(arrow, kind.value_type)))
+    if types.is_large_list(kind):
+        return arrow.large_list(kind.value_field.with_type(_in_microseconds(arrow, kind.value_type)))
+    if types.is_map(kind):
+        return arrow.map_(kind.key_field, kind.item_field.with_type(_in_microseconds(arrow, kind.item_type)))
+    return kind

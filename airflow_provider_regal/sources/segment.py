@@ -1,0 +1,34 @@
+"""Archives of Segment: JSON Lines of messages, plain or gzip."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import IO
+
+from airflow_provider_regal.events.segment import Invalid, Skipped, read_message
+from airflow_provider_regal.sources.json_lines import BadLineError, objects
+from airflow_provider_regal.sources.marks import EVENT_MARK, ORIGIN_MARK, REJECT_MARK, ROW_MARK, SKIP_MARK, Marked
+from airflow_provider_regal.sources.rows import bad_row
+
+
+def read_segment(stream: IO[bytes], name: str, include: Collection[str] = ()) -> Iterator[Marked]:
+    """Return the event of each message, with its place, or why it is not sent.
+
+    Nothing is kept of a line that is no message: it may hold the write key of the source.
+
+    :param stream: the file, plain or gzip.
+    :param name: of the file, for messages.
+    :param include: ``page``, ``screen``: which of them are events.
+    """
+    for origin, _, found in objects(stream, name):
+        if isinstance(found, BadLineError):
+            yield bad_row("the line", str(found), origin)
+            continue
+        read = read_message(found, include)
+        if isinstance(read, Skipped):
+            yield Marked({ORIGIN_MARK: origin, SKIP_MARK: read.reason})
+        elif isinstance(read, Invalid):
+            faults = [[fault.field, fault.reason] for fault in read.faults]
+            yield Marked({ORIGIN_MARK: origin, REJECT_MARK: faults, ROW_MARK: {}})
+        else:
+            yield Marked({ORIGIN_MARK: origin, EVENT_MARK: read.call, ROW_MARK: read.written})

@@ -1,0 +1,118 @@
+"""Bytes of a file: unzipped if they are zipped, and cut into lines, in constant memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+# Four times the largest event that is sent, since JSON may write a character as \uXXXX.
+LONGEST_LINE: Final = 1024 * 1024
+_BUFFER: Final = 256 * 1024
+_GZIP: Final = b"\x1f\x8b"
+_DAMAGES: Final = (EOFError, zlib.error, gzip.BadGzipFile)
+_BOM: Final = b"\xef\xbb\xbf"
+# What files begin with that are no lines of text.
+_NO_TEXT: Final = {
+    b"PAR1": "a Parquet file: format='parquet' reads it",
+    b"PK\x03\x04": "a ZIP file; unzip it, or zip it with gzip",
+    b"BZh": "a bzip2 file; zip it with gzip",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file; zip it with gzip",
+    b"\xfd7zXZ": "an xz file; zip it with gzip",
+    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
+}
+
+
+class DamagedFileError(OSError):
+    """A file cannot be read to its end, so it can't be known how many of its rows are missing."""
+
+
+class _Raw(io.RawIOBase):
+    """Makes a raw stream of whatever can read: not all streams of object storages are whole ones."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class Lines:
+    """The lines of a file, one at a time.
+
+    :param stream: opened for reading bytes; unzipped if it holds gzip, whatever its name.
+    :param name: of the file, for messages.
+    :raises ValueError: it is none of text.
+    """
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._name = name
+        self._damage: Exception | None = None
+        self.number = 0
+        self._plain = _buffered(_Raw(stream))
+        if self._peek(_GZIP):
+            self._plain = _buffered(gzip.GzipFile(fileobj=self._plain))
+        for start, what in _NO_TEXT.items():
+            if self._peek(start):
+                raise ValueError(f"{name} is {what}.")
+
+    def next(self) -> bytes | None:
+        """Read the next line with its end, without a byte order mark; None after the last.
+
+        A line that is too long comes without its end, and cut off: see :func:`is_too_long`.
+
+        :raises DamagedFileError: the file breaks off, or is damaged.
+        """
+        line = self._read()
+        if not line:
+            return None
+        self.number += 1
+        if is_too_long(line):
+            while (more := self._read()) and not more.endswith(b"\n"):
+                pass
+        return line.removeprefix(_BOM)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        while (line := self.next()) is not None:
+            yield self.number, line
+
+    def _read(self) -> bytes:
+        line = b""
+        if self._damage is None:
+            try:
+                line = self._plain.readline(LONGEST_LINE + 1)
+            except _DAMAGES as error:
+                self._damage = error
+        if self._damage is not None:
+            raise DamagedFileError(
+                f"{self._name} breaks off or is damaged after line {self.number} ({type(self._damage).__name__}); "
+                "nothing was sent. Write the file again, and run the task again."
+            )
+        return line
+
+    def _peek(self, start: bytes) -> bool:
+        try:
+            return self._plain.peek(len(start))[: len(start)] == start
+        except _DAMAGES as error:
+            self._damage = error  # said when it is read; read once more, what follows would look like the end
+            return False
+
+
+def is_too_long(line: bytes) -> bool:
+    """Whether a line is longer than any event, and was cut off."""
+    return len(line) > LONGEST_LINE and not line.endswith(b"\n")
+
+
+TOO_LONG: Final = f"is longer than {LONGEST_LINE:,} bytes; no event is"
+
+
+def _buffered(stream: Any) -> io.BufferedReader:
+    return io.BufferedReader(stream, _BUFFER)

@@ -1,0 +1,58 @@
+"""Commands run as people run them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from airflow_provider_regal.cli import get_cli_commands
+
+ROOT = Path(__file__).parents[2]
+
+
+def airflow_parser() -> argparse.ArgumentParser:
+    """Build the commands into a parser the way ``airflow`` does."""
+    parser = argparse.ArgumentParser(prog="airflow")
+    _add(parser, get_cli_commands())
+    return parser
+
+
+def _add(parser, commands):
+    parsers = parser.add_subparsers(dest="subcommand")
+    for command in commands:
+        sub = parsers.add_parser(
+            command.name, help=command.help, description=command.description, epilog=command.epilog
+        )
+        if hasattr(command, "subcommands"):
+            _add(sub, command.subcommands)
+            continue
+        for argument in command.args:
+            argument.add_to_parser(sub)
+        sub.set_defaults(func=command.func)
+
+
+def program(*arguments, **environment) -> subprocess.Popen:
+    """Begin ``python -m airflow_provider_regal`` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "airflow_provider_regal", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+def run_airflow(*arguments) -> subprocess.CompletedProcess:
+    """Run ``airflow`` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=dict(os.environ),
+        check=False,
+    )

@@ -1,0 +1,216 @@
+"""What a row of a table of consents says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_regal.delivery.sync.rows import ConsentRows, Said, Unfit
+from airflow_provider_regal.events import ConsentPolicy, Reading
+from tests.events.hostile import many
+
+NOW = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
+PHONE, EMAIL, IP = "+12125550147", "hidden.person@example.com", "203.0.113.77"
+YES = {"phone": PHONE, "channel": "sms", "subscribed": True, "timestamp": "2026-11-01T10:00:00Z", "ip": IP}
+NO = {"phone": PHONE, "channel": "sms", "subscribed": False}
+
+
+def reader(columns=None, *, policy=None, phone_needed=True, lower_upper=True):
+    return ConsentRows(
+        columns, lower_upper=lower_upper, reading=Reading(), policy=policy or ConsentPolicy(), phone_needed=phone_needed
+    )
+
+
+def read(row, columns=None, **options):
+    return reader(columns, **options).read(row, NOW)
+
+
+def short(told):
+    return [(one.identifier, one.channel, one.subscribed) for one in told if isinstance(one, Said)]
+
+
+def faults(told):
+    return {fault.field: fault.reason for one in told if isinstance(one, Unfit) for fault in one.faults}
+
+
+def test_a_row_of_the_long_form_is_one_consent_with_its_evidence():
+    row = {**YES, "user_id": 5150, "text": "I agree", "source": "form", "email": EMAIL}
+    assert read(row) == [
+        Said(PHONE, "sms", True, datetime(2026, 11, 1, 10, tzinfo=UTC), "5150", IP, "I agree", "form"),
+    ]
+
+
+@pytest.mark.parametrize(("channel", "whose"), [("sms", PHONE), ("voice", PHONE), ("email", EMAIL)])
+def test_sms_and_voice_belong_to_the_phone_and_email_to_the_email(channel, whose):
+    row = {**YES, "phone": "(212) 555-0147", "email": " Hidden.Person@Example.com", "channel": channel}
+    assert short(read(row)) == [(whose, channel, True)]
+
+
+def test_a_row_of_the_wide_form_is_one_consent_for_each_channel_that_says_yes_or_no():
+    row = {
+        "phone": PHONE, "email": EMAIL, "sms_opt_in": 1, "sms_opt_in_at": "2026-11-01", "sms_opt_in_ip": IP,
+        "voice_opt_in": None, "voice_opt_in_at": "2026-11-01", "email_opt_in": "false", "email_opt_in_source": "x",
+    }  # fmt: skip
+    told = read(row)
+    assert short(told) == [(PHONE, "sms", True), (EMAIL, "email", False)]
+    assert told[1].source == "x"
+
+
+def test_a_wide_no_without_an_address_says_nothing_and_a_yes_is_wrong():
+    assert read({"phone": PHONE, "email_opt_in": False}) == []
+    assert faults(read({"phone": PHONE, "email": None, "email_opt_in": True}))
+
+
+def test_columns_of_other_names_are_told_by_their_targets():
+    row = {"tel": PHONE, "how": "voice", "ok": True, "when": "2026-11-01T10:00:00Z", "addr": IP, "phone": "rubbish"}
+    columns = {"tel": "phone", "how": "channel", "ok": "subscribed", "when": "timestamp", "addr": "ip", "phone": None}
+    assert short(read(row, columns)) == [(PHONE, "voice", True)]
+
+
+def test_columns_in_upper_case_are_lower_cased_unless_they_are_to_be_kept():
+    row = {name.upper(): value for name, value in YES.items()}
+    assert short(read(row)) == [(PHONE, "sms", True)]
+    assert "channel" in faults(read(row, lower_upper=False))
+    upper = {"TEL" if name == "PHONE" else name: value for name, value in row.items()}
+    assert short(read(upper, {"tel": "phone"})) == short(read(upper, {"TEL": "phone"})) == [(PHONE, "sms", True)]
+
+
+def test_a_mapping_that_cannot_be_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"mapping\['tel'\] must be one of user_id, phone"):
+        reader({"tel": "traits.phone"})
+
+
+def test_a_column_that_is_not_there_or_there_twice_makes_the_row_wrong():
+    assert faults(read(YES, {"tel": "phone"})) == {"tel": "mapping names it, but the row has no such column"}
+    assert faults(read({**YES, "tel": PHONE}, {"tel": "phone"})) == {"tel": "goes to phone, as the column phone does"}
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", float("nan")])
+def test_null_is_silent(value):
+    assert read({**YES, "subscribed": value}) == []
+    assert read({"phone": PHONE, "sms_opt_in": value, "sms_opt_in_at": "2026-11-01"}) == []
+
+
+@pytest.mark.parametrize("value", ["false", "False", " FALSE ", 0, False, "0", "f", "no", "N", "off"])
+def test_what_says_false_opts_out(value):
+    assert short(read({**YES, "subscribed": value})) == [(PHONE, "sms", False)]
+
+
+@pytest.mark.parametrize("value", ["yes", "y", "on", "ok", 2, -1, 1.0, [], {}, b"true", "true!"])
+def test_what_is_no_boolean_subscribes_nobody(value):
+    told = read({**YES, "subscribed": value})
+    assert short(told) == []
+    assert list(faults(told)) == ["subscribed"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "column", "reason"),
+    [
+        ({"timestamp": None}, "timestamp", "no timestamp"),
+        ({"timestamp": "2027-01-01"}, "timestamp", "lies in the future"),
+        ({"timestamp": "1970-01-01"}, "timestamp", "no real time"),
+        ({"timestamp": "the 7th of Never"}, "timestamp", ""),
+        ({"ip": None}, "ip", "no ip"),
+        ({"ip": "203.0.113.777"}, "ip", "not an IP address"),
+        ({"phone": "555"}, "phone", "not a valid phone number"),
+        ({"phone": None}, "subscribed", ""),
+        ({"channel": "fax"}, "channel", ""),
+        ({"channel": None}, "channel", ""),
+        ({"user_id": 1.5}, "user_id", "fraction"),
+    ],
+)
+def test_an_opt_in_without_its_evidence_is_rejected_with_its_column(wrong, column, reason):
+    told = read({**YES, **wrong})
+    assert short(told) == []
+    assert reason in faults(told)[column]
+
+
+def test_faults_speak_of_the_columns_of_the_table():
+    wide = {"phone": PHONE, "sms_opt_in": True, "sms_opt_in_at": "2026-11-01", "sms_opt_in_ip": "nowhere"}
+    assert list(faults(read(wide))) == ["sms_opt_in_ip"]
+    assert list(faults(read({**YES, "from": "nowhere"}, {"ip": None, "from": "ip"}))) == ["from"]
+    assert list(faults(read({**wide, "sms_opt_in_ip": None}))) == ["sms_opt_in_ip"]
+
+
+def test_require_ip_and_max_consent_age_are_kept():
+    assert short(read({**YES, "ip": None}, policy=ConsentPolicy(require_ip=False))) == [(PHONE, "sms", True)]
+    assert "max_consent_age" in str(faults(read(YES, policy=ConsentPolicy(max_consent_age=timedelta(days=3)))))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timestamp": "the 7th of Never"}, {"timestamp": "2027-01-01"}, {"ip": "nowhere"}, {"user_id": 1.5},
+        {"email": "nobody@@"}, {"text": 7}, {"source": ["x"]}, {"timestamp": float("nan")}, {"text": b"x"},
+    ],
+)  # fmt: skip
+def test_an_opt_out_of_a_row_that_is_wrong_elsewhere_is_taken(wrong):
+    assert short(read({**NO, **wrong})) == [(PHONE, "sms", False)]
+
+
+def test_a_fault_of_one_consent_holds_no_other_back():
+    row = {
+        "user_id": "u1", "phone": PHONE, "email": "nobody@@", "sms_opt_in": True, "sms_opt_in_at": "2026-11-01",
+        "sms_opt_in_ip": IP, "voice_opt_in": True, "email_opt_in": True,
+    }  # fmt: skip
+    told = read(row)
+    assert short(told) == [(PHONE, "sms", True)]
+    assert sorted(faults(told)) == ["email", "timestamp"]
+    assert [one.about for one in told if isinstance(one, Unfit)] == [(PHONE, "voice"), None]
+
+
+def test_a_row_without_channel_and_subscribed_is_wrong():
+    assert list(faults(read({"phone": PHONE, "subscribed": True}))) == ["channel"]
+    assert list(faults(read({"phone": PHONE, "channel": "sms"}))) == ["subscribed"]
+    assert list(faults(read({}))) == ["channel"]
+
+
+class TestWhereAnEventStandsForTheOptIn:
+    def test_an_opt_in_needs_a_phone_or_a_user_id(self):
+        told = read({**YES, "phone": None, "user_id": "u1"}, phone_needed=False)
+        assert short(told) == [("user:u1", "sms", True)]
+        assert told[0].ip == IP
+        assert list(faults(read({**YES, "phone": None}, phone_needed=False))) == ["user_id, phone"]
+
+    def test_it_needs_the_evidence_all_the_same(self):
+        assert "no ip" in str(faults(read({**YES, "phone": None, "user_id": "u1", "ip": None}, phone_needed=False)))
+
+    def test_an_opt_out_needs_the_phone(self):
+        assert faults(read({**NO, "phone": None, "user_id": "u1"}, phone_needed=False))
+
+    def test_it_cannot_stand_for_email(self):
+        told = read({**YES, "email": EMAIL, "channel": "email"}, phone_needed=False)
+        assert faults(told) == {"channel": "as_event stands for sms and voice only"}
+        assert short(read({**NO, "email": EMAIL, "channel": "email"}, phone_needed=False)) == [(EMAIL, "email", False)]
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=5), st.binary(max_size=3),
+    st.sampled_from([PHONE, EMAIL, IP, "sms", "voice", "email", "true", "false", YES["timestamp"], "2027-01-01"]),
+    st.datetimes(), st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.none(), max_size=2),
+)  # fmt: skip
+names = st.sampled_from(
+    [*YES, "user_id", "email", "text", "source", "sms_opt_in", "sms_opt_in_at", "email_opt_in", "email_opt_in_ip"]
+)
+
+
+@many
+@given(row=st.dictionaries(st.one_of(names, st.text(max_size=4)), anything, max_size=12), phone_needed=st.booleans())
+def test_no_row_is_too_odd_and_none_subscribes_without_evidence(row, phone_needed):
+    for one in read(row, phone_needed=phone_needed):
+        if isinstance(one, Unfit):
+            assert one.faults
+        elif one.subscribed:
+            assert one.at is not None
+            assert one.at <= NOW
+            assert one.ip
+            assert any(value in (True, "true", "t", "1", "T") for value in row.values())
+
+
+@many
+@given(rest=st.dictionaries(st.sampled_from(["user_id", "email", "timestamp", "ip", "text", "source"]), anything))
+def test_nothing_holds_an_opt_out_back(rest):
+    assert short(read({**rest, **NO})) == [(PHONE, "sms", False)]

@@ -1,0 +1,199 @@
+"""What the ledger decides, against independent models. That databases keep it, ``test_account`` shows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_regal.ledger import rules
+from airflow_provider_regal.ledger.rules import By, Claim, Entry, Verdict
+from tests.events.hostile import many
+from tests.ledger.accounts import BLOCKED, BUSY, GO, PHONE, STALE, ManualClock, at, opt_in, opt_out, track
+
+LEASE_S = 60.0
+
+
+class Memory:
+    """One key of a ledger, in memory: what :class:`Account` does, without a database."""
+
+    def __init__(self):
+        self.entry, self.clock = None, ManualClock()
+
+    def by(self, delivery):
+        return By.at(self.clock(), delivery=delivery, source="dag.task", lease_s=LEASE_S)
+
+    def claim(self, delivery, claim):
+        verdict = rules.verdict(self.entry, claim, self.by(delivery))
+        if verdict is GO:
+            self.entry = rules.sending(self.entry, claim, self.by(delivery))
+        elif verdict is STALE:
+            self.entry = rules.denied(self.entry, claim, self.by(delivery))
+        return verdict
+
+    def settle(self, delivery, how, claim):
+        self.entry = getattr(rules, how)(self.entry, claim, self.by(delivery))
+
+    def bar(self, delivery, when):
+        self.entry = rules.barred(self.entry, when, self.by(delivery))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"call": "opt_in", "channel": "sms", "at": at(1)},
+        {"call": "opt_in", "channel": "sms", "subscribed": True},
+        {"call": "opt_in", "channel": "sms", "subscribed": True, "at": "2026-11-24"},
+        {"call": "identify"},
+    ],
+)
+def test_a_claim_that_cannot_be_decided_on_is_refused(wrong):
+    with pytest.raises(ValueError, match="claim"):
+        Claim(key=PHONE, **wrong)
+
+
+consents = st.builds(
+    lambda make, minute, once, force: make(minute, once=once, force=force and once),
+    st.sampled_from([opt_in, opt_out]),
+    st.integers(0, 4),
+    st.booleans(),
+    st.sampled_from([False, False, False, True]),
+)
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["claim", "claim", "acknowledged", "unknown", "released", "bar", "wait"]),
+        st.sampled_from("AB"),
+        consents,
+    ),
+    max_size=30,
+)
+
+
+@many
+@given(steps=steps)
+def test_no_opt_in_ever_goes_that_an_opt_out_bars(steps):
+    memory, barred, newest = Memory(), "", ""
+    for step, delivery, claim in steps:
+        if step == "claim":
+            if memory.claim(delivery, claim) is GO:
+                assert not claim.subscribed or claim.at > barred
+                if not claim.subscribed:
+                    barred = max(barred, claim.at)
+        elif step == "bar":
+            memory.bar(delivery, claim.at)
+            barred = max(barred, claim.at)
+        elif step == "wait":
+            memory.clock.wait(100)
+        else:
+            memory.settle(delivery, step, claim)
+            if step != "released" and not claim.subscribed:
+                barred = max(barred, claim.at)
+        entry = memory.entry
+        if entry is not None:
+            assert (entry.opt_out_at or "") == barred
+            assert (entry.evidence_at or "") >= newest, "evidence never gets older"
+            assert (entry.pending_at is not None) == (entry.state in ("sending", "unknown"))
+            newest = entry.evidence_at or ""
+
+
+def newness(claim):
+    return (claim.at, not claim.subscribed)
+
+
+@many
+@given(steps=steps)
+def test_nothing_older_ever_follows_what_regal_has_or_may_have(steps):
+    """The model knows what each delivery sent, and what became of it; a delivery settles only what it was granted."""
+    memory = Memory()
+    acknowledged, may_have = None, {}  # newness -> deliveries that may have sent it
+    for step, delivery, claim in steps:
+        rank = newness(claim)
+        if step == "claim":
+            if memory.claim(delivery, claim) is GO:
+                assert acknowledged is None or rank >= acknowledged
+                doubtful = [one for one, of in may_have.items() if of - {delivery}]
+                if claim.once and not claim.force and acknowledged != rank:
+                    assert rank not in doubtful, "it may be there already, and must not go twice"
+                may_have.setdefault(rank, set()).add(delivery)
+        elif step == "wait":
+            memory.clock.wait(100)
+        elif step == "bar":
+            memory.bar(delivery, claim.at)
+        elif delivery in may_have.get(rank, ()):
+            memory.settle(delivery, step, claim)
+            if step == "released":
+                may_have[rank].discard(delivery)
+            elif step == "acknowledged":
+                acknowledged = max(acknowledged or rank, rank)
+                may_have = {one: of for one, of in may_have.items() if one > acknowledged}
+                assert memory.entry.evidence_at == acknowledged[0]
+                assert bool(memory.entry.subscribed) is not acknowledged[1]
+
+
+@many
+@given(steps=steps)
+def test_no_event_goes_twice_that_must_go_once(steps):
+    memory, claim, may_have = Memory(), track(once=True), None  # which delivery may have sent it
+    for step, delivery, _ in steps:
+        if step == "claim":
+            went = memory.claim(delivery, claim) is GO
+            assert went == (may_have in (None, delivery))
+            may_have = delivery if went else may_have
+        elif step in ("acknowledged", "unknown") and may_have == delivery:
+            memory.settle(delivery, step, claim)
+            may_have = "somebody"
+        elif step == "released" and may_have == delivery:
+            break  # it was surely not sent: the model starts anew
+
+
+@pytest.mark.parametrize(
+    ("state", "delivery", "seconds_ago", "expected"),
+    [
+        ("sending", "A", 10, GO),
+        ("sending", "B", 10, BUSY),
+        ("sending", "B", LEASE_S + 1, BLOCKED),
+        ("unknown", "A", 10, BLOCKED),
+        ("unknown", "B", 10, BLOCKED),
+        ("acknowledged", "B", 10, GO),
+    ],
+)
+def test_who_may_send_the_same_decision_that_must_go_once(state, delivery, seconds_ago, expected):
+    memory = Memory()
+    memory.claim(delivery, opt_in(5, once=True))
+    if state != "sending":
+        memory.settle(delivery, state, opt_in(5))
+    memory.clock.wait(seconds_ago)
+    assert memory.claim("A", opt_in(5, once=True)) is expected
+
+
+def test_an_opt_out_is_not_kept_waiting_by_a_delivery_that_died():
+    memory = Memory()
+    assert memory.claim("A", opt_in(5)) is GO
+    memory.clock.wait(LEASE_S + 1)
+    assert memory.claim("B", opt_out(6)) is GO
+    memory.settle("B", "acknowledged", opt_out(6))
+    assert memory.claim("C", opt_in(6)) is STALE
+
+
+def test_what_can_never_change_is_said_at_once_though_another_delivery_is_sending():
+    memory = Memory()
+    memory.bar("B", at(9))
+    assert memory.claim("B", opt_in(10)) is GO
+    assert memory.claim("A", opt_in(9)) is STALE, "barred"
+    assert memory.claim("A", opt_in(11)) is BUSY
+    assert Verdict.STALE == STALE
+
+
+def test_saying_again_remembers_the_row_only_of_what_is_acknowledged():
+    by = Memory().by("A")
+    assert rules.said_again(None, opt_in(5, row_hash="r"), by) is None
+    known = rules.acknowledged(None, opt_in(5), by)
+    assert rules.said_again(known, opt_in(6, row_hash="r"), by) == known
+    assert rules.said_again(known, opt_in(5, row_hash="r"), by).row_hash == "r"
+
+
+def test_a_barrier_is_all_that_is_left_of_an_opt_out_that_was_surely_not_sent():
+    memory = Memory()
+    memory.claim("A", opt_out(5))
+    memory.settle("A", "released", opt_out(5))
+    assert memory.entry == Entry(opt_out_at=at(5), state="barrier", delivery="A", changed_at=memory.by("A").now)
