@@ -65,6 +65,12 @@ def show(here: local.Regal, opt_ins: OptIns, accounts: Accounts) -> None:
         raise SystemExit("\nThe figures do not add up:\n  " + "\n  ".join(wrong))
 
 
+def find(env: dict[str, str], phone: str) -> None:
+    """Print what the ledger has on record of one customer, as ``airflow regal find`` answers it."""
+    print(f"\n$ airflow regal find {phone}")
+    print(local.ask_ledger(env, "find", phone))
+
+
 def say(what: str) -> None:
     """Return what is being done, with the time it started."""
     print(f"{time.strftime('%H:%M:%S')}  {what}", flush=True)
@@ -75,7 +81,10 @@ def main() -> None:
     stop_on_signals()
     with local.regal(rate_limit=RATE_LIMIT) as here:
         say(f"A local Regal listens at {here.url}")
-        show(here, *run_dags(here, local.airflow_environment(here)))
+        env = local.airflow_environment(here)
+        opt_ins, accounts = run_dags(here, env)
+        show(here, opt_ins, accounts)
+        find(env, opt_ins.opted_out)
     print(
         "\nThe logs are in .demo. To look around in Airflow's UI and on the local Regal's pages: make ui\n"
         "What the tasks do is written in dags/; what it all means, in docs/index.md."

@@ -121,6 +121,15 @@ def airflow_url(env: dict[str, str]) -> str:
     return f"http://127.0.0.1:{env['AIRFLOW__API__PORT']}"
 
 
+def ask_ledger(env: dict[str, str], *words: str) -> str:
+    """Run one of our own commands, and return what it prints."""
+    command = [sys.executable, "-m", "airflow_provider_regal", *words]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise SystemExit(f"'{' '.join(words)}' failed:\n{ran.stdout}{ran.stderr}")
+    return ran.stdout
+
+
 def airflow(env: dict[str, str], *words: str, log: str, over: Callable[[], bool] = lambda: False) -> None:
     """Run one ``airflow`` command, its output in a file that is shown if it fails.
 

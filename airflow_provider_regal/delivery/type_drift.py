@@ -26,13 +26,16 @@ class TypeDrift:
     def __init__(self, known: Mapping[str, str]) -> None:
         self._known = dict(known)
         self._new: dict[str, str] = {}
-        # Of the traits (None) and of each event's properties: name -> type that is right. Most rows are alike.
-        self._right: dict[str | None, dict[str, str]] = {}
+        # Names and types that were right: most rows are alike, and one look tells.
+        self._right: set[tuple[Any, ...]] = set()
 
     def faults_of(self, body: Mapping[str, Any]) -> list[Fault]:
         """Return which values are of another type than the first; of a body without any, the types are remembered."""
-        traits, properties, event = body.get(TRAITS), body.get(PROPERTIES), body.get(NAME)
-        if (not traits or self._all_right(None, traits)) and (not properties or self._all_right(event, properties)):
+        traits, properties = body.get(TRAITS, _NOTHING), body.get(PROPERTIES, _NOTHING)
+        alike = (
+            body.get(NAME), *traits, *map(type, traits.values()), None, *properties, *map(type, properties.values())
+        )  # fmt: skip
+        if alike in self._right:
             return []
         types = list(_typed(body))
         faults = [
@@ -44,17 +47,10 @@ class TypeDrift:
             new = {name: now for _, name, now in types if name not in self._known}
             self._known.update(new)
             self._new.update(new)
-            for (member, name), _, now in types:
-                self._right.setdefault(None if member == TRAITS else event, {})[name] = now
+            if len(self._right) >= _MOST_ALIKE:
+                self._right.clear()
+            self._right.add(alike)
         return faults
-
-    def _all_right(self, scope: str | None, values: Mapping[str, Any]) -> bool:
-        right = self._right.get(scope, _NOTHING)
-        for name, value in values.items():
-            kind = _type_of(value)
-            if kind is not None and right.get(name) != kind and name not in _NOT_FREE:
-                return False
-        return True
 
     def take_new(self) -> dict[str, str]:
         """Return the types that were not known before, once."""
@@ -62,7 +58,8 @@ class TypeDrift:
         return new
 
 
-_NOTHING: Final[Mapping[str, str]] = {}
+_NOTHING: Final[Mapping[str, Any]] = {}
+_MOST_ALIKE: Final = 1_000  # rows that are no table may each have columns of their own
 
 
 def _typed(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str, str]]:
