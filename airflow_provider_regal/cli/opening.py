@@ -53,16 +53,20 @@ def log_on_stderr(level: int = logging.WARNING) -> Iterator[None]:
         for handler in root.handlers
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout
     ]
+    ours = logging.StreamHandler(sys.stderr)
     for handler in moved:
-        handler.setStream(sys.stderr)
+        root.removeHandler(handler)  # Airflow 2's own handler can't be given another stream
+    if moved:
+        root.addHandler(ours)
     before = logging.root.manager.disable
     logging.disable(level - 1)
     try:
         yield
     finally:
         logging.disable(before)
+        root.removeHandler(ours)
         for handler in moved:
-            handler.setStream(sys.stdout)
+            root.addHandler(handler)
 
 
 @contextmanager

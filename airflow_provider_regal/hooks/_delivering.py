@@ -90,8 +90,12 @@ class TaskDelivery:
 
         target, settings = self._hook.target, self._settings
         place, this = self._where()
-        account = open_account(target, self._ledger_conn_id, source=str(place) if place.task_id else "")
-        account.database.patience_s = settings.outage_patience_s
+        account = open_account(
+            target,
+            self._ledger_conn_id,
+            source=str(place) if place.task_id else "",
+            patience_s=settings.outage_patience_s,
+        )
         with closing(account.database):
             if settings.dry_run or self._hook.dry_run:
                 from airflow_provider_regal.delivery.preview import preview

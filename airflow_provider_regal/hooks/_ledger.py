@@ -30,7 +30,7 @@ def local_file() -> Path:
     return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "regal" / "ledger.db"
 
 
-def open_database(conn_id: str | None = None, *, migrate: bool = True) -> Database:
+def open_database(conn_id: str | None = None, *, migrate: bool = True, patience_s: float | None = None) -> Database:
     """Open the ledger's database.
 
     :param conn_id: a connection of PostgreSQL or MySQL/MariaDB; None for that of ``[regal] ledger_conn_id``, and where
@@ -44,10 +44,11 @@ def open_database(conn_id: str | None = None, *, migrate: bool = True) -> Databa
 
     conn_id = conn_id or conf.get("regal", "ledger_conn_id", fallback="") or None
     if conn_id is not None:
-        return Database(_engine_of(conn_id), name=f"the ledger (connection {conn_id!r})", migrate=migrate)
+        name = f"the ledger (connection {conn_id!r})"
+        return Database(_engine_of(conn_id), name=name, migrate=migrate, patience_s=patience_s)
     check_executor()
     file = local_file()
-    return Database(sqlite_engine(file), name=f"the ledger ({file})", migrate=migrate)
+    return Database(sqlite_engine(file), name=f"the ledger ({file})", migrate=migrate, patience_s=patience_s)
 
 
 def check_executor() -> None:
@@ -77,11 +78,17 @@ def remote_executor() -> str | None:
 
 
 def open_account(
-    target: Target, conn_id: str | None = None, *, source: str = "", database: Database | None = None
+    target: Target,
+    conn_id: str | None = None,
+    *,
+    source: str = "",
+    database: Database | None = None,
+    patience_s: float | None = None,
 ) -> Account:
     """Open the ledger of an account.
 
     :param source: which task sends (``dag_id.task_id``).
+    :param patience_s: seconds for which a transaction is tried again.
     :raises FixConnectionError: as :func:`open_database`.
     :raises LedgerError: the database cannot be used.
     """
@@ -89,7 +96,7 @@ def open_account(
 
     key = conf.get("regal", "ledger_key", fallback="")
     return Account(
-        database or open_database(conn_id),
+        database or open_database(conn_id, patience_s=patience_s),
         account=target.account,
         source=source,
         secret=key.encode() if key else None,

@@ -31,6 +31,7 @@ _PATIENCE_S: Final = 30.0
 _LONGEST_PAUSE_S: Final = 0.2
 _GONE_PAUSE_S: Final = 1.0
 _SAID_AFTER_S: Final = 5.0
+_TRIES_TO_UPGRADE: Final = 5
 _READS: Final = "regal_ledger_reads"
 # Deadlock, serialization failure, lock not available - of PostgreSQL and of the standard; then MySQL's numbers.
 _PASSING_STATES: Final = frozenset({"40001", "40P01", "55P03"})
@@ -84,11 +85,14 @@ class Database:
     :param engine: of SQLite, PostgreSQL or MySQL/MariaDB.
     :param name: how messages name it.
     :param migrate: create and migrate the tables.
+    :param patience_s: seconds for which a transaction is tried again; 30 by default.
     :raises LedgerError: it cannot be used.
     :raises WrongLedgerError: it is of another kind, or a newer version of this package made its tables.
     """
 
-    def __init__(self, engine: Engine, *, name: str = "the ledger", migrate: bool = True) -> None:
+    def __init__(
+        self, engine: Engine, *, name: str = "the ledger", migrate: bool = True, patience_s: float | None = None
+    ) -> None:
         self.name = name
         self.dialect = engine.dialect.name
         self._engine = engine
@@ -101,7 +105,7 @@ class Database:
         self._driver_error: type[Exception] = driver.Error
         _prepare(engine)
         self._ahead = timedelta()
-        self.patience_s = _PATIENCE_S  # for which a transaction is tried again
+        self.patience_s = _PATIENCE_S if patience_s is None else patience_s
         if migrate and self.read(version_of) != len(MIGRATIONS):
             self.upgrade()
         self.read(self._set_clock)
@@ -134,7 +138,14 @@ class Database:
 
         :returns: how many migrations were applied.
         """
-        return self._retried(upgrade, worth=lambda error: isinstance(error, DBAPIError), tries=5)
+        failures = 0
+
+        def worth(error: SQLAlchemyError) -> bool:
+            nonlocal failures
+            failures += not is_worth_retrying(error)  # a lock is waited for as long as any other
+            return isinstance(error, DBAPIError) and failures < _TRIES_TO_UPGRADE
+
+        return self._retried(upgrade, worth=worth)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Do what only reads, again if the database asks for it.
@@ -274,6 +285,8 @@ def described(error: SQLAlchemyError, name: str) -> LedgerError:
         advice = "Its disk is full: free some space."
     elif "readonly" in text or "read-only" in text or state == "25006":
         advice = "It is read-only: the worker's user must be able to write the file and its folder."
+    elif "too many" in text or state == "53300":
+        advice = "It takes no more connections: raise its limit, or let fewer tasks run at once."
     else:
         advice = "Check that the database is up and that its user may create and change tables."
     return LedgerError(

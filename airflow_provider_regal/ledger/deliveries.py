@@ -385,7 +385,7 @@ _TAKEN_OVER: Final = "Another try of this task delivers now; this one has stoppe
 
 def _wait_s(of: Deliveries, seen: Record) -> float:
     """Return for how long requests of the try before may still be under way."""
-    if seen.holder is None or seen.held_at is None:
+    if seen.holder is None or seen.held_at is None or seen.kept_rows is None:  # while it is read, nothing is sent
         return 0.0
     return min(max(seen.hold_s - age_s(seen.held_at, of.account.now()), 0.0), float(seen.hold_s))
 

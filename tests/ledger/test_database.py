@@ -322,6 +322,16 @@ class TestPostgresIsInTrouble:
         with pytest.raises(LedgerError, match="It is read-only"):
             keep(reader)
 
+    def test_a_server_that_takes_no_more_connections_is_named_as_such(self, database, postgres_url, monkeypatch):
+        role = make_url(postgres_url).database
+        administer(POSTGRES, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.5)
+        try:
+            with pytest.raises(LedgerError, match="It takes no more connections"):
+                Database(create_engine(make_url(postgres_url).set(username=role)))
+        finally:
+            administer(POSTGRES, f"DROP ROLE {role}")
+
     def test_a_unique_violation_names_its_code_and_no_value(self, database):
         row = {"account": "acme", "name": PHONE, "type": "str"}
         database.patience_s = 0.1
