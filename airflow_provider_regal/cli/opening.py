@@ -54,6 +54,9 @@ def log_on_stderr(level: int = logging.WARNING) -> Iterator[None]:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout
     ]
     ours = logging.StreamHandler(sys.stderr)
+    ours.addFilter(
+        lambda record: record.levelno >= logging.WARNING or record.name.startswith(__package__.split(".")[0])
+    )
     for handler in moved:
         root.removeHandler(handler)  # Airflow 2's own handler can't be given another stream
     if moved:

@@ -5,12 +5,13 @@ Every lock and statement has a limit, so that no transaction waits for ever behi
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -68,7 +69,12 @@ def sqlite_engine(path: Path) -> Engine:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not path.exists():
+            # Only ever a new file: closing one that SQLite has open elsewhere in this process would drop its locks.
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise LedgerError(f"The ledger's file {path} cannot be opened for writing: {error.strerror}.") from error
     return create_engine(

@@ -92,6 +92,11 @@ def warehouse(tmp_path, monkeypatch, regal, regal_ledger):
     return now
 
 
+def addresses(regal):
+    """Every phone and email that Regal has; who of two people that share one keeps it, is Regal's to decide."""
+    return {address for contact in regal.contacts() for address in (*contact["phones"], *contact["emails"])}
+
+
 def test_the_contacts_and_the_events_of_the_day_arrive_and_nothing_else(run_dag, regal, warehouse):
     dag = example("02_contacts_and_events")
     run = run_of_the_day(run_dag, dag, warehouse)
@@ -116,13 +121,13 @@ def test_the_contacts_and_the_events_of_the_day_arrive_and_nothing_else(run_dag,
     assert stats["contract_findings"] == {}
 
     # Deleted and made again, it is a new run, which sends its events anew; contacts stay what they are.
-    before = len(regal.contacts())
+    before = addresses(regal)
     again = run_of_the_day(run_dag, dag, warehouse)
 
     assert str(again.state) == "success"
     assert report_of(again, "events")["delivery"] > report["delivery"]
     assert report_of(again, "events")["acknowledged"] == report["acknowledged"]
-    assert len(regal.contacts()) == before
+    assert addresses(regal) == before
 
 
 class Asked:
