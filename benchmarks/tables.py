@@ -209,7 +209,7 @@ def paced_cpu(results: dict[str, Any]) -> str:
 
 
 def memory(results: dict[str, Any]) -> str:
-    """Peaks, and what the run folder takes."""
+    """Peaks, and what the ledger takes on disk."""
     found = results["rounds"]
     bare = next(run["peak_mb"] for run in found if run["source"] == "none")
     rows: list[Sequence[object]] = [("bare process", "", f"{bare:.0f}", "", "", "", "")]

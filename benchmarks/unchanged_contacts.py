@@ -6,7 +6,7 @@ Each run is a delivery (``SqlToRegalOperator.execute``) in a process of its own;
 has one with no row changed, one with one row in a hundred changed, and one of ten thousand rows, for its memory. CPU is
 that of the whole delivery: rows read from SQLite, written to the snapshot, hashed, looked up in the ledger, counted as
 unchanged; what the query alone costs to read is measured beside it. Unlike in an opt-in sync (``sync_unchanged``), all
-rows go through the run folder, as in any delivery.
+rows go through the first pass, as in any delivery.
 """
 
 from __future__ import annotations
