@@ -18,6 +18,7 @@ from airflow_provider_regal import __version__
 from airflow_provider_regal.client.deadlines import Deadlines
 from airflow_provider_regal.client.environment import NO_HTTP, NO_PROXY_CONNECTION, NO_TLS, network_for
 from airflow_provider_regal.client.exchange import Answer, Attempt, NoAnswer
+from airflow_provider_regal.client.heads import write_heads_safely
 from airflow_provider_regal.client.target import Target
 
 _LONGEST_CONNECT_S: Final = 10.0
@@ -37,6 +38,7 @@ class ManySender:
     def __init__(self, target: Target, *, max_connections: int, may_write: Callable[[], bool] = lambda: True) -> None:
         # aiohttp's own trust_env would read the environment in another way, and let a .netrc file replace the key.
         network = network_for(target.origin)
+        write_heads_safely()
         self._url = target.events_url
         self._may_write = may_write
         # One bound for the whole exchange: connecting, headers and body.
