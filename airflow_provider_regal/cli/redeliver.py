@@ -19,6 +19,7 @@ from airflow_provider_regal._compat import AirflowException
 from airflow_provider_regal.cli.commands import INTERRUPTED, When
 from airflow_provider_regal.cli.opening import CommandError, log_on_stderr, missing_connection
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import FixSourceError, RegalError
 from airflow_provider_regal.hooks._delivering import TaskDelivery
 from airflow_provider_regal.hooks._ledger import open_account
@@ -84,6 +85,7 @@ def _redeliver(args: argparse.Namespace) -> int:
                 raise FixSourceError
             print("No dead letter matches; nothing was sent.")
             return 0
+    stop = Stop()
     redelivery = TaskDelivery(
         hook,
         context=None,
@@ -93,8 +95,9 @@ def _redeliver(args: argparse.Namespace) -> int:
         ledger_conn_id=args.ledger_conn_id,
         place=place,
         this=this,
+        stop=stop,
     )
-    before = signal.signal(signal.SIGTERM, lambda *_: redelivery.stop())
+    before = signal.signal(signal.SIGTERM, stop.request)
     try:
         redelivery.run()
     finally:

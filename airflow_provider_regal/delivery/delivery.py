@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.pace import Pacer
@@ -26,7 +26,7 @@ from airflow_provider_regal.delivery.report import DeliveryReport
 from airflow_provider_regal.delivery.resume import Plan, Work, plan_try
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import DeliverySettings
-from airflow_provider_regal.delivery.stopping import told_to_stop
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.delivery.thread import run_in_thread
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import (
@@ -55,9 +55,6 @@ from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
 from airflow_provider_regal.ledger.text import from_ledger_time
 from airflow_provider_regal.sources.dead_letters import Redelivery
 
-if TYPE_CHECKING:
-    from airflow_provider_regal.delivery.engine import Engine
-
 Rows = Iterable[Any]
 #: Opens the source; it is given the delivery: a redelivery takes its letters with it.
 OpenSource = Callable[[Redelivery], Rows]
@@ -75,6 +72,7 @@ class Delivery:
     :param fingerprint: of the source, without its rows.
     :param account: the ledger of the account.
     :param this: which try this is.
+    :param stop: makes it stop soon, with everything unsettled kept.
     :param on_progress: gets each progress line.
     """
 
@@ -89,6 +87,7 @@ class Delivery:
         pacer: Pacer,
         account: Account,
         this: Try | None = None,
+        stop: Stop | None = None,
         clock: Clock | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -100,19 +99,12 @@ class Delivery:
         self._pacer = pacer
         self._account = account
         self._this = this or Try()
+        self._stop = stop or Stop()
         self._clock = clock or Clock()
         self._on_progress = on_progress
         self._preparer = Preparer(settings, event_source=target.event_source)
         self._deliveries = Deliveries(account)
-        self._engine: Engine | None = None
-        self._stopped: RegalError | None = None
         self.report = DeliveryReport()
-
-    def stop(self) -> None:
-        """Stop soon, with everything unsettled kept. Safe to call from a signal handler."""
-        self._stopped = self._stopped or told_to_stop()
-        if (engine := self._engine) is not None:
-            engine.request_stop(self._stopped)
 
     def run(self) -> DeliveryReport:
         """Deliver.
@@ -199,7 +191,7 @@ class Delivery:
             first_pass.look_again(held.rows())
             return
         with open_rows(
-            self._rows(held), settings, self._preparer, self._account, counts, clock=self._clock, stopped=self._check
+            self._rows(held), settings, self._preparer, self._account, counts, clock=self._clock, stop=self._stop
         ) as rows:
             first_pass.read(rows)
         if counts.plan:
@@ -213,10 +205,6 @@ class Delivery:
         held.rows_complete(first_pass.ambiguous(held.rows))
         _log.info("Delivery %d: read %s, %s to send", held.id, rows_(counts.read), f"{len(held.states):,}")
 
-    def _check(self) -> None:
-        if self._stopped is not None:
-            raise self._stopped
-
     def _send(self, held: Held, index: RowIndex) -> None:
         settled_before, began = held.counts.settled, self._clock.monotonic()
 
@@ -227,10 +215,12 @@ class Delivery:
             _log.info("%s", line)
             self._on_progress(line)
 
-        self._check()
+        self._stop.check()
         if all(map(held.states.is_settled, range(len(held.states)))):
             return
-        run_in_thread(lambda: self._send_all(held, index), stop=self.stop, every_s=_LINE_EVERY_S, tick=say_how_it_goes)
+        run_in_thread(
+            lambda: self._send_all(held, index), stop=self._stop.request, every_s=_LINE_EVERY_S, tick=say_how_it_goes
+        )
 
     async def _send_all(self, held: Held, index: RowIndex) -> None:
         # aiohttp takes a quarter of a second to import: only where something is sent.
@@ -258,7 +248,7 @@ class Delivery:
             max_connections=settings.max_connections,
             may_write=lambda: not recorder.wait_s(self._clock.monotonic()),
         ) as sender:
-            engine = self._engine = Engine(
+            engine = Engine(
                 rows=admission.rows(),
                 recorder=recorder,
                 sender=sender,
@@ -267,10 +257,9 @@ class Delivery:
                 rate=settings.rate or self._target.rate_limit,
                 patience_s=patience_s,
                 wait_s=held.wait_s,
+                stop=self._stop,
                 clock=self._clock,
             )
-            if self._stopped is not None:
-                engine.request_stop(self._stopped)
             try:
                 await engine.run()
             except LedgerError:
@@ -280,7 +269,6 @@ class Delivery:
                     await _try_to_commit(recorder)
                 raise
             finally:
-                self._engine = None
                 held.counts.outages += gate.outages
                 self.report.notes.update(recorder.notes)
             await recorder.commit()
@@ -369,12 +357,12 @@ class open_rows:  # noqa: N801 - a context manager
         counts: Counts,
         *,
         clock: Clock,
-        stopped: Callable[[], None],
+        stop: Stop,
         dry_run: bool = False,
     ) -> None:
         def limited() -> Iterator[Any]:
             for row in islice(given, settings.limit):
-                stopped()
+                stop.check()
                 yield row
 
         self._rows: Rows = limited()

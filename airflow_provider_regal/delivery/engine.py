@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
@@ -26,7 +25,14 @@ from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
 from airflow_provider_regal.delivery.grants import FRESH_FOR_S
 from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.recorder import Recorder
-from airflow_provider_regal.delivery.stopping import GRACE_S, GRACE_WITHOUT_HURRY_S, outage, own_failure
+from airflow_provider_regal.delivery.stopping import (
+    GRACE_S,
+    GRACE_WITHOUT_HURRY_S,
+    Stop,
+    outage,
+    own_failure,
+    told_to_stop,
+)
 from airflow_provider_regal.delivery.window import SendWindow
 from airflow_provider_regal.errors import RegalError, TakenOverError
 
@@ -56,6 +62,7 @@ class Engine:
         rate: int,
         patience_s: float,
         wait_s: float,
+        stop: Stop,
         clock: Clock,
     ) -> None:
         self._recorder = recorder
@@ -64,6 +71,7 @@ class Engine:
         self._gate = gate
         self._rate = rate
         self._patience_s = patience_s
+        self._stop = stop
         self._clock = clock
         self._not_before = clock.monotonic() + wait_s
         self._window = SendWindow(rows)
@@ -75,17 +83,11 @@ class Engine:
         self._cut_off: list[Ready] = []
         self._helpers: set[asyncio.Task[None]] = set()
         self._just_lost: list[tuple[Ready, Decision]] = []
-        self._stop: RegalError | None = None
+        self._stopped_by: RegalError | None = None
         self._grace_s = GRACE_WITHOUT_HURRY_S
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._last_failure = "no answer"
-
-    def request_stop(self, why: RegalError) -> None:
-        """Stop soon: what is under way is answered or noted. Safe to call from a signal handler or a thread."""
-        self._stop_for(why, grace_s=GRACE_S)
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._wake.set)
 
     async def run(self) -> None:
         """Send until every row is settled.
@@ -94,20 +96,23 @@ class Engine:
         """
         self._help(self._recorder.keep_committing())
         try:
-            while self._stop is None and (self._window.has_rows or len(self._window)):
+            while self._stopped_by is None and (self._window.has_rows or len(self._window)):
                 pause_s = self._work()
                 await self._sleep(pause_s)
         finally:
             self._recorder.stop_committing()
             await self._finish()
-        if self._stop is not None:
-            raise self._stop
+        if self._stopped_by is not None:
+            raise self._stopped_by
 
     def _work(self) -> float:
         """Do what can be done now.
 
         :returns: seconds until it is worth doing more, unless something wakes us.
         """
+        if self._stop.requested:
+            self._stop_for(told_to_stop(), grace_s=GRACE_S)
+            return 0.0
         now = self._clock.monotonic()
         if self._gate.patience_left_s(now) <= 0:
             self._stop_for(outage(self._patience_s, self._last_failure), grace_s=GRACE_S)
@@ -181,7 +186,7 @@ class Engine:
     def _next(self) -> Ready | None:
         """Take the next row, if one may be sent now; it counts as started."""
         self._pause_s = 0.0
-        while self._reserved and self._stop is None:
+        while self._reserved and self._stopped_by is None:
             now = self._clock.monotonic()
             if wait_s := self._recorder.wait_s(now) or self._gate.wait_s(now, self._rate) or self._pacer.take(now):
                 self._pause_s = wait_s
@@ -278,12 +283,12 @@ class Engine:
         self._wake.set()
 
     def _stop_for(self, why: RegalError, *, grace_s: float = GRACE_WITHOUT_HURRY_S) -> None:
-        if self._stop is None:
-            self._stop, self._grace_s = why, grace_s
+        if self._stopped_by is None:
+            self._stopped_by, self._grace_s = why, grace_s
 
     async def _finish(self) -> None:
         """Let what is under way be answered, within a grace time; then note it, and leave the rest open."""
-        if self._under_way and not isinstance(self._stop, TakenOverError):
+        if self._under_way and not isinstance(self._stopped_by, TakenOverError):
             await asyncio.wait(self._under_way, timeout=self._grace_s)
         for task in self._under_way:
             task.cancel()

@@ -25,6 +25,7 @@ from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.report import DeliveryReport
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.events.privacy import keys_only
@@ -38,13 +39,20 @@ _SAMPLES: Final = 3
 
 
 def preview(
-    rows: OpenSource, settings: DeliverySettings, *, target: Target, account: Account, log: Callable[..., None]
+    rows: OpenSource,
+    settings: DeliverySettings,
+    *,
+    target: Target,
+    account: Account,
+    stop: Stop,
+    log: Callable[..., None],
 ) -> DeliveryReport:
     """Find out what a delivery would send.
 
     :param account: the ledger of the account, which is only read.
     :param log: gets the plan of a sync, why opt-ins are withheld, and samples without their values.
     :raises FixSourceError: the source is not plausible.
+    :raises RetryLaterError: it was told to stop.
     """
     account.register(target.api_key, keep=False)
     clock = Clock(now=account.now)
@@ -67,7 +75,7 @@ def preview(
                 account,
                 held.counts,
                 clock=clock,
-                stopped=_never,
+                stop=stop,
                 dry_run=True,
             ) as opened:
                 first_pass.read(opened)
@@ -127,10 +135,6 @@ class _Looking:
     def write(self, work: Callable[[Connection], object]) -> None:
         """Refuse to write."""
         raise RuntimeError("a dry run writes nothing")
-
-
-def _never() -> None:
-    """Never stop: only the process's own signals end a dry run."""
 
 
 class _Samples:

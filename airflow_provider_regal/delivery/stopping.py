@@ -1,4 +1,9 @@
-"""Why a delivery stops with rows left, and what to do then: the errors a later try resumes from."""
+"""Why a delivery stops with rows left, and what to do then: the errors a later try resumes from.
+
+::
+
+    on_kill, SIGTERM ─▶ Stop.request ─▶ looked at by whoever reads the source and by the engine, twice a second
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,27 @@ from airflow_provider_regal.errors import RegalError, RetryLaterError
 GRACE_S: Final = 3.0
 GRACE_WITHOUT_HURRY_S: Final = 10.0
 SAVED: Final = "Remaining rows are saved; the next try resumes with them."
+
+
+class Stop:
+    """Tells a delivery to stop soon, with everything unsettled kept.
+
+    Whoever runs the delivery makes one and passes it down.
+    """
+
+    requested = False
+
+    def request(self, *_: object) -> None:
+        """Ask for it. Safe to call from a signal handler, as one, and from any thread."""
+        self.requested = True
+
+    def check(self) -> None:
+        """Return unless it was asked for.
+
+        :raises RetryLaterError: it was.
+        """
+        if self.requested:
+            raise told_to_stop()
 
 
 def told_to_stop() -> RetryLaterError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, get_current_context
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.events import Event
 from airflow_provider_regal.hooks._ledger import open_account, tidy
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.client.pace import Pacer
     from airflow_provider_regal.client.target import Target
-    from airflow_provider_regal.delivery.delivery import Delivery, OpenSource, Rows
+    from airflow_provider_regal.delivery.delivery import OpenSource, Rows
     from airflow_provider_regal.delivery.report import DeliveryReport
     from airflow_provider_regal.ledger.deliveries import Place, Try
 
@@ -51,6 +52,7 @@ class TaskDelivery:
     :param ledger_conn_id: the ledger's database; None for the configured one.
     :param place: where it belongs, outside of a task instance; None for a place of its own.
     :param this: which try it is, likewise.
+    :param stop: makes it stop soon, with everything unsettled kept.
     :raises ValueError: a second delivery of one task instance has no name of its own.
     """
 
@@ -66,6 +68,7 @@ class TaskDelivery:
         ledger_conn_id: str | None = None,
         place: Place | None = None,
         this: Try | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self._hook = hook
         self._context = context
@@ -76,8 +79,7 @@ class TaskDelivery:
         self._ledger_conn_id = ledger_conn_id
         self._place = place
         self._this = this
-        self._delivery: Delivery | None = None
-        self._stopped = False
+        self._stop = stop or Stop()
         self.report: DeliveryReport | None = None
 
     def run(self) -> DeliveryReport:
@@ -100,12 +102,14 @@ class TaskDelivery:
             if settings.dry_run or self._hook.dry_run:
                 from airflow_provider_regal.delivery.preview import preview
 
-                self.report = preview(self._rows, settings, target=target, account=account, log=_log.info)
+                self.report = preview(
+                    self._rows, settings, target=target, account=account, stop=self._stop, log=_log.info
+                )
                 self._push(self.report)
                 return self.report
             if self._context is not None:
                 _use_once(self._context, self._name)
-            delivery = self._delivery = Delivery(
+            delivery = Delivery(
                 place=place or Place.outside_a_task(self._name),
                 rows=self._rows,
                 fingerprint=hashlib.sha256("\0".join(self._source).encode("utf-8", "surrogatepass")).hexdigest(),
@@ -114,22 +118,15 @@ class TaskDelivery:
                 pacer=self._hook.pacer(settings.rate or target.rate_limit),
                 account=account,
                 this=this,
+                stop=self._stop,
                 on_progress=self._progress,
             )
             self.report = delivery.report
-            if self._stopped:
-                delivery.stop()
             try:
                 return delivery.run()
             finally:
                 self._push(delivery.report)
                 tidy(account)
-
-    def stop(self) -> None:
-        """Stop soon; called from Airflow's signal handler."""
-        self._stopped = True
-        if self._delivery is not None:
-            self._delivery.stop()
 
     def _where(self) -> tuple[Place, Try | None]:
         from airflow_provider_regal.ledger.deliveries import Place, Try

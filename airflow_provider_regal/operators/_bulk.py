@@ -3,7 +3,7 @@
 ::
 
     fields ─▶ Airflow renders templates ─▶ execute: open_rows ─▶ TaskDelivery ─▶ report in XCom
-                                             on_kill ─▶ stop
+                                             on_kill ─▶ Stop
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_regal._compat import BaseOperator
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.events.python_values import read_truth
 from airflow_provider_regal.operators._failing import failing_for_good
 
@@ -117,7 +118,7 @@ class RegalBulkOperator(BaseOperator):
         }
         DeliverySettings.of(call=call, **self._options)  # what cannot be right is said when the DAG is written
         self._sync: SyncSettings | None = None
-        self._delivery: TaskDelivery | None = None
+        self._stop = Stop()
 
     def open_rows(self, context: Context) -> Rows:
         """Open the source."""
@@ -129,16 +130,14 @@ class RegalBulkOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver; return the report."""
+        self._stop = Stop()  # Airflow may run the same object again
         restart = read_truth(self.restart)
         rate = context["task"].pool_slots if self.rate == "pool_slots" else self.rate
         with failing_for_good():
-            self._delivery = self.delivery(
-                context,
-                DeliverySettings.of(
-                    call=self.call, event=self.event, rate=rate, restart=restart, sync=self._sync, **self._options
-                ),
+            settings = DeliverySettings.of(
+                call=self.call, event=self.event, rate=rate, restart=restart, sync=self._sync, **self._options
             )
-            return self._delivery.run().as_dict()
+            return self.delivery(context, settings).run().as_dict()
 
     def opener(self, context: Context, settings: DeliverySettings) -> OpenSource:
         """Return what opens the source for a delivery."""
@@ -156,9 +155,9 @@ class RegalBulkOperator(BaseOperator):
             rows=self.opener(context, settings),
             source=self.source(),
             ledger_conn_id=self.ledger_conn_id,
+            stop=self._stop,
         )
 
     def on_kill(self) -> None:
         """Stop with everything unsettled kept."""
-        if self._delivery is not None:
-            self._delivery.stop()
+        self._stop.request()

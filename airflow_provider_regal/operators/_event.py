@@ -16,6 +16,7 @@ from airflow_provider_regal import events
 from airflow_provider_regal._compat import BaseOperator, mask_secret
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import (
     CheckRegalError,
     Fault,
@@ -126,7 +127,7 @@ class RegalEventOperator(BaseOperator):
         self.ledger_conn_id = ledger_conn_id
         self._settings(restart=False)  # what cannot be right is said when the DAG is written
         self._written: dict[str, Any] | None = None
-        self._delivery: TaskDelivery | None = None
+        self._stop = Stop()
 
     def _do_render_template_fields(
         self,
@@ -159,6 +160,7 @@ class RegalEventOperator(BaseOperator):
         from airflow_provider_regal.hooks._delivering import TaskDelivery
         from airflow_provider_regal.hooks.regal import RegalHook
 
+        self._stop = Stop()  # Airflow may run the same object again
         written = self._hide_payload()
         settings = self._settings(restart=read_truth(self.restart))
         hook = RegalHook(self.regal_conn_id)
@@ -166,20 +168,20 @@ class RegalEventOperator(BaseOperator):
             event = hook.read(EVENTS[self.call], written, settings.reading)
             _mask({phone.number for phone in event.phones} | {email.address for email in event.emails})
             self._say_what_is_left_out(event, settings, hook)
-            self._delivery = TaskDelivery(
+            delivery = TaskDelivery(
                 hook,
                 context=context if "ti" in context else None,
                 settings=settings,
                 rows=lambda held: [event],
                 source=("event", self.regal_conn_id, event.call),
                 ledger_conn_id=self.ledger_conn_id,
+                stop=self._stop,
             )
-            return self._outcome(event.call, self._deliver(self._delivery))
+            return self._outcome(event.call, self._deliver(delivery))
 
     def on_kill(self) -> None:
         """Stop with the event kept, if it was not sent."""
-        if self._delivery is not None:
-            self._delivery.stop()
+        self._stop.request()
 
     def _settings(self, *, restart: bool) -> DeliverySettings:
         return DeliverySettings.of(

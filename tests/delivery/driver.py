@@ -18,6 +18,7 @@ from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import RegalError
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.deliveries import Try
@@ -44,6 +45,7 @@ def main(given: dict) -> None:
     call = given.get("call", "track")
     options = {"event": "Lesson Booked"} if call == "track" else {}
     rate = given.get("rate", 100_000)
+    stop = Stop()
     with closing(open_database(given["database"])) as database:
         delivery = Delivery(
             place=place_of("run"),
@@ -58,13 +60,14 @@ def main(given: dict) -> None:
             pacer=Pacer(rate),
             account=Account(database, account=ACCOUNT, source="dag.task"),
             this=Try(0, given["number"]),
+            stop=stop,
         )
 
         def raise_timeout(*_: object) -> None:
             raise TaskTimeoutError
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, lambda *_: delivery.stop())
+        signal.signal(signal.SIGTERM, stop.request)
         signal.signal(signal.SIGALRM, raise_timeout)
         error = None
         try:

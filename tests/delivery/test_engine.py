@@ -239,11 +239,6 @@ def test_what_is_acknowledged_is_committed_within_about_a_second(deliver, regal_
     assert len({committed for *_, committed in seen}) >= 4
 
 
-def test_a_stop_after_the_end_is_harmless(deliver):
-    deliver(people(3))
-    deliver.last.stop()
-
-
 @pytest.mark.long
 class TestManyRows:
     @pytest.fixture

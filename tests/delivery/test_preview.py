@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.preview import preview
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import FixSourceError, WrongLedgerError
 from airflow_provider_regal.events import Track
 from airflow_provider_regal.ledger import schema
@@ -29,6 +30,7 @@ def dry_run(ledger, lines):
                 DeliverySettings.of(**options),
                 target=target,
                 account=account,
+                stop=Stop(),
                 log=lambda text, *told: lines.append(text % told),
             )
 

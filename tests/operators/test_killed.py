@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -18,6 +19,7 @@ import pytest
 
 from airflow_provider_regal.errors import RetryLaterError
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
+from airflow_provider_regal.operators.rows import RegalRowsOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
 from tests.ledger_file import dead_letters, deliveries, outcomes
 
@@ -258,3 +260,29 @@ def test_a_kill_at_any_moment_of_an_event_loses_nothing(guarantee, forks, regal,
     else:
         assert not unknown
         assert 0 < repeats <= 20
+
+
+class TestOnKill:
+    def test_an_event_that_was_not_sent_is_kept_and_sent_by_the_retry(self, regal):
+        regal.set_faults([{"on": {}, "do": {"status": 429}}])
+        one = operator("track", guarantee="at_most_once")
+        running = threading.Timer(1.5, one.on_kill)
+        running.start()
+        began = time.monotonic()
+        with pytest.raises(RetryLaterError, match="told to stop"):
+            one.execute(context())
+        assert time.monotonic() - began < 8, "Airflow waits for five seconds after on_kill"
+        regal.set_faults([])
+        assert one.execute(context(try_number=2))["status"] == "acknowledged"  # the same object, as dag.test() does
+        assert len(regal.events(stored=True)) == 1
+
+    def test_a_delivery_of_rows_stops_and_its_retry_sends_the_rest(self, regal):
+        rows = [{"user_id": f"u{number}", "phone": f"+1212555{number:04d}"} for number in range(120)]
+        bulk = RegalRowsOperator(task_id="t", rows=rows, call="identify", rate=20)
+        threading.Timer(2, bulk.on_kill).start()
+        with pytest.raises(RetryLaterError, match="told to stop"):
+            bulk.execute(context())
+        sent = len(regal.events())
+        assert 0 < sent < 120
+        assert RegalRowsOperator(task_id="t", rows=rows, call="identify").execute(context(try_number=2))["acknowledged"]
+        assert Counter(event["body"]["userId"] for event in regal.events()).most_common(1)[0][1] == 1

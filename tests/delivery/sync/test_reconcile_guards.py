@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.preview import preview
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
+from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
@@ -111,6 +112,7 @@ class TestADryRun:
                     DeliverySettings.of(call="identify", sync=SyncSettings(**options)),
                     target=Target("regal_test", "http://127.0.0.1:9", "sandbox-key"),
                     account=account,
+                    stop=Stop(),
                     log=lambda text, *told: lines.append(text % told),
                 )
             return report, "\n".join(lines)
