@@ -248,7 +248,7 @@ class Recorder:
             changes.acknowledged += _claims(row)
             self._log_consents(row, Outcome.ACKNOWLEDGED)
         if row.instead_of is not None:
-            self.reject(row.instead_of, self._clock.now())
+            self._settle_instead(row, row.instead_of, self._clock.now())
             return
         if row.key is not None:
             changes.contacts.append((row.key, row.row_hash, row.payload_hash))
@@ -276,10 +276,17 @@ class Recorder:
         if why is Skip.DRY_RUN:
             self._note(row)
         if row.instead_of is not None:
-            self.reject(row.instead_of, now)
+            self._settle_instead(row, row.instead_of, now)
             return
         self._held.counts.skip(why, row.weight)
         self._held.states[row.position] = RowState.of(why)
+
+    def _settle_instead(self, row: Ready, what: Refused | Skip, now: datetime) -> None:
+        """Settle a row of which only the opt-outs were to be sent."""
+        if isinstance(what, Refused):
+            self.reject(what, now)
+        else:
+            self.leave_out(row.position, what, row.weight)
 
     def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
         """Note that a row is not sent, before it was prepared."""
@@ -311,6 +318,7 @@ class Recorder:
                 payload=encoded(row.row),
             )
         )
+        self._held.counts.opt_outs_rejected += row.loses_a_decision
         self._settle(row, Outcome.REJECTED)
 
     def refuse(self, row: Ready, decision: Decision, now: datetime) -> None:
@@ -318,6 +326,7 @@ class Recorder:
         self._count_requests(row)
         self._changes.released += _claims(row)
         self._log_consents(row, Outcome.REJECTED, decision.reason)
+        self._held.counts.opt_outs_rejected += row.opts_out
         self._keep(row, Outcome.REJECTED, self._message(row, decision), decision.reason, now)
 
     def unknown(self, row: Ready, decision: Decision, now: datetime, *, in_outage: bool) -> None:
@@ -408,6 +417,7 @@ class Recorder:
     def _lost_sight_of(self, row: Ready, message: str, reason: str, now: datetime) -> None:
         self._changes.unknown += _claims(row)
         self._log_consents(row, Outcome.UNKNOWN, reason)
+        self._held.counts.opt_outs_unknown += row.opts_out
         self._keep(row, Outcome.UNKNOWN, message, reason, now)
 
     def _keep(self, row: Ready, outcome: Outcome, message: str, reason: str, now: datetime) -> None:
