@@ -290,18 +290,8 @@ def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _dated(consents: tuple[Consent, ...], read_at: datetime) -> tuple[Consent, ...]:
-    """Return the opt-outs of a dead letter their time: without one, that at which they were first read.
-
-    One that was sent is kept as it was sent, without the fraction of its second: it counts to the end of that, so that
-    an opt-in it followed does not win.
-    """
-    return tuple(
-        consent if consent.subscribed else replace(consent, at=_end_of(consent.at or read_at)) for consent in consents
-    )
-
-
-def _end_of(second: datetime) -> datetime:
-    return second if second.microsecond else second.replace(microsecond=999_999)
+    """Return the opt-outs of a dead letter with their time: without one, that at which they were first read."""
+    return tuple(one if one.subscribed else replace(one, at=one.at or read_at) for one in consents)
 
 
 def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee) -> tuple[Claimed, ...]:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
@@ -32,6 +32,7 @@ from airflow_provider_regal.events.times import read_time
 _WHAT_TO_SEND: Final = "send the person's address, or require_ip=False where consent was given on paper or by phone"
 # Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
 _FIRST_REAL_YEAR: Final = 1991
+_SOON: Final = timedelta(days=1)
 _EVIDENCE: Final = ("timestamp", "ip", "text", "source", *OPT_IN_ALIASES)
 _NOES: Final = frozenset(
     {
@@ -120,7 +121,8 @@ def _read_evidence(name: object, value: Any, info: ValidationInfo, *, latest: bo
     """
     if name == "timestamp":
         zone = Reading.of(info).timezone
-        return read_time(value, zone, of_day=time.max if latest else time.min, latest=latest)
+        moment = read_time(value, zone, of_day=time.max if latest else time.min, latest=latest)
+        return moment.replace(microsecond=0)  # as Regal stores it, so that both sides see the same order
     if name == "ip":
         return read_ip(value)
     if not isinstance(value, str):
@@ -246,15 +248,13 @@ def judge(
 def _with_possible_time(opt_out: OptIn, now: datetime) -> OptIn:
     """Take an impossible time off an opt-out: it must neither hold it back nor let an older opt-in win.
 
-    So one of today, without an hour, counts as given when it was read: its day has not ended yet.
+    A time of the next hours may be that of another time zone or clock, or of a day that has not ended: it is kept, so
+    that no opt-in wins until then.
     """
-    if opt_out.timestamp and not _is_real(opt_out.timestamp, now):
+    at = opt_out.timestamp
+    if at is not None and (at.year < _FIRST_REAL_YEAR or at > now + _SOON):
         return opt_out.model_copy(update={"timestamp": None})
     return opt_out
-
-
-def _is_real(moment: datetime, now: datetime) -> bool:
-    return moment.year >= _FIRST_REAL_YEAR and moment <= now
 
 
 def _newest_per_channel(opt_ins: Iterable[OptIn], now: datetime) -> list[OptIn]:

@@ -36,7 +36,7 @@ class Payload:
     :param withheld: opt-ins that were not sent, with their reasons.
     :param notes: what Regal will do that the sender may not expect.
     :param consents: the opt-ins and opt-outs that are in it.
-    :param opt_outs_elsewhere: channel and time of opt-outs that belong to no phone or email of it.
+    :param opt_outs_elsewhere: opt-outs that belong to no phone or email of it: channel, time, and as Regal gets it.
     """
 
     call: str
@@ -44,7 +44,7 @@ class Payload:
     withheld: tuple[Withheld, ...] = ()
     notes: tuple[str, ...] = ()
     consents: tuple[Consent, ...] = ()
-    opt_outs_elsewhere: tuple[tuple[Channel, datetime | None], ...] = ()
+    opt_outs_elsewhere: tuple[tuple[Channel, datetime | None, dict[str, Any]], ...] = ()
 
     @cached_property
     def encoded(self) -> bytes:
@@ -82,14 +82,14 @@ class Payload:
         """
         traits = dict(self.body.get(names.TRAITS, {}))
         consents = list(self.consents)
-        for channel, at in self.opt_outs_elsewhere:
+        for channel, at, written in self.opt_outs_elsewhere:
             member, key = _place_of(channel)
             for identifier in identifiers.get(member, ()):
                 addresses = traits[member] = dict(traits.get(member, {}))
                 info = addresses[identifier] = dict(addresses.get(identifier, {}))
                 if key in info:
                     continue
-                info[key] = {"subscribed": False} | ({} if at is None else {"timestamp": write_time(at)})
+                info[key] = written
                 consents.append(Consent(identifier, channel, False, at, f"{member}[{len(addresses) - 1}]"))
         if len(consents) == len(self.consents):
             return self
@@ -147,7 +147,7 @@ def to_payload(
             for position, address in enumerate(addresses):
                 identifier, where = getattr(address, key), f"{member}[{position}]"
                 fit, kept_back = judge(address.opt_ins, where=where, policy=policy, now=now)
-                infos[identifier] = _info(address, fit)
+                infos[identifier] = _info(address, fit, now)
                 withheld += kept_back
                 consents += (Consent.of(opt_in, identifier, where) for opt_in in fit)
     body: dict[str, Any] = {}
@@ -167,7 +167,7 @@ def to_payload(
     )
     elsewhere, _ = judge([one for one in event.unplaced if not one.subscribed], where="", policy=policy, now=now)
     withheld += (_without_place(event, one) for one in event.unplaced if one.subscribed)
-    outs = tuple((one.channel, one.timestamp) for one in elsewhere)
+    outs = tuple((one.channel, one.timestamp, _opt_in(one, now)) for one in elsewhere)
     if withheld and body.keys().isdisjoint((names.TRAITS, names.NAME)) and not outs:
         raise InvalidEventError(event.call, [Fault(one.where, one.reason) for one in withheld])  # it says nothing else
     return Payload(event.call, body, tuple(withheld), notes, tuple(consents), outs)
@@ -193,20 +193,20 @@ def _unread_times(event: Event) -> list[str]:
     return ["the time of an opt-out can't be read: it counts as given when the row was read"] if lost else []
 
 
-def _info(address: ContactPoint, opt_ins: Sequence[OptIn]) -> dict[str, Any]:
+def _info(address: ContactPoint, opt_ins: Sequence[OptIn], now: datetime) -> dict[str, Any]:
     info: dict[str, Any] = {}
     if address.label is not None:
         info[names.LABEL] = address.label
     if address.is_primary is not None:
         info[names.IS_PRIMARY] = address.is_primary
     for opt_in in opt_ins:
-        info[names.OPT_IN_KEYS[opt_in.channel]] = _opt_in(opt_in)
+        info[names.OPT_IN_KEYS[opt_in.channel]] = _opt_in(opt_in, now)
     return info
 
 
-def _opt_in(opt_in: OptIn) -> dict[str, Any]:
+def _opt_in(opt_in: OptIn, now: datetime) -> dict[str, Any]:
     written: dict[str, Any] = {"subscribed": opt_in.subscribed}
-    if opt_in.timestamp is not None:
+    if opt_in.timestamp is not None and opt_in.timestamp <= now:  # else it would hold at Regal only from then on
         written["timestamp"] = write_time(opt_in.timestamp)
     for name in ("ip", "text", "source"):
         if (value := getattr(opt_in, name)) is not None:

@@ -162,11 +162,12 @@ def test_an_opt_out_of_a_day_bars_all_of_that_day_across_runs(run, sync, regal_s
     assert run([contact(1, True, day + timedelta(days=1))]).opt_ins_withheld == 0
 
 
-def test_an_opt_out_of_today_lets_the_opt_in_pass_that_is_given_after_it_was_read(run, sync, regal_sandbox):
-    today = f"{NOW:%Y-%m-%d}"
-    sync([no(1, timestamp=today)])
+def test_an_opt_out_of_today_bars_every_opt_in_until_its_day_has_ended(run, sync, regal_sandbox):
+    sync([no(1, timestamp=f"{NOW:%Y-%m-%d}")])
     assert run([contact(1, True, NOW - MINUTE)]).opt_ins_withheld == 1
-    assert run([contact(1, True, NOW + MINUTE)], now=NOW + 2 * MINUTE).opt_ins_withheld == 0
+    assert run([contact(1, True, NOW + MINUTE)], now=NOW + 2 * MINUTE).opt_ins_withheld == 1
+    tomorrow = NOW.replace(hour=0, minute=0) + timedelta(days=1)
+    assert run([contact(1, True, tomorrow)], now=tomorrow + MINUTE).opt_ins_withheld == 0
 
 
 class TestRedelivered:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -166,11 +166,35 @@ def test_an_opt_out_of_a_day_loses_to_the_opt_in_of_the_next_and_says_so_whereve
     assert made.body["traits"]["phones"][PHONE]["smsOptIn"]["timestamp"] == "2026-03-03 04:59:59 +00:00"
 
 
-def test_an_opt_out_of_today_counts_as_given_when_it_was_read_since_today_has_not_ended():
+@pytest.mark.parametrize("ahead", [timedelta(minutes=1), timedelta(hours=23)])
+def test_a_no_of_the_next_hours_counts_until_then_and_goes_without_its_time(ahead):
+    (consent,) = payload(phones={PHONE: {}}, opt_in=[opt_in(False, timestamp=NOW + ahead)]).consents
+    assert consent.at == NOW + ahead
+    assert sent(opt_in(False, timestamp=NOW + ahead, ip=None)) == {"sms": BARE}
+
+
+def test_times_are_compared_in_whole_seconds_and_in_the_same_second_the_no_wins():
+    second = "2026-03-02T14:05:09"
+    both = [opt_in(timestamp=f"{second}.900Z"), opt_in(False, timestamp=f"{second}.100Z")]
+    assert sent(*both)["sms"]["subscribed"] is sent(*both[::-1])["sms"]["subscribed"] is False
+
+
+@pytest.mark.parametrize("written", ["2026-11-01 01:30:00", datetime(2026, 11, 1, 1, 30)])
+def test_in_the_hour_that_the_clock_shows_twice_a_yes_is_of_the_first_and_a_no_of_the_second(written):
+    new_york = Reading(timezone=ZoneInfo("America/New_York"))
+    at = {
+        subscribed: payload(phones={PHONE: {}}, opt_in=[opt_in(subscribed, timestamp=written)], reading=new_york)
+        for subscribed in (True, False)
+    }
+    assert at[True].consents[0].at == datetime(2026, 11, 1, 5, 30, tzinfo=UTC)
+    assert at[False].consents[0].at == datetime(2026, 11, 1, 6, 30, tzinfo=UTC)
+
+
+def test_an_opt_out_of_today_counts_until_its_end():
     today = opt_in(False, timestamp=f"{NOW:%Y-%m-%d}", ip=None)
     assert sent(today, opt_in(timestamp=NOW)) == {"sms": BARE}
     (consent,) = payload(phones={PHONE: {}}, opt_in=[today]).consents
-    assert consent.at is None
+    assert consent.at == datetime(NOW.year, NOW.month, NOW.day, 23, 59, 59, tzinfo=UTC)
 
 
 def test_an_opt_in_of_a_day_counts_from_its_first_moment():

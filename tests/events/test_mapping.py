@@ -299,7 +299,7 @@ class TestSeveralPhones:
 
     def test_a_no_of_a_phone_that_is_empty_waits_for_what_the_ledger_knows(self):
         _, made = self.consents({**self.ROW, "work": None}, columns=self.HOW)
-        assert made.opt_outs_elsewhere == (("sms", None),)
+        assert made.opt_outs_elsewhere == (("sms", None, {"subscribed": False}),)
 
     def test_a_no_that_does_not_say_of_which_phone_is_said_of_all(self):
         row = {"user_id": "u", "phones.home": self.HOME, "phones.work": self.WORK, "sms_opt_in": False}

@@ -102,11 +102,12 @@ def test_an_event_that_is_nothing_but_an_opt_in_without_its_phone_is_invalid():
 def test_an_opt_out_without_its_phone_is_kept_for_the_phones_the_ledger_knows():
     event = Identify(user_id="1", opt_in=[opt_in(False)])
     made = to_payload(event, now=NOW)
-    assert [channel for channel, _ in made.opt_outs_elsewhere] == ["sms"]
+    assert [channel for channel, *_ in made.opt_outs_elsewhere] == ["sms"]
     assert to_payload(Identify.read(event.model_dump()), now=NOW) == made, "an event can be read again"
     added = made.with_opt_outs({"phones": [PHONE, OTHER]})
     assert {one.identifier for one in added.consents} == {PHONE, OTHER}
-    assert added.body["traits"]["phones"][OTHER]["smsOptIn"]["subscribed"] is False
+    info = added.body["traits"]["phones"][OTHER]["smsOptIn"]
+    assert (info["subscribed"], info["timestamp"]) == (False, SENT["timestamp"])
 
 
 def test_a_withheld_opt_in_does_not_find_a_phone_when_the_event_is_read_again():
