@@ -212,6 +212,8 @@ class Admission:
         return OLDER if newest is not None and at <= newest.at else _TO_COME
 
     def _claims_of(self, ready: Ready, times: Mapping[Consent, str | None]) -> tuple[Claimed, ...]:
+        if not times and ready.message_id is None:  # which is usual
+            return ()
         once = ready.guarantee == "at_most_once"
         claims = [
             Claimed(

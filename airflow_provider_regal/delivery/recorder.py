@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 #: Nothing is sent if the last commit was longer ago: another try may have taken over since.
 FRESH_S: Final = 3.0
 COMMIT_EVERY_S: Final = 1.0
-_MOST_CHANGES: Final = 2_000
+_MOST_CHANGES: Final = 10_000
 _AGAIN_S: Final = 0.5
 # Why a row became unknown through no fault of its own; they warn, but do not fail the task.
 _DIED: Final = "worker died"
@@ -217,7 +217,8 @@ class Recorder:
 
     def _note(self, row: Ready) -> None:
         """Note what a row leaves out; once, by the try that settles it."""
-        self._note_withheld(row)
+        if row.payload.withheld:
+            self._note_withheld(row)
         if row.payload.notes:
             self.notes.update(_NUMBERED.sub("", note) for note in row.payload.notes)
         if row.payload.call in NAMED_CALLS and not row.has_time:
@@ -262,7 +263,7 @@ class Recorder:
             _line(
                 (
                     row.source_row, row.place, row.payload.call, body.get(NAME), user_id, phone, email, "acknowledged",
-                    None, None, None, row.tries, first, moment, hash_of_body(row.body), None, None, None,
+                    None, None, None, row.tries, first, moment, None, None, None, None,
                 )
             )
         )  # fmt: skip

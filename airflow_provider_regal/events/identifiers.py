@@ -17,7 +17,8 @@ _USUAL = re.compile(r"(?:\+?1[-. ]?)?\(?([0-9]{3})\)?[-. ]?([0-9]{3})[-. ]?([0-9
 _NOTHING: Final = r"(?!)"
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _LOCAL_PART = re.compile(r"[^\s@\"(),:;<>\[\\\]]{1,64}")
-_DOMAIN_LABEL = re.compile(r"(?!-)[^\s@.!-,/:-@\[-`{-\x7f]{1,63}(?<!-)")
+_LABEL: Final = r"(?!-)[^\s@.!-,/:-@\[-`{-\x7f]{1,63}(?<!-)"
+_DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?P<last>{_LABEL})")
 _LONGEST_EMAIL: Final = 254
 _TOO_LONG: Final = 10**40
 
@@ -90,7 +91,6 @@ def read_email(value: Any) -> str:
         raise ValueError(f"an email address cannot be a {type(value).__name__}")
     address = value.strip().lower()
     local, at, domain = address.partition("@")
-    labels = domain.split(".")
     well_formed = (
         bool(at)
         and len(address) <= _LONGEST_EMAIL
@@ -99,9 +99,8 @@ def read_email(value: Any) -> str:
         and not local.startswith(".")
         and not local.endswith(".")
         and ".." not in local
-        and len(labels) > 1
-        and not labels[-1].isdigit()
-        and all(_DOMAIN_LABEL.fullmatch(label) for label in labels)
+        and (named := _DOMAIN.fullmatch(domain)) is not None
+        and not named["last"].isdigit()
     )
     if not well_formed:
         raise ValueError("not an email address")

@@ -30,6 +30,7 @@ class OutcomeLine(NamedTuple):
     :param field: the field at fault, if one is.
     :param message: what is wrong, without values.
     :param attempts: requests made for it in this try.
+    :param payload_hash: of a dead letter, by which a later delivery knows that it was rejected before.
     :param form: what the payload is: ``body`` as Regal gets it, ``event`` as it was written, ``row`` of a table,
         ``consent`` (a row of a sync), or ``unreadable``.
     :param payload: JSON of what was, or would have been, sent; only of a dead letter.
@@ -102,8 +103,11 @@ _REASONS: Final = select(_o.status, _o.reason, _o.message, _o.position).where(
 def write_outcomes(connection: Connection, delivery: int, account: str, lines: Sequence[OutcomeLine]) -> None:
     """Write lines; a later line of a row replaces the earlier one."""
     newest = {line.position: line for line in lines}
-    rows = [(delivery, account, *line) for line in newest.values()]
-    write_rows(connection, outcomes, _COLUMNS, rows, "replace")
+    acknowledged, others = list[Any](), list[Any]()
+    for line in newest.values():  # apart, since most columns are empty where all went well
+        (acknowledged if line.status == "acknowledged" else others).append((delivery, account, *line))
+    write_rows(connection, outcomes, _COLUMNS, acknowledged, "replace")
+    write_rows(connection, outcomes, _COLUMNS, others, "replace")
 
 
 def remove_lines(connection: Connection, delivery: int, positions: Collection[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 LONGEST_KEY: Final = 200
@@ -33,11 +34,18 @@ def to_ledger_time(moment: datetime) -> str:
 
     :raises ValueError: it has no time zone.
     """
-    if moment.tzinfo is UTC:  # which is usual, and a third of the price
-        return moment.isoformat(timespec="microseconds")[:26] + "Z"
     if moment.tzinfo is None:
         raise ValueError("a time of the ledger needs a time zone")
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    # Written for each row twice: isoformat would take three times as long.
+    second = _to_the_second(moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
+    return f"{second}.{moment.microsecond:06}Z"
+
+
+@lru_cache(maxsize=16)
+def _to_the_second(*parts: int) -> str:
+    return "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*parts)
 
 
 def from_ledger_time(text: str) -> datetime:

@@ -21,22 +21,28 @@ Known = Literal["replace", "keep"]
 def write_rows(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Any], known: Known) -> None:
     """Write rows.
 
-    :param columns: the names of their values.
+    :param columns: the names of their values; of a known row that is replaced, the other columns stay as they are.
     :param rows: tuples; no two have the same primary key.
     """
     if not rows:
         return
+    # A third of what an outcome costs in SQLite is its empty columns: what no row has is NULL by itself.
+    told = {
+        name: values
+        for name, values in zip(columns, zip(*rows, strict=True), strict=True)
+        if values.count(None) < len(rows)
+    }
+    names, all_names = tuple(told), tuple(columns)
     dialect = connection.dialect.name
     if dialect == "sqlite":
-        connection.exec_driver_sql(_of_sqlite(table, tuple(columns), known), [tuple(row) for row in rows])
+        statement = _of_sqlite(table, names, all_names, known)
+        connection.exec_driver_sql(statement, [*zip(*told.values(), strict=True)])
     elif dialect == "postgresql":
-        values = zip(*rows, strict=True)
-        told = {name: list(column) for name, column in zip(columns, values, strict=True)}
-        connection.execute(_of_postgres(table, tuple(columns), known), told)
+        arrays = {name: list(values) for name, values in told.items()}
+        connection.execute(_of_postgres(table, names, all_names, known), arrays)
     else:
-        connection.execute(
-            _of_mysql(table, tuple(columns), known), [dict(zip(columns, row, strict=True)) for row in rows]
-        )
+        by_name = [dict(zip(names, row, strict=True)) for row in zip(*told.values(), strict=True)]
+        connection.execute(_of_mysql(table, all_names, known), by_name)
 
 
 def _primary(table: Table) -> list[str]:
@@ -44,7 +50,7 @@ def _primary(table: Table) -> list[str]:
 
 
 def _on_conflict(table: Table, columns: tuple[str, ...], known: Known) -> str:
-    """Return what becomes of a known row: other columns than those told stay as they are."""
+    """Return what becomes of a known row: other columns than these stay as they are; one without a value is emptied."""
     then = "NOTHING"
     if known == "replace":
         others = (name for name in columns if name not in _primary(table))
@@ -53,10 +59,10 @@ def _on_conflict(table: Table, columns: tuple[str, ...], known: Known) -> str:
 
 
 @lru_cache(maxsize=64)
-def _of_sqlite(table: Table, columns: tuple[str, ...], known: Known) -> str:
-    names = ", ".join(f'"{name}"' for name in columns)
+def _of_sqlite(table: Table, told: tuple[str, ...], columns: tuple[str, ...], known: Known) -> str:
+    names = ", ".join(f'"{name}"' for name in told)
     return (
-        f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608 - names of columns
+        f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(told))}) "  # noqa: S608 - names of columns
         f"{_on_conflict(table, columns, known)}"
     )
 
@@ -67,9 +73,9 @@ def _type_in_postgres(column: Column[Any]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _of_postgres(table: Table, columns: tuple[str, ...], known: Known) -> Any:
-    names = ", ".join(f'"{name}"' for name in columns)
-    arrays = ", ".join(f"CAST(:{name} AS {_type_in_postgres(table.c[name])}[])" for name in columns)
+def _of_postgres(table: Table, told: tuple[str, ...], columns: tuple[str, ...], known: Known) -> Any:
+    names = ", ".join(f'"{name}"' for name in told)
+    arrays = ", ".join(f"CAST(:{name} AS {_type_in_postgres(table.c[name])}[])" for name in told)
     return text(
         f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}) AS told "  # noqa: S608 - names of columns
         f"{_on_conflict(table, columns, known)}"

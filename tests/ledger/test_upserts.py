@@ -51,6 +51,13 @@ def test_of_a_known_one_only_the_columns_told_change(database):
     assert (account, contact, row_hash, payload_hash) == ("acme", "c", "r1", "p1")
 
 
+def test_a_known_one_is_emptied_where_no_row_has_a_value(database):
+    columns = ("account", "contact", "row_hash", "payload_hash", "acknowledged_at")
+    for row in (("acme", "c", "r1", "p1", "t1"), ("acme", "c", None, "p2", "t2")):
+        write(database, "replace", row, table=schema.contacts, columns=columns)
+    assert read(database, schema.contacts) == [("acme", "c", None, "p2", "t2", None)]
+
+
 def test_many_and_none(database):
     write(database, "replace")
     write(database, "replace", *(("acme", f"name-{number:04d}", "x") for number in range(3_000)))
