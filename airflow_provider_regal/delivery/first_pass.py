@@ -92,10 +92,11 @@ class FirstPass:
         self._contacts: list[str | None] = []  # whose opt-outs these are
         self._chunks: list[RowChunk] = []
         self._position = 0
+        self._last_row = 0
 
     def read(self, given: Iterable[Any]) -> None:
         """Read all rows into the snapshot, but for those that need not be sent."""
-        rows = enumerate(map(as_row, given), 1)
+        rows = self._numbered(given)
         for source_row, row in self._changed(rows) if self._keys is not None else rows:
             weight = row.get(WEIGHT_MARK, 1)
             self._counts.read += weight
@@ -109,6 +110,21 @@ class FirstPass:
             self._add(source_row, row)
         self._write()
         self.finish()
+
+    def add_owed(self, opt_outs: Iterable[Row]) -> int:
+        """Put opt-outs that Regal lacks behind the rows of the source, once the index is complete.
+
+        :returns: how many.
+        """
+        count = 0
+        for count, row in enumerate(opt_outs, 1):
+            self._add(self._last_row + count, row)
+        self._write()
+        return count
+
+    def _numbered(self, given: Iterable[Any]) -> Iterator[tuple[int, Row]]:
+        for self._last_row, row in enumerate(map(as_row, given), 1):
+            yield self._last_row, row
 
     def look_again(self, rows: Iterable[tuple[int, int, Row]]) -> None:
         """Look at the rows of a snapshot that an earlier try has read, for the index."""
@@ -179,6 +195,8 @@ class FirstPass:
 
     def _look(self, position: int, row: Row) -> None:
         if not _LOOKED_AT.isdisjoint(row):
+            for identifier, channel, subscribed, at, *_ in row.get(CLAIMS_MARK, ()):
+                self._index.add_consent(identifier, channel, at, subscribed=subscribed)
             return
         columns = columns_of(row)
         if EVENT_MARK in row:

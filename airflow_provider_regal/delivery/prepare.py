@@ -33,6 +33,7 @@ from airflow_provider_regal.sources.marks import (
     MARKS,
     ONLY_CONSENT_MARK,
     ORIGIN_MARK,
+    OWED_MARK,
     PHASE_MARK,
     REJECT_MARK,
     WEIGHT_MARK,
@@ -287,6 +288,7 @@ def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee
                 force=row.get(FORCE_MARK, False),
                 row_hash=row_hash,
                 stored=bool(stored),
+                owed=row.get(OWED_MARK, False),
             ),
             consents.get((key, channel)),
         )

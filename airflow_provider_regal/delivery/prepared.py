@@ -24,6 +24,20 @@ class Claimed:
     consent: Consent | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """That Regal refused a row as a whole.
+
+    :param payload: what it refused.
+    :param reason: a code to group by.
+    :param message: what is wrong, without values.
+    """
+
+    payload: Payload
+    reason: str
+    message: str
+
+
 @dataclass(slots=True)
 class Ready:
     """A row that can be sent.
@@ -39,6 +53,7 @@ class Ready:
     :param phase: rows of a later one wait for those of the earlier.
     :param only_consent: there is nothing to send without its opt-ins.
     :param instead_of: the row itself can never be sent, and only its opt-outs are; it counts as rejected.
+    :param refusal: Regal refused the row, and its opt-outs are tried alone; it counts as rejected.
     :param letter_time: when it first failed, if it is a dead letter that is sent again.
     :param force: it may be sent although Regal may have it already.
     :param row_hash: of the row, where the ledger keeps it; so the hash of what is sent, and the contact's key.
@@ -61,6 +76,7 @@ class Ready:
     phase: int = 0
     only_consent: bool = False
     instead_of: Refused | None = None
+    refusal: Refusal | None = None
     letter_time: str | None = None
     force: bool = False
     row_hash: str | None = None

@@ -43,6 +43,8 @@ class DeliveryReport:
     :param known: rejected rows that an earlier delivery had rejected with the same payload; only shown.
     :param skips: why rows were skipped -> rows.
     :param notes: what Regal will do that the sender may not expect -> rows of this try.
+    :param owed_sent: opt-outs that other deliveries had read, Regal lacked, and has acknowledged now.
+    :param opt_outs_owed: opt-outs of the account that Regal still lacks when the delivery ends.
     :param plan: what a sync of opt-ins found out before it sent anything.
     :param unknown_of_outage: unknowns of a crash, a stop or an outage; they warn, but do not fail the task.
     :param reasons: reason -> rows, of rejected and unknown rows.
@@ -61,6 +63,8 @@ class DeliveryReport:
     plan: dict[str, int] = field(default_factory=dict)
     unknown_of_outage: int = 0
     opt_ins_withheld: int = 0
+    owed_sent: int = 0
+    opt_outs_owed: int = 0
     without_time: int = 0
     requests: int = 0
     repeats: int = 0
@@ -109,6 +113,7 @@ class DeliveryReport:
             "plan": self.plan,
             "notes": self.notes.total(),
             "opt_ins_withheld": self.opt_ins_withheld,
+            "opt_outs_owed": self.opt_outs_owed,
             "without_time": self.without_time,
             "requests": self.requests,
             "repeats": self.repeats,
@@ -148,6 +153,10 @@ class DeliveryReport:
             lines.append(f"{'rejected before':<16}{self.known:>10,}")
         if self.opt_ins_withheld:
             lines.append(f"{'opt-ins withheld':<16}{self.opt_ins_withheld:>10,}")
+        if self.owed_sent:
+            lines.append(f"{'opt-outs owed before, sent':<26}{self.owed_sent:>10,}")
+        if self.opt_outs_owed:
+            lines.append(f"{'opt-outs owed':<16}{self.opt_outs_owed:>10,}")
         requests = "1 request" if self.requests == 1 else f"{self.requests:,} requests"
         repeats = "1 repeat" if self.repeats == 1 else f"{self.repeats:,} repeats"
         outages = "" if not self.outages else f", {self.outages} outage{'' if self.outages == 1 else 's'}"

@@ -78,6 +78,21 @@ class Payload:
             consents=tuple(consent for consent in self.consents if consent not in reasons),
         )
 
+    def only_opt_outs(self) -> Payload | None:
+        """Return the opt-outs without the rest of the event; None if there are none, or if they are all of it."""
+        opt_outs = tuple(consent for consent in self.consents if not consent.subscribed)
+        traits: dict[str, dict[str, dict[str, Any]]] = {}
+        for consent in opt_outs:
+            member = names.EMAILS if consent.channel in names.EMAIL_CHANNELS else names.PHONES
+            key = names.OPT_IN_KEYS[consent.channel]
+            said = self.body[names.TRAITS][member][consent.identifier][key]
+            told = {name: said[name] for name in ("subscribed", "timestamp") if name in said}
+            traits.setdefault(member, {}).setdefault(consent.identifier, {})[key] = told
+        body = {names.TRAITS: traits}
+        if names.EVENT_SOURCE in self.body:
+            body[names.EVENT_SOURCE] = self.body[names.EVENT_SOURCE]
+        return Payload("identify", body, consents=opt_outs) if opt_outs and body != self.body else None
+
 
 def to_payload(
     event: Event, *, now: datetime, policy: ConsentPolicy | None = None, event_source: str | None = None

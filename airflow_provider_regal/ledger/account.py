@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -25,6 +25,7 @@ from airflow_provider_regal.ledger import rules, schema
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, MESSAGES, Key, batches, raw_rows
 from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.owed import OwedOptOut, count_owed, owed_opt_outs
 from airflow_provider_regal.ledger.rules import OPT_IN, By, Claim, Entry, Verdict
 from airflow_provider_regal.ledger.text import LONGEST_NAME, from_ledger_time, short, to_ledger_time
 from airflow_provider_regal.ledger.upserts import write_rows
@@ -172,7 +173,7 @@ class Account:
             after = _AFTER.get(verdicts[number])
             return entry if after is None else after(entry, claim, by)
 
-        self._change(connection, [(claim, (number, claim)) for number, claim in enumerate(claims)], decide)
+        self._change(connection, [(claim, (number, claim)) for number, claim in enumerate(claims)], decide, by)
         return [verdicts[number] for number in range(len(claims))]
 
     def settle(
@@ -194,7 +195,7 @@ class Account:
         by_rule = (rules.acknowledged, rules.unknown, rules.released, rules.said_again)
         told = zip(by_rule, (acknowledged, unknown, released, said_again), strict=True)
         items = [(claim, (rule, claim)) for rule, claims in told for claim in claims]
-        self._change(connection, items, lambda entry, item: item[0](entry, item[1], by))
+        self._change(connection, items, lambda entry, item: item[0](entry, item[1], by), by)
 
     def keep_contacts(self, connection: Connection, contacts: Iterable[Contact]) -> None:
         """Record key, hash of the row and hash of the payload of contacts that Regal acknowledged."""
@@ -217,11 +218,20 @@ class Account:
         write_rows(connection, schema.types, ("account", "name", "type"), rows, "keep")
 
     def _change(
-        self, connection: Connection, items: Sequence[tuple[Claim, Any]], decide: Callable[[Entry | None, Any], Any]
+        self,
+        connection: Connection,
+        items: Sequence[tuple[Claim, Any]],
+        decide: Callable[[Entry | None, Any], Any],
+        by: By,
     ) -> None:
-        consents = [(self._key(claim), item) for claim, item in items if claim.call == OPT_IN]
+        consents = [(self._key(claim), (claim, item)) for claim, item in items if claim.call == OPT_IN]
         messages = [(self._key(claim), item) for claim, item in items if claim.call != OPT_IN]
-        CONSENTS.change(connection, self.name, consents, decide)
+
+        def decide_on_consent(entry: Entry | None, told: tuple[Claim, Any]) -> Entry | None:
+            claim, item = told
+            return rules.with_debt(decide(entry, item), by, reachable=is_address(claim.key))
+
+        CONSENTS.change(connection, self.name, consents, decide_on_consent)
         MESSAGES.change(connection, self.name, messages, decide)
 
     # -- on its own ---------------------------------------------------------------------------------------------------
@@ -237,14 +247,18 @@ class Account:
         by, times = self._by(), list[str]()
         for batch in batches(opt_outs):
             decided = [at or by.now for _, _, at in batch]
-            keys: list[Key] = [(self.identifiers.stored(key), channel) for key, channel, _ in batch]
-            self._write_barriers([*zip(keys, decided, strict=True)], by)
+            told = zip(batch, decided, strict=True)
+            self._write_barriers(
+                [((self.identifiers.stored(key), channel), (at, is_address(key))) for (key, channel, _), at in told],
+                by,
+            )
             times += decided
         return times
 
-    def _write_barriers(self, items: Sequence[tuple[Key, str]], by: By) -> None:
-        def bar(entry: Entry | None, at: str) -> Entry:
-            return rules.barred(entry, at, by)
+    def _write_barriers(self, items: Sequence[tuple[Key, tuple[str, bool]]], by: By) -> None:
+        def bar(entry: Entry | None, told: tuple[str, bool]) -> Entry | None:
+            at, reachable = told
+            return rules.with_debt(rules.barred(entry, at, by), by, reachable=reachable)
 
         self.database.write(lambda connection: CONSENTS.change(connection, self.name, items, bar))
 
@@ -299,6 +313,17 @@ class Account:
             if len(page) < PAGE:
                 return
             last = page[-1]
+
+    def owed_opt_outs(self, *, on_their_way: Collection[int] = ()) -> Iterator[OwedOptOut]:
+        """Stream the opt-outs that Regal lacks, the oldest first, with identifiers as they are stored.
+
+        :param on_their_way: deliveries that are sending theirs right now; these are left out.
+        """
+        return owed_opt_outs(self.database, self.name, without=on_their_way)
+
+    def count_owed(self, *, on_their_way: Collection[int] = ()) -> int:
+        """Count them."""
+        return count_owed(self.database, self.name, without=on_their_way).opt_outs
 
     def contact_hashes(self, keys: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """Return the hashes of row and payload that contacts were last acknowledged with; unknown keys are left out."""
@@ -360,6 +385,11 @@ class Account:
         keys = [self._key(claim) for claim in claims]
         found = self.database.read(lambda connection: CONSENTS.read(connection, self.name, {*keys})) if keys else {}
         return [(found.get(key), claim) for key, claim in zip(keys, claims, strict=True)]
+
+
+def is_address(key: str) -> bool:
+    """Return whether an opt-out of a key can be sent: a phone or an email, not the id of a user."""
+    return not key.startswith("user:")
 
 
 def age_s(since: str, now: datetime) -> float:

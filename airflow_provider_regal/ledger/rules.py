@@ -41,6 +41,7 @@ class Claim:
     :param at: when consent was given or taken back, as :func:`to_ledger_time` writes it.
     :param once: must not be sent again while it can't be known whether Regal has it.
     :param force: send it although it can't be known whether Regal has it.
+    :param owed: an opt-out that another delivery has read; it is sent only while Regal lacks it.
     :param stored: the key is as the ledger stores it, for who knows it no other way.
     :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.
     """
@@ -54,6 +55,7 @@ class Claim:
     force: bool = False
     row_hash: str | None = None
     stored: bool = False
+    owed: bool = False
 
     def __post_init__(self) -> None:
         if self.call == OPT_IN:
@@ -76,6 +78,9 @@ class Entry(NamedTuple):
     subscribed: int | None = None
     evidence_at: str | None = None
     opt_out_at: str | None = None
+    opt_out_source: str | None = None
+    opt_out_delivery: str | None = None
+    owed_since: str | None = None
     state: str = ""
     pending_subscribed: int | None = None
     pending_at: str | None = None
@@ -115,6 +120,8 @@ def verdict(entry: Entry | None, claim: Claim, by: By) -> Verdict:
 
 def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
     rank, acknowledged, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+    if claim.owed and not owes_opt_out(entry):
+        return Verdict.DUPLICATE  # whoever else has sent it was quicker
     # What can never change comes first, so that no one waits for another delivery in vain.
     if claim.subscribed and entry.opt_out_at is not None and (claim.at or "") <= entry.opt_out_at:
         return Verdict.STALE
@@ -140,7 +147,7 @@ def _event_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
 
 def sending(entry: Entry | None, claim: Claim, by: By) -> Entry:
     """Remember that a claim is being sent from now on."""
-    entry = _barred_by(entry or Entry(), claim)
+    entry = _barred_by(entry or Entry(), claim, by)
     if claim.call == OPT_IN:
         earlier = _newest(entry.doubt, _pending(entry))
     else:
@@ -150,7 +157,7 @@ def sending(entry: Entry | None, claim: Claim, by: By) -> Entry:
 
 def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
     """Remember that Regal acknowledged it; what is known to be newer stays."""
-    entry = _barred_by(entry or Entry(), claim)
+    entry = _barred_by(entry or Entry(), claim, by)
     rank, known, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
     if claim.call == TRACK or known is None or rank >= known:
         entry = entry._replace(
@@ -167,7 +174,7 @@ def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
 
 def unknown(entry: Entry | None, claim: Claim, by: By) -> Entry:
     """Remember that Regal may have it; what is known to be newer stays."""
-    entry = _barred_by(entry or Entry(), claim)
+    entry = _barred_by(entry or Entry(), claim, by)
     if claim.call == TRACK:
         if entry.state == ACKNOWLEDGED:
             return entry
@@ -224,19 +231,54 @@ def said_again(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
 def barred(entry: Entry | None, at: str, by: By) -> Entry:
     """Remember that an opt-out was given; never lowers the time of one."""
     if entry is None:
-        return Entry(state=BARRIER, opt_out_at=at, delivery=by.delivery, changed_at=by.now)
-    return entry if entry.opt_out_at is not None and entry.opt_out_at >= at else entry._replace(opt_out_at=at)
+        entry = Entry(state=BARRIER, delivery=by.delivery, changed_at=by.now)
+    return _with_opt_out(entry, at, by)
+
+
+def owes_opt_out(entry: Entry) -> bool:
+    """Return whether Regal lacks the newest opt-out: it has none, or has, or may have, an opt-in from before it.
+
+    An opt-in that was given after it takes its place, even while that is being sent.
+    """
+    if entry.opt_out_at is None:
+        return False
+    newest_yes = _newest(
+        _acknowledged(entry) if entry.subscribed else None,
+        _pending(entry) if entry.pending_subscribed else None,
+        entry.doubt if entry.doubt is not None and entry.doubt.endswith(_IN) else None,
+    )
+    if newest_yes is None:
+        return entry.subscribed is None
+    return newest_yes < _rank(entry.opt_out_at, subscribed=False)
+
+
+def with_debt(entry: Entry | None, by: By, *, reachable: bool) -> Entry | None:
+    """Note since when Regal lacks an opt-out, once all else is decided.
+
+    :param reachable: it can be sent; one that names a user id, and no phone, cannot.
+    """
+    if entry is None:
+        return None
+    if not reachable or not owes_opt_out(entry):
+        return entry if entry.owed_since is None else entry._replace(owed_since=None)
+    return entry if entry.owed_since is not None else entry._replace(owed_since=by.now)
 
 
 def _is_sending(entry: Entry, claim: Claim, by: By) -> bool:
     return entry.state == SENDING and entry.delivery == by.delivery and _pending(entry) == _rank_of(claim)
 
 
-def _barred_by(entry: Entry, claim: Claim) -> Entry:
+def _barred_by(entry: Entry, claim: Claim, by: By) -> Entry:
     # An opt-out bars what is older, whatever becomes of its own send.
     if claim.subscribed is False and claim.at is not None:
-        return entry._replace(opt_out_at=_newest(entry.opt_out_at, claim.at))
+        return _with_opt_out(entry, claim.at, by)
     return entry
+
+
+def _with_opt_out(entry: Entry, at: str, by: By) -> Entry:
+    if entry.opt_out_at is not None and entry.opt_out_at >= at:
+        return entry
+    return entry._replace(opt_out_at=at, opt_out_source=by.source, opt_out_delivery=by.delivery)
 
 
 def _with_pending(entry: Entry, claim: Claim, by: By) -> Entry:
@@ -248,8 +290,12 @@ def _settled(entry: Entry) -> Entry:
     return entry._replace(state=state, pending_subscribed=None, pending_at=None, doubt=None)
 
 
+_IN: Final = " in"
+_OUT: Final = " out"
+
+
 def _rank(at: str, subscribed: object) -> str:
-    return f"{at} in" if subscribed else f"{at} out"  # "out" sorts after "in"
+    return f"{at}{_IN}" if subscribed else f"{at}{_OUT}"  # "out" sorts after "in"
 
 
 def _rank_of(claim: Claim) -> str:
