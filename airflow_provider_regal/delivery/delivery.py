@@ -199,7 +199,7 @@ class Delivery:
         if counts.plan:
             self.report.count(counts)
             _log.info("The plan\n%s", self.report.plan_as_table())
-        if counts.read < settings.min_rows:
+        if counts.guard is None and counts.read < settings.min_rows:
             counts.guard = (
                 f"The source has {rows_(counts.read)}, fewer than min_rows={settings.min_rows:,}. Check the query or "
                 "the files."
@@ -207,7 +207,7 @@ class Delivery:
             held.drop_rows()
         ambiguous = {} if counts.guard else first_pass.ambiguous(held.rows)
         self._add_owed(held, index, first_pass)
-        if counts.guard and not counts.owed_rows:
+        if counts.guard and not held.kept:
             raise FixSourceError(f"{counts.guard} Nothing was sent.")
         held.rows_complete(ambiguous)
         to_send = len(held.states) - counts.owed_rows
@@ -215,9 +215,10 @@ class Delivery:
 
     def _add_owed(self, held: Held, index: RowIndex, first_pass: FirstPass) -> None:
         """Take in the opt-outs that Regal lacks; nothing holds them back, even where a guard stops all else."""
-        if self._settings.mapping.call != "identify" and self._settings.sync is None:
+        sync = self._settings.sync
+        if (self._settings.mapping.call != "identify" and sync is None) or (sync is not None and sync.known_to_regal):
             return
-        find = owed_rows if held.counts.guard is None else stated_rows
+        find = stated_rows if held.counts.guard and not held.kept else owed_rows
         opt_outs = find(self._account, index, on_their_way=self._deliveries.others_running(held.id))
         held.counts.owed_rows = first_pass.add_owed(opt_outs)
         if held.counts.owed_rows:
@@ -298,7 +299,9 @@ class Delivery:
         """
         report, settings = self.report, self._settings
         if held.counts.guard is not None:
-            raise FixSourceError(f"{held.counts.guard} Only opt-outs were sent ({held.owed_sent:,}).")
+            raise FixSourceError(
+                f"{held.counts.guard} Only opt-outs were sent ({held.counts.acknowledged + held.owed_sent:,})."
+            )
         held.counts.known = held.rejected_before()
         self._count(held)
         too_many = [
@@ -409,7 +412,7 @@ class open_rows:  # noqa: N801 - a context manager
                 sync=settings.sync,
                 preparer=preparer,
                 account=account,
-                plan=counts.plan,
+                counts=counts,
                 clock=clock,
                 dry_run=dry_run,
             )

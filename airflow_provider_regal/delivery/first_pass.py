@@ -17,15 +17,15 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import islice, pairwise
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, TypeVar
 
 from airflow_provider_regal.delivery.grants import OLDER
 from airflow_provider_regal.delivery.keys import ContactKeys, hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.row_index import RowIndex
-from airflow_provider_regal.errors import InvalidEventError
+from airflow_provider_regal.errors import InvalidEventError, RegalError
 from airflow_provider_regal.events.names import EMAILS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.deliveries import Counts, LoggedConsent
@@ -45,6 +45,7 @@ from airflow_provider_regal.sources.marks import (
     columns_of,
 )
 
+T = TypeVar("T")
 Row = Mapping[str, Any]
 _BATCH: Final = 1_000
 _CHUNKS_AT_ONCE: Final = 4
@@ -96,6 +97,16 @@ class FirstPass:
 
     def read(self, given: Iterable[Any]) -> None:
         """Read all rows into the snapshot, but for those that need not be sent."""
+        try:
+            self._read(given)
+        except BaseException:
+            with suppress(RegalError):
+                self._bar()  # what was read was read, whatever comes of it
+            raise
+        self._write()
+        self.finish()
+
+    def _read(self, given: Iterable[Any]) -> None:
         rows = self._numbered(given)
         for source_row, row in self._changed(rows) if self._keys is not None else rows:
             weight = row.get(WEIGHT_MARK, 1)
@@ -108,8 +119,6 @@ class FirstPass:
                 continue
             self._look(self._position, row)
             self._add(source_row, row)
-        self._write()
-        self.finish()
 
     def add_owed(self, opt_outs: Iterable[Row]) -> int:
         """Put opt-outs that Regal lacks behind the rows of the source, once the index is complete.
@@ -159,7 +168,7 @@ class FirstPass:
             return
         seed = self._account.identifiers.seed(self._preparer.fingerprint)
         ignored = self._preparer.ignored_columns
-        while chunk := [*islice(rows, _BATCH)]:
+        for chunk in in_chunks(rows, _BATCH):
             columns = [columns_of(row) for _, row in chunk]
             told = columns
             if ignored:
@@ -240,6 +249,23 @@ class FirstPass:
                     self._index.add_news(key)
         self._opt_outs.clear()
         self._contacts.clear()
+
+
+def in_chunks(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut the rows of a source into lists; what it gave before it broke off is the last of them."""
+    chunk: list[T] = []
+    try:
+        for row in rows:
+            chunk.append(row)
+            if len(chunk) >= size:
+                yield chunk
+                chunk = []
+    except Exception:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
 
 
 _NOTHING: Final = (None, None)

@@ -287,11 +287,12 @@ def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee
                 once=guarantee == "at_most_once" and (subscribed or payload.call in NAMED_CALLS),
                 force=row.get(FORCE_MARK, False),
                 row_hash=row_hash,
-                stored=bool(stored),
+                stored=any(more[:1]),
+                inferred=any(more[1:]),
                 owed=row.get(OWED_MARK, False),
             ),
             consents.get((key, channel)),
         )
-        for key, channel, subscribed, at, row_hash, *stored in row.get(CLAIMS_MARK, ())
+        for key, channel, subscribed, at, row_hash, *more in row.get(CLAIMS_MARK, ())
         if payload.call != "identify" or (key, channel) in consents  # it may have been withheld since
     )

@@ -48,6 +48,7 @@ _AGAIN_S: Final = 0.5
 _DIED: Final = "worker died"
 _INTERRUPTED: Final = "interrupted"
 _OUTAGE: Final = "outage"
+_VANISHED: Final = "no longer in the source of the sync"
 _ACKNOWLEDGED: Final = int(RowState.ACKNOWLEDGED)
 _NOTHING: Final[Mapping[str, Any]] = {}
 _NUMBERED: Final = re.compile(r"\[\d+\]")  # phones[1]: the same note for all
@@ -526,13 +527,13 @@ class Recorder:
                     claim.key,
                     claim.channel,
                     bool(claim.subscribed),
-                    claim.at,
+                    None if claim.inferred else claim.at,  # nobody gave it
                     evidence.get("ip"),
                     evidence.get("text"),
                     evidence.get("source"),
                     row.source_row,
                     status,
-                    reason,
+                    reason or (_VANISHED if claim.inferred else None),
                 )
             )
 

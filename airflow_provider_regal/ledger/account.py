@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, or_, select, text
+from sqlalchemy import bindparam, delete, func, or_, select, text
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import WrongLedgerError
@@ -30,8 +30,11 @@ from airflow_provider_regal.ledger.rules import OPT_IN, By, Claim, Entry, Verdic
 from airflow_provider_regal.ledger.text import LONGEST_NAME, from_ledger_time, short, to_ledger_time
 from airflow_provider_regal.ledger.upserts import write_rows
 
-#: identifier, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at, source, row_hash
-ConsentRow = tuple[str, str, int | None, str | None, str | None, str, int | None, str | None, str | None, str | None]
+#: identifier, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at, source, inferred_at,
+#: row_hash
+ConsentRow = tuple[
+    str, str, int | None, str | None, str | None, str, int | None, str | None, str | None, str | None, str | None
+]
 #: contact key, hash of the row, hash of the payload
 Contact = tuple[str, str | None, str | None]
 
@@ -43,7 +46,7 @@ _c = schema.consents.c
 _CONSENTS: Final = (
     select(
         *(_c[name] for name in ("identifier", "channel", "subscribed", "evidence_at", "opt_out_at", "state")),
-        *(_c[name] for name in ("pending_subscribed", "pending_at", "source", "row_hash")),
+        *(_c[name] for name in ("pending_subscribed", "pending_at", "source", "inferred_at", "row_hash")),
     )
     .where(_c.account == bindparam("account"))
     .order_by(_c.identifier, _c.channel)
@@ -56,6 +59,7 @@ _MORE_CONSENTS: Final = _CONSENTS.where(
 _ANY_CONSENT: Final = (
     select(_c.identifier).where((_c.account == bindparam("account")) & _c.acknowledged_at.is_not(None)).limit(1)
 )
+_COUNT_CONSENTS: Final = select(func.count()).where((_c.account == bindparam("account")) & _c.subscribed.is_not(None))
 _k = schema.contacts.c
 _HASHES: Final = {
     "sqlite": text(
@@ -182,7 +186,9 @@ class Account:
         acknowledged: Sequence[Claim] = (),
         unknown: Sequence[Claim] = (),
         released: Sequence[Claim] = (),
+        *,
         said_again: Sequence[Claim] = (),
+        known_to_regal: Sequence[Claim] = (),
     ) -> None:
         """Record what became of claims; also of such that were never made, and again.
 
@@ -190,10 +196,16 @@ class Account:
         :param unknown: Regal may have them.
         :param released: surely not sent; taken back where they are still this delivery's.
         :param said_again: acknowledged before; now another row says so.
+        :param known_to_regal: Regal says so itself.
         """
         by = self._by()
-        by_rule = (rules.acknowledged, rules.unknown, rules.released, rules.said_again)
-        told = zip(by_rule, (acknowledged, unknown, released, said_again), strict=True)
+        told = (
+            (rules.acknowledged, acknowledged),
+            (rules.unknown, unknown),
+            (rules.released, released),
+            (rules.said_again, said_again),
+            (rules.known_to_regal, known_to_regal),
+        )
         items = [(claim, (rule, claim)) for rule, claims in told for claim in claims]
         self._change(connection, items, lambda entry, item: item[0](entry, item[1], by), by)
 
@@ -267,6 +279,11 @@ class Account:
         for some in batches(claims):
             self.database.write(partial(self.settle, said_again=some))
 
+    def record_known(self, claims: Iterable[Claim]) -> None:
+        """Record what Regal says it has."""
+        for some in batches(claims):
+            self.database.write(partial(self.settle, known_to_regal=some))
+
     def baseline(self, claims: Iterable[Claim]) -> int:
         """Record as acknowledged what Regal is known to have, all of it or nothing.
 
@@ -298,6 +315,11 @@ class Account:
         return self.database.read(
             lambda connection: connection.execute(_ANY_CONSENT, {"account": self.name}).first() is not None
         )
+
+    def count_consents(self) -> int:
+        """Count the opt-ins and opt-outs that Regal is known to have of the account."""
+        told = {"account": self.name}
+        return self.database.read(lambda connection: int(connection.execute(_COUNT_CONSENTS, told).scalar_one()))
 
     def consents(self) -> Iterator[ConsentRow]:
         """Stream what is on record of all consents, in the order of their stored keys and in constant memory.

@@ -478,6 +478,11 @@ class Held:
         for chunk in chunks:
             self._append(len(chunk))
 
+    @property
+    def kept(self) -> int:
+        """How many rows the snapshot has so far."""
+        return self._starts[-1]
+
     def drop_rows(self) -> None:
         """Drop what was kept of the snapshot so far: nothing of it is sent."""
         self.write(lambda connection: connection.execute(delete(row_chunks).where(row_chunks.c.delivery == self.id)))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, func, or_, select, tuple_
+from sqlalchemy import bindparam, func, or_, select
 
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.database import Database
@@ -46,57 +46,60 @@ class Owed(NamedTuple):
     oldest_at: str | None
 
 
-_KEY: Final = (_c.account, _c.owed_since, _c.identifier, _c.channel)
-_OWED: Final = (
+_IN_ORDER: Final = (
     select(_c.account, _c.identifier, _c.channel, _c.opt_out_at, _c.owed_since, _c.opt_out_source, _c.opt_out_delivery)
-    .where(_c.owed_since.is_not(None))
-    .order_by(*_KEY)
+    .where(_c.account == bindparam("account"))
+    .order_by(_c.owed_since, _c.identifier, _c.channel)
     .limit(_PAGE)
 )
-_LAST: Final[tuple[Any, ...]] = tuple(bindparam(f"last_{column.name}") for column in _KEY)
-# Databases find their place by the columns after those that are told, not by ones that are told as well.
-_AFTER: Final = tuple_(*_KEY) > tuple_(*_LAST)
-_AFTER_IN_ACCOUNT: Final = tuple_(*_KEY[1:]) > tuple_(*_LAST[1:])
+_FIRST: Final = _IN_ORDER.where(_c.owed_since.is_not(None))
+# Many are owed since the same moment. In this form every database finds its place among them by the index.
+_OF_THE_SAME_MOMENT: Final = _IN_ORDER.where(
+    (_c.owed_since == bindparam("since"))
+    & (_c.identifier >= bindparam("identifier"))
+    & ((_c.identifier > bindparam("identifier")) | (_c.channel > bindparam("channel")))
+)
+_LATER: Final = _IN_ORDER.where(_c.owed_since > bindparam("since"))
+_ACCOUNTS: Final = select(_c.account).where(_c.owed_since.is_not(None)).distinct().order_by(_c.account)
 
 
 def owed_opt_outs(
     database: Database, account: str | None = None, *, without: Collection[int] = ()
 ) -> Iterator[OwedOptOut]:
-    """Stream the opt-outs that are owed, the oldest first and in constant memory.
+    """Stream the opt-outs that are owed, of each account the oldest first, and in constant memory.
 
     :param account: as it is stored; None for all accounts.
     :param without: deliveries whose opt-outs are left out.
     """
-    first = statement = _narrowed(_OWED, account, without)
-    told: dict[str, Any] = {}
-    while True:
-        page = database.read(partial(raw_rows, statement=statement, told=told))
-        for owed in page:
-            account_, identifier, channel, at, since, source, delivery = owed
-            yield OwedOptOut(account_, identifier, channel, at, since, source or "", delivery or "")
-        if len(page) < _PAGE:
-            return
-        last = OwedOptOut(*page[-1])
-        statement = first.where(_AFTER if account is None else _AFTER_IN_ACCOUNT)
-        told = {
-            "last_owed_since": last.since,
-            "last_identifier": last.identifier,
-            "last_channel": last.channel,
-            **({} if account is not None else {"last_account": last.account}),
-        }
+    accounts = [account]
+    if account is None:
+        accounts = [row[0] for row in database.read(partial(raw_rows, statement=_ACCOUNTS, told={}))]
+    for one in accounts:
+        statement, told = _FIRST, {"account": one}
+        while True:
+            page = database.read(partial(raw_rows, statement=_without(statement, without), told=told))
+            for row in page:
+                yield OwedOptOut._make((*row[:5], row[5] or "", row[6] or ""))
+            if len(page) == _PAGE:
+                last = OwedOptOut(*page[-1])
+                told = {"account": one, "since": last.since, "identifier": last.identifier, "channel": last.channel}
+                statement = _OF_THE_SAME_MOMENT
+            elif statement is _OF_THE_SAME_MOMENT:
+                statement, told = _LATER, {"account": one, "since": told["since"]}
+            else:
+                break
 
 
 def count_owed(database: Database, account: str | None = None, *, without: Collection[int] = ()) -> Owed:
     """Count them."""
     counting = select(func.count(), func.min(_c.owed_since)).where(_c.owed_since.is_not(None))
-    counting = _narrowed(counting, account, without)
-    return database.read(lambda connection: Owed(*connection.execute(counting).one()))
-
-
-def _narrowed(statement: Any, account: str | None, without: Collection[int]) -> Any:
     if account is not None:
-        statement = statement.where(_c.account == account)
-    if without:
-        theirs = _c.opt_out_delivery.in_([str(one) for one in sorted(without)])
-        statement = statement.where(or_(_c.opt_out_delivery.is_(None), ~theirs))
-    return statement
+        counting = counting.where(_c.account == account)
+    return database.read(lambda connection: Owed(*connection.execute(_without(counting, without)).one()))
+
+
+def _without(statement: Any, deliveries: Collection[int]) -> Any:
+    if not deliveries:
+        return statement
+    theirs = _c.opt_out_delivery.in_([str(one) for one in sorted(deliveries)])
+    return statement.where(or_(_c.opt_out_delivery.is_(None), ~theirs))

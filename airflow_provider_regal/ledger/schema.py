@@ -205,6 +205,7 @@ consents: Final = Table(
     Column("opt_out_source", _exact(LONGEST_NAME)),  # the task that read it
     Column("opt_out_delivery", _exact(_HASH)),  # and its delivery
     _time("owed_since"),  # since when Regal lacks that opt-out; NULL if it lacks none
+    _time("inferred_at"),  # of the newest opt-out that nobody stated: somebody vanished from a sync's source
     Column("state", String(_WORD), nullable=False),
     Column("pending_subscribed", SmallInteger),  # what is being sent, or is unknown
     _time("pending_at"),

@@ -85,7 +85,7 @@ class TestWhatWasLeftUnsent:
         failed([contact(1, False, 5, plan="gold"), contact(2, False, 6)], OUTAGE, task="dag.other")
         assert owed(ledger) == [(phone(1), "sms"), (phone(2), "sms")]
 
-        report = run([NOBODY], of_run="next")
+        report = run([NOBODY], of_run="next", max_connections=1)
 
         first, second, own = bodies(regal_sandbox)
         assert own["userId"] == "u99"
