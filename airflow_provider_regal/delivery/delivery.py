@@ -345,6 +345,8 @@ class Delivery:
     def _count_owed(self, held: Held) -> None:
         report = self.report
         report.owed_sent = held.owed_sent
+        if self._settings.sync is not None:
+            report.consents_on_record = self._account.count_consents()
         on_their_way = self._deliveries.others_running(held.id)
         report.opt_outs_owed = self._account.count_owed(on_their_way=on_their_way)
         if report.opt_outs_owed:

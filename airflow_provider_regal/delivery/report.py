@@ -45,6 +45,8 @@ class DeliveryReport:
     :param notes: what Regal will do that the sender may not expect -> rows of this try.
     :param owed_sent: opt-outs that other deliveries had read, Regal lacked, and has acknowledged now.
     :param opt_outs_owed: opt-outs of the account that Regal still lacks when the delivery ends.
+    :param consents_on_record: opt-ins and opt-outs of the account that the ledger knows Regal to have when a sync ends;
+        not in XCom's report.
     :param plan: what a sync of opt-ins found out before it sent anything.
     :param unknown_of_outage: unknowns of a crash, a stop or an outage; they warn, but do not fail the task.
     :param reasons: reason -> rows, of rejected and unknown rows.
@@ -65,6 +67,7 @@ class DeliveryReport:
     opt_ins_withheld: int = 0
     owed_sent: int = 0
     opt_outs_owed: int = 0
+    consents_on_record: int = 0
     without_time: int = 0
     requests: int = 0
     repeats: int = 0

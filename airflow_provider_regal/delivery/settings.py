@@ -30,6 +30,8 @@ class SyncSettings:
     :param full_resync: send what did not change, too.
     :param max_change_ratio: send only opt-outs if more of the account's consents would flip; None for no limit.
     :param known_to_regal: the rows are Regal's own data: they are recorded, and nothing is sent.
+    :param known_before: how many consents of the account were on record after an earlier run of the task, as Airflow
+        remembers it; the ledger cannot know that it was lost.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class SyncSettings:
     full_resync: bool = False
     max_change_ratio: float | None = 0.5
     known_to_regal: bool = False
+    known_before: int = 0
 
     def __post_init__(self) -> None:
         odd = [name for name in ("initial", "as_event", "on_removed", "full_resync") if getattr(self, name)]

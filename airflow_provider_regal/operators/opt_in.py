@@ -51,7 +51,8 @@ class RegalOptInSyncOperator(RegalBulkOperator):
     :param rows: instead of ``sql``: a list of rows, or the output of an upstream task. Never rendered.
     :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), or None to leave it out.
     :param initial: what a run does when no consent is on record yet: ``send`` sends all, ``baseline`` only records it;
-        without it such a run fails.
+        without it such a run fails. If an earlier run of the task left consents on record, the ledger was lost, and the
+        run fails whatever this says, but for ``restart=True``.
     :param as_event: send opt-ins by a track event of this name, which Regal's team takes for an opt-in. It needs a
         phone in the row, or one that Regal acknowledged for the contact. Opt-outs go by identify all the same.
     :param on_removed: ``opt_out`` withdraws consent that vanished from the source; by default it is only reported.

@@ -81,8 +81,10 @@ def report_of(run, task_id):
 
 
 @pytest.fixture
-def warehouse(tmp_path, monkeypatch, regal, regal_ledger):
+def warehouse(tmp_path, monkeypatch, regal, regal_ledger, airflow_db):
     now = datetime.now(UTC)
+    with closing(sqlite3.connect(airflow_db)) as airflow, airflow:  # other tests ran the same DAGs on other ledgers
+        airflow.execute("DELETE FROM xcom WHERE key = 'regal_consents_on_record'")
     path = make_warehouse(tmp_path / "warehouse.db", now)
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(rate_limit=5_000))
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))

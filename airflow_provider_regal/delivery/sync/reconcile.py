@@ -51,6 +51,8 @@ from airflow_provider_regal.sources.marks import (
 
 _log = logging.getLogger(__name__)
 _CHUNK: Final = 500
+# Erasing people takes a few away.
+_LEAST_OF_BEFORE: Final = 0.5
 _FLIPS_LOGGED: Final = 50
 _FLIPS_LISTED: Final = 10_000
 _TO_NO: Final = "the yes on record becomes a no; it is sent, since no guard holds an opt-out back"
@@ -107,6 +109,7 @@ class Reconciliation:
         :raises FixSourceError: what the source says cannot be meant, in a dry run; or there is nothing to compare it
             with.
         """
+        self._check_the_ledger()
         first = not self._sync.known_to_regal and not self._account.has_consents()
         if first and self._sync.initial is None:
             raise FixSourceError(
@@ -136,6 +139,21 @@ class Reconciliation:
             yield from self._events()
         elif baseline and not self._dry_run:
             self._account.baseline(claim_of(wanted) for wanted in self._all_wanted())
+
+    def _check_the_ledger(self) -> None:
+        """Refuse a ledger that knows far less than after an earlier run of the task.
+
+        :raises FixSourceError: it was lost, or is another one.
+        """
+        before = 0 if self._settings.restart or self._sync.known_to_regal else self._sync.known_before
+        if before and (now := self._account.count_consents()) < before * _LEAST_OF_BEFORE:
+            raise FixSourceError(
+                f"The ledger has {now:,} consents of account {self._account.name!r} on record, but had {before:,} "
+                "after an earlier run of this task: it was lost, or AIRFLOW_HOME, ledger_conn_id, the connection id or "
+                "account changed. Opt-outs that it knew would be undone, so nothing was sent. Restore the ledger or "
+                "the setting. To start over with the whole source, run the task once with restart=True and "
+                "initial='send', or initial='baseline' to only record it."
+            )
 
     def _compare(self, given: Iterable[Any]) -> None:
         """Read the source, and compare it with the ledger."""
