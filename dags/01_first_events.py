@@ -15,7 +15,7 @@ from airflow_provider_regal.operators.track import RegalTrackOperator
 
 ANNE = "anne-smith"
 WORDING = "By clicking the 'Submit' button below, I agree to receive automated marketing SMS and calls."
-CONSENT = {"subscribed": True, "timestamp": "2020-08-25T21:23:43Z", "ip": "172.16.254.1", "text": WORDING}
+CONSENT = {"subscribed": True, "timestamp": "2020-08-25T21:23:43Z", "ip": "198.51.100.54", "text": WORDING}
 
 with DAG(
     dag_id="regal_first_events",

@@ -79,7 +79,7 @@ def change(path: Path, seed: int, now: datetime) -> tuple[str, str]:
             row = _row(number, "sms", 0, lately, ip=None, form="preference_center", phone=_phone(dice, number))
             connection.execute(INSERT, row)
         stale = _row(_OPTED_OUT, "sms", 1, f"{now - timedelta(days=200):%Y-%m-%dT%H:%M:%SZ}", form="backup")
-        connection.execute("DELETE FROM consents WHERE lead = ? AND channel = 'sms'", (stale[0],))
+        connection.execute("DELETE FROM consents WHERE lead = ? AND lower(channel) = 'sms'", (stale[0],))
         connection.execute(INSERT, stale)
     return _number(_OPTED_OUT), _number(_WILL_OPT_OUT[0])
 
@@ -100,7 +100,8 @@ def _said_by(dice: random.Random, number: int, now: datetime) -> Iterator[Row]:
             at, ip = f"{when:%Y-%m-%dT%H:%M:%SZ}", "203.0.113.42"
         yield _row(number, channel, yes, at, ip=ip, phone=phone, form=dice.choice(_FORMS), dice=dice)
         plain = number in _PLAIN
-        if number == _OPTED_OUT or (dice.random() < 0.15 and not plain):
+        # A no of a phone that is none would fail the task, as it should.
+        if number == _OPTED_OUT or (dice.random() < 0.15 and not plain and phone not in _BAD_PHONES):
             later = when + timedelta(days=dice.randrange(1, 60) if not plain else 150)
             said_at = None if dice.random() < 0.2 and not plain else f"{later:%Y-%m-%dT%H:%M:%SZ}"
             no = dice.choice((0, "false"))

@@ -92,6 +92,8 @@ def _customer(dice: random.Random, number: int) -> Row:
     sms, voice = _consent(dice), _consent(dice)
     if phone is None and number % 200 != 3:  # the others consented to calls, and nobody knows on which number
         sms = voice = (None, None, None)
+    if phone in _BAD_PHONES and 0 in (sms[0], voice[0]):  # a no that reaches nobody would fail the task, as it should
+        sms = voice = (None, None, None)
     wording = _WORDING if sms[0] or voice[0] else None
     return (
         1_000 + number,

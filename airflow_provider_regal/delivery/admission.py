@@ -36,6 +36,7 @@ _CHUNK: Final = 200
 # So many rows are taken in before the loop looks at the network.
 _AT_ONCE: Final = 32
 _TO_COME: Final = "the timestamp lay in the future when the row was read"
+_UNREADABLE: Final = "another row has a decision of this person that can't be read: it may be a later no"
 _AMBIGUOUS: Final = Fault("the key", "is in more than one row; with only_changed a contact is one row")
 
 Numbered = tuple[int, int, Mapping[str, Any]]
@@ -152,7 +153,8 @@ class Admission:
         return faults + self._drift.faults_of(ready.payload.body)
 
     def _decide_on(self, ready: Ready, known: _Known, now: datetime) -> Skip | None:
-        if ready.message_id is not None and self._index.first_of(ready.message_id) != ready.position:
+        repeated = ready.message_id is not None and self._index.first_of(ready.message_id) != ready.position
+        if repeated and not ready.send_only_opt_outs(Skip.DUPLICATE):
             return Skip.DUPLICATE
         if ready.only_consent and ready.instead_of is None:  # a sync has looked at all consents
             return None if ready.claims else Skip.OLDER
@@ -162,7 +164,9 @@ class Admission:
             ready.send_instead(ready.payload.without(older))
         if ready.instead_of is not None:
             ready.claims = self._claims_of(ready, times)
-            return None if ready.payload.consents else Skip.OLDER
+            if ready.payload.consents:
+                return None
+            return ready.instead_of if isinstance(ready.instead_of, Skip) else Skip.OLDER
         if known.key is not None:
             ready.payload_hash = hash_of_body(ready.body, self._seed)
             if known.payload_before == ready.payload_hash and not known.has_news:
@@ -193,6 +197,8 @@ class Admission:
         at = None if consent.at is None else to_ledger_time(consent.at)
         newest = self._index.newest(consent.identifier, consent.channel)
         if consent.subscribed:
+            if self._index.is_unreadable(consent.identifier, consent.channel, at or ""):
+                return None
             return at if newest == (at, True) else None
         if newest is None:
             return at or to_ledger_time(now)
@@ -203,6 +209,8 @@ class Admission:
     def _why_not(self, consent: Consent) -> str:
         newest = self._index.newest(consent.identifier, consent.channel)
         at = "" if consent.at is None else to_ledger_time(consent.at)
+        if consent.subscribed and self._index.is_unreadable(consent.identifier, consent.channel, at):
+            return _UNREADABLE
         return OLDER if newest is not None and at <= newest.at else _TO_COME
 
     def _claims_of(self, ready: Ready, times: Mapping[Consent, str | None]) -> tuple[Claimed, ...]:

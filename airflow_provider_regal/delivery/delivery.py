@@ -103,7 +103,7 @@ class Delivery:
         self._stop = stop or Stop()
         self._clock = clock or Clock()
         self._on_progress = on_progress
-        self._preparer = Preparer(settings, event_source=target.event_source)
+        self._preparer = Preparer(settings, event_source=target.event_source, phones_of=account.plain_phones_of)
         self._deliveries = Deliveries(account)
         self.report = DeliveryReport()
 
@@ -324,6 +324,11 @@ class Delivery:
             )
             if number > allowed
         ]
+        too_many += [
+            f"{number:,} {'row' if number == 1 else 'rows'} with an opt-out, or a decision that can't be read, {word}"
+            for number, word in ((report.opt_outs_rejected, "rejected"), (report.opt_outs_unknown, "unknown"))
+            if number
+        ]
         report.status = FAILED if too_many else FINISHED
         message = _why_failed(report, too_many, settings) if too_many else None
         held.end(report.status, error=message, drop_rows=not too_many)
@@ -438,6 +443,7 @@ def _open_rejected(held: Held) -> None:
     opened = []
     for position in positions:
         held.counts.add(Outcome.REJECTED, -1)
+        held.counts.opt_outs_rejected = 0  # counted again as they are tried again
         if source_rows[position] in taken:
             held.states[position] = RowState.SKIPPED_REDELIVERED
             held.counts.skip(Skip.REDELIVERED)

@@ -23,10 +23,10 @@ from typing import Any, Final, TypeVar
 from airflow_provider_regal.delivery.grants import OLDER
 from airflow_provider_regal.delivery.keys import ContactKeys, hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
-from airflow_provider_regal.delivery.prepared import Ready
+from airflow_provider_regal.delivery.prepared import Ready, Refused
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.errors import InvalidEventError, RegalError
-from airflow_provider_regal.events.names import EMAILS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
+from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.deliveries import Counts, LoggedConsent
 from airflow_provider_regal.ledger.rows import RowChunk, decode_row, encode_row
@@ -54,7 +54,7 @@ _LOOKED_AT: Final = frozenset({REJECT_MARK, CLAIMS_MARK})
 _MESSAGE_ID: Final = frozenset({"message_id", MESSAGE_ID})
 _OPT_INS: Final = frozenset({OPT_IN, "opt_in"})
 _NO_OPT_IN: Final = {"subscribed": False}
-_CONSENT_TRAITS: Final = _OPT_INS | {PHONES, EMAILS}
+_CONSENT_TRAITS: Final = _OPT_INS | {PHONES, EMAILS, *LOOSE_OPT_INS}
 
 
 class FirstPass:
@@ -111,7 +111,7 @@ class FirstPass:
         for source_row, row in self._changed(rows) if self._keys is not None else rows:
             weight = row.get(WEIGHT_MARK, 1)
             self._counts.read += weight
-            if (why := row.get(SKIP_MARK)) is not None:
+            if (why := row.get(SKIP_MARK)) is not None and EVENT_MARK not in row:
                 self._counts.skip(why if why in _SKIPS else Skip.NOT_INCLUDED, weight)
                 if why == Skip.OLDER and row.get(ROW_MARK, _NO_OPT_IN)["subscribed"]:  # of a sync
                     self._counts.opt_ins_withheld += weight
@@ -215,9 +215,12 @@ class FirstPass:
             worth_it = plan.may_carry_consent or plan.has_message_id
         if worth_it:
             # Through the form of the snapshot, so that both passes see the same.
-            seen = self._preparer.prepare(position, decode_row(encode_row(row)), self._read_at)
+            row = decode_row(encode_row(row))
+            seen = self._preparer.prepare(position, row, self._read_at)
             if isinstance(seen, Ready):
                 self._take(position, seen, _key(self._keys, columns) if self._keys else None)
+            if isinstance(seen, Refused) or isinstance(seen.instead_of, Refused):
+                self._take_unreadable(row)
 
     def _take(self, position: int, seen: Ready, key: str | None) -> None:
         if seen.message_id is not None:
@@ -231,6 +234,10 @@ class FirstPass:
                 self._contacts.append(key)
         if len(self._opt_outs) >= _BATCH:
             self._bar()
+
+    def _take_unreadable(self, row: Row) -> None:
+        for one in self._preparer.unreadable_in(row):
+            self._index.add_unreadable(one.identifier, one.channel, to_ledger_time(one.at or self._read_at))
 
     def _bar(self) -> None:
         if not self._opt_outs:
@@ -320,7 +327,9 @@ _hash_of: Final = hash
 
 def _event_may_carry_consent(written: Row) -> bool:
     traits = written.get(TRAITS)
-    if any(written.get(name) for name in _OPT_INS) or (isinstance(traits, Mapping) and traits.keys() & _CONSENT_TRAITS):
+    if any(written.get(name) for name in (*_OPT_INS, "unplaced")) or not LOOSE_OPT_INS.keys().isdisjoint(written):
+        return True
+    if isinstance(traits, Mapping) and traits.keys() & _CONSENT_TRAITS:
         return True
     for points in (written.get("phones"), written.get("emails")):
         if isinstance(points, Mapping) and points:

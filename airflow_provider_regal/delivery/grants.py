@@ -36,6 +36,7 @@ class Grant:
     :param withheld: consents that are left out of it, and why.
     :param given_back: what was claimed for it, and is not sent.
     :param in_doubt: Regal may have a part of it already.
+    :param instead_of: it was sent before; only its opt-outs are sent, those among ``claims``.
     """
 
     row: Ready
@@ -46,12 +47,15 @@ class Grant:
     withheld: dict[Consent, str] = field(default_factory=dict)
     given_back: tuple[Claim, ...] = ()
     in_doubt: bool = False
+    instead_of: Skip | None = None
 
     def apply(self) -> None:
         """Let the row be what was granted."""
         row = self.row
         if self.busy or self.skip is Skip.DUPLICATE:
             return
+        if self.instead_of is not None:
+            row.send_only_opt_outs(self.instead_of)
         row.claims = self.claims
         if self.withheld:
             row.send_instead(row.payload.without(self.withheld))
@@ -68,7 +72,7 @@ def grant(row: Ready, verdicts: Sequence[Verdict]) -> Grant:
     going = tuple(claimed for claimed, verdict in told if verdict is Verdict.GO)
     given_back = tuple(claimed.claim for claimed in going)
     if Verdict.DUPLICATE in verdicts or (Verdict.BLOCKED in verdicts and not _opts_out(row, told)):
-        return Grant(row, skip=Skip.DUPLICATE, given_back=given_back)
+        return _grant_opt_outs(row, told) or Grant(row, skip=Skip.DUPLICATE, given_back=given_back)
     if Verdict.BUSY in verdicts:
         return Grant(row, busy=True, given_back=given_back)
     denied = {claimed: _REASONS[verdict] for claimed, verdict in told if verdict in _REASONS}
@@ -79,6 +83,20 @@ def grant(row: Ready, verdicts: Sequence[Verdict]) -> Grant:
     if row.only_consent and set(row.payload.consents) <= set(withheld):
         return Grant(row, skip=Skip.OLDER, claims=going, withheld=withheld, given_back=given_back, in_doubt=in_doubt)
     return Grant(row, go=True, claims=going, withheld=withheld, in_doubt=in_doubt)
+
+
+def _grant_opt_outs(row: Ready, told: Sequence[tuple[Claimed, Verdict]]) -> Grant | None:
+    """Grant the opt-outs of an event that was sent before, if it has any that are not older than what is on record."""
+    outs = [(one, verdict) for one, verdict in told if one.consent is not None and not one.claim.subscribed]
+    going = tuple(claimed for claimed, verdict in outs if verdict is Verdict.GO)
+    everything = tuple(claimed.claim for claimed, verdict in told if verdict is Verdict.GO)
+    if any(verdict is Verdict.BUSY for _, verdict in outs):
+        return Grant(row, busy=True, given_back=everything)
+    if not going:
+        return None
+    older = {one.consent: OLDER for one, verdict in outs if one not in going and one.consent is not None}
+    rest = tuple(claim for claim in everything if claim not in {one.claim for one in going})
+    return Grant(row, go=True, claims=going, withheld=older, given_back=rest, instead_of=Skip.DUPLICATE)
 
 
 def _opts_out(row: Ready, told: Sequence[tuple[Claimed, Verdict]]) -> bool:

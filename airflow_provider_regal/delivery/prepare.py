@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -14,15 +14,16 @@ from airflow_provider_regal.delivery.keys import ContactKeys, hash_of_row
 from airflow_provider_regal.delivery.prepared import Claimed, Ready, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
 from airflow_provider_regal.errors import Fault, InvalidEventError
-from airflow_provider_regal.events import Consent, Event, Payload, Withheld, to_payload
+from airflow_provider_regal.events import Consent, Event, Payload, to_payload
 from airflow_provider_regal.events.fast_path import QuickRows, quick_rows
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
 from airflow_provider_regal.events.mapping import RowMapper
 from airflow_provider_regal.events.models import EVENTS
-from airflow_provider_regal.events.names import TRAITS, USER_ID
-from airflow_provider_regal.events.opt_outs import opt_outs_of
+from airflow_provider_regal.events.names import NAME, PHONES, TRAITS, USER_ID
+from airflow_provider_regal.events.opt_outs import Unreadable, loses_a_decision, opt_outs_of, unreadable_decisions
 from airflow_provider_regal.events.python_values import is_blank
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
+from airflow_provider_regal.ledger.states import Skip
 from airflow_provider_regal.sources.marks import (
     CALL_MARK,
     CLAIMS_MARK,
@@ -30,18 +31,27 @@ from airflow_provider_regal.sources.marks import (
     FORCE_MARK,
     LEDGER_KEY_MARK,
     LETTER_TIME_MARK,
+    LOST_MARK,
     MARKS,
     ONLY_CONSENT_MARK,
     ORIGIN_MARK,
     OWED_MARK,
     PHASE_MARK,
     REJECT_MARK,
+    SKIP_MARK,
     WEIGHT_MARK,
     columns_of,
 )
 
 # Rows that are no table may each have columns of their own.
 _MOST_PLANS: Final = 1_000
+NO_PHONE_ON_RECORD: Final = Fault(
+    "opt_in", "is an opt-out, but the event has no phone it could belong to, and no phone of this contact is on record"
+)
+
+
+def _no_phones(user_id: str) -> Sequence[str]:
+    return ()
 
 
 class Preparer:
@@ -49,10 +59,15 @@ class Preparer:
 
     ``keys`` finds the keys of contacts where only changed ones are sent; ``fingerprint`` is of the options that decide
     what becomes of a row; ``ignored_columns`` are not sent.
+
+    :param phones_of: finds the phones of a user id that are on record, for an opt-out that names none.
     """
 
-    def __init__(self, settings: DeliverySettings, *, event_source: str) -> None:
+    def __init__(
+        self, settings: DeliverySettings, *, event_source: str, phones_of: Callable[[str], Sequence[str]] = _no_phones
+    ) -> None:
         self._settings = settings
+        self._phones_of = phones_of
         self._event_source = event_source
         self.mapper = RowMapper(settings.mapping, settings.reading)
         self._mappers: dict[str, RowMapper] = {}
@@ -75,10 +90,13 @@ class Preparer:
             usual.source_row = source_row
             return usual
         call = row.get(EVENT_MARK) or row.get(CALL_MARK) or self._settings.mapping.call
+        if SKIP_MARK in row and (outs := self.only_opt_outs(position, row, now, source_row)) is not None:
+            outs.only_consent, outs.instead_of = True, Skip.NOT_INCLUDED
+            return outs
         try:
-            event, withheld = self._event(row)
+            event = self._event(row)
             self._check_age(event, now)
-            return self._ready(position, row, event, withheld, now, source_row=source_row)
+            return self._ready(position, row, event, now, source_row=source_row)
         except InvalidEventError as error:
             refused = self.refuse(position, row, call, error.faults, source_row)
         return self.opt_outs(refused, row, now) or refused
@@ -133,6 +151,7 @@ class Preparer:
             identifiers,
             user_id,
             self._settings.mapping.event if call == "track" else None,
+            row.get(LOST_MARK, False) or loses_a_decision(self.written(row)),
         )
 
     def _people_of(self, row: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
@@ -156,14 +175,16 @@ class Preparer:
         position: int,
         row: Mapping[str, Any],
         event: Event,
-        withheld: tuple[Withheld, ...],
         now: datetime,
         *,
         source_row: int = 0,
     ) -> Ready:
         payload = to_payload(event, now=now, policy=self._settings.consent, event_source=self._event_source)
-        if withheld:
-            payload = replace(payload, withheld=payload.withheld + withheld)
+        if payload.opt_outs_elsewhere:
+            phones = () if event.user_id is None else self._phones_of(event.user_id)
+            payload = payload.with_opt_outs({PHONES: phones})
+            if EVENT_MARK in row and payload.body.keys().isdisjoint((TRAITS, NAME)):
+                raise InvalidEventError(event.call, [NO_PHONE_ON_RECORD])
         if (letter_time := row.get(LETTER_TIME_MARK)) is not None:
             payload = replace(payload, consents=_dated(payload.consents, datetime.fromisoformat(letter_time)))
         guarantee = self._settings.guarantee_of(event.call)
@@ -195,14 +216,24 @@ class Preparer:
 
     def only_opt_outs(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | None:
         """Return the opt-outs of a row, and nothing else of it; None if there are none."""
-        if REJECT_MARK in row:
+        event = opt_outs_of(self.written(row), self._settings.reading)
+        if event is None:
             return None
-        written = columns_of(row) if EVENT_MARK in row else self.mapper_of(row).written(columns_of(row))
-        event = opt_outs_of(written, self._settings.reading)
         marks = {name: row[name] for name in (LETTER_TIME_MARK, ORIGIN_MARK, WEIGHT_MARK) if name in row}
-        return None if event is None else self._ready(position, marks, event, (), now, source_row=source_row)
+        ready = self._ready(position, marks, event, now, source_row=source_row)
+        return ready if ready.payload.consents else None
 
-    def _event(self, row: Mapping[str, Any]) -> tuple[Event, tuple[Withheld, ...]]:
+    def written(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row as a written event, not validated; empty where it can't be mapped, or its source rejects it."""
+        if REJECT_MARK in row:
+            return {}
+        return columns_of(row) if EVENT_MARK in row else self.mapper_of(row).written(columns_of(row))
+
+    def unreadable_in(self, row: Mapping[str, Any]) -> list[Unreadable]:
+        """Return the decisions of a row that can be read neither as yes nor as no."""
+        return unreadable_decisions(self.written(row), self._settings.reading)
+
+    def _event(self, row: Mapping[str, Any]) -> Event:
         if REJECT_MARK in row:
             raise InvalidEventError(self._settings.mapping.call, [Fault(*fault) for fault in row[REJECT_MARK]])
         if EVENT_MARK in row:
@@ -210,7 +241,7 @@ class Preparer:
             if call in NAMED_CALLS and self._settings.mapping.call not in NAMED_CALLS:
                 # It would be repeated as contacts are.
                 raise InvalidEventError(call, [Fault("the event", f"is a {call}, in a delivery of contacts")])
-            return EVENTS[call].read(columns_of(row), self._settings.reading), ()
+            return EVENTS[call].read(columns_of(row), self._settings.reading)
         return self.mapper_of(row).event(columns_of(row))
 
     def mapper_of(self, row: Mapping[str, Any]) -> RowMapper:

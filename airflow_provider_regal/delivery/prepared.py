@@ -11,6 +11,7 @@ from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import Consent, Payload
 from airflow_provider_regal.ledger.rules import Claim
+from airflow_provider_regal.ledger.states import Skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Ready:
     :param message_id: by which the event is sent once.
     :param phase: rows of a later one wait for those of the earlier.
     :param only_consent: there is nothing to send without its opt-ins.
-    :param instead_of: the row itself can never be sent, and only its opt-outs are; it counts as rejected.
+    :param instead_of: the row itself is not sent, and only its opt-outs are: it is rejected, or skipped.
     :param refusal: Regal refused the row, and its opt-outs are tried alone; it counts as rejected.
     :param letter_time: when it first failed, if it is a dead letter that is sent again.
     :param force: it may be sent although Regal may have it already.
@@ -75,7 +76,7 @@ class Ready:
     message_id: str | None = None
     phase: int = 0
     only_consent: bool = False
-    instead_of: Refused | None = None
+    instead_of: Refused | Skip | None = None
     refusal: Refusal | None = None
     letter_time: str | None = None
     force: bool = False
@@ -97,6 +98,23 @@ class Ready:
         """Replace what is sent."""
         self.payload, self.body = payload, payload.encoded
 
+    def send_only_opt_outs(self, instead_of: Skip) -> bool:
+        """Send nothing but its opt-outs, as an update of the contact.
+
+        :param instead_of: why the row itself is not sent.
+        :returns: whether there are any.
+        """
+        if (outs := self.payload.opt_outs) is None:
+            return False
+        self.send_instead(outs)
+        self.instead_of, self.only_consent, self.message_id = instead_of, True, None
+        return True
+
+    @property
+    def opts_out(self) -> bool:
+        """Whether it carries an opt-out of the source; one that was owed before fails no other delivery."""
+        return self.weight > 0 and any(not consent.subscribed for consent in self.payload.consents)
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -106,6 +124,7 @@ class Refused:
     :param row_hash: by which a later delivery knows that it was rejected before.
     :param identifiers: of the person, as far as they can be read; so ``user_id``.
     :param event: the name of the track event, where the delivery gave it.
+    :param loses_a_decision: it says a no that can't be sent, or a decision that can't be read.
     :param form: what the row is, as dead letters say it.
     """
 
@@ -122,3 +141,4 @@ class Refused:
     identifiers: tuple[str, ...] = ()
     user_id: str | None = None
     event: str | None = None
+    loses_a_decision: bool = False

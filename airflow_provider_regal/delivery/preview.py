@@ -56,7 +56,7 @@ def preview(
     """
     account.register(target.api_key, keep=False)
     clock = Clock(now=account.now)
-    preparer = Preparer(settings, event_source=target.event_source)
+    preparer = Preparer(settings, event_source=target.event_source, phones_of=account.plain_phones_of)
     report = DeliveryReport(status="dry_run")
     with tempfile.TemporaryDirectory(prefix="regal-dry-run-") as folder, closing(RowIndex()) as index:
         scratch = Database(sqlite_engine(Path(folder) / "ledger.db"), name="the dry run's scratch file")

@@ -249,7 +249,7 @@ class Recorder:
             changes.acknowledged += _claims(row)
             self._log_consents(row, Outcome.ACKNOWLEDGED)
         if row.instead_of is not None:
-            self.reject(row.instead_of, self._clock.now())
+            self._settle_instead(row, row.instead_of, self._clock.now())
             return
         if row.refusal is not None:
             self._keep_refused(row, row.refusal, "acknowledged", self._clock.now())
@@ -280,10 +280,17 @@ class Recorder:
         if why is Skip.DRY_RUN:
             self._note(row)
         if row.instead_of is not None:
-            self.reject(row.instead_of, now)
+            self._settle_instead(row, row.instead_of, now)
             return
         self._held.counts.skip(why, row.weight)
         self._held.states[row.position] = RowState.of(why)
+
+    def _settle_instead(self, row: Ready, what: Refused | Skip, now: datetime) -> None:
+        """Settle a row of which only the opt-outs were to be sent."""
+        if isinstance(what, Refused):
+            self.reject(what, now)
+        else:
+            self.leave_out(row.position, what, row.weight)
 
     def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
         """Note that a row is not sent, before it was prepared."""
@@ -315,6 +322,7 @@ class Recorder:
                 payload=encoded(row.row),
             )
         )
+        self._held.counts.opt_outs_rejected += row.loses_a_decision
         self._settle(row, Outcome.REJECTED)
 
     def try_alone(self, row: Ready, decision: Decision) -> bool:
@@ -322,8 +330,8 @@ class Recorder:
 
         :returns: False if there are none, or that is what was refused.
         """
-        alone = None if row.refusal is not None else row.payload.only_opt_outs()
-        if alone is None:
+        alone = row.payload.opt_outs
+        if row.refusal is not None or alone is None or alone.body == row.payload.body:
             return False
         row.refusal = Refusal(row.payload, decision.reason, self._message(row, decision))
         going = tuple(one for one in row.claims if one.consent in alone.consents)
@@ -345,6 +353,7 @@ class Recorder:
         self._count_requests(row)
         self._changes.released += _claims(row)
         self._log_consents(row, Outcome.REJECTED, decision.reason)
+        self._held.counts.opt_outs_rejected += row.opts_out
         if row.refusal is not None:
             self._keep_refused(row, row.refusal, decision.reason, now)
             return
@@ -362,6 +371,7 @@ class Recorder:
 
     def _opt_out_unknown(self, row: Ready, refusal: Refusal, reason: str, now: datetime) -> None:
         """Note that a row was refused, and that it can't be known whether Regal received its opt-outs."""
+        self._held.counts.opt_outs_unknown += row.opts_out
         self._changes.unknown += _claims(row)
         self._log_consents(row, Outcome.UNKNOWN, reason)
         self._keep_refused(row, refusal, f"unknown, {reason}", now)
@@ -450,6 +460,7 @@ class Recorder:
     def _lost_sight_of(self, row: Ready, message: str, reason: str, now: datetime) -> None:
         self._changes.unknown += _claims(row)
         self._log_consents(row, Outcome.UNKNOWN, reason)
+        self._held.counts.opt_outs_unknown += row.opts_out
         self._keep(row, Outcome.UNKNOWN, message, reason, now)
 
     def _keep(self, row: Ready, outcome: Outcome, message: str, reason: str, now: datetime) -> None:

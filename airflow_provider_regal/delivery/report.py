@@ -49,6 +49,8 @@ class DeliveryReport:
         not in XCom's report.
     :param plan: what a sync of opt-ins found out before it sent anything.
     :param unknown_of_outage: unknowns of a crash, a stop or an outage; they warn, but do not fail the task.
+    :param opt_outs_rejected: rejected rows with a no that was not sent, or a decision that can't be read; and
+        ``opt_outs_unknown``: rows with a no that Regal may not have. Either fails the task, whatever the thresholds.
     :param reasons: reason -> rows, of rejected and unknown rows.
     """
 
@@ -68,6 +70,8 @@ class DeliveryReport:
     owed_sent: int = 0
     opt_outs_owed: int = 0
     consents_on_record: int = 0
+    opt_outs_rejected: int = 0
+    opt_outs_unknown: int = 0
     without_time: int = 0
     requests: int = 0
     repeats: int = 0
@@ -79,7 +83,7 @@ class DeliveryReport:
         """Take over what was counted."""
         for name in (
             "read", "acknowledged", "rejected", "unknown", "skipped", "known", "unknown_of_outage", "opt_ins_withheld",
-            "without_time", "requests", "repeats", "outages", "seconds",
+            "opt_outs_rejected", "opt_outs_unknown", "without_time", "requests", "repeats", "outages", "seconds",
         ):  # fmt: skip
             setattr(self, name, getattr(counts, name))
         self.skips, self.plan = Counter(counts.skips), dict(counts.plan)
@@ -117,6 +121,8 @@ class DeliveryReport:
             "notes": self.notes.total(),
             "opt_ins_withheld": self.opt_ins_withheld,
             "opt_outs_owed": self.opt_outs_owed,
+            "opt_outs_rejected": self.opt_outs_rejected,
+            "opt_outs_unknown": self.opt_outs_unknown,
             "without_time": self.without_time,
             "requests": self.requests,
             "repeats": self.repeats,
@@ -160,6 +166,9 @@ class DeliveryReport:
             lines.append(f"{'opt-outs owed before, sent':<26}{self.owed_sent:>10,}")
         if self.opt_outs_owed:
             lines.append(f"{'opt-outs owed':<16}{self.opt_outs_owed:>10,}")
+        for name in ("opt_outs_rejected", "opt_outs_unknown"):
+            if count := getattr(self, name):
+                lines.append(f"{name.replace('_', ' ').replace('opt ', 'opt-'):<18}{count:>8,}")
         requests = "1 request" if self.requests == 1 else f"{self.requests:,} requests"
         repeats = "1 repeat" if self.repeats == 1 else f"{self.repeats:,} repeats"
         outages = "" if not self.outages else f", {self.outages} outage{'' if self.outages == 1 else 's'}"

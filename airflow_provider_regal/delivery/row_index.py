@@ -15,6 +15,7 @@ _TABLES: Final = """
 CREATE TABLE consents (
     identifier TEXT, channel TEXT, at TEXT, subscribed INTEGER, PRIMARY KEY (identifier, channel)
 ) WITHOUT ROWID;
+CREATE TABLE unreadable (identifier TEXT, channel TEXT, at TEXT, PRIMARY KEY (identifier, channel)) WITHOUT ROWID;
 CREATE TABLE news (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE messages (id TEXT PRIMARY KEY, position INTEGER) WITHOUT ROWID;
 """
@@ -22,6 +23,9 @@ _NEWEST: Final = """
 INSERT INTO consents VALUES (?, ?, ?, ?) ON CONFLICT (identifier, channel) DO UPDATE
 SET at = excluded.at, subscribed = excluded.subscribed
 WHERE excluded.at > at OR (excluded.at = at AND excluded.subscribed < subscribed)
+"""
+_UNREADABLE: Final = """
+INSERT INTO unreadable VALUES (?, ?, ?) ON CONFLICT (identifier, channel) DO UPDATE SET at = max(at, excluded.at)
 """
 _NEWS: Final = "INSERT OR IGNORE INTO news VALUES (?)"
 _MESSAGE: Final = "INSERT OR IGNORE INTO messages VALUES (?, ?)"
@@ -45,6 +49,7 @@ class RowIndex:
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(_TABLES)
         self._consents: list[tuple[str, str, str, int]] = []
+        self._unreadable: list[tuple[str, str, str]] = []
         self._news: list[tuple[str]] = []
         self._messages: list[tuple[str, int]] = []
 
@@ -52,6 +57,11 @@ class RowIndex:
         """Take in what one row says; of equal times the opt-out holds."""
         self._consents.append((identifier, channel, at, subscribed))
         self._write_when(len(self._consents))
+
+    def add_unreadable(self, identifier: str, channel: str, at: str) -> None:
+        """Take in that somebody decided something that can be read neither as yes nor as no."""
+        self._unreadable.append((identifier, channel, at))
+        self._write_when(len(self._unreadable))
 
     def add_news(self, key: str) -> None:
         """Take in that a row of a key has to be sent, whether it changed or not."""
@@ -79,6 +89,12 @@ class RowIndex:
         found = self._db.execute("SELECT identifier, channel, at FROM consents WHERE NOT subscribed")
         return ((row[0], row[1], row[2]) for row in found)
 
+    def is_unreadable(self, identifier: str, channel: str, at: str) -> bool:
+        """Return whether somebody decided something at that time, or later, that can't be read."""
+        told = (identifier, channel, at)
+        query = "SELECT 1 FROM unreadable WHERE identifier = ? AND channel = ? AND at >= ?"
+        return self._db.execute(query, told).fetchone() is not None
+
     def has_news(self, key: str) -> bool:
         """Return whether a contact has to be sent, whether its row changed or not."""
         return self._db.execute("SELECT 1 FROM news WHERE key = ?", (key,)).fetchone() is not None
@@ -104,6 +120,7 @@ class RowIndex:
     def _batches(self) -> Iterable[tuple[str, list[Any]]]:
         return (
             (_NEWEST, self._consents),
+            (_UNREADABLE, self._unreadable),
             (_NEWS, self._news),
             (_MESSAGE, self._messages),
         )

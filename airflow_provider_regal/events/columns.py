@@ -7,12 +7,15 @@ user_id, phone, email, timestamp, sub_brand   the field of that name
 event                                         the name of a track event, if the delivery names none
 opt_in                                        a list of opt-ins (JSON)
 sms_opt_in, voice_opt_in, email_opt_in        an opt-in; evidence in ``..._at, _ip, _text, _source``
+phones.work, emails.work                      a phone or email of its own, with this label
+phones.work_sms_opt_in, ..._at, ...           an opt-in of that phone or email, with its evidence
 first_name, last_name, address_*              Regal's standard traits
 message_id                                    nothing at Regal: a repeated one is sent once
 any other                                     a trait (identify) or a property (track, page, screen)
 ============================================  =======================================================
 
-``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | None}`` overrides. A column that ``mapping``
+``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | "phones.work_sms_opt_in" | None}``
+overrides. A column that ``mapping``
 or ``types`` names must be in the row: otherwise a typo would send it under another name.
 """
 
@@ -25,13 +28,15 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.faults import path_of
-from airflow_provider_regal.events.options import FIELDS, MANY, RowMapping
+from airflow_provider_regal.events.names import LOOSE_OPT_INS
+from airflow_provider_regal.events.options import FIELDS, MANY, OPT_IN_OF_LABEL, RowMapping
 
 _EVIDENCE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
 _STANDARD: Final = {"first_name": ("traits", "firstName"), "last_name": ("traits", "lastName")}
 _ADDRESS: Final = {"postal_code": "zipcode", "zip": "zipcode", "zip_code": "zipcode"}
-_CONSENT_FIELDS: Final = ("consent", "opt_in")
-_CONSENT_TRAITS: Final = tuple(("traits", name) for name in ("optIn", "opt_in", *MANY))
+CONSENT: Final = "consent"
+_CONSENT_FIELDS: Final = (CONSENT, "opt_in")
+_CONSENT_TRAITS: Final = tuple(("traits", name) for name in ("optIn", "opt_in", *LOOSE_OPT_INS, *MANY))
 
 Path = tuple[str, ...]
 
@@ -92,7 +97,7 @@ def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
             plan.faults.append(Fault(path_of((column,)), reason))
         taken[path] = column
         plan.steps.append((column, path, _option(how.types, name, column, None)))
-        if path[0] not in ("consent", *MANY) and path[-1] not in (column, name):
+        if path[0] not in (CONSENT, *MANY) and path[-1] not in (column, name):
             plan.columns[path_of(path)] = column
     return plan
 
@@ -108,9 +113,12 @@ def _option(options: Mapping[str, Any] | None, name: str, column: str, default: 
 def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
     if target is None:
         return None
+    written = name if target == _DEFAULT else target
+    kind, _, rest = written.partition(".")
+    if kind in MANY and rest:
+        return _of_many(kind, rest)
     if target != _DEFAULT:
-        kind, _, rest = target.partition(".")
-        return (kind, rest) if kind in MANY else tuple(target.split("."))
+        return tuple(target.split("."))
     if name in FIELDS:
         return (name,)
     if name == "event" and how.call == "track":
@@ -118,9 +126,16 @@ def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
     for channel in ("sms", "voice", "email"):
         for suffix, evidence in _EVIDENCE.items():
             if name == f"{channel}_opt_in{suffix}":
-                return ("consent", channel, evidence)
+                return (CONSENT, channel, evidence)
     if name in _STANDARD:
         return _STANDARD[name]
     if (part := name.removeprefix("address_")) not in ("", name):
         return ("traits", "address", _ADDRESS.get(part, part))
     return ("traits" if how.call == "identify" else "properties", name)
+
+
+def _of_many(kind: str, rest: str) -> Path:
+    """Return where ``phones.work`` or ``phones.work_sms_opt_in_at`` goes."""
+    if (found := OPT_IN_OF_LABEL.fullmatch(rest)) is None:
+        return (kind, rest)
+    return (CONSENT, kind, found["label"], found["channel"], _EVIDENCE[found["evidence"] or ""])

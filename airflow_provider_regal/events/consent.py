@@ -3,9 +3,9 @@
 The rules (numbers as in the docs, *Opt-ins and consent*):
 
 1. No evidence, no opt-in: ``subscribed: true`` needs the time the person agreed and the person's IP address.
-   Without them the opt-in is *withheld*, the rest of the event goes. Nothing is ever invented.
-2. An opt-out is never held back for missing or unreadable evidence.
-3. Unknown is left out; only a boolean (or its unmistakable spelling) says yes or no.
+   Where they are missing or can't be read, the opt-in is *withheld*, the rest of the event goes. Nothing is invented.
+2. An opt-out is never held back, and read generously: by its channel and a no in any usual spelling.
+3. Unknown is left out; what can be read neither as yes nor as no is a fault, and bars an older yes.
 4. Per identifier and channel only the newest counts; at equal times the opt-out wins.
 5. Promoting a phone to primary without its own opt-in is reported.
 6. A time in the future, or older than ``max_consent_age``, withholds the opt-in.
@@ -14,22 +14,75 @@ The rules (numbers as in the docs, *Opt-ins and consent*):
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, time
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.names import OPT_IN_ALIASES, Channel
 from airflow_provider_regal.events.options import ConsentPolicy, Reading
-from airflow_provider_regal.events.python_values import Text, is_blank, read_truth, sendable
+from airflow_provider_regal.events.python_values import Text, is_blank, plain, read_truth, sendable
 from airflow_provider_regal.events.times import read_time
 
+_WHAT_TO_SEND: Final = "send the person's address, or require_ip=False where consent was given on paper or by phone"
 # Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
 _FIRST_REAL_YEAR: Final = 1991
 _EVIDENCE: Final = ("timestamp", "ip", "text", "source", *OPT_IN_ALIASES)
+_NOES: Final = frozenset(
+    {
+        "unsubscribed", "unsubscribe", "optedout", "optout", "stop", "revoked", "revoke", "denied",
+    }
+)  # fmt: skip
+_BETWEEN_WORDS: Final = re.compile(r"[\s_-]+")
+# What a network hands out to its own machines says nothing about a person.
+_NOT_ROUTED: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "0.0.0.0/8", "fc00::/7")
+)
+
+
+def read_decision(value: Any) -> bool:
+    """Read a yes or a no: as a boolean, or a no as a status such as ``unsubscribed``, ``opted-out``, ``STOP``.
+
+    :raises ValueError: neither, so that no stray text subscribes anyone.
+    """
+    if isinstance(value := plain(value), str) and _BETWEEN_WORDS.sub("", value.casefold()) in _NOES:
+        return False
+    return read_truth(value)
+
+
+def is_opt_out(opt_in: Any) -> bool:
+    """Return whether a written opt-in says no; see :func:`read_decision`."""
+    try:
+        return not read_decision(_decision_in(opt_in))
+    except ValueError:
+        return False
+
+
+def is_unreadable(opt_in: Any) -> bool:
+    """Return whether a written opt-in says something, but neither yes nor no."""
+    decision = _decision_in(opt_in)
+    if is_blank(decision):
+        return False
+    try:
+        read_decision(decision)
+    except ValueError:
+        return True
+    return False
+
+
+def _decision_in(opt_in: Any) -> Any:
+    return opt_in.get("subscribed") if isinstance(opt_in, Mapping) else getattr(opt_in, "subscribed", None)
+
+
+def read_channel(value: Any) -> Any:
+    """Return the name of a channel without white space and in lower case; anything else as it is."""
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 def read_ip(value: Any) -> str:
@@ -45,56 +98,89 @@ def read_ip(value: Any) -> str:
     raise ValueError("not an IP address")
 
 
+def _is_routed(ip: str) -> bool:
+    """Return whether an address can be a person's: not unspecified, of this machine, or of a private network."""
+    address = ipaddress.ip_address(ip)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    odd = address.is_unspecified or address.is_loopback or address.is_link_local or address.is_multicast
+    return not odd and not any(address in network for network in _NOT_ROUTED)
+
+
 def _read_time(value: Any, info: ValidationInfo) -> datetime | None:
     return None if is_blank(value) else read_time(value, Reading.of(info).timezone)
 
 
-def _read_latest(value: Any, info: ValidationInfo) -> datetime:
-    """Read the time of an opt-out: of a day alone its end, so that no opt-in of that day wins over it."""
-    return read_time(value, Reading.of(info).timezone, of_day=time.max)
+def _read_evidence(name: object, value: Any, info: ValidationInfo, *, latest: bool) -> Any:
+    """Read a piece of evidence.
+
+    :param latest: of a time that can be read in two ways, and of a day alone, the later one: so that no opt-in of that
+        day or hour wins over an opt-out.
+    :raises ValueError: it can't be read.
+    """
+    if name == "timestamp":
+        zone = Reading.of(info).timezone
+        return read_time(value, zone, of_day=time.max if latest else time.min, latest=latest)
+    if name == "ip":
+        return read_ip(value)
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return sendable(value)
 
 
 Time = Annotated[datetime | None, BeforeValidator(_read_time)]
 Truth = Annotated[bool, BeforeValidator(read_truth)]
-Ip = Annotated[str | None, BeforeValidator(lambda value: None if value is None else read_ip(value))]
+Decision = Annotated[bool, BeforeValidator(read_decision)]
 
 
 class OptIn(BaseModel):
     """What a person agreed to, or no longer agrees to, on one channel of one phone or email.
 
     :param channel: ``sms``, ``voice`` or ``email``.
-    :param subscribed: True for an opt-in, False for an opt-out.
+    :param subscribed: True for an opt-in, False for an opt-out, which may also be written as a status such as
+        ``unsubscribed`` or ``STOP``.
     :param timestamp: when the person decided; an opt-in without it is withheld. A day alone stands for its beginning,
         that of an opt-out for its end.
     :param ip: the person's address at that moment; an opt-in without it is withheld unless consent was given
         on paper or by phone (``require_ip=False``).
     :param text: the wording the person agreed to.
     :param source: where consent was collected (``signup_form``); Regal prefixes it with the brand.
+    :param unreadable: which evidence was given and can't be read. Such an opt-in is withheld.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
-    channel: Channel
-    subscribed: Truth
-    timestamp: Time = None
-    ip: Ip = None
+    channel: Annotated[Channel, BeforeValidator(read_channel)]
+    subscribed: Decision
+    timestamp: datetime | None = None
+    ip: str | None = None
     text: Text | None = None
     source: Text | None = None
+    unreadable: tuple[str, ...] = Field(default=(), repr=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _clear_what_says_nothing(cls, data: Any, info: ValidationInfo) -> Any:
-        """Blank evidence is no evidence, and an opt-out goes even if its evidence cannot be read (rule 2)."""
+    def _read_what_can_be_read(cls, data: Any, info: ValidationInfo) -> Any:
+        """Read the evidence; what says nothing or can't be read is left out, and of an opt-out what is not known."""
         if not isinstance(data, Mapping):
             return data
         told = {key: value for key, value in data.items() if not (key in _EVIDENCE and is_blank(value))}
         for alias, name in OPT_IN_ALIASES.items():
             if alias in told:
                 told.setdefault(name, told.pop(alias))
-        if _is_opt_out(told.get("subscribed")):
-            told = {key: value for key, value in told.items() if _is_readable(key, value, info)}
-            if "timestamp" in told:
-                told["timestamp"] = _read_latest(told["timestamp"], info)
+        opts_out = is_opt_out(told)
+        if opts_out:
+            told = {key: value for key, value in told.items() if key in cls.model_fields}
+        unreadable = list(told.get("unreadable", ()))
+        for name in _EVIDENCE[:4]:
+            if name in told:
+                try:
+                    told[name] = _read_evidence(name, plain(told[name]), info, latest=opts_out)
+                except ValueError:
+                    del told[name]
+                    unreadable.append(name)
+        if unreadable:
+            told["unreadable"] = unreadable
         return told
 
 
@@ -104,12 +190,14 @@ class Withheld:
 
     :param where: the phone or email of the event, by position (``phones[0]``), never by value.
     :param subscribed: False if it is an older opt-out that is left out, since a newer decision is on record.
+    :param field: the piece of evidence at fault: ``timestamp``, ``ip``, ``text``, ``source``; empty for none.
     """
 
     where: str
     channel: Channel
     reason: str
     subscribed: bool = True
+    field: str = ""
 
     def __str__(self) -> str:
         return f"{self.where} {self.channel}: {self.reason}"
@@ -148,8 +236,8 @@ def judge(
     for opt_in in opt_ins:
         if not opt_in.subscribed:
             fit.append(_with_possible_time(opt_in, now))
-        elif reason := _why_withheld(opt_in, policy, now):
-            withheld.append(Withheld(where, opt_in.channel, reason))
+        elif (fault := _why_withheld(opt_in, policy, now)) is not None:
+            withheld.append(Withheld(where, opt_in.channel, fault.reason, field=fault.field))
         else:
             fit.append(opt_in)
     return _newest_per_channel(fit, now), withheld
@@ -183,36 +271,26 @@ def _rank(opt_in: OptIn, now: datetime) -> tuple[datetime, bool]:
     return opt_in.timestamp or now, not opt_in.subscribed
 
 
-def _why_withheld(opt_in: OptIn, policy: ConsentPolicy, now: datetime) -> str | None:
-    if opt_in.timestamp is None:
-        return "no timestamp: send the time the person agreed"
-    if opt_in.timestamp.year < _FIRST_REAL_YEAR:
-        return f"the timestamp lies before {_FIRST_REAL_YEAR}, which is no real time of consent"
-    if opt_in.timestamp > now:
-        return "the timestamp lies in the future"
-    if policy.max_consent_age is not None and now - opt_in.timestamp > policy.max_consent_age:
-        return f"given longer ago than max_consent_age ({policy.max_consent_age})"
+def _why_withheld(opt_in: OptIn, policy: ConsentPolicy, now: datetime) -> Fault | None:
+    if opt_in.unreadable:
+        name = opt_in.unreadable[0]
+        return Fault(name, f"the {name} can't be read, so it is no evidence")
+    if (reason := _what_is_wrong_with_the_time(opt_in.timestamp, policy, now)) is not None:
+        return Fault("timestamp", reason)
     if policy.require_ip and opt_in.ip is None:
-        return "no ip: send the person's address, or require_ip=False where consent was given on paper or by phone"
+        return Fault("ip", f"no ip: {_WHAT_TO_SEND}")
+    if policy.require_ip and opt_in.ip is not None and not _is_routed(opt_in.ip):
+        return Fault("ip", f"the ip is not one of the internet: {_WHAT_TO_SEND}")
     return None
 
 
-def _is_opt_out(value: Any) -> bool:
-    try:
-        return not read_truth(value)
-    except ValueError:
-        return False
-
-
-def _is_readable(name: object, value: Any, info: ValidationInfo) -> bool:
-    """Whether a member of an opt-out may stay; what is no evidence is left to pydantic."""
-    try:
-        if name == "timestamp":
-            _read_latest(value, info)
-        elif name == "ip":
-            read_ip(value)
-        elif name in _EVIDENCE:
-            return isinstance(value, str) and bool(sendable(value))
-    except ValueError:
-        return False
-    return True
+def _what_is_wrong_with_the_time(given: datetime | None, policy: ConsentPolicy, now: datetime) -> str | None:
+    if given is None:
+        return "no timestamp: send the time the person agreed"
+    if given.year < _FIRST_REAL_YEAR:
+        return f"the timestamp lies before {_FIRST_REAL_YEAR}, which is no real time of consent"
+    if given > now:
+        return "the timestamp lies in the future"
+    if policy.max_consent_age is not None and now - given > policy.max_consent_age:
+        return f"given longer ago than max_consent_age ({policy.max_consent_age})"
+    return None

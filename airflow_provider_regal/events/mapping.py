@@ -8,12 +8,11 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events.coercion import coerce
-from airflow_provider_regal.events.columns import Path, Plan, plan_of
-from airflow_provider_regal.events.consent import Withheld
+from airflow_provider_regal.events.columns import CONSENT, Path, Plan, plan_of
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.models import EVENTS, Event
 from airflow_provider_regal.events.options import MANY, Reading, RowMapping
-from airflow_provider_regal.events.python_values import is_blank, is_nothing, read_truth
+from airflow_provider_regal.events.python_values import is_blank, is_nothing
 
 # Rows that are no table may each have columns of their own.
 _MOST_PLANS: Final = 1_000
@@ -27,32 +26,29 @@ class RowMapper:
         self._reading = reading
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
-    def event(self, row: Mapping[str, Any]) -> tuple[Event, tuple[Withheld, ...]]:
+    def event(self, row: Mapping[str, Any]) -> Event:
         """Map one row and validate it.
 
-        :returns: the event, and the opt-ins of the row that belong to no phone or email of it.
         :raises InvalidEventError: every fault of the row; columns by their own names.
         """
         plan = self.plan(tuple(row))
         if plan.faults:
             raise InvalidEventError(self._how.call, plan.faults)
-        written, withheld, columns, faults = self._written(row, plan)
+        written, columns, faults = self._written(row, plan)
         try:
             event = EVENTS[self._how.call].read(written, self._reading)
         except InvalidEventError as error:
             faults += [Fault(_in_words_of_the_table(fault.field, columns), fault.reason) for fault in error.faults]
         if faults:
             raise InvalidEventError(self._how.call, faults)
-        return event, withheld
+        return event
 
     def written(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Map one row without validating it; empty where the columns cannot be mapped."""
         plan = self.plan(tuple(row))
         return {} if plan.faults else self._written(row, plan)[0]
 
-    def _written(
-        self, row: Mapping[str, Any], plan: Plan
-    ) -> tuple[dict[str, Any], tuple[Withheld, ...], dict[str, str], list[Fault]]:
+    def _written(self, row: Mapping[str, Any], plan: Plan) -> tuple[dict[str, Any], dict[str, str], list[Fault]]:
         written: dict[str, Any] = {}
         faults: list[Fault] = []
         columns = dict(plan.columns)
@@ -65,7 +61,8 @@ class RowMapper:
             _put(written, path, value, column, columns)
         if self._how.event is not None:
             written["event"] = self._how.event
-        return written, _gather(written, columns), columns, faults
+        _gather(written, columns)
+        return written, columns, faults
 
     def plan(self, columns: tuple[Any, ...]) -> Plan:
         """Return what is done with rows of these columns."""
@@ -84,50 +81,42 @@ def _put(written: dict[str, Any], path: Path, value: Any, column: str, columns: 
             columns[f"{path[0]}[{len(many)}]"] = column
             many.append({"number" if path[0] == "phones" else "address": value, "label": path[1]})
         return
-    if path[0] == "consent":  # with its column, for the faults
-        value = (value, column)
+    if path[0] == CONSENT:  # with its column, for the faults
+        written.setdefault(CONSENT, {}).setdefault(path[1:-1], {})[path[-1]] = (value, column)
+        return
     place = written
     for name in path[:-1]:
         place = place.setdefault(name, {})
     place[path[-1]] = value
 
 
-def _gather(written: dict[str, Any], columns: dict[str, str]) -> tuple[Withheld, ...]:
-    """Turn the wide form of consent into opt-ins; a channel without a yes or no says nothing.
-
-    :returns: those that say yes where there is no phone or email they could belong to.
-    """
-    withheld: list[Withheld] = []
-    wide = written.pop("consent", {})
+def _gather(written: dict[str, Any], columns: dict[str, str]) -> None:
+    """Turn the wide form of consent into opt-ins; a channel without a yes or no says nothing."""
     given = _read_opt_ins(written.pop("opt_in", None))
     opt_ins = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
-    for channel, evidence in wide.items():
+    for (*of_label, channel), evidence in written.pop(CONSENT, {}).items():
         if "subscribed" not in evidence or is_nothing(evidence["subscribed"][0]):
             continue
-        if not _has_address(written, channel) and (truth := _truth(evidence["subscribed"][0])) is not None:
-            if truth:  # a no of a column with a default is said to everybody: there is nothing to withdraw
-                kind = "email" if channel == "email" else "phone"
-                withheld.append(Withheld(path_of((evidence["subscribed"][1],)), channel, f"the row has no {kind}"))
-            continue
-        place = f"opt_in[{len(opt_ins)}]"
+        owner = _labeled(written, *of_label) if of_label else None
+        if of_label and owner is None:  # that phone is empty: what is said of it is not said of another
+            place, belong = f"unplaced[{len(written.get('unplaced', ()))}]", written.setdefault("unplaced", [])
+        elif owner is not None:
+            number, point = owner
+            belong = point.setdefault("opt_ins", [])
+            place = f"{of_label[0]}[{number}].opt_ins[{len(belong)}]"
+        else:
+            place, belong = f"opt_in[{len(opt_ins)}]", opt_ins
         columns[place] = evidence["subscribed"][1]
         columns.update({f"{place}.{name}": column for name, (_, column) in evidence.items()})
-        opt_ins.append({"channel": channel, **{name: value for name, (value, _) in evidence.items()}})
+        belong.append({"channel": channel, **{name: value for name, (value, _) in evidence.items()}})
     if opt_ins:
         written["opt_in"] = opt_ins
-    return tuple(withheld)
 
 
-def _has_address(written: Mapping[str, Any], channel: str) -> bool:
-    one, many = ("email", "emails") if channel == "email" else ("phone", "phones")
-    return not is_blank(written.get(one)) or bool(written.get(many))
-
-
-def _truth(value: Any) -> bool | None:
-    try:
-        return read_truth(value)
-    except ValueError:
-        return None
+def _labeled(written: Mapping[str, Any], many: str, label: str) -> tuple[int, dict[str, Any]] | None:
+    """Find the phone or email with a label, and its position."""
+    points = enumerate(written.get(many, ()))
+    return next(((number, point) for number, point in points if point["label"] == label), None)
 
 
 def _read_opt_ins(given: Any) -> Any:

@@ -23,7 +23,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import names
-from airflow_provider_regal.events.consent import Time
+from airflow_provider_regal.events.consent import OptIn, Time
 from airflow_provider_regal.events.contact import Email, Phone, check_emails, check_phones
 from airflow_provider_regal.events.faults import as_faults
 from airflow_provider_regal.events.identifiers import read_message_id, read_user_id
@@ -61,6 +61,7 @@ class Event(BaseModel):
     :param timestamp: when it happened; a time without zone is read in the reading's zone (UTC).
     :param event_source: where the event comes from; the connection's ``event_source`` if left out.
     :param message_id: your own id of this message, by which a delivery sends it once; not sent to Regal.
+    :param unplaced: opt-ins that belong to no phone or email of the event, or can't be told which.
     :raises InvalidEventError: with every fault of the event.
     """
 
@@ -77,6 +78,7 @@ class Event(BaseModel):
     timestamp: Time = None
     event_source: Text | None = None
     message_id: Annotated[str | None, BeforeValidator(read_message_id)] = None
+    unplaced: tuple[OptIn, ...] = Field(default=(), repr=False)
 
     if TYPE_CHECKING:  # what may be written is more than what is kept
 

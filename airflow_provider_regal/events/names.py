@@ -17,6 +17,8 @@ Channel = Literal["sms", "voice", "email"]
 PHONE_CHANNELS: Final[tuple[Channel, ...]] = ("sms", "voice")
 EMAIL_CHANNELS: Final[tuple[Channel, ...]] = ("email",)
 
+CHANNELS_OF: Final = MappingProxyType({"phones": PHONE_CHANNELS, "emails": EMAIL_CHANNELS})
+
 # Wire name of a channel's opt-in, under a phone or an email.
 OPT_IN_KEYS: Final = MappingProxyType[Channel, str]({"sms": "smsOptIn", "voice": "voiceOptIn", "email": "emailOptIn"})
 
@@ -36,6 +38,11 @@ SUB_BRAND: Final = "subBrand"
 ADDRESS: Final = "address"
 ZIPCODE: Final = "zipcode"
 OPT_IN: Final = "optIn"
+
+# The same where they are written beside the phone or email, in Regal's spelling or as columns are.
+LOOSE_OPT_INS: Final = MappingProxyType[str, Channel](
+    {key: channel for channel, one in OPT_IN_KEYS.items() for key in (one, f"{channel}_opt_in")}
+)
 
 # Traits whose type the contract fixes.
 TEXT_TRAITS: Final = ("firstName", "lastName", SUB_BRAND)

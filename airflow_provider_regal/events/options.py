@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_regal.events.names import CALLS
+from airflow_provider_regal.events.names import CALLS, CHANNELS_OF
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 # What a column may become beside a trait or a property, and what it may be read as.
 FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in", "message_id")
 MANY: Final = ("phones", "emails")
+OPT_IN_OF_LABEL: Final = re.compile(
+    r"(?P<label>.+)_(?P<channel>sms|voice|email)_opt_in(?P<evidence>_at|_ip|_text|_source)?", re.DOTALL
+)
 TYPES: Final = (str, int, float, bool, date, datetime)
 _OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
 
@@ -58,8 +62,8 @@ class RowMapping:
 
     :param call: ``identify``, ``track``, ``page`` or ``screen``.
     :param event: the name of the track events; None if a column ``event`` holds it.
-    :param columns: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a field's
-        name, or None to leave the column out.
+    :param columns: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, an opt-in of
+        one of these (``"phones.label_sms_opt_in"``, ``..._at`` and so on), a field's name, or None to leave it out.
     :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date`` or ``datetime``: coerce, or refuse the row.
     :param lower_upper: lower-case the names where all of them are upper case (Snowflake).
     """
@@ -86,6 +90,8 @@ class RowMapping:
 def _check_target(column: str, target: str, call: str) -> None:
     kind, _, rest = target.partition(".")
     allowed = (*FIELDS, *_OWN_FIELDS.get(call, ()))
+    if kind in MANY and (found := OPT_IN_OF_LABEL.fullmatch(rest)) and found["channel"] not in CHANNELS_OF[kind]:
+        raise ValueError(f"mapping[{column!r}]: an opt-in for {found['channel']} cannot belong to one of {kind}")
     if target in allowed or (kind in MANY and rest) or (kind in ("traits", "properties") and all(rest.split("."))):
         if kind == "properties" and call == "identify":
             raise ValueError(f"mapping[{column!r}]: an identify has no properties; use 'traits.{rest}'")

@@ -19,6 +19,7 @@ from airflow_provider_regal.events import names
 from airflow_provider_regal.events.consent import Consent, OptIn, Withheld, judge
 from airflow_provider_regal.events.contact import ContactPoint, Phone
 from airflow_provider_regal.events.models import Event, Page, Track
+from airflow_provider_regal.events.names import Channel
 from airflow_provider_regal.events.options import ConsentPolicy
 from airflow_provider_regal.events.times import write_time
 
@@ -35,6 +36,7 @@ class Payload:
     :param withheld: opt-ins that were not sent, with their reasons.
     :param notes: what Regal will do that the sender may not expect.
     :param consents: the opt-ins and opt-outs that are in it.
+    :param opt_outs_elsewhere: channel and time of opt-outs that belong to no phone or email of it.
     """
 
     call: str
@@ -42,6 +44,7 @@ class Payload:
     withheld: tuple[Withheld, ...] = ()
     notes: tuple[str, ...] = ()
     consents: tuple[Consent, ...] = ()
+    opt_outs_elsewhere: tuple[tuple[Channel, datetime | None], ...] = ()
 
     @cached_property
     def encoded(self) -> bytes:
@@ -55,6 +58,43 @@ class Payload:
             raise InvalidEventError(self.call, [Fault("the event", f"is {size}. Leave the largest value out")])
         return encoded
 
+    @property
+    def opt_outs(self) -> Payload | None:
+        """An identify of the opt-outs in it and nothing else; None without any.
+
+        The user id stays out of it: phone or email say whose they are.
+        """
+        outs = tuple(consent for consent in self.consents if not consent.subscribed)
+        if not outs:
+            return None
+        traits: dict[str, dict[str, Any]] = {}
+        for out in outs:
+            member, key = _place_of(out.channel)
+            info = self.body[names.TRAITS][member][out.identifier][key]
+            traits.setdefault(member, {}).setdefault(out.identifier, {})[key] = info
+        source = {name: self.body[name] for name in (names.EVENT_SOURCE,) if name in self.body}
+        return Payload("identify", {names.TRAITS: traits, **source}, consents=outs)
+
+    def with_opt_outs(self, identifiers: Mapping[str, Sequence[str]]) -> Payload:
+        """Add the opt-outs that belong to no phone of it to phones of the person that are known otherwise.
+
+        :param identifiers: ``phones`` of the person.
+        """
+        traits = dict(self.body.get(names.TRAITS, {}))
+        consents = list(self.consents)
+        for channel, at in self.opt_outs_elsewhere:
+            member, key = _place_of(channel)
+            for identifier in identifiers.get(member, ()):
+                addresses = traits[member] = dict(traits.get(member, {}))
+                info = addresses[identifier] = dict(addresses.get(identifier, {}))
+                if key in info:
+                    continue
+                info[key] = {"subscribed": False} | ({} if at is None else {"timestamp": write_time(at)})
+                consents.append(Consent(identifier, channel, False, at, f"{member}[{len(addresses) - 1}]"))
+        if len(consents) == len(self.consents):
+            return self
+        return replace(self, body={**self.body, names.TRAITS: traits}, consents=tuple(consents))
+
     def without(self, reasons: Mapping[Consent, str]) -> Payload:
         """Withhold consents that turned out to be stale.
 
@@ -64,10 +104,10 @@ class Payload:
             return self
         traits = dict(self.body[names.TRAITS])
         for consent in reasons:
-            member = names.EMAILS if consent.channel in names.EMAIL_CHANNELS else names.PHONES
+            member, key = _place_of(consent.channel)
             addresses = traits[member] = dict(traits[member])
             info = addresses[consent.identifier] = dict(addresses[consent.identifier])
-            del info[names.OPT_IN_KEYS[consent.channel]]
+            del info[key]
         return replace(
             self,
             body={**self.body, names.TRAITS: traits},
@@ -78,21 +118,6 @@ class Payload:
             consents=tuple(consent for consent in self.consents if consent not in reasons),
         )
 
-    def only_opt_outs(self) -> Payload | None:
-        """Return the opt-outs without the rest of the event; None if there are none, or if they are all of it."""
-        opt_outs = tuple(consent for consent in self.consents if not consent.subscribed)
-        traits: dict[str, dict[str, dict[str, Any]]] = {}
-        for consent in opt_outs:
-            member = names.EMAILS if consent.channel in names.EMAIL_CHANNELS else names.PHONES
-            key = names.OPT_IN_KEYS[consent.channel]
-            said = self.body[names.TRAITS][member][consent.identifier][key]
-            told = {name: said[name] for name in ("subscribed", "timestamp") if name in said}
-            traits.setdefault(member, {}).setdefault(consent.identifier, {})[key] = told
-        body = {names.TRAITS: traits}
-        if names.EVENT_SOURCE in self.body:
-            body[names.EVENT_SOURCE] = self.body[names.EVENT_SOURCE]
-        return Payload("identify", body, consents=opt_outs) if opt_outs and body != self.body else None
-
 
 def to_payload(
     event: Event, *, now: datetime, policy: ConsentPolicy | None = None, event_source: str | None = None
@@ -102,6 +127,7 @@ def to_payload(
     :param now: the current time (aware), to tell consent of the future.
     :param policy: which evidence opt-ins need.
     :param event_source: used where the event names none.
+    :raises InvalidEventError: it is nothing but an opt-in that is withheld.
     """
     policy = policy or ConsentPolicy()
     withheld: list[Withheld] = []
@@ -129,8 +155,37 @@ def to_payload(
         body[names.ORIGINAL_TIMESTAMP] = write_time(event.timestamp)
     if source := event.event_source or event_source:
         body[names.EVENT_SOURCE] = source
-    notes = (*_promotions(event.phones, traits.get(names.PHONES, {})), *state_note(traits))
-    return Payload(event.call, body, tuple(withheld), notes, tuple(consents))
+    notes = (
+        *_promotions(event.phones, traits.get(names.PHONES, {})),
+        *state_note(traits),
+        *_unread_times(event),
+    )
+    elsewhere, _ = judge([one for one in event.unplaced if not one.subscribed], where="", policy=policy, now=now)
+    withheld += (_without_place(event, one) for one in event.unplaced if one.subscribed)
+    outs = tuple((one.channel, one.timestamp) for one in elsewhere)
+    if withheld and body.keys().isdisjoint((names.TRAITS, names.NAME)) and not outs:
+        raise InvalidEventError(event.call, [Fault(one.where, one.reason) for one in withheld])  # it says nothing else
+    return Payload(event.call, body, tuple(withheld), notes, tuple(consents), outs)
+
+
+def _without_place(event: Event, opt_in: OptIn) -> Withheld:
+    of_email = opt_in.channel in names.EMAIL_CHANNELS
+    kind, there = ("email", event.emails) if of_email else ("phone", event.phones)
+    if len(there) > 1:
+        reason = f"the event has several {kind}s; put the opt-in under the one it belongs to"
+    elif there:
+        reason = f"the {kind} it belongs to is empty"
+    else:
+        reason = f"there is no {kind} that it could belong to"
+    return Withheld("opt_in", opt_in.channel, reason)
+
+
+def _unread_times(event: Event) -> list[str]:
+    """Note opt-outs that count as given when they are read, although a time was given."""
+    points = (*event.phones, *event.emails)
+    opt_ins = [*event.unplaced, *(opt_in for point in points for opt_in in point.opt_ins)]
+    lost = any("timestamp" in one.unreadable and not one.subscribed for one in opt_ins)
+    return ["the time of an opt-out can't be read: it counts as given when the row was read"] if lost else []
 
 
 def _info(address: ContactPoint, opt_ins: Sequence[OptIn]) -> dict[str, Any]:

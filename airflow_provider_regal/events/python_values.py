@@ -6,6 +6,7 @@ Neither numpy nor pandas is imported: their values are known by the module of th
 from __future__ import annotations
 
 import math
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -17,7 +18,9 @@ from pydantic import AfterValidator, BeforeValidator, Strict
 _PYTHONS_OWN: Final = frozenset(
     {str, int, float, bool, type(None), dict, list, tuple, bytes, datetime, date, Decimal, UUID}
 )
-_TRUTHS: Final = dict.fromkeys(("true", "t", "1"), True) | dict.fromkeys(("false", "f", "0", "no", "n", "off"), False)
+_TRUTHS: Final = dict.fromkeys(("true", "t"), True) | dict.fromkeys(("false", "f", "no", "n", "off"), False)
+_BITS: Final = {b"\0": False, b"\1": True}  # MariaDB's BIT(1)
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 
 
 def plain(value: Any) -> Any:
@@ -55,7 +58,7 @@ def is_blank(value: Any) -> bool:
 
 
 def read_truth(value: Any) -> bool:
-    """Read a boolean: true/false, 1/0 of databases without booleans, or a text.
+    """Read a boolean: true or false, a number equal to 1 or 0 (of any type, or as text), or a word.
 
     A no is taken in every usual spelling, a yes only as true, t or 1.
 
@@ -64,10 +67,16 @@ def read_truth(value: Any) -> bool:
     value = plain(value)
     if isinstance(value, bool):
         return value
-    if isinstance(value, int) and value in (0, 1):
+    if isinstance(value, (int, float, Decimal)) and not is_nothing(value) and value in (0, 1):
         return bool(value)
-    if isinstance(value, str) and (text := value.strip().lower()) in _TRUTHS:
-        return _TRUTHS[text]
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in _TRUTHS:
+            return _TRUTHS[text]
+        if _NUMBER.fullmatch(text) and float(text) in (0, 1):
+            return bool(float(text))
+    if isinstance(value, (bytes, bytearray, memoryview)) and (bit := bytes(value)) in _BITS:
+        return _BITS[bit]
     raise ValueError("must be true or false")
 
 

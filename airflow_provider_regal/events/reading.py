@@ -7,11 +7,14 @@ inside) or in Segment's (``phone``, ``optIn[]``, ``address.postalCode``)::
 
 The draft remembers where each part came from, so that a fault is named in the writer's words. Nothing is
 validated here: a value that cannot be placed is a fault, everything else is pydantic's to judge.
+
+An opt-in beside the phones belongs to the single ``phone``, else to the only one there is. With none, or several, it
+has no place (``unplaced``): a yes is then withheld. A no holds for every phone of the event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +22,7 @@ from pydantic import BaseModel
 
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import names
+from airflow_provider_regal.events.consent import is_opt_out, read_channel
 from airflow_provider_regal.events.faults import Location, path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone
 from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain
@@ -34,6 +38,8 @@ class Draft:
     fields: dict[str, Any] = field(default_factory=dict)
     origins: dict[Location, Location] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    lost: list[Any] = field(default_factory=list)  # opt-ins of no channel that Regal has
+    bare: set[Location] = field(default_factory=set)  # where a yes or no stands without an object around it
 
     def fault(self, where: Location, reason: str) -> None:
         """Record what cannot be placed, and where it was written."""
@@ -103,11 +109,23 @@ def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes
         *_opt_ins(*draft.take("opt_in")),
         *_opt_ins((names.TRAITS, names.OPT_IN), traits.pop(names.OPT_IN, None)),
         *_opt_ins((names.TRAITS, "opt_in"), traits.pop("opt_in", None)),
+        *_loose(draft, traits),
     ]
     for kind in (_PHONE, _EMAIL):
-        opt_ins = _place(draft, traits, kind, opt_ins, promotes)
-    for found in opt_ins:
-        _no_place(draft, *found)
+        is_null = any(
+            kind.one in given and is_blank(given[kind.one]) for given in (written, _mapping(written.get(names.TRAITS)))
+        )
+        opt_ins = _place(draft, traits, kind, opt_ins, promotes=promotes, is_null=is_null)
+    unplaced = [*draft.fields.pop("unplaced", ())]  # of an event that was read before
+    for number, (where, opt_in) in enumerate(opt_ins, len(unplaced)):
+        if _channel(opt_in) not in (*names.PHONE_CHANNELS, *names.EMAIL_CHANNELS):
+            draft.fault((*where, "channel"), "must be sms, voice or email")
+            draft.lost.append(opt_in)
+            continue
+        draft.origins[("unplaced", number)] = where
+        unplaced.append(opt_in)
+    if unplaced:
+        draft.fields["unplaced"] = unplaced
     if traits:
         draft.fields[names.TRAITS] = traits
     if not draft.fields.keys() & {"user_id", names.PHONES, names.EMAILS}:
@@ -148,8 +166,23 @@ def _opt_ins(where: Location, given: Any) -> list[_Found]:
     return [] if _unknown(given) else [(where, given)]
 
 
-def _place(draft: Draft, traits: dict[Any, Any], kind: _Kind, opt_ins: list[_Found], promotes: bool) -> list[_Found]:
-    """Gather the phones (or emails) and put the loose opt-ins where they belong; return those left over."""
+def _loose(draft: Draft, traits: dict[Any, Any]) -> list[_Found]:
+    """Take opt-ins that are written as a trait or field of their own: ``smsOptIn``, ``sms_opt_in``."""
+    found: list[_Found] = []
+    for key, channel in names.LOOSE_OPT_INS.items():
+        for where, value in (draft.take(key), ((names.TRAITS, key), traits.pop(key, None))):
+            if not is_blank(value):
+                found += _of_channel(draft, where, value, channel)
+    return found
+
+
+def _place(
+    draft: Draft, traits: dict[Any, Any], kind: _Kind, opt_ins: list[_Found], *, promotes: bool, is_null: bool
+) -> list[_Found]:
+    """Gather the phones (or emails) and put the loose opt-ins where they belong; return those left over.
+
+    :param is_null: the single one is named, but empty: what is said of it is not said of another.
+    """
     entries = _many(draft, *draft.take(kind.many), kind)
     entries += _many(draft, (names.TRAITS, kind.many), traits.pop(kind.many, None), kind, lists=False)
     owner: _Entry | None = None  # of the loose opt-ins: the single phone, else the only one
@@ -162,11 +195,9 @@ def _place(draft: Draft, traits: dict[Any, Any], kind: _Kind, opt_ins: list[_Fou
         elif owner is not None and owner is not entry:
             draft.fault(where, f"differs from the {kind.one} beside the traits; give one, or several as {kind.many}")
         owner = entry
-    if owner is None and len(entries) == 1:
+    if owner is None and len(entries) == 1 and not is_null:
         owner = entries[0]
-    if owner is not None:
-        owner.opt_ins += [found for found in opt_ins if _channel(found[1]) in kind.channels.values()]
-        opt_ins = [found for found in opt_ins if _channel(found[1]) not in kind.channels.values()]
+    left_over = [found for found in opt_ins if not _belongs(found, entries, owner, kind)]
     for position, entry in enumerate(entries):
         location = (kind.many, position)
         draft.origins[location] = draft.origins[(*location, kind.key)] = entry.where
@@ -174,13 +205,25 @@ def _place(draft: Draft, traits: dict[Any, Any], kind: _Kind, opt_ins: list[_Fou
             draft.origins[(*location, name)] = (*entry.where, key)
         for number, (where, opt_in) in enumerate(entry.opt_ins):
             draft.origins[(*location, "opt_ins", number)] = where
+            if where in draft.bare:
+                draft.origins[(*location, "opt_ins", number, "subscribed")] = where
             for alias, name in names.OPT_IN_ALIASES.items():
                 if isinstance(opt_in, Mapping) and alias in opt_in and name not in opt_in:
                     draft.origins[(*location, "opt_ins", number, name)] = (*where, alias)
         draft.fields.setdefault(kind.many, []).append(
             {**entry.given, "opt_ins": [opt_in for _, opt_in in entry.opt_ins]}
         )
-    return opt_ins
+    return left_over
+
+
+def _belongs(found: _Found, entries: Sequence[_Entry], owner: _Entry | None, kind: _Kind) -> bool:
+    """Put a loose opt-in where it belongs, if that is known; an opt-out of nobody in particular is one of all."""
+    if _channel(found[1]) not in kind.channels.values():
+        return False
+    owners = [owner] if owner is not None else entries if is_opt_out(found[1]) else ()
+    for one in owners:
+        one.opt_ins.append(found)
+    return bool(owners)
 
 
 def _many(draft: Draft, where: Location, given: Any, kind: _Kind, *, lists: bool = True) -> list[_Entry]:
@@ -231,13 +274,16 @@ def _entry(draft: Draft, where: Location, given: dict[str, Any], info: Any, kind
 
 
 def _of_channel(draft: Draft, where: Location, value: Any, channel: names.Channel) -> list[_Found]:
+    """Read what stands under the name of a channel: an opt-in, or the bare yes or no."""
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    opt_in = value
     if not isinstance(value, Mapping):
-        draft.fault(where, f"must be an object, not a {type(value).__name__}")
-    elif _channel(value) not in (None, channel):
+        opt_in = {"subscribed": value}
+        draft.bare.add(where)
+    if _channel(opt_in) not in (None, channel):
         draft.fault((*where, "channel"), f"contradicts its place; here stands the opt-in for {channel}")
-    elif not _unknown(value):
-        return [(where, {**value, "channel": channel})]
-    return []
+    return [] if _unknown(opt_in) else [(where, {**opt_in, "channel": channel})]
 
 
 def _join(entries: list[_Entry], where: Location, value: Any, kind: _Kind) -> _Entry:
@@ -258,7 +304,7 @@ def _same(one: Any, other: Any, kind: _Kind) -> bool:
 
 def _channel(opt_in: Any) -> str | None:
     channel = opt_in.get("channel") if isinstance(opt_in, Mapping) else getattr(opt_in, "channel", None)
-    return channel if isinstance(channel, str) else None
+    return read_channel(channel) if isinstance(channel, str) else None
 
 
 def _unknown(opt_in: Any) -> bool:
@@ -268,12 +314,5 @@ def _unknown(opt_in: Any) -> bool:
     return is_nothing(opt_in)
 
 
-def _no_place(draft: Draft, where: Location, opt_in: Any) -> None:
-    for kind in (_PHONE, _EMAIL):
-        if _channel(opt_in) in kind.channels.values():
-            if kind.many in draft.fields:
-                draft.fault(where, f"the event has several {kind.many}; put the opt-in under the one it belongs to")
-            else:
-                draft.fault(where, f"there is no {kind.one} in the event that it could belong to")
-            return
-    draft.fault((*where, "channel"), "must be sms, voice or email")
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}

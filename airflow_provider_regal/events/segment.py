@@ -21,6 +21,7 @@ from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events import names
 from airflow_provider_regal.events.consent import read_ip
 from airflow_provider_regal.events.identifiers import read_email, read_message_id, read_phone
+from airflow_provider_regal.events.opt_outs import opt_outs_of
 from airflow_provider_regal.events.python_values import is_blank, read_truth
 from airflow_provider_regal.events.times import read_time
 
@@ -78,9 +79,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A message that is not sent, on purpose."""
+    """A message that is not sent, on purpose.
+
+    :param opt_outs: an identify of which the opt-outs are sent all the same.
+    """
 
     reason: str
+    opt_outs: dict[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +113,10 @@ def read_message(message: Mapping[str, Any], include: Collection[str] = ()) -> M
     switches = message.get(_INTEGRATIONS)
     if not isinstance(switches, Mapping | None):
         return Invalid((Fault(_INTEGRATIONS, "must be an object, or it can't be known whether Regal is switched off"),))
-    if _switched_off(switches or {}):
-        return Skipped("integrations switch Regal off")
     written = _written(call, message)
+    if _switched_off(switches or {}):
+        says_no = call == "identify" and opt_outs_of(written) is not None
+        return Skipped("integrations switch Regal off", written if says_no else None)
     if not _names_somebody(written) and not is_blank(message.get(_ANONYMOUS_ID)):
         return Skipped("only an anonymous id")
     return Message(call, written)

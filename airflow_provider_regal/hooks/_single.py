@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.exchange import Decision, Meaning
 from airflow_provider_regal.client.receipt import Receipt
-from airflow_provider_regal.delivery.prepare import identifiers_of
+from airflow_provider_regal.delivery.prepare import NO_PHONE_ON_RECORD, identifiers_of
 from airflow_provider_regal.delivery.prepared import Claimed, Ready
 from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.delivery.type_drift import TypeDrift
-from airflow_provider_regal.errors import CheckRegalError, RefusedEventError, RegalError, RetryLaterError
+from airflow_provider_regal.errors import (
+    CheckRegalError,
+    InvalidEventError,
+    RefusedEventError,
+    RegalError,
+    RetryLaterError,
+)
+from airflow_provider_regal.events.names import NAME, PHONES, TRAITS
 from airflow_provider_regal.hooks._ledger import open_account
 from airflow_provider_regal.ledger.deliveries import FINISHED, Deliveries, Place, Try
 from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim
@@ -131,6 +138,11 @@ class SingleEvents:
 
     def _ready(self, event: Event, payload: Payload, guarantee: Guarantee) -> Ready:
         self._number += 1
+        if payload.opt_outs_elsewhere:
+            phones = () if event.user_id is None else self._account.plain_phones_of(event.user_id)
+            payload = payload.with_opt_outs({PHONES: phones})
+            if payload.body.keys().isdisjoint((TRAITS, NAME)):
+                raise InvalidEventError(event.call, [NO_PHONE_ON_RECORD])
         row = Ready(
             0,
             payload,

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from threading import Lock
@@ -193,7 +194,8 @@ class RegalHook(BaseHook):
         except InvalidEventError:
             if (opt_outs := opt_outs_of(written, reading)) is not None:
                 self.log.warning("This %s event is invalid; the opt-outs in it are sent all the same", kind.call)
-                self.send(opt_outs, guarantee="at_least_once")
+                with suppress(InvalidEventError):  # such as without a phone; the event's own faults say so
+                    self.send(opt_outs, guarantee="at_least_once")
             raise
 
     def send(self, event: Event, *, guarantee: Guarantee) -> Receipt:

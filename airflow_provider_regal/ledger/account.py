@@ -372,6 +372,10 @@ class Account:
                 found.setdefault(stored[user], []).append(phone)
         return found
 
+    def plain_phones_of(self, user_id: str) -> list[str]:
+        """Return the phones on record of one contact; none where the ledger has only hashes."""
+        return self.phones_of([user_id]).get(user_id, []) if self.identifiers.plain else []
+
     def types(self) -> dict[str, str]:
         """Return the types that traits and properties were first sent with."""
         rows = self.database.read(lambda connection: raw_rows(connection, _TYPES, {"account": self.name}))

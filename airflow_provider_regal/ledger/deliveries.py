@@ -98,6 +98,8 @@ class Counts:
     :param known: rejected rows that an earlier delivery had rejected with the same payload; they are only shown.
     :param unknown_of_outage: unknowns of a crash, a stop or an outage's first failures.
     :param opt_ins_withheld: opt-ins left out of their events.
+    :param opt_outs_rejected: rejected rows with a no that was not sent, or a decision that can't be read.
+    :param opt_outs_unknown: rows with a no of which it can't be known whether Regal received it.
     :param without_time: named events sent without the time they happened.
     :param requests: HTTP requests.
     :param repeats: requests beyond the first of each row.
@@ -116,6 +118,8 @@ class Counts:
     known: int = 0
     unknown_of_outage: int = 0
     opt_ins_withheld: int = 0
+    opt_outs_rejected: int = 0
+    opt_outs_unknown: int = 0
     without_time: int = 0
     requests: int = 0
     repeats: int = 0

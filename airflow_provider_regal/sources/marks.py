@@ -9,8 +9,9 @@ mark           its value
 $event         the call: the row was an event already, and its columns are a written event
 $row           the columns, where they stand apart
 $origin        where the row comes from, as ``a.jsonl.gz line 17``: for messages
-$skip          why the row is not sent, on purpose
+$skip          why the row is not sent, on purpose; beside ``$event``, its opt-outs are
 $reject        why it can never be sent: a list of ``[field, reason]``
+$lost          beside ``$reject``: it says a no that can't be sent, or a decision that can't be read
 $phase         rows of a later phase wait for those of the earlier
 $weight        for how many rows of the source it stands, where not for one
 $only_consent  there is nothing to send without its opt-ins
@@ -35,6 +36,7 @@ ROW_MARK: Final = "$row"
 ORIGIN_MARK: Final = "$origin"
 SKIP_MARK: Final = "$skip"
 REJECT_MARK: Final = "$reject"
+LOST_MARK: Final = "$lost"
 PHASE_MARK: Final = "$phase"
 WEIGHT_MARK: Final = "$weight"
 ONLY_CONSENT_MARK: Final = "$only_consent"
@@ -51,6 +53,7 @@ MARKS: Final = frozenset(
         ORIGIN_MARK,
         SKIP_MARK,
         REJECT_MARK,
+        LOST_MARK,
         PHASE_MARK,
         WEIGHT_MARK,
         ONLY_CONSENT_MARK,

@@ -26,7 +26,8 @@ def read_segment(stream: IO[bytes], name: str, include: Collection[str] = ()) ->
             continue
         read = read_message(found, include)
         if isinstance(read, Skipped):
-            yield Marked({ORIGIN_MARK: origin, SKIP_MARK: read.reason})
+            row = {} if read.opt_outs is None else {EVENT_MARK: "identify", ROW_MARK: read.opt_outs}
+            yield Marked({ORIGIN_MARK: origin, SKIP_MARK: read.reason, **row})
         elif isinstance(read, Invalid):
             faults = [[fault.field, fault.reason] for fault in read.faults]
             yield Marked({ORIGIN_MARK: origin, REJECT_MARK: faults, ROW_MARK: {}})

@@ -58,7 +58,7 @@ def test_the_first_events_arrive_exactly_once_and_without_a_finding(run_dag, reg
         consent = anne["phones"]["+19175554444"][channel]
         assert consent["status"] == "Subscribed"
         assert consent["timestamp"] == "2020-08-25 21:23:43 +00:00"
-        assert consent["ip"] == "172.16.254.1"
+        assert consent["ip"] == "198.51.100.54"
         assert consent["text"].startswith("By clicking")
 
 

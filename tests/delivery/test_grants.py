@@ -56,7 +56,10 @@ VOICE = ("voice", True)
         (row(YES), [BLOCKED], "skipped: duplicate"),
         (row(NO, VOICE), [GO, BLOCKED], "goes without voice: in doubt"),
         (row(("voice", False), YES), [GO, BLOCKED], "goes without sms: in doubt"),
-        (row(NO, VOICE, call="track"), [GO, BLOCKED], "skipped: duplicate"),
+        (row(NO, VOICE, call="track"), [GO, BLOCKED], "goes, only the opt-outs"),
+        (row(NO, VOICE, call="track", message=True), [GO, GO, DUPLICATE], "goes, only the opt-outs"),
+        (row(NO, call="track", message=True), [STALE, DUPLICATE], "skipped: duplicate"),
+        (row(NO, call="track", message=True), [BUSY, DUPLICATE], "busy"),
         (row(call="track", message=True), [GO], "goes"),
         (row(call="track", message=True), [DUPLICATE], "skipped: duplicate"),
         (row(call="track", message=True), [BLOCKED], "skipped: duplicate"),
@@ -68,6 +71,8 @@ VOICE = ("voice", True)
 def test_the_table(ready, verdicts, expected):
     one = grant(ready, verdicts)
     told = "goes" if one.go else "busy" if one.busy else f"skipped: {one.skip}"
+    if one.instead_of is not None:
+        told += ", only the opt-outs"
     if one.go and one.withheld:
         channels = ", ".join(consent.channel for consent in one.withheld)
         (why,) = {reason.partition(":")[0] for reason in one.withheld.values()}
@@ -91,7 +96,12 @@ def test_whatever_the_ledger_answers_nothing_goes_that_it_did_not_let():
             let = [claimed for claimed, verdict in zip(asked, verdicts, strict=True) if verdict is GO]
             assert [one.go, one.busy, one.skip is not None].count(True) == 1
             seen.add((one.go, one.busy, one.skip))
-            if one.go:
+            if one.instead_of is not None:
+                outs = [claimed for claimed in let if claimed.claim.subscribed is False]
+                assert list(one.claims) == outs
+                assert list(one.given_back) == [claimed.claim for claimed in let if claimed not in outs]
+                let = outs
+            elif one.go:
                 assert list(one.claims) == let
                 assert not one.given_back
             else:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.errors import RegalError, RetryLaterError
+from airflow_provider_regal.errors import RegalError, RetryLaterError, TooManyFailedRowsError
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.delivery.consents import IP, NOW, at, no, phone, told, yes
@@ -224,7 +224,8 @@ class TestWhatMayHaveArrived:
 
     def test_an_opt_out_in_doubt_is_sent_again_whatever_the_guarantee(self, run, regal_sandbox):
         regal_sandbox.set_faults([{"on": {"requests": [1]}, "do": {"status": 500, "store": False}}])
-        assert run([contact(1, False, 5)], guarantee="at_most_once").unknown == 1
+        with pytest.raises(TooManyFailedRowsError, match="1 row with an opt-out"):
+            run([contact(1, False, 5)], guarantee="at_most_once", max_unknown=1.0)
         assert run([contact(1, False, 5)], guarantee="at_most_once").acknowledged == 1
         assert told(regal_sandbox) == [("u1", "sms", False)]
 
@@ -235,17 +236,23 @@ class TestOfSomebodyWithoutAPhone:
     def as_event(self, sync, rows, **options):
         return sync(rows, sync={"as_event": self.EVENT}, max_event_age=None, max_rejected=5, **options)
 
-    @pytest.mark.parametrize("turned", [True, False])
-    def test_an_opt_out_that_cannot_be_sent_bars_the_event_that_means_an_older_opt_in(
-        self, run, sync, regal_sandbox, turned
-    ):
+    def test_an_opt_out_that_cannot_be_sent_bars_the_event_that_means_an_older_opt_in(self, run, sync, regal_sandbox):
+        with pytest.raises(TooManyFailedRowsError, match="1 row with an opt-out") as error:
+            self.as_event(sync, [no(1, 6, phone=None)])
+        assert error.value.report.rejected == 1
         run([{"user_id": "u1", "phone": phone(1)}])
-        rows = [no(1, 6, phone=None), yes(1, 5, phone=None)]
-        report = self.as_event(sync, rows[::-1] if turned else rows)
-        assert (report.rejected, report.skips) == (1, {"older": 1})
         assert self.as_event(sync, [yes(1, 5, phone=None)]).skips == {"older": 1}
         assert told(regal_sandbox) == []
         assert self.as_event(sync, [yes(1, 7, phone=None)]).acknowledged == 1
+
+    @pytest.mark.parametrize("as_event", [True, False])
+    def test_an_opt_out_of_a_user_id_is_sent_to_the_phone_on_record(self, run, sync, regal_sandbox, as_event):
+        run([{"user_id": "u1", "phone": phone(1)}])
+        rows = [no(1, 6, phone=None), yes(1, 5)]
+        report = self.as_event(sync, rows) if as_event else sync(rows)
+        assert (report.acknowledged, report.skips) == (1, {"older": 1})
+        (event,) = [event["body"] for event in regal_sandbox.events()][1:]
+        assert event["traits"]["phones"][phone(1)]["smsOptIn"]["subscribed"] is False
 
     def test_an_opt_out_of_a_phone_that_regal_does_not_have_yet_bars_it_as_well(self, run, sync, regal_sandbox):
         run([{"user_id": "u1", "phone": phone(1)}])

@@ -14,7 +14,7 @@ from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.recorder import FRESH_S, Recorder
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.type_drift import TypeDrift
-from airflow_provider_regal.errors import FixConnectionError, LedgerError, TakenOverError
+from airflow_provider_regal.errors import FixConnectionError, LedgerError, TakenOverError, TooManyFailedRowsError
 from airflow_provider_regal.ledger.deliveries import Commit, Deliveries, Try
 from airflow_provider_regal.ledger.rows import RowChunk
 from airflow_provider_regal.ledger.states import RowState
@@ -198,10 +198,12 @@ class TestConsentLog:
         regal_sandbox.set_faults(
             [{"on": {"requests": [1]}, "do": {"status": 400}}, {"on": {"requests": [2]}, "do": {"drop": True}}]
         )
-        deliver(
-            [self.yes(1), self.no(2)], call="identify", guarantee="at_most_once", max_rejected=1, now=NOW,
-            max_connections=1,
-        )  # fmt: skip
+        with pytest.raises(TooManyFailedRowsError, match="with an opt-out") as error:
+            deliver(
+                [self.yes(1), self.no(2)], call="identify", guarantee="at_most_once", max_rejected=1, now=NOW,
+                max_connections=1,
+            )  # fmt: skip
+        assert error.value.report.opt_outs_unknown == 1
         assert [(line.status, line.subscribed, bool(line.reason)) for line in ledger.consent_log()] == [
             ("refused", 1, True), ("unknown", 0, True),
         ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from ipaddress import ip_address
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
@@ -68,14 +69,35 @@ def test_the_rest_of_the_event_goes_without_the_withheld_opt_in():
     ]
 
 
-def test_an_unreadable_time_of_an_opt_in_is_a_fault_in_the_writers_words():
-    written = {"phone": PHONE, "optIn": [opt_in(), opt_in(channel="voice", timestamp="soon")]}
-    assert list(faults(traits=written)) == ["traits.optIn[1].timestamp"]
+def test_an_opt_in_whose_time_cannot_be_read_is_withheld_and_the_others_go():
+    made = payload(traits={"phone": PHONE, "optIn": [opt_in(), opt_in(channel="voice", timestamp="soon")]})
+    assert [(one.channel, one.subscribed) for one in made.consents] == [("sms", True)]
+    assert [str(one) for one in made.withheld] == ["phones[0] voice: the timestamp can't be read, so it is no evidence"]
 
 
 @pytest.mark.parametrize("bad", ["203.0.113.777", "localhost", "fe80::1%eth0", "10.0.0.0/8", 3405803785, b"\x7f\0\0\1"])
-def test_an_unreadable_ip_of_an_opt_in_is_a_fault(bad):
-    assert faults(phone=PHONE, opt_in=[opt_in(ip=bad)]) == {"opt_in[0].ip": "not an IP address"}
+def test_an_opt_in_whose_ip_cannot_be_read_is_withheld(bad):
+    assert sent(opt_in(ip=bad)) == {}
+    assert reasons(opt_in(ip=bad)) == ["the ip can't be read, so it is no evidence"]
+
+
+NOT_OF_THE_INTERNET = (
+    "0.0.0.0", "127.0.0.1", "::1", "::", "10.1.2.3", "172.16.254.1", "192.168.0.1", "169.254.1.1", "100.64.0.1",
+    "fe80::1", "fd00::1", "::ffff:10.0.0.1", "224.0.0.1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", NOT_OF_THE_INTERNET)
+def test_an_address_that_no_person_has_is_no_evidence(address):
+    assert sent(opt_in(ip=address)) == {}
+    (reason,) = reasons(opt_in(ip=address))
+    assert reason.startswith("the ip is not one of the internet")
+    assert sent(opt_in(ip=address), policy=NO_IP_NEEDED)["sms"]["subscribed"] is True
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "172.15.0.1", "100.63.0.1", "2a00:1450:4001::1", "::ffff:8.8.8.8"])
+def test_an_address_of_the_internet_is(address):
+    assert sent(opt_in(ip=address))["sms"]["subscribed"] is True
 
 
 @pytest.mark.parametrize(
@@ -181,17 +203,27 @@ def test_unknown_consent_is_left_out_and_never_sent_as_a_no(unknown):
         assert made.withheld == ()
 
 
-@pytest.mark.parametrize("no", ["false", "False", " FALSE ", 0, False, hostile.NumpyLike(False)])
+NOES = (
+    "false", "False", " FALSE ", "f", "no", "N", "off", 0, False, hostile.NumpyLike(False), 0.0, -0.0, Decimal(0),
+    Decimal("0.00"), "0", "0.0", " 0.00 ", b"\0", hostile.NumpyLike(0.0), "unsubscribed", "UNSUBSCRIBED", "opted_out",
+    "opted-out", "Opted Out", "opt-out", "opt_out", "OPTOUT", "stop", "STOP", " Stop\n", "revoked", "denied",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("no", NOES)
 def test_a_no_never_subscribes_anyone(no):
     assert sent(opt_in(no))["sms"]["subscribed"] is False
 
 
-@pytest.mark.parametrize("yes", ["true", "TRUE", 1, True, hostile.NumpyLike(True)])
+YESES = ("true", "TRUE", "t", 1, True, hostile.NumpyLike(True), 1.0, Decimal("1.0"), "1", "1.0", b"\1")
+
+
+@pytest.mark.parametrize("yes", YESES)
 def test_a_yes_is_sent_as_a_boolean(yes):
     assert sent(opt_in(yes))["sms"]["subscribed"] is True
 
 
-@pytest.mark.parametrize("stray", ["yes", "y", "on", "10", "truth", 2, -1, 1.0, 0.0, [True], {"a": 1}, b"true"])
+@pytest.mark.parametrize("stray", ["yes", "y", "on", "10", "truth", 2, -1, 0.5, "1e0", [True], {"a": 1}, b"true"])
 def test_anything_else_is_a_fault(stray):
     assert faults(phone=PHONE, opt_in=[opt_in(stray)]) == {"opt_in[0].subscribed": "must be true or false"}
 
@@ -235,7 +267,46 @@ def test_an_unknown_member_of_an_opt_in_is_a_fault():
     assert list(faults(phone=PHONE, opt_in=[opt_in(colour="red")])) == ["opt_in[0].colour"]
 
 
-@pytest.mark.parametrize("channel", ["SMS", "fax", "", None, 5, ["sms"]])
+def test_an_unknown_member_of_an_opt_out_holds_nothing_back():
+    assert sent({"channel": "sms", "subscribed": False, "colour": "red", "optInDate": 5}) == {"sms": BARE}
+
+
+@pytest.mark.parametrize("channel", ["SMS", "Sms", " sms", "sms\t"])
+@pytest.mark.parametrize("subscribed", [True, False])
+def test_a_channel_is_read_whatever_its_case_and_the_space_around_it(channel, subscribed):
+    entry = opt_in(subscribed, channel=channel)
+    assert sent(entry)["sms"]["subscribed"] is subscribed
+    made = payload(traits={"phone": PHONE, "email": MAIL, "optIn": [entry, opt_in(False, channel="Email ")]})
+    assert made.body["traits"]["phones"][PHONE]["smsOptIn"]["subscribed"] is subscribed
+    assert made.body["traits"]["emails"][MAIL]["emailOptIn"]["subscribed"] is False
+
+
+BARE_NOES = (
+    {"phones": {PHONE: {"smsOptIn": False}}},
+    {"phones": {PHONE: {"smsOptIn": "STOP"}}},
+    {"phones": [{"number": PHONE, "smsOptIn": 0}]},
+    {"traits": {"phones": {PHONE: {"smsOptIn": False}}}},
+    {"phone": PHONE, "traits": {"smsOptIn": False}},
+    {"phone": PHONE, "traits": {"smsOptIn": {"subscribed": False}}},
+    {"phone": PHONE, "traits": {"sms_opt_in": "no"}},
+    {"phone": PHONE, "smsOptIn": False},
+    {"phone": PHONE, "sms_opt_in": False},
+)
+
+
+@pytest.mark.parametrize("written", BARE_NOES)
+def test_a_bare_no_under_the_name_of_its_channel_is_an_opt_out(written):
+    info = payload(written=written).body["traits"]["phones"][PHONE]
+    assert info["smsOptIn"] == BARE
+
+
+def test_a_bare_yes_has_no_evidence_and_is_withheld():
+    made = payload(phones={PHONE: {"smsOptIn": True}})
+    assert "smsOptIn" not in made.body["traits"]["phones"][PHONE]
+    assert made.withheld[0].reason.startswith("no timestamp")
+
+
+@pytest.mark.parametrize("channel", ["text", "fax", "", None, 5, ["sms"]])
 def test_an_unknown_channel_is_a_fault(channel):
     entry = {**opt_in(), "channel": channel}
     assert faults(phone=PHONE, opt_in=[entry]) == {"opt_in[0].channel": "must be sms, voice or email"}

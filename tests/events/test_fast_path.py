@@ -78,11 +78,11 @@ def test_where_it_does_not_give_up_it_says_what_the_long_way_says(row, how, read
     found = quick(row, how, reading)
     if found is None:
         return
-    event, withheld = RowMapper(how, reading).event(row)
+    event = RowMapper(how, reading).event(row)
     payload = to_payload(event, now=NOW, event_source="airflow")
     assert found.payload.encoded == payload.encoded
     assert (found.payload.call, found.payload.notes) == (payload.call, payload.notes)
-    assert (payload.consents, payload.withheld, withheld) == ((), (), ())
+    assert (payload.consents, payload.withheld, payload.opt_outs_elsewhere) == ((), (), ())
     told = (event.user_id, *(phone.number for phone in event.phones), *(email.address for email in event.emails))
     assert tuple(one.removeprefix("user:") for one in found.identifiers) == tuple(one for one in told if one)
     assert (found.user_id, found.message_id, found.timestamp) == (event.user_id, event.message_id, event.timestamp)

@@ -138,30 +138,6 @@ GOLDEN: list[Any] = [
         },
         id="brief-track",
     ),
-    pytest.param(
-        Identify,
-        {
-            "traits": {
-                "phone": "+19175554444",
-                "age": 30,
-                "firstName": "Anne",
-                "lastName": "Smith",
-                "optIn": [
-                    {"channel": "sms", "subscribed": True, **CONSENT},
-                    {"channel": "voice", "subscribed": True, **CONSENT},
-                ],
-            }
-        },
-        {
-            "traits": {
-                "age": 30,
-                "firstName": "Anne",
-                "lastName": "Smith",
-                "phones": {"+19175554444": {"isPrimary": True, "smsOptIn": CONSENT_SENT, "voiceOptIn": CONSENT_SENT}},
-            }
-        },
-        id="brief-two-opt-ins",
-    ),
     pytest.param(Page, {"user_id": "anne-1"}, {"userId": "anne-1", "name": "pageview"}, id="brief-page"),
     pytest.param(
         Screen,
@@ -238,6 +214,37 @@ def test_an_example_becomes_what_regal_documents(event: type[Event], written: An
     assert made.body == (written if expected is SAME else expected)
     assert made.withheld == ()
     assert made.notes == ()
+
+
+BRIEF_TWO_OPT_INS: tuple[type[Event], Any, Any] = (
+    Identify,
+    {
+        "traits": {
+            "phone": "+19175554444",
+            "age": 30,
+            "firstName": "Anne",
+            "lastName": "Smith",
+            "optIn": [
+                {"channel": "sms", "subscribed": True, **CONSENT},
+                {"channel": "voice", "subscribed": True, **CONSENT},
+            ],
+        }
+    },
+    {
+        "traits": {
+            "age": 30,
+            "firstName": "Anne",
+            "lastName": "Smith",
+            "phones": {"+19175554444": {"isPrimary": True, "smsOptIn": CONSENT_SENT, "voiceOptIn": CONSENT_SENT}},
+        }
+    },
+)
+
+
+def test_the_two_opt_ins_of_the_brief_have_an_address_of_a_private_network_which_is_no_evidence():
+    event, written, expected = BRIEF_TWO_OPT_INS
+    assert payload(event, written=written, policy=NO_IP_NEEDED).body == expected
+    assert [one.channel for one in payload(event, written=written).withheld] == ["sms", "voice"]
 
 
 def test_the_segment_identify_goes_without_its_undated_voice_opt_in():

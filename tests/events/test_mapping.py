@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_regal.errors import InvalidEventError
-from airflow_provider_regal.events import Event, Reading
+from airflow_provider_regal.events import Event, Reading, to_payload
 from airflow_provider_regal.events.mapping import RowMapper
 from airflow_provider_regal.events.options import RowMapping
 from tests.events.hostile import NA, SECRETS, emails, ips, many, opt_in_lists, phones, times, truths, values
-from tests.events.saying import GIVEN, IP, MAIL, OTHER, PHONE
+from tests.events.saying import GIVEN, IP, MAIL, NOW, OTHER, PHONE
 
 NEW_YORK = ZoneInfo("America/New_York")
 WIDE = {"phone": PHONE, "sms_opt_in": True, "sms_opt_in_at": GIVEN, "sms_opt_in_ip": IP}
 
 
 def event(row, call="identify", reading=None, **how):
-    return RowMapper(RowMapping(call, **how), reading or Reading()).event(row)[0]
+    return RowMapper(RowMapping(call, **how), reading or Reading()).event(row)
 
 
 def traits(row, **how):
@@ -107,7 +107,7 @@ def test_opt_ins_as_text_that_is_none():
 def test_wide_consent_and_a_list_come_together():
     row = {"phone": PHONE, "opt_in": [{"channel": "voice", "subscribed": False}], "sms_opt_in": False}
     assert {opt_in.channel for opt_in in event(row).phones[0].opt_ins} == {"voice", "sms"}
-    assert "sms_opt_in_at" in faults({**row, "sms_opt_in": True, "sms_opt_in_at": "never"})
+    assert "sms_opt_in" in faults({**row, "sms_opt_in": "perhaps", "sms_opt_in_at": "never"})
 
 
 class TestMapping:
@@ -237,8 +237,11 @@ def test_nothing_stays_nothing_whatever_the_type(kind, nothing):
 @pytest.mark.parametrize(
     ("row", "how", "place"),
     [
-        ({**WIDE, "sms_opt_in_at": "soon"}, {}, "sms_opt_in_at"),
-        ({**WIDE, "sms_opt_in_ip": "x"}, {}, "sms_opt_in_ip"),
+        (
+            {**WIDE, "work": "2125550111", "work_no": "x"},
+            {"columns": {"work": "phones.work", "work_no": "phones.work_sms_opt_in"}},
+            "work_no",
+        ),
         ({**WIDE, "sms_opt_in": "yes"}, {}, "sms_opt_in"),
         ({"user_id": "1", "first_name": 5}, {}, "first_name"),
         ({"user_id": "1", "level": b"x"}, {"columns": {"level": "traits.plan"}}, "level"),
@@ -250,6 +253,77 @@ def test_nothing_stays_nothing_whatever_the_type(kind, nothing):
 )
 def test_a_fault_names_the_column(row, how, place):
     assert list(faults(row, **how)) == [place]
+
+
+@pytest.mark.parametrize("evidence", [{"sms_opt_in_at": "soon"}, {"sms_opt_in_ip": "x"}, {"sms_opt_in_text": 5}])
+def test_evidence_that_cannot_be_read_withholds_the_opt_in_and_the_rest_goes(evidence):
+    ((column, _),) = evidence.items()
+    made = to_payload(event({**WIDE, "plan": "gold", **evidence}), now=NOW)
+    assert made.body["traits"]["plan"] == "gold"
+    assert [(one.channel, one.subscribed) for one in made.consents if one.channel == "sms"] == []
+    name = {"sms_opt_in_at": "timestamp", "sms_opt_in_ip": "ip", "sms_opt_in_text": "text"}[column]
+    assert f"phones[0] sms: the {name} can't be read, so it is no evidence" in map(str, made.withheld)
+
+
+class TestSeveralPhones:
+    """Each may have an opt-in of its own; what is said of one is never said of another."""
+
+    HOW: ClassVar[dict[str, str]] = {
+        "home": "phones.home", "home_sms": "phones.home_sms_opt_in", "home_at": "phones.home_sms_opt_in_at",
+        "home_ip": "phones.home_sms_opt_in_ip", "work": "phones.work", "work_sms": "phones.work_sms_opt_in",
+    }  # fmt: skip
+    ROW: ClassVar[dict[str, Any]] = {
+        "user_id": "u", "home": "2125550100", "home_sms": True, "home_at": "2026-03-02T14:05:09Z",
+        "home_ip": "203.0.113.9", "work": "2125550111", "work_sms": False,
+    }  # fmt: skip
+    HOME, WORK = "+12125550100", "+12125550111"
+
+    def consents(self, row, **how):
+        made = to_payload(event(row, **how), now=NOW)
+        return {(one.identifier, one.channel): one.subscribed for one in made.consents}, made
+
+    def test_by_mapping(self):
+        consents, made = self.consents(self.ROW, columns=self.HOW)
+        assert consents == {(self.HOME, "sms"): True, (self.WORK, "sms"): False}
+        assert made.body["traits"]["phones"][self.HOME]["smsOptIn"]["ip"] == "203.0.113.9"
+
+    def test_by_the_names_of_the_columns(self):
+        row = {self.HOW.get(name, name): value for name, value in self.ROW.items()}
+        assert self.consents(row)[0] == {(self.HOME, "sms"): True, (self.WORK, "sms"): False}
+
+    @pytest.mark.parametrize("nothing", [None, "", float("nan")])
+    def test_a_yes_of_a_phone_that_is_empty_is_withheld_and_never_another_phones(self, nothing):
+        consents, made = self.consents({**self.ROW, "home": nothing}, columns=self.HOW)
+        assert consents == {(self.WORK, "sms"): False}
+        assert [str(one) for one in made.withheld] == ["opt_in sms: the phone it belongs to is empty"]
+
+    def test_a_no_of_a_phone_that_is_empty_waits_for_what_the_ledger_knows(self):
+        _, made = self.consents({**self.ROW, "work": None}, columns=self.HOW)
+        assert made.opt_outs_elsewhere == (("sms", None),)
+
+    def test_a_no_that_does_not_say_of_which_phone_is_said_of_all(self):
+        row = {"user_id": "u", "phones.home": self.HOME, "phones.work": self.WORK, "sms_opt_in": False}
+        assert self.consents(row)[0] == {(self.HOME, "sms"): False, (self.WORK, "sms"): False}
+
+    def test_a_yes_that_does_not_say_of_which_phone_is_withheld(self):
+        evidence = {"sms_opt_in_at": "2026-03-02T14:05:09Z", "sms_opt_in_ip": "203.0.113.9"}
+        row = {"user_id": "u", "phones.home": self.HOME, "phones.work": self.WORK, "sms_opt_in": True, **evidence}
+        consents, made = self.consents(row)
+        assert consents == {}
+        assert "several phones" in made.withheld[0].reason
+
+    @pytest.mark.parametrize("nothing", [None, "", float("nan")])
+    def test_a_yes_of_the_phone_column_never_goes_to_a_mapped_phone_where_that_is_null(self, nothing):
+        evidence = {"sms_opt_in_at": "2026-03-02T14:05:09Z", "sms_opt_in_ip": "203.0.113.9"}
+        row = {"user_id": "u", "phone": nothing, "phones.work": self.WORK, "sms_opt_in": True, **evidence}
+        consents, made = self.consents(row)
+        assert consents == {}
+        assert made.withheld[0].reason == "the phone it belongs to is empty"
+        assert self.consents({**row, "sms_opt_in": False})[0] == {(self.WORK, "sms"): False}
+
+    def test_an_opt_in_of_the_wrong_kind_is_said_when_the_dag_is_written(self):
+        with pytest.raises(ValueError, match=r"an opt-in for email cannot belong to one of phones"):
+            RowMapping("identify", columns={"x": "phones.home_email_opt_in"})
 
 
 columns = {
@@ -294,16 +368,20 @@ def test_any_row_is_an_event_or_has_faults_without_values(row, call, kind):
 @pytest.mark.parametrize("no", [False, 0, "false"])
 def test_a_no_by_default_does_not_refuse_a_contact_without_a_phone(no):
     mapper = RowMapper(RowMapping("identify"), Reading())
-    event, _ = mapper.event({"email": "a@example.com", "phone": None, "sms_opt_in": no})
+    event = mapper.event({"email": "a@example.com", "phone": None, "sms_opt_in": no})
     assert event.phones == ()
     assert event.emails[0].address == "a@example.com"
+    assert event.emails[0].opt_ins == ()
+    assert [one.subscribed for one in event.unplaced] == [False], "the ledger may know the phone"
 
 
 def test_a_yes_without_a_phone_is_withheld_and_the_rest_goes():
     mapper = RowMapper(RowMapping("identify"), Reading())
-    event, withheld = mapper.event({"email": "a@example.com", "phone": None, "sms_opt_in": True, "plan": "gold"})
+    event = mapper.event({"email": "a@example.com", "phone": None, "sms_opt_in": True, "plan": "gold"})
     assert event.traits == {"plan": "gold"}
-    assert [str(one) for one in withheld] == ["sms_opt_in sms: the row has no phone"]
+    assert [str(one) for one in to_payload(event, now=NOW).withheld] == [
+        "opt_in sms: there is no phone that it could belong to"
+    ]
 
 
 def test_what_is_neither_yes_nor_no_is_a_fault_with_and_without_a_phone():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 
-from airflow_provider_regal.events.opt_outs import opt_outs_of
+from airflow_provider_regal.events.opt_outs import loses_a_decision, opt_outs_of, unreadable_decisions
 from tests.events.hostile import many, written_events
 from tests.events.saying import MAIL, PHONE
 
@@ -41,6 +44,46 @@ def test_an_opt_out_whose_phone_is_wrong_does_not_hold_the_others():
 def test_an_opt_out_under_its_phone_is_found_too():
     event = opt_outs_of({"traits": {"phones": {PHONE: {"smsOptIn": {"subscribed": False}}}, "x": b""}})
     assert said(event) == {(PHONE, "sms"): False}
+
+
+@pytest.mark.parametrize("phone", [2125550100.0, Decimal("2125550100"), "2125550100.0", 12125550100.0])
+def test_a_phone_that_became_a_fraction_has_all_its_digits(phone):
+    assert said(opt_outs_of({"phone": phone, "opt_in": [NO]})) == {(PHONE, "sms"): False}
+
+
+@pytest.mark.parametrize("phone", ["2.1E+09", float("nan"), float("inf"), 2.5, Decimal("sNaN"), Decimal("1E+99999")])
+def test_a_phone_that_lost_digits_is_not_guessed(phone):
+    assert opt_outs_of({"phone": phone, "opt_in": [NO]}) is None
+
+
+def test_the_same_phone_twice_loses_no_opt_out():
+    event = opt_outs_of({"phones": {PHONE: {"smsOptIn": False}, "(212) 555-0100": {"voiceOptIn": False}}})
+    assert said(event) == {(PHONE, "sms"): False, (PHONE, "voice"): False}
+
+
+def test_what_is_neither_yes_nor_no_is_found_by_phone_and_channel():
+    written = {"phone": PHONE, "email": MAIL, "opt_in": [{"channel": " SMS", "subscribed": "maybe"}, YES, NO]}
+    assert unreadable_decisions(written) == [(PHONE, "sms", None)]
+    written["opt_in"][0]["timestamp"] = "2026-03-02"
+    assert unreadable_decisions(written)[0].at == datetime(2026, 3, 2, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert unreadable_decisions({"phone": "12", "opt_in": [{"channel": "sms", "subscribed": "maybe"}]}) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "lost"),
+    [
+        ({"phone": PHONE, "opt_in": [NO]}, False),
+        ({"phone": PHONE, "opt_in": [YES]}, False),
+        ({"user_id": "u", "opt_in": [NO]}, False),  # the ledger may know the phone
+        ({"phone": "12", "opt_in": [NO]}, True),
+        ({"phone": PHONE, "opt_in": [{"channel": "sms", "subscribed": "maybe"}]}, True),
+        ({"user_id": "u", "opt_in": [{"channel": "sms", "subscribed": "maybe"}]}, True),
+        ({"phone": PHONE, "opt_in": [{"channel": "fax", "subscribed": False}]}, True),
+        ({"phone": PHONE, "opt_in": [{"channel": "fax", "subscribed": True}]}, False),
+    ],
+)
+def test_a_decision_is_lost_if_it_cannot_be_taken_out(written, lost):
+    assert loses_a_decision(written) is lost
 
 
 def test_an_event_without_opt_outs_gives_none():

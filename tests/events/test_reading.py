@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_regal.errors import InvalidEventError
-from airflow_provider_regal.events import Email, Identify, OptIn, Page, Phone, Track
+from airflow_provider_regal.events import Email, Identify, OptIn, Page, Phone, Track, to_payload
 from tests.events import hostile
-from tests.events.saying import IP, MAIL, OTHER, PHONE, body, faults, opt_in, payload, traits
+from tests.events.saying import IP, MAIL, NOW, OTHER, PHONE, body, faults, opt_in, payload, traits
 
 SENT = {"subscribed": True, "timestamp": "2026-03-02 14:05:09 +00:00", "ip": IP}
 PLACED = {"subscribed": True, "timestamp": "2026-03-02T14:05:09Z", "ip": IP}
@@ -62,9 +62,14 @@ def test_loose_opt_ins_belong_to_the_single_phone_and_not_to_others_of_the_map()
     assert sent["phones"] == {OTHER: {}, PHONE: {"isPrimary": True, "smsOptIn": SENT}}
 
 
-def test_a_loose_opt_in_beside_several_phones_is_a_fault():
-    assert faults(phones=[PHONE, OTHER], opt_in=[opt_in()]) == {
-        "opt_in[0]": "the event has several phones; put the opt-in under the one it belongs to"
+def test_a_loose_opt_in_beside_several_phones_is_withheld_and_an_opt_out_is_said_of_all():
+    made = payload(phones=[PHONE, OTHER], opt_in=[opt_in(), opt_in(False, channel="voice")])
+    assert [str(one) for one in made.withheld] == [
+        "opt_in sms: the event has several phones; put the opt-in under the one it belongs to"
+    ]
+    assert {(one.identifier, one.channel, one.subscribed) for one in made.consents} == {
+        (PHONE, "voice", False),
+        (OTHER, "voice", False),
     }
 
 
@@ -80,11 +85,35 @@ def test_the_same_single_phone_in_two_places_is_one():
     assert traits(phone=PHONE, traits={"phone": "2125550100"}) == {"phones": {PHONE: {"isPrimary": True}}}
 
 
-def test_an_opt_in_without_its_phone_or_email_is_a_fault():
-    assert faults(user_id="1", opt_in=[opt_in(), opt_in(channel="email")]) == {
-        "opt_in[0]": "there is no phone in the event that it could belong to",
-        "opt_in[1]": "there is no email in the event that it could belong to",
-    }
+def test_an_opt_in_without_its_phone_or_email_is_withheld_and_the_rest_goes():
+    made = payload(user_id="1", traits={"plan": "gold"}, opt_in=[opt_in(), opt_in(channel="email")])
+    assert made.body == {"userId": "1", "traits": {"plan": "gold"}}
+    assert [str(one) for one in made.withheld] == [
+        "opt_in sms: there is no phone that it could belong to",
+        "opt_in email: there is no email that it could belong to",
+    ]
+
+
+def test_an_event_that_is_nothing_but_an_opt_in_without_its_phone_is_invalid():
+    with pytest.raises(InvalidEventError, match="there is no phone that it could belong to"):
+        payload(user_id="1", opt_in=[opt_in()])
+
+
+def test_an_opt_out_without_its_phone_is_kept_for_the_phones_the_ledger_knows():
+    event = Identify(user_id="1", opt_in=[opt_in(False)])
+    made = to_payload(event, now=NOW)
+    assert [channel for channel, _ in made.opt_outs_elsewhere] == ["sms"]
+    assert to_payload(Identify.read(event.model_dump()), now=NOW) == made, "an event can be read again"
+    added = made.with_opt_outs({"phones": [PHONE, OTHER]})
+    assert {one.identifier for one in added.consents} == {PHONE, OTHER}
+    assert added.body["traits"]["phones"][OTHER]["smsOptIn"]["subscribed"] is False
+
+
+def test_a_withheld_opt_in_does_not_find_a_phone_when_the_event_is_read_again():
+    event = Identify(phone=None, phones=[PHONE], opt_in=[opt_in()])
+    again = Identify.read(event.model_dump())
+    assert again == event
+    assert to_payload(again, now=NOW).consents == ()
 
 
 def test_no_opt_out_is_lost_where_two_forms_meet_in_one_phone():
@@ -203,8 +232,6 @@ def test_all_faults_of_an_event_come_in_one_error():
         "traits.photo",
         "traits.tags[1]",
         "traits.optIn[0].channel",
-        "traits.optIn[1].timestamp",
-        "traits.optIn[1].ip",
         "traits.address.postalCode",
         "sub_brand",
     }
@@ -218,13 +245,14 @@ def test_all_faults_of_an_event_come_in_one_error():
         ({"phones": ["12"]}, "phones[0]"),
         ({"phones": [5]}, "phones[0]"),
         ({"phones": [{"number": PHONE, "opt_ins": 5}]}, "phones[0].opt_ins"),
-        ({"phones": [{"number": PHONE, "opt_ins": [opt_in(ip="x")]}]}, "phones[0].opt_ins[0].ip"),
-        ({"phones": {PHONE: {"smsOptIn": {**PLACED, "ip": "x"}}}}, "phones[0].smsOptIn.ip"),
+        ({"phones": [{"number": PHONE, "opt_ins": [opt_in("x")]}]}, "phones[0].opt_ins[0].subscribed"),
+        ({"phones": {PHONE: {"smsOptIn": {**PLACED, "subscribed": "x"}}}}, "phones[0].smsOptIn.subscribed"),
+        ({"phones": {PHONE: {"smsOptIn": "x"}}}, "phones[0].smsOptIn"),
         ({"phones": {PHONE: 5}}, "phones[0]"),
         ({"phones": {PHONE: {5: 6}}}, "phones[0]"),
         ({"phones": {PHONE: {"opt_ins": [opt_in(channel="email")]}}}, "phones[0]"),
-        ({"phone": PHONE, "optIn": opt_in(ip="x")}, "optIn.ip"),
-        ({"phone": PHONE, "opt_in": {**opt_in(timestamp=None), "subscribedAt": "x"}}, "opt_in.subscribedAt"),
+        ({"phone": PHONE, "optIn": opt_in("x")}, "optIn.subscribed"),
+        ({"phone": PHONE, "traits": {"smsOptIn": "x"}}, "traits.smsOptIn"),
         ({"phone": PHONE, "opt_in": "yes"}, "opt_in.channel"),
         ({"user_id": "1", "originalTimestamp": "x"}, "originalTimestamp"),
         ({"user_id": "1", "traits": 5}, "traits"),

@@ -31,7 +31,7 @@ CONSENT = {
     "channel": "sms",
     "subscribed": True,
     "timestamp": "2020-08-25T21:23:43Z",
-    "ip": "172.16.254.1",
+    "ip": "198.51.100.54",
     "text": "I agree.",
 }
 ANNE = {"phone": "+19175554444", "firstName": "Anne"}
@@ -314,7 +314,7 @@ def test_withheld_opt_ins_and_notes_are_logged_without_values(regal, logged):
     log = logged()
     assert "Opt-in withheld - phones[1] voice: no timestamp" in log
     assert "Note: phones[1] becomes primary without its own opt-in for" in log
-    for secret in (*SECRETS.values(), "4155550199", "172.16.254.1", regal.api_key):
+    for secret in (*SECRETS.values(), "4155550199", "198.51.100.54", regal.api_key):
         assert secret not in log
 
 

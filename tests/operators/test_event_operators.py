@@ -19,7 +19,7 @@ CONSENT = {
     "channel": "sms",
     "subscribed": True,
     "timestamp": "2020-08-25T21:23:43Z",
-    "ip": "172.16.254.1",
+    "ip": "198.51.100.54",
     "text": "I agree.",
 }
 
@@ -164,7 +164,7 @@ def test_templates_are_rendered_in_every_field_a_user_would_template(run_dag, mo
                     "smsOptIn": {
                         "subscribed": True,
                         "timestamp": "2026-03-02 14:05:09 +00:00",
-                        "ip": "172.16.254.1",
+                        "ip": "198.51.100.54",
                         "text": "I agree.",
                     }
                 }
@@ -291,10 +291,9 @@ def test_an_invalid_event_is_not_sent_nor_retried_and_every_fault_is_named(run_d
     assert str(only_task(run).state) == "failed"
     assert regal.stats()["requests"] == 0
     logged = "".join(capfd.readouterr())
-    assert "(3 faults)" in logged
+    assert "(2 faults)" in logged
     for field in (
         "traits.phone: not a valid phone number",
-        "traits.optIn[0].timestamp: not a readable",
         "timestamp: not",
     ):
         assert field in logged

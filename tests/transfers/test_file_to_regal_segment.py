@@ -61,11 +61,11 @@ def say_everything(url, *, zipped):
             "lastName": "Smith",
             "name": "Anne Smith",
             "address": {"postalCode": "10001", "state": "NY"},
-            "optIn": [{"channel": "sms", "ip": "172.16.254.1", **consent}, {"channel": "voice", **consent}],
+            "optIn": [{"channel": "sms", "ip": "198.51.100.54", **consent}, {"channel": "voice", **consent}],
         },
         context={"ip": "10.0.0.1"},
     )
-    cached = {"phone": "+19175554444", "age": 29, "optIn": [{"channel": "voice", **consent, "ip": "172.16.254.1"}]}
+    cached = {"phone": "+19175554444", "age": 29, "optIn": [{"channel": "voice", **consent, "ip": "198.51.100.54"}]}
     for number in range(OFTEN):
         client.track(
             "anne-smith",
@@ -120,7 +120,7 @@ def test_what_the_real_client_says_arrives_once(
     }  # fmt: skip
     phone = anne["phones"]["+19175554444"]
     assert phone["sms"]["status"] == "Subscribed"
-    assert (phone["sms"]["ip"], phone["sms"]["timestamp"]) == ("172.16.254.1", "2020-08-25 21:23:43 +00:00")
+    assert (phone["sms"]["ip"], phone["sms"]["timestamp"]) == ("198.51.100.54", "2020-08-25 21:23:43 +00:00")
     assert phone["voice"]["status"] == "No Status"  # said on a server, without the person's address
     logged = "".join(capfd.readouterr()) + caplog.text
     for reason in ("1 x alias", "1 x group", "2 x integrations switch Regal off", "1 x only an anonymous id"):

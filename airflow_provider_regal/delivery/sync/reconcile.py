@@ -38,6 +38,7 @@ from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
+    LOST_MARK,
     MARKS,
     ORIGIN_MARK,
     REJECT_MARK,
@@ -99,6 +100,7 @@ class Reconciliation:
             reading=settings.reading,
             policy=ConsentPolicy(require_ip=False) if sync.known_to_regal else settings.consent,
             phone_needed=sync.as_event is None,
+            phones_of=account.plain_phones_of,
         )
         self._now = to_ledger_time(clock.now())
         self._too_many_flips = False
@@ -231,10 +233,14 @@ class Reconciliation:
                 self._bar_the_user(said, now)
                 continue
             self._add("rejected", 1)
-            self._store.reject(line, json.dumps([(fault.field, fault.reason) for fault in said.faults]))
+            faults = [(fault.field, fault.reason) for fault in said.faults]
+            self._store.reject(line, json.dumps(faults), loses_a_decision=said.loses_a_decision)
             if said.about is not None:
                 identifier, channel = said.about
-                self._store.mention(self._account.identifiers.stored(identifier), channel)
+                key = self._account.identifiers.stored(identifier)
+                self._store.mention(key, channel)
+                if said.unreadable_at is not None:
+                    self._store.doubt(key, channel, to_ledger_time(said.unreadable_at))
             if said.barrier is not None:
                 self._bar_the_user(said.barrier, now)
 
@@ -324,8 +330,9 @@ class Reconciliation:
 
     def _not_sent(self, *, sends: bool) -> Iterator[Marked]:
         """Return what is not sent, so that every consent of the source has an outcome."""
-        for line, faults in self._store.unfit():
-            yield Marked({REJECT_MARK: json.loads(faults), ROW_MARK: decode_row(line)})
+        for line, faults, loses_a_decision in self._store.unfit():
+            marks = {LOST_MARK: True} if loses_a_decision else {}
+            yield Marked({REJECT_MARK: json.loads(faults), ROW_MARK: decode_row(line), **marks})
         for wanted in self._store.stale():
             yield Marked({SKIP_MARK: Skip.OLDER.value, ROW_MARK: wanted._asdict()})
         plan = self._plan

@@ -10,23 +10,25 @@ user_id, phone, email              whose: sms and voice belong to the phone, ema
 =================================  =================================================================
 
 Each consent is read alone, so that a fault of one holds no other back; of a row that is wrong elsewhere an opt-out is
-taken all the same.
+taken all the same. Where a row of both forms says yes and no of the same channel, the no counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_regal.delivery.sync.columns import EVIDENCE, PERSON, WIDE, WIDE_FORM, check_columns
 from airflow_provider_regal.errors import Fault, InvalidEventError
-from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Reading, to_payload
+from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Phone, Reading, to_payload
+from airflow_provider_regal.events.consent import is_opt_out, is_unreadable, read_channel
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
-from airflow_provider_regal.events.names import EMAIL_CHANNELS
-from airflow_provider_regal.events.python_values import is_blank, is_nothing, read_truth
+from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS
+from airflow_provider_regal.events.opt_outs import opt_outs_of, unreadable_decisions
+from airflow_provider_regal.events.python_values import is_blank, is_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,15 @@ class Unfit:
 
     :param about: identifier and channel, as far as they can be read.
     :param barrier: an opt-out that says whose it is, but not of which phone: no older opt-in may follow it, either.
+    :param loses_a_decision: it is a no, or can be read neither as yes nor as no.
+    :param unreadable_at: when somebody decided what can't be read, for the latter.
     """
 
     faults: tuple[Fault, ...]
     about: tuple[str, str] | None = field(default=None, repr=False)
     barrier: Said | None = None
+    loses_a_decision: bool = False
+    unreadable_at: datetime | None = None
 
 
 class ConsentRows:
@@ -65,6 +71,7 @@ class ConsentRows:
 
     :param columns: column -> a name of the long or the wide form, or None to leave it out.
     :param phone_needed: whether an opt-in without a phone is wrong; it is not where an event stands for it.
+    :param phones_of: finds the phones of a user id that are on record, for an opt-out that names none.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class ConsentRows:
         reading: Reading,
         policy: ConsentPolicy,
         phone_needed: bool,
+        phones_of: Callable[[str], Sequence[str]] = lambda user_id: (),
     ) -> None:
         check_columns(columns or {})
         self._columns = columns or {}
@@ -82,6 +90,7 @@ class ConsentRows:
         self._reading = reading
         self._policy = policy
         self._phone_needed = phone_needed
+        self._phones_of = phones_of
 
     def read(self, row: Mapping[str, Any], now: datetime) -> list[Said | Unfit]:
         """Read what a row says; an empty list if it says nothing.
@@ -96,10 +105,26 @@ class ConsentRows:
         if not wide and "channel" not in named:
             reason = "is missing: a row needs channel and subscribed, or a column such as sms_opt_in"
             return [Unfit((Fault("channel", reason),))]
-        told = wide or [{name: named[name] for name in ("channel", "subscribed", *EVIDENCE) if name in named}]
-        # A wide column with a default says no to everybody; without an address there is nothing to withdraw.
-        told = [o for o in told if not _says_nothing(o) and not (wide and _is_opt_out(o) and not _mine(person, o))]
-        return [self._one(person, opt_in, columns, now) for opt_in in told]
+        long = [{name: named[name] for name in ("channel", "subscribed", *EVIDENCE) if name in named}]
+        told = _without_contradictions([*wide, *(long if "channel" in named else ())])
+        read: list[Said | Unfit] = []
+        for opt_in in told:
+            if _says_nothing(opt_in):
+                continue
+            if is_opt_out(opt_in) and not _mine(person, opt_in) and (phones := self._known_phones(person, opt_in)):
+                read += [self._one({**person, "phone": phone}, opt_in, columns, now) for phone in phones]
+            # A wide column with a default says no to everybody; without an address there is nothing to withdraw.
+            elif not (opt_in in wide and is_opt_out(opt_in) and not _mine(person, opt_in)):
+                read.append(self._one(person, opt_in, columns, now))
+        return read
+
+    def _known_phones(self, person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> Sequence[str]:
+        if opt_in["channel"] not in PHONE_CHANNELS or "user_id" not in person:
+            return ()
+        try:
+            return self._phones_of(read_user_id(person["user_id"]))
+        except ValueError:
+            return ()
 
     def _named(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[Fault]]:
         """Return the row by our names, and the column each name came from."""
@@ -126,18 +151,26 @@ class ConsentRows:
             return self._fit(written, opt_in, now)
         except InvalidEventError as error:
             faults = error.faults
-        if _is_opt_out(opt_in):  # never held back: only the channel and the identifier are needed
-            bare = {key: value for key, value in written.items() if key != "user_id"}
-            try:
-                return self._fit(bare, opt_in, now)
-            except InvalidEventError:
-                pass
+        if (outs := opt_outs_of(written, self._reading)) is not None:  # never held back
+            for one in (*outs.phones, *outs.emails):  # there is at most one
+                mine = {"phone": one.number} if isinstance(one, Phone) else {"email": getattr(one, "address", None)}
+                return self._fit({**mine, "opt_in": written["opt_in"]}, opt_in, now)
         told = (Fault(_in_words_of_the_table(fault.field, opt_in, columns), fault.reason) for fault in faults)
-        return Unfit(tuple(told), self._about(person, opt_in), self._barrier(written, opt_in, now))
+        unreadable = is_unreadable(opt_in)
+        return Unfit(
+            tuple(told),
+            self._about(person, opt_in),
+            self._barrier(written, opt_in, now),
+            loses_a_decision=unreadable or is_opt_out(opt_in),
+            unreadable_at=self._decided_at(written, now) if unreadable else None,
+        )
+
+    def _decided_at(self, written: Mapping[str, Any], now: datetime) -> datetime:
+        return next((one.at for one in unreadable_decisions(written, self._reading) if one.at is not None), now)
 
     def _barrier(self, written: Mapping[str, Any], opt_in: Mapping[str, Any], now: datetime) -> Said | None:
         of_a_phone = opt_in.get("channel") not in EMAIL_CHANNELS and "phone" not in written
-        if self._phone_needed or not of_a_phone or not _is_opt_out(opt_in):
+        if self._phone_needed or not of_a_phone or not is_opt_out(opt_in):
             return None
         try:
             return self._without_phone(written, now)
@@ -156,16 +189,18 @@ class ConsentRows:
             return None
 
     def _fit(self, written: Mapping[str, Any], opt_in: Mapping[str, Any], now: datetime) -> Said:
-        if not self._phone_needed and not _is_opt_out(opt_in):
+        if not self._phone_needed and not is_opt_out(opt_in):
             if opt_in.get("channel") in EMAIL_CHANNELS:
                 raise InvalidEventError("track", [Fault("opt_in[0].channel", "as_event stands for sms and voice only")])
             if "phone" not in written:
                 return self._without_phone(written, now)
         payload = to_payload(event := Identify.read(written, self._reading), now=now, policy=self._policy)
+        if payload.withheld:
+            one = payload.withheld[0]
+            raise InvalidEventError("identify", [Fault(f"opt_in[0].{one.field}".rstrip("."), one.reason)])
         if not payload.consents:
-            reason = payload.withheld[0].reason
-            missing = "ip" if reason.startswith("no ip") else "timestamp"
-            raise InvalidEventError("identify", [Fault(f"opt_in[0].{missing}", reason)])
+            reason = "is an opt-out of no phone or email, and no phone of this contact is on record"
+            raise InvalidEventError("identify", [Fault("opt_in[0]", reason)])
         (consent,) = payload.consents
         point = (event.phones or event.emails)[0]
         return _said(consent, point.opt_ins[0], event.user_id)
@@ -219,6 +254,21 @@ def _wide(named: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [opt_in for opt_in in found.values() if "subscribed" in opt_in]
 
 
+def _without_contradictions(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take what a row says of a channel in two ways together: a no in one of them is the person's no."""
+    for one in told:
+        one["channel"] = read_channel(one.get("channel"))
+    denied = {one["channel"]: one for one in told if is_opt_out(one) and isinstance(one["channel"], str)}
+    kept = []
+    for one in told:
+        no = denied.get(one["channel"]) if isinstance(one["channel"], str) else None
+        if no is None or no is one:
+            kept.append(one)
+        elif not _says_nothing(one):  # it counts as given when it was read: no yes of this row is newer
+            no.pop("timestamp", None)
+    return kept
+
+
 def _written(person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> dict[str, Any]:
     """Write the event that says this alone: an identifier it does not need would be added to the contact."""
     user_id = {"user_id": person["user_id"]} if "user_id" in person else {}
@@ -235,15 +285,8 @@ def _says_nothing(opt_in: Mapping[str, Any]) -> bool:
     return is_blank(opt_in.get("subscribed")) and ("subscribed" in opt_in or is_nothing(opt_in.get("channel")))
 
 
-def _is_opt_out(opt_in: Mapping[str, Any]) -> bool:
-    try:
-        return not read_truth(opt_in.get("subscribed"))
-    except ValueError:
-        return False
-
-
 def _in_words_of_the_table(place: str, opt_in: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    name = place.removeprefix("opt_in[0]").removeprefix(".") or "subscribed"
+    name = place.removeprefix("opt_in").removeprefix("[0]").removeprefix(".") or "subscribed"
     channel = opt_in.get("channel")
     suffix = next((suffix for suffix, what in WIDE.items() if what == name), None)
     for candidate in (f"{channel}_opt_in{suffix}", name) if suffix is not None else (name,):

@@ -35,7 +35,8 @@ CREATE TABLE opt_outs (
     key TEXT, channel TEXT, identifier TEXT, at TEXT, PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
 CREATE TABLE mentioned (key TEXT, channel TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
-CREATE TABLE unfit (row TEXT, faults TEXT);
+CREATE TABLE doubted (key TEXT, channel TEXT, at TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
+CREATE TABLE unfit (row TEXT, faults TEXT, loses_a_decision INTEGER);
 """
 _WANT: Final = """
 INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
@@ -63,6 +64,9 @@ _WANT_NEWEST: Final = _WANT.format(
 _OPT_OUT: Final = """
 INSERT INTO opt_outs VALUES (?, ?, ?, ?) ON CONFLICT (key, channel) DO UPDATE
 SET at = max(at, excluded.at)
+"""
+_DOUBT: Final = """
+INSERT INTO doubted VALUES (?, ?, ?) ON CONFLICT (key, channel) DO UPDATE SET at = max(at, excluded.at)
 """
 _KNOWN: Final = """identifier, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at,
     source, inferred_at, row_hash"""
@@ -106,6 +110,8 @@ _KIND: Final = f"""
 CASE
     WHEN (w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed))
         AND {_SEEN} THEN 'superseded'
+    WHEN w.subscribed AND w.at <= (SELECT d.at FROM doubted d WHERE d.key = w.key AND d.channel = w.channel)
+        THEN 'stale'
     WHEN w.subscribed AND w.at <= k.opt_out_at THEN 'stale'
     WHEN w.subscribed AND {_COMES_BACK} THEN 'changed'
     WHEN w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed) THEN 'stale'
@@ -115,7 +121,7 @@ CASE
     WHEN k.evidence_at IS NULL THEN 'new'
     ELSE 'changed'
 END
-"""
+"""  # noqa: S608 - made of constants
 _COMPARE: Final = f"""
 CREATE TABLE compared AS
 SELECT w.*, {_KIND} AS kind, k.subscribed IS NOT NULL AND k.subscribed <> w.subscribed AS flips,
@@ -222,9 +228,16 @@ class SyncStore:
         """Note who is still in the source, although the row cannot be used."""
         self._db.execute("INSERT OR IGNORE INTO mentioned VALUES (?, ?)", (key, channel))
 
-    def reject(self, row: str, faults: str) -> None:
-        """Keep what can never be sent."""
-        self._db.execute("INSERT INTO unfit VALUES (?, ?)", (row, faults))
+    def doubt(self, key: str, channel: str, at: str) -> None:
+        """Note who decided something that can't be read: no yes of that time or before is sent."""
+        self._db.execute(_DOUBT, (key, channel, at))
+
+    def reject(self, row: str, faults: str, *, loses_a_decision: bool) -> None:
+        """Keep what can never be sent.
+
+        :param loses_a_decision: it is a no, or can be read neither as yes nor as no.
+        """
+        self._db.execute("INSERT INTO unfit VALUES (?, ?, ?)", (row, faults, loses_a_decision))
 
     def compare(self, *, once: bool, source: str) -> None:
         """Compare both sides, once all is known and wanted.
@@ -295,9 +308,9 @@ class SyncStore:
         """Return every opt-out that was read: identifier, channel, and the newest time, if only that of the reading."""
         return self._db.cursor().execute("SELECT identifier, channel, at FROM opt_outs")
 
-    def unfit(self) -> Iterator[tuple[str, str]]:
-        """Return back what can never be sent: row and faults."""
-        return self._db.cursor().execute("SELECT row, faults FROM unfit ORDER BY rowid")
+    def unfit(self) -> Iterator[tuple[str, str, int]]:
+        """Return what can never be sent: row, faults, and whether a decision is lost with it."""
+        return self._db.cursor().execute("SELECT row, faults, loses_a_decision FROM unfit ORDER BY rowid")
 
     def close(self) -> None:
         """Close the file."""

@@ -94,12 +94,12 @@ def test_null_is_silent(value):
     assert read({"phone": PHONE, "sms_opt_in": value, "sms_opt_in_at": "2026-11-01"}) == []
 
 
-@pytest.mark.parametrize("value", ["false", "False", " FALSE ", 0, False, "0", "f", "no", "N", "off"])
+@pytest.mark.parametrize("value", ["false", " FALSE ", 0, False, 0.0, "0", "0.0", "N", "off", "STOP", "opted-out"])
 def test_what_says_false_opts_out(value):
     assert short(read({**YES, "subscribed": value})) == [(PHONE, "sms", False)]
 
 
-@pytest.mark.parametrize("value", ["yes", "y", "on", "ok", 2, -1, 1.0, [], {}, b"true", "true!"])
+@pytest.mark.parametrize("value", ["yes", "y", "on", "ok", 2, -1, 0.5, [], {}, b"true", "true!"])
 def test_what_is_no_boolean_subscribes_nobody(value):
     told = read({**YES, "subscribed": value})
     assert short(told) == []
@@ -114,9 +114,11 @@ def test_what_is_no_boolean_subscribes_nobody(value):
         ({"timestamp": "1970-01-01"}, "timestamp", "no real time"),
         ({"timestamp": "the 7th of Never"}, "timestamp", ""),
         ({"ip": None}, "ip", "no ip"),
-        ({"ip": "203.0.113.777"}, "ip", "not an IP address"),
+        ({"ip": "203.0.113.777"}, "ip", "can't be read"),
+        ({"ip": "10.0.0.1"}, "ip", "not one of the internet"),
         ({"phone": "555"}, "phone", "not a valid phone number"),
-        ({"phone": None}, "subscribed", ""),
+        ({"phone": None}, "user_id, phone, email", "at least one is needed"),
+        ({"phone": None, "user_id": "u"}, "subscribed", "no phone"),
         ({"channel": "fax"}, "channel", ""),
         ({"channel": None}, "channel", ""),
         ({"user_id": 1.5}, "user_id", "fraction"),
@@ -131,6 +133,7 @@ def test_an_opt_in_without_its_evidence_is_rejected_with_its_column(wrong, colum
 def test_faults_speak_of_the_columns_of_the_table():
     wide = {"phone": PHONE, "sms_opt_in": True, "sms_opt_in_at": "2026-11-01", "sms_opt_in_ip": "nowhere"}
     assert list(faults(read(wide))) == ["sms_opt_in_ip"]
+    assert list(faults(read({**wide, "sms_opt_in_at": "never"}))) == ["sms_opt_in_at"]
     assert list(faults(read({**YES, "from": "nowhere"}, {"ip": None, "from": "ip"}))) == ["from"]
     assert list(faults(read({**wide, "sms_opt_in_ip": None}))) == ["sms_opt_in_ip"]
 
