@@ -25,6 +25,9 @@ CREATE TABLE customers (
     id INTEGER, loaded_at TEXT, first_name TEXT, last_name TEXT, phone TEXT, email TEXT, plan TEXT, balance, born TEXT,
     sms_ok INTEGER, sms_at TEXT, sms_ip TEXT, voice_ok INTEGER, voice_at TEXT, voice_ip TEXT, wording TEXT
 );
+CREATE TABLE regal_webhooks (
+    id INTEGER PRIMARY KEY, name TEXT, user_id TEXT, phone TEXT, email TEXT, channel TEXT, original_timestamp TEXT
+);
 CREATE TABLE events (id INTEGER, customer_id INTEGER, name TEXT, happened_at TEXT, amount, currency TEXT, course TEXT);
 """
 

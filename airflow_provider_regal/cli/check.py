@@ -31,6 +31,7 @@ from airflow_provider_regal.hooks._ledger import (
 from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.ledger import history, schema
 from airflow_provider_regal.ledger.database import Database
+from airflow_provider_regal.ledger.owed import count_owed
 
 OK: Final = "ok"
 WARNING: Final = "warning"
@@ -244,3 +245,15 @@ def _account(database: Database, target: Target | None) -> Iterator[Finding]:
         )
     else:
         yield Finding(OK, "unknown rows", "none")
+    running = history.running_deliveries(database)
+    owed = count_owed(database, without=running)
+    if owed.opt_outs and owed.oldest_at is not None:
+        age = output.ago(owed.oldest_at, database.now())
+        yield Finding(
+            WARNING,
+            "owed",
+            f"Regal has not acknowledged {plural(owed.opt_outs, 'opt-out')} that were read, the oldest {age} ago. The "
+            "next delivery of contacts sends them first. Look, or send them now: airflow regal consent owed --send",
+        )
+    else:
+        yield Finding(OK, "owed", "Regal lacks no opt-out that was read")

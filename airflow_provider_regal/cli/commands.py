@@ -448,4 +448,29 @@ LEDGER = Group(
     example="example:\n  %(prog)s stats",
     commands=(UPGRADE, PRUNE, STATS, COPY),
 )
-COMMANDS: Final[tuple[Command | Group, ...]] = (SANDBOX, CHECK, DELIVERIES, OUTCOMES, FIND, REDELIVER, LEDGER)
+OWED = Command(
+    name="owed",
+    help="list or send the opt-outs that Regal lacks",
+    description=(
+        "List the opt-outs that were read and that Regal has not acknowledged, the oldest first: whose, on which\n"
+        "channel, since when, and which task read them. The next delivery of contacts on the account sends them\n"
+        "first; --send sends exactly those now. This prints personal data."
+    ),
+    example="examples:\n  %(prog)s\n  %(prog)s --json\n  %(prog)s --send --conn-id regal_default",
+    arguments=(
+        _argument("--send", action="store_true", help="send them now; exits with 1 if any is left"),
+        _ACCOUNT,
+        _JSON,
+        _CONN_ID,
+        _LEDGER,
+    ),
+    run="airflow_provider_regal.cli.consent:run_owed",
+)
+CONSENT = Group(
+    name="consent",
+    help="look after opt-ins and opt-outs",
+    description="Look after opt-ins and opt-outs.",
+    example="example:\n  %(prog)s owed",
+    commands=(OWED,),
+)
+COMMANDS: Final[tuple[Command | Group, ...]] = (SANDBOX, CHECK, DELIVERIES, OUTCOMES, FIND, REDELIVER, CONSENT, LEDGER)

@@ -29,7 +29,7 @@ from airflow_provider_regal.ledger.deliveries import Held
 from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim
 from airflow_provider_regal.ledger.states import RowState, Skip
 from airflow_provider_regal.ledger.text import to_ledger_time
-from airflow_provider_regal.sources.marks import columns_of
+from airflow_provider_regal.sources.marks import OWED_MARK, columns_of
 
 # Looked up in the ledger at once.
 _CHUNK: Final = 200
@@ -73,7 +73,7 @@ class Admission:
 
     def rows(self) -> Iterator[Ready | None]:
         """Return the rows to send, in order; None where it is time to look at the network."""
-        rows = self._held.rows(without=self._held.states.is_settled)
+        rows = self._held.rows_to_send()
         for count, (numbered, known) in enumerate(self._with_known(rows), 1):
             ready = self._admit(*numbered, known)
             if ready is not None or count % _AT_ONCE == 0:
@@ -98,6 +98,8 @@ class Admission:
     def _known(self, row: Mapping[str, Any]) -> _Known:
         columns = columns_of(row)
         known = _Known()
+        if OWED_MARK in row:  # no row of the source
+            return known
         try:
             known.key = self._keys.key_of(columns) if self._keys else None
         except InvalidEventError as error:

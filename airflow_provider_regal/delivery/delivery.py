@@ -20,6 +20,7 @@ from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.admission import Admission
 from airflow_provider_regal.delivery.first_pass import FirstPass
 from airflow_provider_regal.delivery.gate import Gate
+from airflow_provider_regal.delivery.owed import owed_rows, stated_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.recorder import FRESH_S, Recorder
 from airflow_provider_regal.delivery.report import DeliveryReport
@@ -122,6 +123,7 @@ class Delivery:
             self.report.delivery, self.report.status = record.id, "nothing_to_do"
             self.report.count(Counts.of(record))
             self.report.reasons = self._deliveries.reasons(record.id)
+            self.report.opt_outs_owed = self._account.count_owed()
             return self.report
         held = self._hold(plan, record)
         self.report.delivery = held.id
@@ -197,13 +199,30 @@ class Delivery:
         if counts.plan:
             self.report.count(counts)
             _log.info("The plan\n%s", self.report.plan_as_table())
-        if counts.read < settings.min_rows:
-            raise FixSourceError(
-                f"The source has {rows_(counts.read)}, fewer than min_rows={settings.min_rows:,}; nothing was sent. "
-                "Check the query or the files."
+        if counts.guard is None and counts.read < settings.min_rows:
+            counts.guard = (
+                f"The source has {rows_(counts.read)}, fewer than min_rows={settings.min_rows:,}. Check the query or "
+                "the files."
             )
-        held.rows_complete(first_pass.ambiguous(held.rows))
-        _log.info("Delivery %d: read %s, %s to send", held.id, rows_(counts.read), f"{len(held.states):,}")
+            held.drop_rows()
+        ambiguous = {} if counts.guard else first_pass.ambiguous(held.rows)
+        self._add_owed(held, index, first_pass)
+        if counts.guard and not held.kept:
+            raise FixSourceError(f"{counts.guard} Nothing was sent.")
+        held.rows_complete(ambiguous)
+        to_send = len(held.states) - counts.owed_rows
+        _log.info("Delivery %d: read %s, %s to send", held.id, rows_(counts.read), f"{to_send:,}")
+
+    def _add_owed(self, held: Held, index: RowIndex, first_pass: FirstPass) -> None:
+        """Take in the opt-outs that Regal lacks; nothing holds them back, even where a guard stops all else."""
+        sync = self._settings.sync
+        if (self._settings.mapping.call != "identify" and sync is None) or (sync is not None and sync.known_to_regal):
+            return
+        find = stated_rows if held.counts.guard and not held.kept else owed_rows
+        opt_outs = find(self._account, index, on_their_way=self._deliveries.others_running(held.id))
+        held.counts.owed_rows = first_pass.add_owed(opt_outs)
+        if held.counts.owed_rows:
+            _log.info("%s that Regal lacks are sent first", opt_outs_(held.counts.owed_rows))
 
     def _send(self, held: Held, index: RowIndex) -> None:
         settled_before, began = held.counts.settled, self._clock.monotonic()
@@ -279,6 +298,10 @@ class Delivery:
         :raises TooManyFailedRowsError: more rows were rejected or are unknown than allowed.
         """
         report, settings = self.report, self._settings
+        if held.counts.guard is not None:
+            raise FixSourceError(
+                f"{held.counts.guard} Only opt-outs were sent ({held.counts.acknowledged + held.owed_sent:,})."
+            )
         held.counts.known = held.rejected_before()
         self._count(held)
         too_many = [
@@ -322,6 +345,21 @@ class Delivery:
     def _count(self, held: Held) -> None:
         self.report.count(held.counts)
         self.report.reasons = held.reasons()
+        self._count_owed(held)
+
+    def _count_owed(self, held: Held) -> None:
+        report = self.report
+        report.owed_sent = held.owed_sent
+        if self._settings.sync is not None:
+            report.consents_on_record = self._account.count_consents()
+        on_their_way = self._deliveries.others_running(held.id)
+        report.opt_outs_owed = self._account.count_owed(on_their_way=on_their_way)
+        if report.opt_outs_owed:
+            _log.warning(
+                "Regal lacks %s that were read. The next delivery of contacts on this account sends them first. List "
+                "them with: airflow regal consent owed",
+                opt_outs_(report.opt_outs_owed),
+            )
 
     def _let_go(self, held: Held, error: BaseException) -> None:
         """Note why it stopped, where the ledger may be the very trouble: that must not hide the error."""
@@ -337,6 +375,7 @@ class Delivery:
                 drop_rows=isinstance(error, FixSourceError),
             )
             report.reasons = held.reasons()
+            self._count_owed(held)
         except RegalError as another:
             _log.warning("The end of delivery %d could not be recorded: %s", held.id, another)
         _log.info("%s\n%s", report.status.capitalize(), report.as_table())
@@ -380,7 +419,7 @@ class open_rows:  # noqa: N801 - a context manager
                 sync=settings.sync,
                 preparer=preparer,
                 account=account,
-                plan=counts.plan,
+                counts=counts,
                 clock=clock,
                 dry_run=dry_run,
             )
@@ -436,6 +475,11 @@ def _why_failed(report: DeliveryReport, too_many: list[str], settings: DeliveryS
         f"Of {rows_(report.read)}, {' and '.join(too_many)}. Top reasons:{reasons}\n"
         f"List them with: airflow regal outcomes {report.delivery} --status rejected --status unknown\n{then}"
     )
+
+
+def opt_outs_(number: int) -> str:
+    """Write a number of opt-outs."""
+    return "1 opt-out" if number == 1 else f"{number:,} opt-outs"
 
 
 def rows_(number: int) -> str:

@@ -234,6 +234,10 @@ class Engine:
         self._gate.succeed(row.position, now)
         self._just_lost.clear()
         if decision.meaning is Meaning.REFUSED:
+            if self._recorder.try_alone(row, decision):
+                self._window.repeat(row, now)
+                self._wake.set()
+                return
             self._recorder.refuse(row, decision, moment)
             self._window.settle(row)
         else:
@@ -257,8 +261,9 @@ class Engine:
             self._recorder.release(row)
             self._window.repeat(row, now + decision.wait_s)
             return
+        alone = row.refusal is not None
         self._recorder.unknown(row, decision, self._clock.now(), in_outage=in_outage)
-        if not in_outage:
+        if not in_outage and not alone:  # the row itself is refused, whatever became of its opt-outs
             self._just_lost.append((row, decision))
         self._window.settle(row)
 

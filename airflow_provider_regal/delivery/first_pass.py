@@ -17,15 +17,15 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import islice, pairwise
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, TypeVar
 
 from airflow_provider_regal.delivery.grants import OLDER
 from airflow_provider_regal.delivery.keys import ContactKeys, hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready, Refused
 from airflow_provider_regal.delivery.row_index import RowIndex
-from airflow_provider_regal.errors import InvalidEventError
+from airflow_provider_regal.errors import InvalidEventError, RegalError
 from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.deliveries import Counts, LoggedConsent
@@ -45,6 +45,7 @@ from airflow_provider_regal.sources.marks import (
     columns_of,
 )
 
+T = TypeVar("T")
 Row = Mapping[str, Any]
 _BATCH: Final = 1_000
 _CHUNKS_AT_ONCE: Final = 4
@@ -92,10 +93,21 @@ class FirstPass:
         self._contacts: list[str | None] = []  # whose opt-outs these are
         self._chunks: list[RowChunk] = []
         self._position = 0
+        self._last_row = 0
 
     def read(self, given: Iterable[Any]) -> None:
         """Read all rows into the snapshot, but for those that need not be sent."""
-        rows = enumerate(map(as_row, given), 1)
+        try:
+            self._read(given)
+        except BaseException:
+            with suppress(RegalError):
+                self._bar()  # what was read was read, whatever comes of it
+            raise
+        self._write()
+        self.finish()
+
+    def _read(self, given: Iterable[Any]) -> None:
+        rows = self._numbered(given)
         for source_row, row in self._changed(rows) if self._keys is not None else rows:
             weight = row.get(WEIGHT_MARK, 1)
             self._counts.read += weight
@@ -107,8 +119,21 @@ class FirstPass:
                 continue
             self._look(self._position, row)
             self._add(source_row, row)
+
+    def add_owed(self, opt_outs: Iterable[Row]) -> int:
+        """Put opt-outs that Regal lacks behind the rows of the source, once the index is complete.
+
+        :returns: how many.
+        """
+        count = 0
+        for count, row in enumerate(opt_outs, 1):
+            self._add(self._last_row + count, row)
         self._write()
-        self.finish()
+        return count
+
+    def _numbered(self, given: Iterable[Any]) -> Iterator[tuple[int, Row]]:
+        for self._last_row, row in enumerate(map(as_row, given), 1):
+            yield self._last_row, row
 
     def look_again(self, rows: Iterable[tuple[int, int, Row]]) -> None:
         """Look at the rows of a snapshot that an earlier try has read, for the index."""
@@ -143,7 +168,7 @@ class FirstPass:
             return
         seed = self._account.identifiers.seed(self._preparer.fingerprint)
         ignored = self._preparer.ignored_columns
-        while chunk := [*islice(rows, _BATCH)]:
+        for chunk in in_chunks(rows, _BATCH):
             columns = [columns_of(row) for _, row in chunk]
             told = columns
             if ignored:
@@ -179,6 +204,8 @@ class FirstPass:
 
     def _look(self, position: int, row: Row) -> None:
         if not _LOOKED_AT.isdisjoint(row):
+            for identifier, channel, subscribed, at, *_ in row.get(CLAIMS_MARK, ()):
+                self._index.add_consent(identifier, channel, at, subscribed=subscribed)
             return
         columns = columns_of(row)
         if EVENT_MARK in row:
@@ -229,6 +256,23 @@ class FirstPass:
                     self._index.add_news(key)
         self._opt_outs.clear()
         self._contacts.clear()
+
+
+def in_chunks(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut the rows of a source into lists; what it gave before it broke off is the last of them."""
+    chunk: list[T] = []
+    try:
+        for row in rows:
+            chunk.append(row)
+            if len(chunk) >= size:
+                yield chunk
+                chunk = []
+    except Exception:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
 
 
 _NOTHING: Final = (None, None)

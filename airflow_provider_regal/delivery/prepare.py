@@ -35,6 +35,7 @@ from airflow_provider_regal.sources.marks import (
     MARKS,
     ONLY_CONSENT_MARK,
     ORIGIN_MARK,
+    OWED_MARK,
     PHASE_MARK,
     REJECT_MARK,
     SKIP_MARK,
@@ -307,10 +308,12 @@ def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee
                 once=guarantee == "at_most_once" and (subscribed or payload.call in NAMED_CALLS),
                 force=row.get(FORCE_MARK, False),
                 row_hash=row_hash,
-                stored=bool(stored),
+                stored=any(more[:1]),
+                inferred=any(more[1:]),
+                owed=row.get(OWED_MARK, False),
             ),
             consents.get((key, channel)),
         )
-        for key, channel, subscribed, at, row_hash, *stored in row.get(CLAIMS_MARK, ())
+        for key, channel, subscribed, at, row_hash, *more in row.get(CLAIMS_MARK, ())
         if payload.call != "identify" or (key, channel) in consents  # it may have been withheld since
     )

@@ -25,6 +25,20 @@ class Claimed:
     consent: Consent | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """That Regal refused a row as a whole.
+
+    :param payload: what it refused.
+    :param reason: a code to group by.
+    :param message: what is wrong, without values.
+    """
+
+    payload: Payload
+    reason: str
+    message: str
+
+
 @dataclass(slots=True)
 class Ready:
     """A row that can be sent.
@@ -40,6 +54,7 @@ class Ready:
     :param phase: rows of a later one wait for those of the earlier.
     :param only_consent: there is nothing to send without its opt-ins.
     :param instead_of: the row itself is not sent, and only its opt-outs are: it is rejected, or skipped.
+    :param refusal: Regal refused the row, and its opt-outs are tried alone; it counts as rejected.
     :param letter_time: when it first failed, if it is a dead letter that is sent again.
     :param force: it may be sent although Regal may have it already.
     :param row_hash: of the row, where the ledger keeps it; so the hash of what is sent, and the contact's key.
@@ -62,6 +77,7 @@ class Ready:
     phase: int = 0
     only_consent: bool = False
     instead_of: Refused | Skip | None = None
+    refusal: Refusal | None = None
     letter_time: str | None = None
     force: bool = False
     row_hash: str | None = None
@@ -96,8 +112,8 @@ class Ready:
 
     @property
     def opts_out(self) -> bool:
-        """Whether it carries an opt-out."""
-        return any(not consent.subscribed for consent in self.payload.consents)
+        """Whether it carries an opt-out of the source; one that was owed before fails no other delivery."""
+        return self.weight > 0 and any(not consent.subscribed for consent in self.payload.consents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ def preview(
             report.count(held.counts)
             report.reasons = held.reasons()
             report.notes.update(recorder.notes)
+    report.opt_outs_owed = account.count_owed(on_their_way=Deliveries(account).others_running(0))
     if report.plan:
         log("The plan\n%s", report.plan_as_table(with_reasons=True))
     if samples.withheld:

@@ -26,7 +26,7 @@ from airflow_provider_regal.client.redact import fit_to_show
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.grants import Grant, grant
 from airflow_provider_regal.delivery.keys import hash_of_body
-from airflow_provider_regal.delivery.prepared import Ready, Refused
+from airflow_provider_regal.delivery.prepared import Ready, Refusal, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import FixConnectionError, LedgerError, TakenOverError
@@ -48,6 +48,7 @@ _AGAIN_S: Final = 0.5
 _DIED: Final = "worker died"
 _INTERRUPTED: Final = "interrupted"
 _OUTAGE: Final = "outage"
+_VANISHED: Final = "no longer in the source of the sync"
 _ACKNOWLEDGED: Final = int(RowState.ACKNOWLEDGED)
 _NOTHING: Final[Mapping[str, Any]] = {}
 _NUMBERED: Final = re.compile(r"\[\d+\]")  # phones[1]: the same note for all
@@ -251,6 +252,9 @@ class Recorder:
         if row.instead_of is not None:
             self._settle_instead(row, row.instead_of, self._clock.now())
             return
+        if row.refusal is not None:
+            self._keep_refused(row, row.refusal, "acknowledged", self._clock.now())
+            return
         if row.key is not None:
             changes.contacts.append((row.key, row.row_hash, row.payload_hash))
         if row.user_id is not None and (phones := body.get(TRAITS, _NOTHING).get(PHONES)):
@@ -322,20 +326,56 @@ class Recorder:
         self._held.counts.opt_outs_rejected += row.loses_a_decision
         self._settle(row, Outcome.REJECTED)
 
+    def try_alone(self, row: Ready, decision: Decision) -> bool:
+        """Let the opt-outs of a refused row be tried without the rest of it, which may be what is wrong.
+
+        :returns: False if there are none, or that is what was refused.
+        """
+        alone = row.payload.opt_outs
+        if row.refusal is not None or alone is None or alone.body == row.payload.body:
+            return False
+        row.refusal = Refusal(row.payload, decision.reason, self._message(row, decision))
+        going = tuple(one for one in row.claims if one.consent in alone.consents)
+        row.claims = tuple(one for one in row.claims if one not in going)
+        self._changes.released += _claims(row)
+        self._log_consents(row, Outcome.REJECTED, decision.reason)
+        row.claims = going
+        row.send_instead(alone)
+        return True
+
+    def _keep_refused(self, row: Ready, refusal: Refusal, then: str, now: datetime) -> None:
+        """Note that a row was refused, now that it is known what became of its opt-outs, which were tried alone."""
+        row.claims, row.refusal = (), None
+        row.send_instead(refusal.payload)
+        self._keep(row, Outcome.REJECTED, f"{refusal.message}; its opt-out, sent alone: {then}", refusal.reason, now)
+
     def refuse(self, row: Ready, decision: Decision, now: datetime) -> None:
         """Note that Regal refuses the row for good."""
         self._count_requests(row)
         self._changes.released += _claims(row)
         self._log_consents(row, Outcome.REJECTED, decision.reason)
         self._held.counts.opt_outs_rejected += row.opts_out
+        if row.refusal is not None:
+            self._keep_refused(row, row.refusal, decision.reason, now)
+            return
         self._keep(row, Outcome.REJECTED, self._message(row, decision), decision.reason, now)
 
     def unknown(self, row: Ready, decision: Decision, now: datetime, *, in_outage: bool) -> None:
         """Note that it can't be known whether Regal received the row."""
         self._count_requests(row)
+        if row.refusal is not None:
+            self._opt_out_unknown(row, row.refusal, decision.reason, now)
+            return
         reason = f"{_OUTAGE}: {decision.reason}" if in_outage else decision.reason
         self._held.counts.unknown_of_outage += in_outage * row.weight
         self._lost_sight_of(row, self._message(row, decision), reason, now)
+
+    def _opt_out_unknown(self, row: Ready, refusal: Refusal, reason: str, now: datetime) -> None:
+        """Note that a row was refused, and that it can't be known whether Regal received its opt-outs."""
+        self._held.counts.opt_outs_unknown += row.opts_out
+        self._changes.unknown += _claims(row)
+        self._log_consents(row, Outcome.UNKNOWN, reason)
+        self._keep_refused(row, refusal, f"unknown, {reason}", now)
 
     def blame_outage(self, row: Ready, decision: Decision, now: datetime) -> None:
         """Note that it was an outage that made a row unknown, as turned out only later."""
@@ -350,6 +390,9 @@ class Recorder:
             self.leave_open(row)
             return
         self._count_requests(row)
+        if row.refusal is not None:
+            self._opt_out_unknown(row, row.refusal, _INTERRUPTED, now)
+            return
         self._held.counts.unknown_of_outage += row.weight
         self._lost_sight_of(row, "stopped while it was being sent", _INTERRUPTED, now)
 
@@ -496,13 +539,13 @@ class Recorder:
                     claim.key,
                     claim.channel,
                     bool(claim.subscribed),
-                    claim.at,
+                    None if claim.inferred else claim.at,  # nobody gave it
                     evidence.get("ip"),
                     evidence.get("text"),
                     evidence.get("source"),
                     row.source_row,
                     status,
-                    reason,
+                    reason or (_VANISHED if claim.inferred else None),
                 )
             )
 

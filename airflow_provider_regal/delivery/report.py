@@ -43,6 +43,10 @@ class DeliveryReport:
     :param known: rejected rows that an earlier delivery had rejected with the same payload; only shown.
     :param skips: why rows were skipped -> rows.
     :param notes: what Regal will do that the sender may not expect -> rows of this try.
+    :param owed_sent: opt-outs that other deliveries had read, Regal lacked, and has acknowledged now.
+    :param opt_outs_owed: opt-outs of the account that Regal still lacks when the delivery ends.
+    :param consents_on_record: opt-ins and opt-outs of the account that the ledger knows Regal to have when a sync ends;
+        not in XCom's report.
     :param plan: what a sync of opt-ins found out before it sent anything.
     :param unknown_of_outage: unknowns of a crash, a stop or an outage; they warn, but do not fail the task.
     :param opt_outs_rejected: rejected rows with a no that was not sent, or a decision that can't be read; and
@@ -63,6 +67,9 @@ class DeliveryReport:
     plan: dict[str, int] = field(default_factory=dict)
     unknown_of_outage: int = 0
     opt_ins_withheld: int = 0
+    owed_sent: int = 0
+    opt_outs_owed: int = 0
+    consents_on_record: int = 0
     opt_outs_rejected: int = 0
     opt_outs_unknown: int = 0
     without_time: int = 0
@@ -113,6 +120,7 @@ class DeliveryReport:
             "plan": self.plan,
             "notes": self.notes.total(),
             "opt_ins_withheld": self.opt_ins_withheld,
+            "opt_outs_owed": self.opt_outs_owed,
             "opt_outs_rejected": self.opt_outs_rejected,
             "opt_outs_unknown": self.opt_outs_unknown,
             "without_time": self.without_time,
@@ -154,6 +162,10 @@ class DeliveryReport:
             lines.append(f"{'rejected before':<16}{self.known:>10,}")
         if self.opt_ins_withheld:
             lines.append(f"{'opt-ins withheld':<16}{self.opt_ins_withheld:>10,}")
+        if self.owed_sent:
+            lines.append(f"{'opt-outs owed before, sent':<26}{self.owed_sent:>10,}")
+        if self.opt_outs_owed:
+            lines.append(f"{'opt-outs owed':<16}{self.opt_outs_owed:>10,}")
         for name in ("opt_outs_rejected", "opt_outs_unknown"):
             if count := getattr(self, name):
                 lines.append(f"{name.replace('_', ' ').replace('opt ', 'opt-'):<18}{count:>8,}")

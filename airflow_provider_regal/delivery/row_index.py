@@ -7,7 +7,7 @@ in one pass over all rows, before the first is sent.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 _BATCH: Final = 1_000
@@ -83,6 +83,11 @@ class RowIndex:
             "SELECT at, subscribed FROM consents WHERE identifier = ? AND channel = ?", (identifier, channel)
         ).fetchone()
         return None if found is None else Told(found[0], bool(found[1]))
+
+    def opt_outs(self) -> Iterator[tuple[str, str, str]]:
+        """Return identifier, channel and time of everybody whose newest word on a channel is an opt-out."""
+        found = self._db.execute("SELECT identifier, channel, at FROM consents WHERE NOT subscribed")
+        return ((row[0], row[1], row[2]) for row in found)
 
     def is_unreadable(self, identifier: str, channel: str, at: str) -> bool:
         """Return whether somebody decided something at that time, or later, that can't be read."""

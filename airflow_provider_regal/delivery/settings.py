@@ -28,7 +28,10 @@ class SyncSettings:
     :param as_event: the event that stands for an opt-in at Regal; None to send opt-ins by identify.
     :param on_removed: ``opt_out`` withdraws consent that vanished from the source; None only reports it.
     :param full_resync: send what did not change, too.
-    :param max_change_ratio: refuse to send if more of the known consents would flip; None for no limit.
+    :param max_change_ratio: send only opt-outs if more of the account's consents would flip; None for no limit.
+    :param known_to_regal: the rows are Regal's own data: they are recorded, and nothing is sent.
+    :param known_before: how many consents of the account were on record after an earlier run of the task, as Airflow
+        remembers it; the ledger cannot know that it was lost.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -37,8 +40,13 @@ class SyncSettings:
     on_removed: str | None = None
     full_resync: bool = False
     max_change_ratio: float | None = 0.5
+    known_to_regal: bool = False
+    known_before: int = 0
 
     def __post_init__(self) -> None:
+        odd = [name for name in ("initial", "as_event", "on_removed", "full_resync") if getattr(self, name)]
+        if self.known_to_regal and odd:
+            raise ValueError(f"{', '.join(odd)}: not with known_to_regal, which sends nothing")
         for name, choices in (("initial", ("send", "baseline")), ("on_removed", ("opt_out",))):
             if getattr(self, name) not in (*choices, None):
                 raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}")
@@ -55,7 +63,7 @@ class DeliverySettings:
     :param guarantee: ``at_most_once`` or ``at_least_once``; by default that of the call.
     :param max_rejected: fail if more rows were rejected; a whole number of rows or a share of those read.
     :param max_unknown: likewise for unknown rows; None for the larger of 10 rows and 1 %.
-    :param min_rows: fail, before anything is sent, if the source gave fewer.
+    :param min_rows: fail if the source gave fewer; of these, only opt-outs are sent.
     :param limit: deliver only the first rows.
     :param rate: requests a second; None for the connection's ``rate_limit``.
     :param max_connections: open at most at once.

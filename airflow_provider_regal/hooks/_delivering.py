@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, get_current_context
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal.ledger.deliveries import Place, Try
 
 REPORT_KEY: Final = "regal_report"
+CONSENTS_KEY: Final = "regal_consents_on_record"
 PROGRESS_KEY: Final = "regal_progress"
 _log = logging.getLogger(__name__)
 _USED: Final = "regal_deliveries"  # in the task's context: the names of its deliveries
@@ -90,7 +92,7 @@ class TaskDelivery:
         from airflow_provider_regal.delivery.delivery import Delivery
         from airflow_provider_regal.ledger.deliveries import Place
 
-        target, settings = self._hook.target, self._settings
+        target, settings = self._hook.target, self._with_memory()
         place, this = self._where()
         account = open_account(
             target,
@@ -128,6 +130,26 @@ class TaskDelivery:
                 self._push(delivery.report)
                 tidy(account)
 
+    def _with_memory(self) -> DeliverySettings:
+        """Tell a sync how many consents were on record after an earlier run, as XCom has it from then."""
+        settings, context = self._settings, self._context
+        if settings.sync is None or context is None:
+            return settings
+        ti: Any = context["ti"]
+        map_index = getattr(ti, "map_index", -1)
+        try:
+            known = ti.xcom_pull(
+                task_ids=ti.task_id,
+                key=CONSENTS_KEY,
+                include_prior_dates=True,
+                map_indexes=-1 if map_index is None else map_index,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever Airflow raises; it is a guard more, not a need
+            _log.warning("What was on record after earlier runs could not be read (%s)", type(error).__name__)
+            return settings
+        known = known if isinstance(known, int) else 0
+        return replace(settings, sync=replace(settings.sync, known_before=known))
+
     def _where(self) -> tuple[Place, Try | None]:
         from airflow_provider_regal.ledger.deliveries import Place, Try
 
@@ -152,6 +174,8 @@ class TaskDelivery:
 
     def _push(self, report: DeliveryReport) -> None:
         if self._context is not None:
+            if report.consents_on_record:
+                self._context["ti"].xcom_push(key=CONSENTS_KEY, value=report.consents_on_record)
             key = REPORT_KEY if self._name is None else f"{REPORT_KEY}_{self._name}"
             self._context["ti"].xcom_push(key=key, value=report.as_dict())
 

@@ -93,7 +93,11 @@ class SingleEvents:
         except RefusedEventError as error:
             row.tries = error.tries
             self._held.counts.read += 1
-            self._recorder.refuse(row, _decision(Meaning.REFUSED, error.status), self._clock.now())
+            decision = _decision(Meaning.REFUSED, error.status)
+            if self._recorder.try_alone(row, decision):
+                self._send_alone(row, guarantee)
+            else:
+                self._recorder.refuse(row, decision, self._clock.now())
             raise
         except CheckRegalError as error:
             row.tries = error.tries
@@ -112,6 +116,21 @@ class SingleEvents:
             return replace(receipt, opt_ins_withheld=tuple(map(str, row.payload.withheld)))
         finally:
             self._recorder.commit_now()
+
+    def _send_alone(self, row: Ready, guarantee: Guarantee) -> None:
+        """Send the opt-outs of a refused event, and note what becomes of them; the event stays refused."""
+        try:
+            receipt = self._sender.send(row.payload, guarantee)
+        except RefusedEventError as error:
+            row.tries += error.tries
+            self._recorder.refuse(row, _decision(Meaning.REFUSED, error.status), self._clock.now())
+        except RegalError as error:  # what was surely not applied is no worse for being doubted: it stays owed
+            row.tries += getattr(error, "tries", 0)
+            decision = _decision(Meaning.UNKNOWN, getattr(error, "status", None))
+            self._recorder.unknown(row, decision, self._clock.now(), in_outage=False)
+        else:
+            row.tries += receipt.tries
+            self._recorder.acknowledge(row)
 
     def _lose_sight_of(self, row: Ready, decision: Decision) -> None:
         self._held.counts.read += 1

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, or_, select, text
+from sqlalchemy import bindparam, delete, func, or_, select, text
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import WrongLedgerError
@@ -25,12 +25,16 @@ from airflow_provider_regal.ledger import rules, schema
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, MESSAGES, Key, batches, raw_rows
 from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.owed import OwedOptOut, count_owed, owed_opt_outs
 from airflow_provider_regal.ledger.rules import OPT_IN, By, Claim, Entry, Verdict
 from airflow_provider_regal.ledger.text import LONGEST_NAME, from_ledger_time, short, to_ledger_time
 from airflow_provider_regal.ledger.upserts import write_rows
 
-#: identifier, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at, source, row_hash
-ConsentRow = tuple[str, str, int | None, str | None, str | None, str, int | None, str | None, str | None, str | None]
+#: identifier, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at, source, inferred_at,
+#: row_hash
+ConsentRow = tuple[
+    str, str, int | None, str | None, str | None, str, int | None, str | None, str | None, str | None, str | None
+]
 #: contact key, hash of the row, hash of the payload
 Contact = tuple[str, str | None, str | None]
 
@@ -42,7 +46,7 @@ _c = schema.consents.c
 _CONSENTS: Final = (
     select(
         *(_c[name] for name in ("identifier", "channel", "subscribed", "evidence_at", "opt_out_at", "state")),
-        *(_c[name] for name in ("pending_subscribed", "pending_at", "source", "row_hash")),
+        *(_c[name] for name in ("pending_subscribed", "pending_at", "source", "inferred_at", "row_hash")),
     )
     .where(_c.account == bindparam("account"))
     .order_by(_c.identifier, _c.channel)
@@ -55,6 +59,7 @@ _MORE_CONSENTS: Final = _CONSENTS.where(
 _ANY_CONSENT: Final = (
     select(_c.identifier).where((_c.account == bindparam("account")) & _c.acknowledged_at.is_not(None)).limit(1)
 )
+_COUNT_CONSENTS: Final = select(func.count()).where((_c.account == bindparam("account")) & _c.subscribed.is_not(None))
 _k = schema.contacts.c
 _HASHES: Final = {
     "sqlite": text(
@@ -172,7 +177,7 @@ class Account:
             after = _AFTER.get(verdicts[number])
             return entry if after is None else after(entry, claim, by)
 
-        self._change(connection, [(claim, (number, claim)) for number, claim in enumerate(claims)], decide)
+        self._change(connection, [(claim, (number, claim)) for number, claim in enumerate(claims)], decide, by)
         return [verdicts[number] for number in range(len(claims))]
 
     def settle(
@@ -181,7 +186,9 @@ class Account:
         acknowledged: Sequence[Claim] = (),
         unknown: Sequence[Claim] = (),
         released: Sequence[Claim] = (),
+        *,
         said_again: Sequence[Claim] = (),
+        known_to_regal: Sequence[Claim] = (),
     ) -> None:
         """Record what became of claims; also of such that were never made, and again.
 
@@ -189,12 +196,18 @@ class Account:
         :param unknown: Regal may have them.
         :param released: surely not sent; taken back where they are still this delivery's.
         :param said_again: acknowledged before; now another row says so.
+        :param known_to_regal: Regal says so itself.
         """
         by = self._by()
-        by_rule = (rules.acknowledged, rules.unknown, rules.released, rules.said_again)
-        told = zip(by_rule, (acknowledged, unknown, released, said_again), strict=True)
+        told = (
+            (rules.acknowledged, acknowledged),
+            (rules.unknown, unknown),
+            (rules.released, released),
+            (rules.said_again, said_again),
+            (rules.known_to_regal, known_to_regal),
+        )
         items = [(claim, (rule, claim)) for rule, claims in told for claim in claims]
-        self._change(connection, items, lambda entry, item: item[0](entry, item[1], by))
+        self._change(connection, items, lambda entry, item: item[0](entry, item[1], by), by)
 
     def keep_contacts(self, connection: Connection, contacts: Iterable[Contact]) -> None:
         """Record key, hash of the row and hash of the payload of contacts that Regal acknowledged."""
@@ -217,11 +230,20 @@ class Account:
         write_rows(connection, schema.types, ("account", "name", "type"), rows, "keep")
 
     def _change(
-        self, connection: Connection, items: Sequence[tuple[Claim, Any]], decide: Callable[[Entry | None, Any], Any]
+        self,
+        connection: Connection,
+        items: Sequence[tuple[Claim, Any]],
+        decide: Callable[[Entry | None, Any], Any],
+        by: By,
     ) -> None:
-        consents = [(self._key(claim), item) for claim, item in items if claim.call == OPT_IN]
+        consents = [(self._key(claim), (claim, item)) for claim, item in items if claim.call == OPT_IN]
         messages = [(self._key(claim), item) for claim, item in items if claim.call != OPT_IN]
-        CONSENTS.change(connection, self.name, consents, decide)
+
+        def decide_on_consent(entry: Entry | None, told: tuple[Claim, Any]) -> Entry | None:
+            claim, item = told
+            return rules.with_debt(decide(entry, item), by, reachable=is_address(claim.key))
+
+        CONSENTS.change(connection, self.name, consents, decide_on_consent)
         MESSAGES.change(connection, self.name, messages, decide)
 
     # -- on its own ---------------------------------------------------------------------------------------------------
@@ -237,14 +259,18 @@ class Account:
         by, times = self._by(), list[str]()
         for batch in batches(opt_outs):
             decided = [at or by.now for _, _, at in batch]
-            keys: list[Key] = [(self.identifiers.stored(key), channel) for key, channel, _ in batch]
-            self._write_barriers([*zip(keys, decided, strict=True)], by)
+            told = zip(batch, decided, strict=True)
+            self._write_barriers(
+                [((self.identifiers.stored(key), channel), (at, is_address(key))) for (key, channel, _), at in told],
+                by,
+            )
             times += decided
         return times
 
-    def _write_barriers(self, items: Sequence[tuple[Key, str]], by: By) -> None:
-        def bar(entry: Entry | None, at: str) -> Entry:
-            return rules.barred(entry, at, by)
+    def _write_barriers(self, items: Sequence[tuple[Key, tuple[str, bool]]], by: By) -> None:
+        def bar(entry: Entry | None, told: tuple[str, bool]) -> Entry | None:
+            at, reachable = told
+            return rules.with_debt(rules.barred(entry, at, by), by, reachable=reachable)
 
         self.database.write(lambda connection: CONSENTS.change(connection, self.name, items, bar))
 
@@ -252,6 +278,11 @@ class Account:
         """Record which rows say what was acknowledged before."""
         for some in batches(claims):
             self.database.write(partial(self.settle, said_again=some))
+
+    def record_known(self, claims: Iterable[Claim]) -> None:
+        """Record what Regal says it has."""
+        for some in batches(claims):
+            self.database.write(partial(self.settle, known_to_regal=some))
 
     def baseline(self, claims: Iterable[Claim]) -> int:
         """Record as acknowledged what Regal is known to have, all of it or nothing.
@@ -285,6 +316,11 @@ class Account:
             lambda connection: connection.execute(_ANY_CONSENT, {"account": self.name}).first() is not None
         )
 
+    def count_consents(self) -> int:
+        """Count the opt-ins and opt-outs that Regal is known to have of the account."""
+        told = {"account": self.name}
+        return self.database.read(lambda connection: int(connection.execute(_COUNT_CONSENTS, told).scalar_one()))
+
     def consents(self) -> Iterator[ConsentRow]:
         """Stream what is on record of all consents, in the order of their stored keys and in constant memory.
 
@@ -299,6 +335,17 @@ class Account:
             if len(page) < PAGE:
                 return
             last = page[-1]
+
+    def owed_opt_outs(self, *, on_their_way: Collection[int] = ()) -> Iterator[OwedOptOut]:
+        """Stream the opt-outs that Regal lacks, the oldest first, with identifiers as they are stored.
+
+        :param on_their_way: deliveries that are sending theirs right now; these are left out.
+        """
+        return owed_opt_outs(self.database, self.name, without=on_their_way)
+
+    def count_owed(self, *, on_their_way: Collection[int] = ()) -> int:
+        """Count them."""
+        return count_owed(self.database, self.name, without=on_their_way).opt_outs
 
     def contact_hashes(self, keys: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """Return the hashes of row and payload that contacts were last acknowledged with; unknown keys are left out."""
@@ -364,6 +411,11 @@ class Account:
         keys = [self._key(claim) for claim in claims]
         found = self.database.read(lambda connection: CONSENTS.read(connection, self.name, {*keys})) if keys else {}
         return [(found.get(key), claim) for key, claim in zip(keys, claims, strict=True)]
+
+
+def is_address(key: str) -> bool:
+    """Return whether an opt-out of a key can be sent: a phone or an email, not the id of a user."""
+    return not key.startswith("user:")
 
 
 def age_s(since: str, now: datetime) -> float:

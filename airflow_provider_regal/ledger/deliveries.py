@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
@@ -45,6 +46,7 @@ REPLACED: Final = "replaced"  #: a clear or restart reads the source again, in a
 T = TypeVar("T")
 _d = deliveries.c
 _AT_ONCE: Final = 500
+_LONGEST_DELIVERY: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class Counts:
     :param repeats: requests beyond the first of each row.
     :param seconds: of all tries.
     :param plan: what a sync found out before it sent anything.
+    :param owed_rows: the last rows of the snapshot: opt-outs that are owed, which come first and count nowhere else.
+    :param guard: why a guard stopped all but the opt-outs.
     """
 
     read: int = 0
@@ -122,6 +126,8 @@ class Counts:
     outages: int = 0
     seconds: float = 0.0
     plan: dict[str, int] = field(default_factory=dict)
+    owed_rows: int = 0
+    guard: str | None = None
 
     @property
     def settled(self) -> int:
@@ -135,7 +141,8 @@ class Counts:
     def skip(self, why: str, rows: int = 1) -> None:
         """Count skipped rows."""
         self.skipped += rows
-        self.skips[str(why)] += rows
+        if rows:
+            self.skips[str(why)] += rows
 
     def to_json(self) -> str:
         """Write what has no column of its own."""
@@ -277,6 +284,21 @@ class Deliveries:
     def reasons(self, delivery: int) -> Counter[str]:
         """Count the rejected and unknown rows of a delivery by their reason."""
         return self.database.read(lambda connection: reasons_of(connection, delivery))
+
+    def others_running(self, held: int) -> list[int]:
+        """List the other deliveries of the account that hold on and have committed so lately that they must be running.
+
+        :param held: the one that asks.
+        """
+        now = self.account.now()
+        wanted = select(_d.id, _d.held_at, _d.hold_s).where(
+            (_d.account == self.account.name)
+            & (_d.started_at >= to_ledger_time(now - _LONGEST_DELIVERY))
+            & _d.holder.is_not(None)
+            & (_d.id != held)
+        )
+        found = self.database.read(lambda connection: connection.execute(wanted).fetchall())
+        return [number for number, held_at, hold_s in found if held_at is not None and age_s(held_at, now) <= hold_s]
 
     def may_have_sent(self, record: Record) -> bool:
         """Return whether any row of a delivery may have reached Regal."""
@@ -460,6 +482,16 @@ class Held:
         for chunk in chunks:
             self._append(len(chunk))
 
+    @property
+    def kept(self) -> int:
+        """How many rows the snapshot has so far."""
+        return self._starts[-1]
+
+    def drop_rows(self) -> None:
+        """Drop what was kept of the snapshot so far: nothing of it is sent."""
+        self.write(lambda connection: connection.execute(delete(row_chunks).where(row_chunks.c.delivery == self.id)))
+        self._sizes, self._starts = [], [0]
+
     def rows_complete(self, ambiguous: Mapping[int, int]) -> None:
         """Note that the source was read to its end: from now on the snapshot counts.
 
@@ -495,6 +527,19 @@ class Held:
             needless = {number for number in range(self._sizes[chunk]) if without(start + number)}
             for number, source_row, row in decode_chunk(bytes(encoded), without=needless.__contains__):
                 yield start + number, source_row, row
+
+    @property
+    def owed_sent(self) -> int:
+        """How many of the owed opt-outs in the snapshot Regal has acknowledged."""
+        end = len(self.states)
+        return self.states.between(end - self.counts.owed_rows, end).count(RowState.ACKNOWLEDGED)
+
+    def rows_to_send(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Read the rows of the snapshot that are not settled; owed opt-outs, which are its last, come first."""
+        settled, first_owed = self.states.is_settled, len(self.states) - self.counts.owed_rows
+        if self.counts.owed_rows:
+            yield from self.rows(without=lambda position: position < first_owed or settled(position))
+        yield from self.rows(without=lambda position: position >= first_owed or settled(position))
 
     # -- commits ------------------------------------------------------------------------------------------------------
 

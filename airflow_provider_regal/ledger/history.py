@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, inspect, select
@@ -26,7 +26,7 @@ from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.outcomes import cause_of
 from airflow_provider_regal.ledger.rows import decode_chunk, untagged
 from airflow_provider_regal.ledger.states import OUTCOMES, Outcome, RowState
-from airflow_provider_regal.ledger.text import LONGEST_NAME, short
+from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_time
 
 _PAGE: Final = 1_000
 _LETTERS_AT_ONCE: Final = 200
@@ -34,6 +34,7 @@ _DEEPEST: Final = 8
 #: Deliveries in these states may hold rows that were not sent.
 UNFINISHED: Final = (READING, SENDING, STOPPED, FAILED)
 SCANNED_ROWS: Final = 1_000_000
+_LONGEST: Final = timedelta(days=7)
 _o, _d = schema.outcomes.c, schema.deliveries.c
 
 # -- deliveries -------------------------------------------------------------------------------------------------------
@@ -111,6 +112,13 @@ def _reasons(connection: Connection, delivery: int) -> list[Reason]:
 def is_live(record: Record, now: datetime) -> bool:
     """Return whether a try holds the delivery and has committed so lately that it must be taken for running."""
     return record.holder is not None and record.held_at is not None and age_s(record.held_at, now) <= record.hold_s
+
+
+def running_deliveries(database: Database) -> list[int]:
+    """List the deliveries that run: a try holds them, and has committed lately."""
+    now = database.now()
+    found = _all(database, RECORD.where(_d.holder.is_not(None) & (_d.started_at >= to_ledger_time(now - _LONGEST))))
+    return [record.id for record in map(Record._make, found) if is_live(record, now)]
 
 
 # -- what became of rows ----------------------------------------------------------------------------------------------
@@ -308,13 +316,13 @@ class ConsentNow(NamedTuple):
     acknowledged_at: str | None
     source: str | None
     changed_at: str | None
+    opt_out_source: str | None
+    owed_since: str | None
 
     @property
     def owes_opt_out(self) -> bool:
         """Whether an opt-out is on record that Regal has not acknowledged."""
-        if self.opt_out_at is None:
-            return False
-        return self.subscribed is None or (self.subscribed == 1 and (self.evidence_at or "") <= self.opt_out_at)
+        return self.owed_since is not None
 
 
 class ContactNow(NamedTuple):

@@ -41,6 +41,9 @@ class Claim:
     :param at: when consent was given or taken back, as :func:`to_ledger_time` writes it.
     :param once: must not be sent again while it can't be known whether Regal has it.
     :param force: send it although it can't be known whether Regal has it.
+    :param owed: an opt-out that another delivery has read; it is sent only while Regal lacks it.
+    :param inferred: an opt-out that nobody stated: the person is no longer in the source. It bars no opt-in of that
+        source, should the person come back.
     :param stored: the key is as the ledger stores it, for who knows it no other way.
     :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.
     """
@@ -54,6 +57,8 @@ class Claim:
     force: bool = False
     row_hash: str | None = None
     stored: bool = False
+    owed: bool = False
+    inferred: bool = False
 
     def __post_init__(self) -> None:
         if self.call == OPT_IN:
@@ -76,6 +81,10 @@ class Entry(NamedTuple):
     subscribed: int | None = None
     evidence_at: str | None = None
     opt_out_at: str | None = None
+    opt_out_source: str | None = None
+    opt_out_delivery: str | None = None
+    owed_since: str | None = None
+    inferred_at: str | None = None
     state: str = ""
     pending_subscribed: int | None = None
     pending_at: str | None = None
@@ -114,7 +123,9 @@ def verdict(entry: Entry | None, claim: Claim, by: By) -> Verdict:
 
 
 def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
-    rank, acknowledged, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+    rank, acknowledged, pending = _rank_of(claim), _standing(entry, claim, by), _pending_standing(entry, claim, by)
+    if claim.owed and not owes_opt_out(entry):
+        return Verdict.DUPLICATE  # whoever else has sent it was quicker
     # What can never change comes first, so that no one waits for another delivery in vain.
     if claim.subscribed and entry.opt_out_at is not None and (claim.at or "") <= entry.opt_out_at:
         return Verdict.STALE
@@ -140,7 +151,7 @@ def _event_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
 
 def sending(entry: Entry | None, claim: Claim, by: By) -> Entry:
     """Remember that a claim is being sent from now on."""
-    entry = _barred_by(entry or Entry(), claim)
+    entry = _barred_by(entry or Entry(), claim, by)
     if claim.call == OPT_IN:
         earlier = _newest(entry.doubt, _pending(entry))
     else:
@@ -150,8 +161,8 @@ def sending(entry: Entry | None, claim: Claim, by: By) -> Entry:
 
 def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
     """Remember that Regal acknowledged it; what is known to be newer stays."""
-    entry = _barred_by(entry or Entry(), claim)
-    rank, known, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+    entry = _barred_by(entry or Entry(), claim, by)
+    rank, known, pending = _rank_of(claim), _standing(entry, claim, by), _pending_standing(entry, claim, by)
     if claim.call == TRACK or known is None or rank >= known:
         entry = entry._replace(
             subscribed=_flag(claim),
@@ -165,14 +176,20 @@ def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
     return _settled(entry)._replace(delivery=by.delivery, changed_at=by.now)
 
 
+def known_to_regal(entry: Entry | None, claim: Claim, by: By) -> Entry:
+    """Remember what Regal says it has: nothing was sent for it, so nothing was acknowledged."""
+    before = None if entry is None else entry.acknowledged_at
+    return acknowledged(entry, claim, by)._replace(acknowledged_at=before)
+
+
 def unknown(entry: Entry | None, claim: Claim, by: By) -> Entry:
     """Remember that Regal may have it; what is known to be newer stays."""
-    entry = _barred_by(entry or Entry(), claim)
+    entry = _barred_by(entry or Entry(), claim, by)
     if claim.call == TRACK:
         if entry.state == ACKNOWLEDGED:
             return entry
     else:
-        rank, known, pending = _rank_of(claim), _acknowledged(entry), _pending(entry)
+        rank, known, pending = _rank_of(claim), _standing(entry, claim, by), _pending_standing(entry, claim, by)
         if pending is not None and pending > rank:  # whoever claimed that may still take it back
             return entry._replace(doubt=_newest(entry.doubt, rank)) if entry.state == SENDING else entry
         if known is not None and known >= rank:
@@ -186,7 +203,7 @@ def released(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
     if entry is None or not ours or (claim.call == OPT_IN and _pending(entry) != _rank_of(claim)):
         return entry
     if entry.doubt is None:
-        return _settled(entry) if entry.acknowledged_at or entry.opt_out_at else None
+        return _settled(entry) if entry.acknowledged_at or entry.evidence_at or entry.opt_out_at else None
     at, _, way = entry.doubt.partition(" ")
     doubtful = entry._replace(state=UNKNOWN, doubt=None, changed_at=by.now)
     return doubtful if claim.call == TRACK else doubtful._replace(pending_at=at, pending_subscribed=int(way == "in"))
@@ -224,19 +241,77 @@ def said_again(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
 def barred(entry: Entry | None, at: str, by: By) -> Entry:
     """Remember that an opt-out was given; never lowers the time of one."""
     if entry is None:
-        return Entry(state=BARRIER, opt_out_at=at, delivery=by.delivery, changed_at=by.now)
-    return entry if entry.opt_out_at is not None and entry.opt_out_at >= at else entry._replace(opt_out_at=at)
+        entry = Entry(state=BARRIER, delivery=by.delivery, changed_at=by.now)
+    return _with_opt_out(entry, at, by)
+
+
+def owes_opt_out(entry: Entry) -> bool:
+    """Return whether Regal lacks the newest opt-out: it has none, or has, or may have, an opt-in from before it.
+
+    An opt-in that was given after it takes its place, even while that is being sent.
+    """
+    if entry.opt_out_at is None:
+        return False
+    newest_yes = _newest(
+        _acknowledged(entry) if entry.subscribed else None,
+        _pending(entry) if entry.pending_subscribed else None,
+        entry.doubt if entry.doubt is not None and entry.doubt.endswith(_IN) else None,
+    )
+    if newest_yes is None:
+        return entry.subscribed is None
+    return newest_yes < _rank(entry.opt_out_at, subscribed=False)
+
+
+def with_debt(entry: Entry | None, by: By, *, reachable: bool) -> Entry | None:
+    """Note since when Regal lacks an opt-out, once all else is decided.
+
+    :param reachable: it can be sent; one that names a user id, and no phone, cannot.
+    """
+    if entry is None:
+        return None
+    if not reachable or not owes_opt_out(entry):
+        return entry if entry.owed_since is None else entry._replace(owed_since=None)
+    return entry if entry.owed_since is not None else entry._replace(owed_since=by.now)
 
 
 def _is_sending(entry: Entry, claim: Claim, by: By) -> bool:
     return entry.state == SENDING and entry.delivery == by.delivery and _pending(entry) == _rank_of(claim)
 
 
-def _barred_by(entry: Entry, claim: Claim) -> Entry:
+def _barred_by(entry: Entry, claim: Claim, by: By) -> Entry:
     # An opt-out bars what is older, whatever becomes of its own send.
     if claim.subscribed is False and claim.at is not None:
-        return entry._replace(opt_out_at=_newest(entry.opt_out_at, claim.at))
+        if claim.inferred:
+            return entry._replace(inferred_at=claim.at)
+        return _with_opt_out(entry, claim.at, by)
     return entry
+
+
+def _standing(entry: Entry, claim: Claim, by: By) -> str | None:
+    """Return the rank of what Regal acknowledged, as far as it counts against a claim."""
+    known = _acknowledged(entry)
+    return None if _comes_back(entry, claim, by) and known == _inferred(entry) else known
+
+
+def _pending_standing(entry: Entry, claim: Claim, by: By) -> str | None:
+    """Return the rank of what is being sent or unknown, likewise."""
+    pending = _pending(entry)
+    return None if _comes_back(entry, claim, by) and pending == _inferred(entry) else pending
+
+
+def _comes_back(entry: Entry, claim: Claim, by: By) -> bool:
+    """Return whether somebody who had vanished from a source is there again."""
+    return bool(claim.subscribed) and entry.inferred_at is not None and entry.source == by.source
+
+
+def _inferred(entry: Entry) -> str:
+    return _rank(entry.inferred_at or "", subscribed=False)
+
+
+def _with_opt_out(entry: Entry, at: str, by: By) -> Entry:
+    if entry.opt_out_at is not None and entry.opt_out_at >= at:
+        return entry
+    return entry._replace(opt_out_at=at, opt_out_source=by.source, opt_out_delivery=by.delivery)
 
 
 def _with_pending(entry: Entry, claim: Claim, by: By) -> Entry:
@@ -244,12 +319,16 @@ def _with_pending(entry: Entry, claim: Claim, by: By) -> Entry:
 
 
 def _settled(entry: Entry) -> Entry:
-    state = ACKNOWLEDGED if entry.acknowledged_at else BARRIER
+    state = ACKNOWLEDGED if entry.acknowledged_at or entry.evidence_at else BARRIER
     return entry._replace(state=state, pending_subscribed=None, pending_at=None, doubt=None)
 
 
+_IN: Final = " in"
+_OUT: Final = " out"
+
+
 def _rank(at: str, subscribed: object) -> str:
-    return f"{at} in" if subscribed else f"{at} out"  # "out" sorts after "in"
+    return f"{at}{_IN}" if subscribed else f"{at}{_OUT}"  # "out" sorts after "in"
 
 
 def _rank_of(claim: Claim) -> str:

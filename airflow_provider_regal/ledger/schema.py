@@ -202,6 +202,10 @@ consents: Final = Table(
     Column("subscribed", SmallInteger),  # what Regal has: 1, 0, or NULL for nothing
     _time("evidence_at"),  # since when
     _time("opt_out_at"),  # of the newest opt-out read: no opt-in up to then is sent
+    Column("opt_out_source", _exact(LONGEST_NAME)),  # the task that read it
+    Column("opt_out_delivery", _exact(_HASH)),  # and its delivery
+    _time("owed_since"),  # since when Regal lacks that opt-out; NULL if it lacks none
+    _time("inferred_at"),  # of the newest opt-out that nobody stated: somebody vanished from a sync's source
     Column("state", String(_WORD), nullable=False),
     Column("pending_subscribed", SmallInteger),  # what is being sent, or is unknown
     _time("pending_at"),
@@ -212,6 +216,14 @@ consents: Final = Table(
     _time("changed_at"),
     Column("row_hash", String(_HASH)),
     sqlite_with_rowid=False,  # rows lie in the order of their key, in which they are read
+)
+# Few opt-outs are ever owed. MySQL has no index of a part of the rows, and keeps all of them in it.
+_owed: Final = consents.c.owed_since.is_not(None)
+Index(
+    "regal_consents_owed",
+    *(consents.c[name] for name in ("account", "owed_since", "identifier", "channel")),
+    postgresql_where=_owed,
+    sqlite_where=_owed,
 )
 consent_log: Final = Table(
     "regal_consent_log",

@@ -37,7 +37,7 @@ class RegalBulkOperator(BaseOperator):
     :param restart: send everything again, whatever was sent before (templated).
     :param max_rejected: fail if more rows were rejected: whole number of rows, or share of those read.
     :param max_unknown: likewise for unknown rows; by default the larger of 10 rows and 1 %.
-    :param min_rows: fail, before anything is sent, if the source gives fewer.
+    :param min_rows: fail if the source gives fewer; of those, only the opt-outs of contacts are sent.
     :param rate: requests a second; ``"pool_slots"`` for the task's pool slots; by default the connection's.
     :param max_connections: open at most at once.
     :param outage_patience: seconds or ``timedelta`` an outage may last before the task fails, to be retried.

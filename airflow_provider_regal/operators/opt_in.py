@@ -51,12 +51,17 @@ class RegalOptInSyncOperator(RegalBulkOperator):
     :param rows: instead of ``sql``: a list of rows, or the output of an upstream task. Never rendered.
     :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), or None to leave it out.
     :param initial: what a run does when no consent is on record yet: ``send`` sends all, ``baseline`` only records it;
-        without it such a run fails.
+        without it such a run fails. If an earlier run of the task left consents on record, the ledger was lost, and the
+        run fails whatever this says, but for ``restart=True``.
     :param as_event: send opt-ins by a track event of this name, which Regal's team takes for an opt-in. It needs a
         phone in the row, or one that Regal acknowledged for the contact. Opt-outs go by identify all the same.
     :param on_removed: ``opt_out`` withdraws consent that vanished from the source; by default it is only reported.
     :param full_resync: send what did not change, too.
-    :param max_change_ratio: refuse to send if a larger share of the known consents (and more than ten) would flip.
+    :param max_change_ratio: send only opt-outs, and fail, if a larger share of the account's consents (and more than
+        ten) would flip.
+    :param known_to_regal: the rows are Regal's own data, such as its webhooks: they are recorded, so that nothing older
+        is sent after them, and nothing is sent. ``initial``, ``as_event``, ``on_removed`` and ``full_resync`` do not
+        apply.
     :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of
         any task.
     """
@@ -81,6 +86,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         on_removed: Literal["opt_out"] | None = None,
         full_resync: bool = False,
         max_change_ratio: float | None = 0.5,
+        known_to_regal: bool = False,
         **kwargs: Any,
     ) -> None:
         _check_source(sql, sql_conn_id, path, rows, {"parameters": parameters, "sql_hook_params": sql_hook_params})
@@ -99,6 +105,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
             on_removed=on_removed,
             full_resync=full_resync,
             max_change_ratio=max_change_ratio,
+            known_to_regal=known_to_regal,
         )
         self._on_removed = on_removed
         self.sql = sql

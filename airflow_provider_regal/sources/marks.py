@@ -20,6 +20,7 @@ $force         it may be sent although Regal may have it already
 $call          the call of a table's row, where that is not the delivery's
 $letter_time   when it first failed, before it was sent again as a dead letter
 $ledger_key    by which the ledger knows the contact, likewise
+$owed          an opt-out that another delivery has read, and Regal lacks
 =============  =========================================================================
 """
 
@@ -44,6 +45,7 @@ FORCE_MARK: Final = "$force"
 CALL_MARK: Final = "$call"
 LETTER_TIME_MARK: Final = "$letter_time"
 LEDGER_KEY_MARK: Final = "$ledger_key"
+OWED_MARK: Final = "$owed"
 MARKS: Final = frozenset(
     {
         EVENT_MARK,
@@ -60,6 +62,7 @@ MARKS: Final = frozenset(
         CALL_MARK,
         LETTER_TIME_MARK,
         LEDGER_KEY_MARK,
+        OWED_MARK,
     }
 )
 

@@ -81,7 +81,7 @@ def test_a_ledger_that_is_there_is_written_to_and_left_as_it_was(check, connect,
     before = everything()
     code, found = check()
     assert code == 0
-    assert list(found)[-4:] == ["ledger", "ledger clock", "accounts", "unknown rows"]
+    assert list(found)[-5:] == ["ledger", "ledger clock", "accounts", "unknown rows", "owed"]
     assert found["ledger"] == [("ok", f"{ledger_path}: written and read back, sqlite, schema version 1")]
     assert found["accounts"] == [("ok", "acme (1 delivery)")]
     assert found["unknown rows"] == [("ok", "none")]

@@ -81,8 +81,10 @@ def report_of(run, task_id):
 
 
 @pytest.fixture
-def warehouse(tmp_path, monkeypatch, regal, regal_ledger):
+def warehouse(tmp_path, monkeypatch, regal, regal_ledger, airflow_db):
     now = datetime.now(UTC)
+    with closing(sqlite3.connect(airflow_db)) as airflow, airflow:  # other tests ran the same DAGs on other ledgers
+        airflow.execute("DELETE FROM xcom WHERE key = 'regal_consents_on_record'")
     path = make_warehouse(tmp_path / "warehouse.db", now)
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(rate_limit=5_000))
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
@@ -214,3 +216,41 @@ def test_the_contacts_of_a_later_day_do_not_undo_the_no_that_the_sync_has_sent(r
     assert regal.contact(phone=phone)["phones"][phone]["sms"]["status"] == "Unsubscribed"
     assert regal.contact(phone=other)["phones"][other]["voice"]["status"] == "Unsubscribed"
     assert "older_opt_in" not in regal.stats()["behaviour_findings"]
+
+
+def reported(path, *calls):
+    """Write calls of Regal's webhooks into their table."""
+    columns = "name, phone, email, channel, original_timestamp"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(f"INSERT INTO regal_webhooks ({columns}) VALUES (?, ?, ?, ?, ?)", calls)
+
+
+def test_a_reply_of_stop_that_regal_reports_is_not_undone_by_a_yes_of_the_tables(
+    run_dag, regal, warehouse, tmp_path, regal_ledger
+):
+    dag, phone = example("05_opt_outs_of_regal"), "+12125550142"
+    given = warehouse - timedelta(days=3)
+    say(tmp_path / "warehouse.db", ("stop", phone, None, "sms", 1, given.isoformat(), "203.0.113.9", "Yes", "landing"))
+    stopped = str(int((warehouse - timedelta(days=2)).timestamp()))
+    reported(
+        tmp_path / "warehouse.db",
+        ("contact.unsubscribed", phone, None, "sms", stopped),
+        ("contact.unsubscribed", None, "stop@example.com", "email", stopped),
+        ("contact.created", "+12125550143", None, None, stopped),
+    )
+
+    run = run_of_the_day(run_dag, dag, warehouse)
+
+    assert str(run.state) == "success"
+    report = report_of(run, "opt_outs_of_regal")
+    assert (report["read"], report["skips"], report["requests"]) == (2, {"baseline": 2}, 0)
+    assert report["opt_outs_owed"] == 0
+    assert phone not in addresses(regal), "the older yes is not sent"
+    assert report_of(run, "opt_ins")["plan"]["opt_ins"] > 400
+
+    # Whoever tells Regal START is subscribed again: nothing is sent for it, and the yes counts from then on.
+    started = str(int((warehouse - timedelta(days=1)).timestamp()))
+    reported(tmp_path / "warehouse.db", ("contact.subscribed", phone, None, "sms", started))
+    again = run_of_the_day(run_dag, dag, warehouse + timedelta(hours=1))
+    assert report_of(again, "opt_outs_of_regal")["skips"] == {"unchanged": 1, "older": 1, "baseline": 1}
+    assert report_of(again, "opt_ins")["requests"] == 0

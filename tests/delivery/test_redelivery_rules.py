@@ -69,7 +69,7 @@ def test_a_contact_that_was_sent_anew_since_is_skipped_but_its_opt_out_is_not(de
     assert (report.acknowledged, report.skips) == (2, {"older": 1})
     plans = {contact["user_id"]: contact["traits"]["plan"] for contact in regal_sandbox.contacts()}
     assert plans == {"u1": "new", "u2": "new", "u3": "old"}
-    assert [word[1:] for word in told(regal_sandbox)] == [("sms", False)]
+    assert [word[1:] for word in told(regal_sandbox)] == [("sms", False)] * 2, "first by the delivery that owed it"
 
 
 @pytest.mark.parametrize("status", ["unknown", "rejected"])

@@ -80,9 +80,8 @@ def test_it_takes_over_what_was_counted():
     counts.plan["new"] = 3
     report = DeliveryReport()
     report.count(counts)
-    assert {name: getattr(report, name) for name in Counts.__dataclass_fields__} == {
-        name: getattr(counts, name) for name in Counts.__dataclass_fields__
-    }
+    names = Counts.__dataclass_fields__.keys() - {"owed_rows", "guard"}
+    assert {name: getattr(report, name) for name in names} == {name: getattr(counts, name) for name in names}
     counts.skips["older"] += 1
     assert report.skips == {"unchanged": 5}, "it does not change with the delivery"
 

@@ -179,7 +179,9 @@ def test_times_are_compared_in_whole_seconds_and_in_the_same_second_the_no_wins(
     assert sent(*both)["sms"]["subscribed"] is sent(*both[::-1])["sms"]["subscribed"] is False
 
 
-@pytest.mark.parametrize("written", ["2026-11-01 01:30:00", datetime(2026, 11, 1, 1, 30)])
+@pytest.mark.parametrize(
+    "written", ["2026-11-01 01:30:00", datetime(2026, 11, 1, 1, 30, tzinfo=UTC).replace(tzinfo=None)]
+)
 def test_in_the_hour_that_the_clock_shows_twice_a_yes_is_of_the_first_and_a_no_of_the_second(written):
     new_york = Reading(timezone=ZoneInfo("America/New_York"))
     at = {

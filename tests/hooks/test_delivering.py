@@ -16,8 +16,8 @@ from tests.people import SECRETS
 TRACK = {"call": "track", "event": "Lesson Booked"}
 KEYS = {
     "delivery", "status", "read", "acknowledged", "rejected", "unknown", "skipped", "left", "known", "skips", "plan",
-    "notes", "opt_ins_withheld", "opt_outs_rejected", "opt_outs_unknown",
-    "without_time", "requests", "repeats", "outages", "seconds", "per_second", "reasons",
+    "notes", "opt_ins_withheld", "opt_outs_owed", "opt_outs_rejected", "opt_outs_unknown", "without_time", "requests",
+    "repeats", "outages", "seconds", "per_second", "reasons",
 }  # fmt: skip
 
 

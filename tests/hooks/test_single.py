@@ -16,6 +16,7 @@ from airflow_provider_regal.errors import CheckRegalError, RefusedEventError, Re
 from airflow_provider_regal.events import ConsentPolicy
 from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
+from tests.delivery.sync.syncing import hours_pass
 from tests.ledger_file import consents, dead_letters, deliveries, outcomes, table
 from tests.operators.ways import context, set_current_context
 
@@ -249,3 +250,27 @@ def test_an_event_that_was_cut_off_is_unknown(regal, regal_ledger):
         signal.signal(signal.SIGALRM, before)
     assert [letter["reason"] for letter in dead_letters(regal_ledger)] == ["interrupted"]
     assert all(adds_up(line) for line in deliveries(regal_ledger))
+
+
+def test_the_opt_out_of_an_event_that_is_refused_is_sent_alone(regal, regal_ledger):
+    regal.set_faults([{"on": {"requests": [1]}, "do": {"status": 400}}])
+    with pytest.raises(RefusedEventError):
+        RegalHook().identify(**ANNE, traits={"plan": "gold"}, opt_in=[no(1)])
+    (sent,) = regal.events(stored=True)
+    assert sent["body"]["traits"]["phones"][PHONE]["smsOptIn"]["subscribed"] is False
+    assert "userId" not in sent["body"]
+    (line,) = outcomes(regal_ledger)
+    assert (line["status"], line["reason"], line["attempts"]) == ("rejected", "HTTP 400", 2)
+    assert line["message"].endswith("; its opt-out, sent alone: acknowledged")
+    assert adds_up(deliveries(regal_ledger)[0])
+
+
+def test_where_that_is_refused_as_well_the_next_delivery_of_contacts_sends_it(regal, regal_ledger):
+    regal.set_faults([{"on": {"from": 1}, "do": {"status": 400}}])
+    with pytest.raises(RefusedEventError):
+        RegalHook().identify(**ANNE, traits={"plan": "gold"}, opt_in=[no(1)])
+    regal.set_faults([])
+    hours_pass(regal_ledger)
+    report = RegalHook().deliver([{"user_id": "ben"}], call="identify")
+    assert (report.acknowledged, report.opt_outs_owed) == (1, 0)
+    assert status(regal) == "Unsubscribed"

@@ -102,4 +102,5 @@ def sent(account, claim):
 
 
 def known(account):
-    return list(account.consents())
+    """What is on record of all consents, but for what was inferred."""
+    return [(*row[:9], row[10]) for row in account.consents()]

@@ -20,7 +20,7 @@ from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on
-from tests.ledger.view import open_database
+from tests.ledger.view import LedgerView, open_database
 from tests.ledger.written import NOW, line, write
 
 PHONE = "+12125550100"
@@ -313,10 +313,10 @@ def test_a_scan_ends_at_its_limit_and_says_so(database_url, database):
 def test_an_opt_out_that_regal_does_not_have_is_owed(database_url, database):
     write(database_url, acknowledged=[(PHONE, "sms", True, YES_AT)])
     assert [one.owes_opt_out for one in find(database, PHONE).consents] == [False]
-    database.write(lambda c: c.exec_driver_sql("UPDATE regal_consents SET opt_out_at = '2026-11-02T00:00:00.000000Z'"))
-    assert [one.owes_opt_out for one in find(database, PHONE).consents] == [True]
-    database.write(lambda c: c.exec_driver_sql("UPDATE regal_consents SET subscribed = 0, evidence_at = opt_out_at"))
-    assert [one.owes_opt_out for one in find(database, PHONE).consents] == [False]
+    with LedgerView(database_url).account() as account:
+        account.bar([(PHONE, "sms", "2026-11-02T00:00:00.000000Z")])
+    (found,) = find(database, PHONE).consents
+    assert (found.owes_opt_out, found.opt_out_source) == (True, "dag.task")
 
 
 # -- who is meant -----------------------------------------------------------------------------------------------------

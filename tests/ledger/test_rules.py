@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from airflow_provider_regal.ledger import rules
 from airflow_provider_regal.ledger.rules import By, Claim, Entry, Verdict
 from tests.events.hostile import many
-from tests.ledger.accounts import BLOCKED, BUSY, GO, PHONE, STALE, ManualClock, at, opt_in, opt_out, track
+from tests.ledger.accounts import BLOCKED, BUSY, DUPLICATE, GO, PHONE, STALE, ManualClock, at, opt_in, opt_out, track
 
 LEASE_S = 60.0
 
@@ -196,4 +196,70 @@ def test_a_barrier_is_all_that_is_left_of_an_opt_out_that_was_surely_not_sent():
     memory = Memory()
     memory.claim("A", opt_out(5))
     memory.settle("A", "released", opt_out(5))
-    assert memory.entry == Entry(opt_out_at=at(5), state="barrier", delivery="A", changed_at=memory.by("A").now)
+    by = memory.by("A")
+    assert memory.entry == Entry(
+        opt_out_at=at(5), opt_out_source=by.source, opt_out_delivery="A", state="barrier", delivery="A",
+        changed_at=by.now,
+    )  # fmt: skip
+
+
+class TestWhatIsOwed:
+    """An opt-out is owed while Regal has none, or has, or may have, an opt-in from before it."""
+
+    def entry(self, *steps):
+        memory = Memory()
+        for delivery, how, claim in steps:
+            if how == "claim":
+                memory.claim(delivery, claim)
+            elif how == "bar":
+                memory.bar(delivery, claim.at)
+            else:
+                memory.settle(delivery, how, claim)
+        return memory.entry
+
+    @pytest.mark.parametrize(
+        "steps",
+        [
+            [("A", "bar", opt_out(5))],
+            [("A", "claim", opt_out(5))],
+            [("A", "claim", opt_out(5)), ("A", "unknown", opt_out(5))],
+            [("A", "claim", opt_out(5)), ("A", "released", opt_out(5))],
+            [("A", "acknowledged", opt_in(4)), ("A", "bar", opt_out(5))],
+            [("A", "acknowledged", opt_in(5)), ("A", "bar", opt_out(5))],
+            [("A", "acknowledged", opt_out(3)), ("A", "unknown", opt_in(4)), ("A", "bar", opt_out(5))],
+            [("A", "acknowledged", opt_out(2)), ("B", "unknown", opt_in(3)), ("A", "claim", opt_out(5))],
+        ],
+    )
+    def test_what_regal_lacks(self, steps):
+        assert rules.owes_opt_out(self.entry(*steps))
+
+    @pytest.mark.parametrize(
+        "steps",
+        [
+            [("A", "acknowledged", opt_in(5))],
+            [("A", "bar", opt_out(5)), ("A", "acknowledged", opt_out(5))],
+            [("A", "bar", opt_out(5)), ("A", "acknowledged", opt_out(4))],
+            [("A", "bar", opt_out(5)), ("A", "acknowledged", opt_in(6))],
+            [("A", "bar", opt_out(5)), ("A", "claim", opt_in(6))],
+            [("A", "bar", opt_out(5)), ("A", "unknown", opt_in(6))],
+        ],
+    )
+    def test_what_regal_has_or_a_newer_opt_in_has_overtaken(self, steps):
+        assert not rules.owes_opt_out(self.entry(*steps))
+
+    def test_it_is_known_since_when_until_it_is_paid(self):
+        memory = Memory()
+        memory.bar("A", at(5))
+        first = rules.with_debt(memory.entry, memory.by("A"), reachable=True)
+        memory.clock.wait(60)
+        assert rules.with_debt(first, memory.by("A"), reachable=True) == first
+        paid = rules.acknowledged(first, opt_out(5), memory.by("B"))
+        assert rules.with_debt(paid, memory.by("B"), reachable=True).owed_since is None
+        assert rules.with_debt(memory.entry, memory.by("A"), reachable=False).owed_since is None
+
+    def test_it_is_sent_only_while_it_is_owed(self):
+        memory = Memory()
+        assert memory.claim("B", opt_out(5, owed=True)) is GO  # a barrier that was erased bars nothing
+        memory.settle("B", "acknowledged", opt_out(5))
+        assert memory.claim("C", opt_out(5, owed=True)) is DUPLICATE
+        assert memory.claim("C", opt_out(5)) is GO

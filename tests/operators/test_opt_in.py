@@ -235,3 +235,47 @@ def test_no_personal_data_reaches_airflow(run_dag, regal, database, everything_s
     seen = everything_stored() + logged + json.dumps(there.report)
     for personal in ("petronella", "555017", "5550180", "198.51.100.77"):
         assert personal not in seen.lower(), personal
+
+
+class TestALostLedger:
+    """``initial="send"`` is still in the DAG, and Airflow remembers what was on record."""
+
+    ROWS = (consent(100), consent(101, False), consent(102))
+
+    def run(self, run_dag, name, rows=ROWS, **options):
+        return sync(run_dag, name, rows=[*rows], **{"initial": "send", **options})
+
+    def lose(self, regal_ledger):
+        for file in regal_ledger.parent.glob("ledger.db*"):
+            file.unlink()
+
+    def test_it_is_noticed_whatever_initial_says(self, run_dag, regal, regal_ledger, caplog):
+        assert self.run(run_dag, "lost_ledger").report["acknowledged"] == 3
+        assert self.run(run_dag, "lost_ledger").report["skips"] == {"unchanged": 3}
+        self.lose(regal_ledger)
+        requests = regal.stats()["requests"]
+        for initial in ("send", "baseline", None):
+            assert self.run(run_dag, "lost_ledger", initial=initial).state == "failed"
+        assert regal.stats()["requests"] == requests
+        assert "The ledger has 0 consents of account 'regal_default' on record, but had 3 after" in caplog.text
+        assert "run the task once with restart=True and initial='send'" in caplog.text
+
+    def test_one_that_was_filled_a_little_since_is_noticed_as_well(self, run_dag, regal, regal_ledger):
+        self.run(run_dag, "filled_ledger")
+        self.lose(regal_ledger)
+        assert self.run(run_dag, "another_task_fills_it", [consent(150)]).report["acknowledged"] == 1
+        assert self.run(run_dag, "filled_ledger").state == "failed"
+
+    def test_who_wants_to_start_over_says_so(self, run_dag, regal, regal_ledger):
+        self.run(run_dag, "start_over")
+        self.lose(regal_ledger)
+        assert self.run(run_dag, "start_over").state == "failed"
+        assert self.run(run_dag, "start_over", restart=True).report["acknowledged"] == 3
+        assert self.run(run_dag, "start_over").report["skips"] == {"unchanged": 3}
+
+    def test_a_dry_run_and_a_failure_do_not_make_it_forgotten(self, run_dag, regal, regal_ledger):
+        self.run(run_dag, "not_forgotten")
+        self.run(run_dag, "not_forgotten", dry_run=True)
+        self.lose(regal_ledger)
+        for _ in range(2):
+            assert self.run(run_dag, "not_forgotten").state == "failed"

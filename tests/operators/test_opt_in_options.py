@@ -105,15 +105,30 @@ def test_a_full_resync_sends_what_did_not_change(sync):
 
 def test_too_many_flips_are_refused_and_nothing_is_committed(sync, regal, regal_ledger):
     people = range(100, 130)
-    sync([consent(number) for number in people], initial="send")
+    sync([consent(number, False) for number in people], initial="send")
     before = remembered(regal_ledger)
-    broken = [consent(number, number >= 120, day=2) for number in people]
-    refused = sync(broken)
-    assert "20 of 30 known consents would flip, more than max_change_ratio=0.5 allows" in refused.error
-    assert refused.requests == 0
-    assert remembered(regal_ledger) == before
-    assert "max_change_ratio=0.6" in sync(broken, max_change_ratio=0.6).error
+    broken = [consent(number, number < 120, day=2) for number in people]
+    for ratio in (0.5, 0.6):
+        refused = sync([row for row in broken if row["subscribed"]], max_change_ratio=ratio)
+        assert f"20 of 30 known consents would flip, more than max_change_ratio={ratio:g} allows" in refused.error
+        assert refused.requests == 0
+    assert {table: rows for table, rows in remembered(regal_ledger).items() if "consent" in table} == {
+        table: rows for table, rows in before.items() if "consent" in table
+    }
     assert sync(broken, max_change_ratio=0.7).requests == 30
+
+
+def test_opt_outs_are_sent_though_too_many_flip(sync, regal):
+    people = range(100, 130)
+    sync([consent(number) for number in people], initial="send")
+    refused = sync([consent(number, number >= 120, day=2) for number in people])
+    assert "20 of 30 known consents would flip, more than max_change_ratio=0.5 allows" in refused.error
+    assert refused.requests == 20
+
+
+def test_what_regal_knows_is_recorded_and_not_sent(sync, regal):
+    assert sync([consent(100, False, day=2)], known_to_regal=True).requests == 0
+    assert sync([consent(100, day=1)], initial="send").report["skips"] == {"older": 1}
 
 
 def test_no_limit_of_flips(sync):
@@ -124,7 +139,7 @@ def test_no_limit_of_flips(sync):
 
 def test_too_few_rows_are_refused(sync):
     assert "min_rows=4" in sync(EVERYBODY, initial="send", min_rows=4).error
-    assert sync(EVERYBODY, initial="send", min_rows=3).requests == 3
+    assert sync(EVERYBODY, initial="send", min_rows=3).requests == 2, "the opt-out was sent before"
 
 
 def test_limit_reads_the_first_rows_only_and_calls_none_removed(sync):

@@ -77,7 +77,8 @@ def as_opt_out(identifier: str, channel: str, at: str, phase: int) -> Marked:
     """Opt out a person who is no longer in the source: it counts as given when that was noticed."""
     if identifier.startswith("user:"):
         return Marked({REJECT_MARK: [["phone", _NO_LONGER_THERE]], ROW_MARK: {"who": identifier, "channel": channel}})
-    return as_contact([Wanted(identifier, channel, 0, at, 1, None, None, None, None, None)], phase)
+    row = as_contact([Wanted(identifier, channel, 0, at, 1, None, None, None, None, None)], phase)
+    return Marked({**row, CLAIMS_MARK: [[identifier, channel, False, at, None, False, True]]})
 
 
 def _opt_in(wanted: Wanted) -> dict[str, Any]:

@@ -2,30 +2,37 @@
 
 ::
 
-    source ─▶ unchanged? ─▶ read ─▶ newest per phone or email ─▶ compare ─▶ guards ─▶ barriers ─▶ opt-outs ─▶ opt-ins
-               (hash)        └─▶ rejected      and channel       (ledger)                (ledger)
+    source ─▶ unchanged? ─▶ read ─▶ newest per phone or email ─▶ compare ─▶ barriers ─▶ guards ─▶ opt-outs ─▶ opt-ins
+               (hash)        └─▶ rejected      and channel       (ledger)   (ledger)      └─▶ opt-outs alone
 
-It gives rows for a delivery, which does the rest: every consent is one row of the source in its counts.
+It gives rows for a delivery, which does the rest: every consent is one row of the source in its counts. A guard stops
+opt-ins, and what ``on_removed`` infers; it never stops an opt-out that somebody stated.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.delivery.first_pass import in_chunks
 from airflow_provider_regal.delivery.keys import hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.sync.events import as_contact, as_opt_out, as_track
 from airflow_provider_regal.delivery.sync.rows import ConsentRows, Said, user_key
 from airflow_provider_regal.delivery.sync.store import SyncStore, Wanted
-from airflow_provider_regal.errors import FixSourceError
+from airflow_provider_regal.errors import FixSourceError, RegalError
+from airflow_provider_regal.events import ConsentPolicy
+from airflow_provider_regal.events.names import EMAIL_CHANNELS
 from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.deliveries import Counts
 from airflow_provider_regal.ledger.rows import decode_row, encode_row
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
@@ -33,6 +40,7 @@ from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     LOST_MARK,
     MARKS,
+    ORIGIN_MARK,
     REJECT_MARK,
     ROW_MARK,
     SKIP_MARK,
@@ -42,7 +50,15 @@ from airflow_provider_regal.sources.marks import (
     columns_of,
 )
 
+_log = logging.getLogger(__name__)
 _CHUNK: Final = 500
+# Erasing people takes a few away.
+_LEAST_OF_BEFORE: Final = 0.5
+_FLIPS_LOGGED: Final = 50
+_FLIPS_LISTED: Final = 10_000
+_TO_NO: Final = "the yes on record becomes a no; it is sent, since no guard holds an opt-out back"
+_TO_YES: Final = "the no on record would become a yes; it is not sent"
+_VANISHED: Final = "the yes on record is no longer in the source; no opt-out is sent"
 # A handful of flips is no broken join, whatever their share.
 _FLIPS_ALWAYS_ALLOWED: Final = 10
 _CONSENTS_IN_EVENT: Final = 50
@@ -54,7 +70,7 @@ THEN_OPT_INS: Final = 1
 class Reconciliation:
     """Finds out what a sync has to send.
 
-    :param plan: gets the counts.
+    :param counts: get the plan, and why a guard has stopped all but the opt-outs.
     :param dry_run: commit nothing.
     """
 
@@ -65,7 +81,7 @@ class Reconciliation:
         sync: SyncSettings,
         preparer: Preparer,
         account: Account,
-        plan: dict[str, int],
+        counts: Counts,
         clock: Clock,
         dry_run: bool = False,
     ) -> None:
@@ -73,7 +89,8 @@ class Reconciliation:
         self._settings = settings
         self._sync = sync
         self._account = account
-        self._plan = plan
+        self._counts = counts
+        self._plan = counts.plan
         self._clock = clock
         self._dry_run = dry_run
         self._seed = account.identifiers.seed(preparer.fingerprint)
@@ -81,63 +98,126 @@ class Reconciliation:
             sync.columns,
             lower_upper=settings.mapping.lower_upper,
             reading=settings.reading,
-            policy=settings.consent,
+            policy=ConsentPolicy(require_ip=False) if sync.known_to_regal else settings.consent,
             phone_needed=sync.as_event is None,
             phones_of=account.plain_phones_of,
         )
         self._now = to_ledger_time(clock.now())
+        self._too_many_flips = False
 
     def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
         """Return what is to be sent, opt-outs first, with all that is not.
 
-        :raises FixSourceError: what the source says cannot be meant; nothing is committed, nothing sent.
+        :raises FixSourceError: what the source says cannot be meant, in a dry run; or there is nothing to compare it
+            with.
         """
-        known = not self._sync.full_resync
-        first = not self._account.has_consents()
+        self._check_the_ledger()
+        first = not self._sync.known_to_regal and not self._account.has_consents()
         if first and self._sync.initial is None:
             raise FixSourceError(
                 "No consent is on record yet. Choose what the first run does: initial='send' sends all of the "
                 "source, initial='baseline' only records it, for a Regal account that has it already."
             )
+        self._compare(given)
+        guard = self._why_stopped()
+        if guard is not None and self._dry_run:
+            raise FixSourceError(f"{guard} Nothing was sent.")
+        if self._sync.known_to_regal:
+            self._record_known(guard)
+        elif not self._dry_run:
+            self._bar()
+        if guard is not None:
+            self._counts.guard = guard
+            yield from self._only_opt_outs()
+            return
+        if not self._dry_run:
+            self._account.record_said_again(map(claim_of, self._store.said_again()))
+        baseline = first and self._sync.initial == "baseline"
+        sends = not baseline and not self._sync.known_to_regal
+        if not sends:
+            self._plan.update(opt_outs=0, opt_ins=0)
+        yield from self._not_sent(sends=sends)
+        if sends:
+            yield from self._events()
+        elif baseline and not self._dry_run:
+            self._account.baseline(claim_of(wanted) for wanted in self._all_wanted())
+
+    def _check_the_ledger(self) -> None:
+        """Refuse a ledger that knows far less than after an earlier run of the task.
+
+        :raises FixSourceError: it was lost, or is another one.
+        """
+        before = 0 if self._settings.restart or self._sync.known_to_regal else self._sync.known_before
+        if before and (now := self._account.count_consents()) < before * _LEAST_OF_BEFORE:
+            raise FixSourceError(
+                f"The ledger has {now:,} consents of account {self._account.name!r} on record, but had {before:,} "
+                "after an earlier run of this task: it was lost, or AIRFLOW_HOME, ledger_conn_id, the connection id or "
+                "account changed. Opt-outs that it knew would be undone, so nothing was sent. Restore the ledger or "
+                "the setting. To start over with the whole source, run the task once with restart=True and "
+                "initial='send', or initial='baseline' to only record it."
+            )
+
+    def _compare(self, given: Iterable[Any]) -> None:
+        """Read the source, and compare it with the ledger."""
         file = self._account.database.file
         if file is None:
             self._store.know(self._account.consents())
         else:
             self._store.know_file(file, self._account.name)
-        self._read(given, skip_unchanged=known)
-        self._store.compare(once=self._sync.as_event is not None, source=self._account.source)
+        try:
+            self._read(given, skip_unchanged=not self._sync.full_resync)
+            self._store.compare(once=self._sync.as_event is not None, source=self._account.source)
+        except BaseException:
+            with suppress(RegalError):
+                self._bar()  # what was read was read, whatever comes of it
+            raise
         self._count()
-        self._check_the_source()
-        if not self._dry_run:
-            self._account.bar(self._store.opt_outs())
-            self._account.record_said_again(map(claim_of, self._store.said_again()))
-        baseline = first and self._sync.initial == "baseline"
-        if baseline:  # nothing of it is sent
-            self._plan.update(opt_outs=0, opt_ins=0)
-        yield from self._not_sent(baseline=baseline)
-        if not baseline:
-            yield from self._events()
-        elif not self._dry_run:
-            self._account.baseline(claim_of(wanted) for wanted in self._all_wanted())
+
+    def _only_opt_outs(self) -> Iterator[Marked]:
+        """Return what is sent where a guard stops the rest, and list what made it do so."""
+        if self._too_many_flips:
+            yield from self._flips()
+        yield from _by_contact(self._store.to_send(subscribed=False, unchanged=False), OPT_OUTS_FIRST)
 
     def close(self) -> None:
         """Close the working file."""
         self._store.close()
 
+    def _bar(self) -> None:
+        """Commit the opt-outs that were read: no older opt-in passes from now on."""
+        if not self._dry_run:
+            self._account.bar(self._store.opt_outs())
+
+    def _record_known(self, guard: str | None) -> None:
+        """Record what Regal has, and bar what is older; in this order, so that none of it is ever owed.
+
+        :param guard: why only the opt-outs are recorded.
+        :raises FixSourceError: for that.
+        """
+        if not self._dry_run:
+            opt_outs = self._store.to_send(subscribed=False, unchanged=True)
+            self._account.record_known(map(claim_of, opt_outs if guard else self._all_wanted()))
+            self._bar()
+        if guard is not None:
+            raise FixSourceError(f"{guard} Only opt-outs were recorded.")
+
     def _read(self, given: Iterable[Any], *, skip_unchanged: bool) -> None:
         """Read the source; of rows that did not change only the hash."""
-        rows, store, unchanged = map(_columns, given), self._store, 0
-        while chunk := [*islice(rows, _CHUNK)]:
+        rows, store, unchanged, before = map(_columns, given), self._store, 0, 0
+        for chunk in in_chunks(rows, _CHUNK):
             hashes = hashes_of_rows(chunk, self._seed)
             same = store.unchanged(hashes) if skip_unchanged else [0] * len(chunk)
             unchanged += sum(same)
             if not all(same):
-                for columns, row_hash, consents in zip(chunk, hashes, same, strict=True):
+                for position, (columns, row_hash, consents) in enumerate(
+                    zip(chunk, hashes, same, strict=True), before + 1
+                ):
                     if not consents:
-                        self._read_one(columns, row_hash)
+                        self._read_one(columns, row_hash, position)
+            before += len(chunk)
         self._add("unchanged", unchanged)
 
-    def _read_one(self, columns: Mapping[str, Any], row_hash: str) -> None:
+    def _read_one(self, columns: Mapping[str, Any], row_hash: str, position: int) -> None:
         # Through the form of the snapshot, so that rows mean what they mean in every other delivery.
         line = encode_row(columns)
         now = self._clock.now()
@@ -147,7 +227,8 @@ class Reconciliation:
         for said in told:
             if isinstance(said, Said):
                 self._store.want(
-                    self._account.identifiers.stored(said.identifier), _wanted(said, f"{row_hash}{len(told)}", now)
+                    self._account.identifiers.stored(said.identifier),
+                    _wanted(said, f"{row_hash}{len(told)}", now, position),
                 )
                 self._bar_the_user(said, now)
                 continue
@@ -195,31 +276,59 @@ class Reconciliation:
         kinds = ("new", "changed", "unchanged", "superseded", "stale", "in_doubt", "silent", "rejected")
         return sum(self._plan[kind] for kind in kinds)
 
-    def _check_the_source(self) -> None:
-        """Refuse what cannot be meant, before anything is committed."""
+    def _why_stopped(self) -> str | None:
+        """Return why only opt-outs are sent: what the source says cannot be meant."""
         if self._consents_read < self._settings.min_rows:
-            raise FixSourceError(
-                f"The source has {self._consents_read:,} consents, fewer than min_rows={self._settings.min_rows}; "
-                "nothing was sent."
+            return (
+                f"The source has {self._consents_read:,} consents, fewer than min_rows={self._settings.min_rows:,}. "
+                "Check the query or the files."
             )
         if self._opts_out_removed and not self._account.identifiers.plain:
-            raise FixSourceError(
+            return (
                 "on_removed='opt_out' needs the identifiers of the people to opt out, but with [regal] ledger_key the "
                 "ledger holds only hashes. Remove one of the two."
             )
-        flips = self._store.flips + (self._plan["removed"] if self._opts_out_removed else 0)
-        known, ratio = self._store.known_to_us + self._plan["unchanged"], self._sync.max_change_ratio
-        if ratio is not None and flips > max(_FLIPS_ALWAYS_ALLOWED, ratio * known):
-            raise FixSourceError(
-                f"{flips:,} of {known:,} known consents would flip, more than max_change_ratio={ratio:g} allows; "
-                "nothing was sent. A broken join looks like this. If it is meant, raise max_change_ratio for one run."
-            )
+        to_no, to_yes = (self._store.count_flips(subscribed=subscribed) for subscribed in (False, True))
+        removed = self._plan["removed"] if self._opts_out_removed else 0
+        flips, ratio = to_no + to_yes + removed, self._sync.max_change_ratio
+        if ratio is None or flips <= _FLIPS_ALWAYS_ALLOWED:
+            return None
+        known = self._account.count_consents()
+        if flips <= ratio * known:
+            return None
+        told = ((to_no, "to no"), (to_yes, "to yes"), (removed, "no longer in the source"))
+        where = f" List them with: airflow regal outcomes {self._account.delivery}." if self._account.delivery else ""
+        self._too_many_flips = True
+        self._log_flips()
+        return (
+            f"{flips:,} of {known:,} known consents would flip, more than max_change_ratio={ratio:g} allows "
+            f"({', '.join(f'{number:,} {how}' for number, how in told if number)}). A broken join looks like this."
+            f"{where} If it is meant, raise max_change_ratio for one run."
+        )
+
+    def _log_flips(self) -> None:
+        """Name the rows whose consents would flip; whose they are, only the ledger says."""
+        for subscribed, how in ((False, "from yes to no; these are sent"), (True, "from no to yes; not sent")):
+            rows = [one.position for one in islice(self._store.flips(subscribed=subscribed), _FLIPS_LOGGED + 1)]
+            if rows:
+                more = ", ..." if len(rows) > _FLIPS_LOGGED else ""
+                _log.error("Flips %s: rows %s%s of the source", how, ", ".join(map(str, rows[:_FLIPS_LOGGED])), more)
+        if self._opts_out_removed and self._plan["removed"]:
+            _log.error("Flips since they are no longer in the source; not sent: %s", f"{self._plan['removed']:,}")
+
+    def _flips(self) -> Iterator[Marked]:
+        """Return those whose consents would flip, to be listed as rejected, as many as anyone would look at."""
+        yes_to_no = (_flip(one, _TO_NO, 0) for one in self._store.flips(subscribed=False))
+        no_to_yes = (_flip(one, _TO_YES, 1) for one in self._store.flips(subscribed=True))
+        gone = self._store.gone() if self._opts_out_removed else iter(())
+        vanished = (_vanished(identifier, channel) for identifier, channel in gone)
+        yield from islice(chain(yes_to_no, no_to_yes, vanished), _FLIPS_LISTED)
 
     @property
     def _opts_out_removed(self) -> bool:
         return self._sync.on_removed == "opt_out" and self._settings.limit is None
 
-    def _not_sent(self, *, baseline: bool) -> Iterator[Marked]:
+    def _not_sent(self, *, sends: bool) -> Iterator[Marked]:
         """Return what is not sent, so that every consent of the source has an outcome."""
         for line, faults, loses_a_decision in self._store.unfit():
             marks = {LOST_MARK: True} if loses_a_decision else {}
@@ -228,11 +337,11 @@ class Reconciliation:
             yield Marked({SKIP_MARK: Skip.OLDER.value, ROW_MARK: wanted._asdict()})
         plan = self._plan
         skipped = {
-            Skip.UNCHANGED.value: 0 if self._sync.full_resync and not baseline else plan["unchanged"],
+            Skip.UNCHANGED.value: 0 if self._sync.full_resync and sends else plan["unchanged"],
             Skip.DUPLICATE.value: plan["in_doubt"],
             Skip.OLDER.value: plan["superseded"],
             Skip.SILENT.value: plan["silent"],
-            Skip.BASELINE.value: plan["new"] + plan["changed"] if baseline else 0,
+            Skip.BASELINE.value: 0 if sends else plan["new"] + plan["changed"],
         }
         for why, count in skipped.items():
             if count:
@@ -259,7 +368,22 @@ class Reconciliation:
             yield from self._store.to_send(subscribed=subscribed, unchanged=True)
 
 
-def _wanted(said: Said, row_hash: str | None, now: datetime) -> Wanted:
+def _flip(wanted: Wanted, why: str, weight: int) -> Marked:
+    name = "email" if wanted.channel in EMAIL_CHANNELS else "phone"
+    row = {
+        "user_id": wanted.user_id, name: wanted.identifier, "channel": wanted.channel,
+        "subscribed": bool(wanted.subscribed), "timestamp": wanted.at,
+    }  # fmt: skip
+    where = f"row {wanted.position:,}"
+    return Marked({REJECT_MARK: [["max_change_ratio", why]], ROW_MARK: row, ORIGIN_MARK: where, WEIGHT_MARK: weight})
+
+
+def _vanished(identifier: str, channel: str) -> Marked:
+    row = {"email" if channel in EMAIL_CHANNELS else "phone": identifier, "channel": channel}
+    return Marked({REJECT_MARK: [["max_change_ratio", _VANISHED]], ROW_MARK: row, ORIGIN_MARK: "not in the source"})
+
+
+def _wanted(said: Said, row_hash: str | None, now: datetime, position: int = 0) -> Wanted:
     """:param now: when an opt-out without a time counts as given."""
     at = to_ledger_time(now if said.at is None else said.at)
     return Wanted(
@@ -273,6 +397,7 @@ def _wanted(said: Said, row_hash: str | None, now: datetime) -> Wanted:
         said.text,
         said.source,
         row_hash,
+        position,
     )
 
 

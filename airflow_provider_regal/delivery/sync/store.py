@@ -23,12 +23,13 @@ from airflow_provider_regal.delivery.sync.known_rows import COUNT_AT, KNOWN_BY, 
 _TABLES: Final = """
 CREATE TABLE known (
     key TEXT, channel TEXT, subscribed INTEGER, evidence_at TEXT, opt_out_at TEXT, state TEXT,
-    pending_subscribed INTEGER, pending_at TEXT, source TEXT, row_hash TEXT, PRIMARY KEY (key, channel)
+    pending_subscribed INTEGER, pending_at TEXT, source TEXT, inferred_at TEXT, row_hash TEXT,
+    PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
 CREATE TABLE unseen (row_hash TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE wanted (
     key TEXT, channel TEXT, at TEXT, subscribed INTEGER, timeless INTEGER, identifier TEXT, user_id TEXT, ip TEXT,
-    text TEXT, source TEXT, row_hash TEXT, rows INTEGER, PRIMARY KEY (key, channel)
+    text TEXT, source TEXT, row_hash TEXT, position INTEGER, rows INTEGER, PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
 CREATE TABLE opt_outs (
     key TEXT, channel TEXT, identifier TEXT, at TEXT, PRIMARY KEY (key, channel)
@@ -38,15 +39,26 @@ CREATE TABLE doubted (key TEXT, channel TEXT, at TEXT, PRIMARY KEY (key, channel
 CREATE TABLE unfit (row TEXT, faults TEXT, loses_a_decision INTEGER);
 """
 _WANT: Final = """
-INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
+INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
     rows = rows + 1, at = {at}, subscribed = {subscribed}, timeless = {timeless}, identifier = {identifier},
-    user_id = {user_id}, ip = {ip}, text = {text}, source = {source}, row_hash = {row_hash}
+    user_id = {user_id}, ip = {ip}, text = {text}, source = {source}, row_hash = {row_hash}, position = {position}
 """
 _NEWER: Final = "(excluded.at > at OR (excluded.at = at AND excluded.subscribed < subscribed))"
 _WANT_NEWEST: Final = _WANT.format(
     **{
         name: f"CASE WHEN {_NEWER} THEN excluded.{name} ELSE {name} END"
-        for name in ("at", "subscribed", "timeless", "identifier", "user_id", "ip", "text", "source", "row_hash")
+        for name in (
+            "at",
+            "subscribed",
+            "timeless",
+            "identifier",
+            "user_id",
+            "ip",
+            "text",
+            "source",
+            "row_hash",
+            "position",
+        )
     }
 )
 _OPT_OUT: Final = """
@@ -57,7 +69,7 @@ _DOUBT: Final = """
 INSERT INTO doubted VALUES (?, ?, ?) ON CONFLICT (key, channel) DO UPDATE SET at = max(at, excluded.at)
 """
 _KNOWN: Final = """identifier, channel, subscribed, evidence_at, opt_out_at, state, pending_subscribed, pending_at,
-    source, row_hash"""
+    source, inferred_at, row_hash"""
 _HASHES: Final = f"""
 SELECT substr(row_hash, 1, {KNOWN_BY}) || substr(row_hash, {COUNT_AT + 1}, 1)
 FROM {{}} WHERE row_hash IS NOT NULL AND state = 'acknowledged'
@@ -88,6 +100,11 @@ _COPY_UNSEEN: Final = f"""
 INSERT OR IGNORE INTO known SELECT {_KNOWN} FROM ledger.regal_consents k
 WHERE account = ? AND substr(row_hash, 1, {KNOWN_BY}) IN (SELECT row_hash FROM unseen)
 """  # noqa: S608 - made of constants
+# Somebody who had vanished from this source, and was opted out for it, is there again.
+_COMES_BACK: Final = """(k.inferred_at IS NOT NULL AND k.source = :source AND (
+        (k.subscribed = 0 AND k.evidence_at = k.inferred_at)
+        OR (k.pending_subscribed = 0 AND k.pending_at = k.inferred_at)
+    ))"""
 # Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
 _KIND: Final = f"""
 CASE
@@ -96,6 +113,7 @@ CASE
     WHEN w.subscribed AND w.at <= (SELECT d.at FROM doubted d WHERE d.key = w.key AND d.channel = w.channel)
         THEN 'stale'
     WHEN w.subscribed AND w.at <= k.opt_out_at THEN 'stale'
+    WHEN w.subscribed AND {_COMES_BACK} THEN 'changed'
     WHEN w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed) THEN 'stale'
     WHEN w.subscribed = k.subscribed AND w.at = k.evidence_at THEN 'unchanged'
     WHEN :once AND w.subscribed AND k.state IN ('sending', 'unknown') AND k.pending_at = w.at
@@ -121,7 +139,7 @@ AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.
 # Several rows can have one hash, and a row that was not read again can be older than one that was.
 _OVERTAKEN: Final = "SELECT count(*) FROM compared WHERE kind = 'changed' AND was_seen"
 _TO_SEND: Final = """
-SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash FROM compared
+SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position FROM compared
 WHERE subscribed = ? AND (kind IN ('new', 'changed') OR (? AND kind = 'unchanged'))
 ORDER BY coalesce('user:' || user_id, identifier), identifier, channel
 """
@@ -129,7 +147,11 @@ _BATCH: Final = 1_000
 
 
 class Wanted(NamedTuple):
-    """What the source says of one phone or email on one channel; ``at`` as the ledger writes times."""
+    """What the source says of one phone or email on one channel.
+
+    :param at: as the ledger writes times.
+    :param position: the number of the row in the source, from 1; 0 if it is in none.
+    """
 
     identifier: str
     channel: str
@@ -141,6 +163,7 @@ class Wanted(NamedTuple):
     text: str | None
     source: str | None
     row_hash: str | None
+    position: int = 0
 
 
 class SyncStore:
@@ -156,7 +179,7 @@ class SyncStore:
 
     def know(self, consents: Iterable[Sequence[Any]]) -> None:
         """Copy what the ledger knows; rows as it streams them."""
-        self._db.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", consents)
+        self._db.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", consents)
         self._rows = KnownRows(one for (one,) in self._db.execute(_HASHES.format("known")))
 
     def know_file(self, file: str, account: str) -> None:
@@ -189,10 +212,10 @@ class SyncStore:
 
         :param key: the identifier as the ledger stores it.
         """
-        identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash = wanted
+        identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position = wanted
         self._db.execute(
             _WANT_NEWEST,
-            (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash),
+            (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash, position),
         )
         if not subscribed:
             self.bar(key, wanted)
@@ -246,16 +269,17 @@ class SyncStore:
         """Count the rows that another row of the source is newer than."""
         return self._number("SELECT coalesce(sum(rows - 1), 0) FROM wanted") + self.count("superseded")
 
-    @property
-    def flips(self) -> int:
-        """Count the consents that would turn into their opposite."""
-        return self._number("SELECT count(*) FROM compared WHERE flips AND kind = 'changed'")
+    def count_flips(self, *, subscribed: bool) -> int:
+        """Count the consents that would turn into their opposite.
 
-    @property
-    def known_to_us(self) -> int:
-        """Count the known consents that the source speaks of, or spoke of, besides the unchanged."""
-        compared = self._number("SELECT count(*) FROM compared WHERE kind IN ('changed', 'stale')")
-        return compared + self._number("SELECT count(*) FROM removed")
+        :param subscribed: what they would turn into.
+        """
+        where = "flips AND kind = 'changed' AND subscribed = ?"
+        return self._number(f"SELECT count(*) FROM compared WHERE {where}", int(subscribed))  # noqa: S608
+
+    def flips(self, *, subscribed: bool) -> Iterator[Wanted]:
+        """Return them, in the order of the source."""
+        return self._compared(f"flips AND kind = 'changed' AND subscribed = {int(subscribed)} ORDER BY position")
 
     def removed(self, *, subscribed: bool) -> int:
         """Count the known consents that the source no longer has."""

@@ -20,8 +20,11 @@ def store():
     made.close()
 
 
-def entry(key, subscribed=1, at="t5", opt_out_at=None, state="acknowledged", pending=(None, None), row_hash=None):
-    return (key, "sms", subscribed, at, opt_out_at, state, *pending, "me", row_hash)
+def entry(
+    key, subscribed=1, at="t5", opt_out_at=None, state="acknowledged", pending=(None, None), row_hash=None,
+    source="me", inferred_at=None,
+):  # fmt: skip
+    return (key, "sms", subscribed, at, opt_out_at, state, *pending, source, inferred_at, row_hash)
 
 
 def want(store, key, subscribed, at, *, timeless=0, row_hash="x1"):
@@ -54,6 +57,12 @@ def kind(store, known, subscribed, at, *, once=False, **options):
         ([entry("k", None, None, "t5", "barrier")], 0, "t5", "new"),
         ([entry("k", 1, "t5", "t7")], 1, "t6", "stale"),
         ([entry("other")], 1, "t5", "new"),
+        ([entry("k", 0, "t9", inferred_at="t9")], 1, "t5", "changed"),
+        ([entry("k", 0, "t9", inferred_at="t9", source="another")], 1, "t5", "stale"),
+        ([entry("k", 0, "t9", "t6", inferred_at="t9")], 1, "t5", "stale"),
+        ([entry("k", 0, "t9", inferred_at="t8")], 1, "t5", "stale"),
+        ([entry("k", 1, "t5", None, "unknown", (0, "t9"), inferred_at="t9")], 1, "t5", "changed"),
+        ([entry("k", 0, "t9", inferred_at="t9")], 0, "t5", "stale"),
     ],
 )
 def test_what_is_wanted_is_compared_with_what_is_known(store, known, subscribed, at, expected):
@@ -95,7 +104,7 @@ def test_of_what_was_known_only_what_no_row_speaks_of_is_removed(store):
     store.know(
         [
             entry("seen", row_hash=f"{H1}1"), entry("wanted"), entry("mentioned"), entry("gone"), entry("gone too", 0),
-            (*entry("another's")[:8], "somebody else", None), entry("barred", None, None, "t5", "barrier"),
+            entry("another's", source="somebody else"), entry("barred", None, None, "t5", "barrier"),
         ]
     )  # fmt: skip
     store.unchanged([H1])
