@@ -119,6 +119,11 @@ class Payload:
         )
 
 
+def _place_of(channel: Channel) -> tuple[str, str]:
+    """Return where an opt-in of a channel stands: under phones or emails, and its key there."""
+    return names.EMAILS if channel in names.EMAIL_CHANNELS else names.PHONES, names.OPT_IN_KEYS[channel]
+
+
 def to_payload(
     event: Event, *, now: datetime, policy: ConsentPolicy | None = None, event_source: str | None = None
 ) -> Payload:
