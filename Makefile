@@ -22,14 +22,14 @@ ui: $(READY) ## The same, and keep Airflow's UI and the local Regal's pages open
 	@exec $(PY) -m scripts.ui
 
 test: $(READY) ## Run the tests
-	@$(PY) -m pytest -n 2 -m "not services and not long" tests
+	@$(PY) -m pytest -n 2 -m "not services and not slow and not long" tests
 
 test-long: $(READY) ## Run the tests that take minutes: many kills, many rows
 	@$(PY) -m pytest -n 2 -m long tests
 
 test-airflow2: ## Run the tests on the oldest supported Airflow (2.11)
 	@UV_PROJECT_ENVIRONMENT=.venv-airflow2 scripts/setup.sh --no-group airflow3 --group airflow2
-	@.venv-airflow2/bin/python -m pytest -n 2 -m "not services and not long" tests
+	@.venv-airflow2/bin/python -m pytest -n 2 -m "not services and not slow and not long" tests
 
 test-lowest: $(READY) ## Run the tests on Airflow 2.11 and the lowest versions of our own requirements, and measure coverage
 	@scripts/test_lowest.sh

@@ -35,6 +35,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_common_compat():
     ran = run(WITHOUT_COMMON_COMPAT)
     assert ran.returncode == 0, ran.stderr

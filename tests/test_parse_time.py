@@ -24,6 +24,7 @@ LIGHT = {
     "client.guarantee",
     "delivery",
     "delivery.settings",
+    "delivery.stopping",
     "delivery.sync",
     "delivery.sync.columns",
     "errors",

@@ -205,6 +205,7 @@ def test_no_test_knows_what_another_has_sent(regal_sandbox, regal_ledger, monkey
     assert regal_sandbox.stats()["requests"] == 1
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_documentation_work_in_a_project_of_their_own(tmp_path):
     conftest, *tests = re.findall(r"```python\n(.*?)```", DOCUMENTATION, re.DOTALL)
     (tmp_path / "conftest.py").write_text(conftest)

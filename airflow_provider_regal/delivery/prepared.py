@@ -112,8 +112,9 @@ class Ready:
 
     @property
     def opts_out(self) -> bool:
-        """Whether it carries an opt-out of the source; one that was owed before fails no other delivery."""
-        return self.weight > 0 and any(not consent.subscribed for consent in self.payload.consents)
+        """Whether it carries an opt-out that the source states; one that is owed or inferred fails no delivery."""
+        inferred = {claimed.consent for claimed in self.claims if claimed.claim.inferred}
+        return self.weight > 0 and any(not one.subscribed and one not in inferred for one in self.payload.consents)
 
 
 @dataclass(frozen=True, slots=True)

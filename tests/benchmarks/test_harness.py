@@ -33,6 +33,7 @@ def database(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_delivery_is_measured(running, database, tmp_path):
     share = ROWS / CANDIDATES["regal"][0]
     ran = one_run("regal", running, Setting(False, 0), database=database, folder=tmp_path, share=share)

@@ -167,6 +167,7 @@ def stored(airflow_db, regal_sandbox):
     run_airflow("connections", "delete", "made_in_the_ui")
 
 
+@pytest.mark.slow
 def test_the_module_finds_connections_that_were_made_in_the_ui(stored):
     process = program("check", "--conn-id", stored)
     out, err = process.communicate(timeout=120)

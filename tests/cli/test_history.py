@@ -154,6 +154,7 @@ def test_hashes_are_shortened_in_tables_only(run, ledger_path, home):
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_it_quietly(ledger_path, home, form):
     number = write(ledger_path, lines=[line(n, "rejected") for n in range(1, 5_001)])
     command = f"{sys.executable} -m airflow_provider_regal outcomes {number} --format {form} | head -n 1"

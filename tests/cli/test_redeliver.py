@@ -160,6 +160,7 @@ def begin(regal, *options, sent=10):
     ("how", "code", "words"),
     [("kill", -9, ""), ("terminate", 1, "error: "), ("interrupt", 130, "Interrupted. The same command resumes.\n")],
 )
+@pytest.mark.slow
 def test_the_same_command_resumes(run, refused, regal, ledger_path, how, code, words):
     number = refused(60)
     process = begin(regal, str(number), "--rate", "20")
@@ -183,6 +184,7 @@ def test_the_same_command_resumes(run, refused, regal, ledger_path, how, code, w
         assert status == {"acknowledged": 60}
 
 
+@pytest.mark.slow
 def test_the_same_command_does_not_take_over_from_one_that_runs(run, refused, regal):
     number = refused(100)
     process = begin(regal, str(number), "--rate", "10")
@@ -196,6 +198,7 @@ def test_the_same_command_does_not_take_over_from_one_that_runs(run, refused, re
         process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_another_selection_is_another_delivery(run, refused, regal, ledger_path):
     number = refused(40)
     process = begin(regal, str(number), "--rate", "20", "--limit", "30")

@@ -376,6 +376,7 @@ class TestTheLedgerFails:
         assert regal_sandbox.stats()["requests"] == 0
 
     @pytest.mark.parametrize("trouble", [cannot_be_written, is_locked])
+    @pytest.mark.slow
     def test_what_passes_within_the_patience_costs_only_time(self, trouble, deliver, regal_sandbox, ledger, caplog):
         caplog.set_level("INFO", "airflow_provider_regal")
         with trouble(ledger, regal_sandbox, after=20, for_s=5):
@@ -437,6 +438,7 @@ class TestTakenOver:
         assert deliver(rows, number=2).acknowledged == 10
         assert set(arrivals(regal_sandbox).values()) == {1}
 
+    @pytest.mark.slow
     def test_what_a_try_that_lost_it_learns_is_dropped(self, deliver, regal_sandbox, ledger):
         """The second try settles as unknown what the first may have sent; the first cannot change that."""
         regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"delay_ms": 3_000}}])
@@ -477,6 +479,7 @@ def test_a_second_delivery_of_a_task_instance_has_a_name_of_its_own(deliver, led
     assert [(record.name, record.acknowledged) for record in ledger.deliveries()] == [(None, 3), ("more", 4)]
 
 
+@pytest.mark.slow
 def test_faults_of_all_kinds_over_many_rows_lose_nothing_and_send_nothing_twice(deliver, regal_sandbox, ledger):
     regal_sandbox.set_faults(
         [

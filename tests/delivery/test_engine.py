@@ -127,6 +127,7 @@ def test_unknowns_of_an_outage_do_not_count_even_in_a_later_try(deliver, regal_s
     assert report.unknown_of_outage == report.unknown
 
 
+@pytest.mark.slow
 def test_a_row_that_never_gets_a_good_answer_is_given_up_and_the_others_go(deliver, regal_sandbox, no_back_off):
     regal_sandbox.set_faults([{"on": {"name": "poison"}, "do": {"status": 500}}])
     rows = [{"user_id": "p", "event": "poison"}, *({**row, "event": "fine"} for row in people(400))]

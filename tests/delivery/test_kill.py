@@ -164,6 +164,7 @@ def test_a_kill_loses_nothing(killable, record_property, guarantee):
 
 
 @on(PROVED)
+@pytest.mark.slow
 def test_two_kills_in_a_row_lose_nothing(killable, record_property):
     kill_at(killable, record_property, "at_most_once", seed=2, kills=2)
 
@@ -177,6 +178,7 @@ def test_a_kill_at_any_moment_loses_nothing(killable, record_property, guarantee
 
 
 @on(PROVED)
+@pytest.mark.slow
 def test_under_at_least_once_a_kill_repeats_at_most_what_was_sent_in_the_last_second_and_a_half(killable):
     delivery = killable("at_least_once", rows=1_500, rate=400)
     delivery.interrupt(delivery.after(1_000))
@@ -186,6 +188,7 @@ def test_under_at_least_once_a_kill_repeats_at_most_what_was_sent_in_the_last_se
     assert report["unknown"] == 0
 
 
+@pytest.mark.slow
 def test_a_kill_right_after_the_first_reservation_sends_no_row_twice(killable):
     delivery = killable(rows=200)
     delivery.interrupt(delivery.after(1))
@@ -211,6 +214,7 @@ def test_the_next_try_waits_until_requests_of_the_killed_one_are_over(killable, 
 
 
 @on(PROVED)
+@pytest.mark.slow
 def test_a_kill_while_the_source_is_read_sends_nothing_and_the_next_try_reads_again(killable, tmp_path):
     delivery = killable(rows=3_500)
     begun = tmp_path / "reading"
@@ -231,6 +235,7 @@ class TestOverlappingTries:
     """Airflow may begin the next try while the last one still runs: its worker was only thought to be dead."""
 
     @on(PROVED)
+    @pytest.mark.slow
     def test_the_first_sends_nothing_more_once_the_second_has_taken_over(self, killable, regal_sandbox):
         delivery = killable(rows=1_500, rate=300)
         first = delivery.begin()
@@ -265,6 +270,7 @@ class TestOverlappingTries:
         assert (delivery.ledger.delivery(), delivery.ledger.outcomes()) == before
         assert delivery.check_nothing_is_lost(report) == 0
 
+    @pytest.mark.slow
     def test_a_try_that_was_frozen_for_a_moment_goes_on(self, killable):
         delivery = killable(rows=600, rate=300)
         first = delivery.begin()

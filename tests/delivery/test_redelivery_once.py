@@ -157,6 +157,7 @@ def test_killed_while_taking_letters_it_takes_them_again_and_sends_each_once(
     assert arrivals(regal_sandbox) == once(800)
 
 
+@pytest.mark.slow
 def test_letters_of_a_redelivery_that_died_while_taking_them_are_free_once_it_is_surely_dead(
     refused, redeliver, regal_sandbox, ledger_path, ledger, tmp_path
 ):
@@ -194,6 +195,7 @@ def test_a_redelivery_that_is_only_slow_sends_nothing_once_its_letters_were_take
     assert {letter.taken_by for letter in ledger.dead_letters()} == {ledger.delivery("quick").id}
 
 
+@pytest.mark.slow
 def test_killed_between_sending_and_recording_it_does_not_send_again(refused, regal_sandbox, ledger_path, ledger):
     refused(100)
     before = requests(regal_sandbox)

@@ -143,6 +143,7 @@ def test_two_accounts_with_one_key_are_refused_whichever_way_they_send(regal, re
     assert regal.api_key.encode() not in regal_ledger.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_ledgers_file_may_be_made_by_many_processes_at_once(no_ledger):
     code = "from airflow_provider_regal.hooks._ledger import open_database; open_database().close()"
     started = [subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ)) for _ in range(4)]

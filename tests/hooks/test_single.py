@@ -200,6 +200,7 @@ getattr(hook, sys.argv[1])(**({"event": "Lesson Booked"} if sys.argv[1] == "trac
 
 
 @pytest.mark.parametrize("call", ["track", "identify"])
+@pytest.mark.slow
 def test_an_event_whose_process_died_while_sending_is_unknown(call, regal, regal_ledger):
     regal.set_faults([{"do": {"hang": True}}])
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, call], env=dict(os.environ))

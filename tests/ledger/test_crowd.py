@@ -70,6 +70,7 @@ def check_nothing_was_lost(database_url, gone, *, processes, rounds):
 
 
 @on(PROVED)
+@pytest.mark.slow
 def test_sixteen_processes_at_once(database_url):
     gone = work_at_once(database_url, 16, 6, warm_up_s=6)
     check_nothing_was_lost(database_url, gone, processes=16, rounds=6)

@@ -60,6 +60,7 @@ def test_a_row_comes_back_equal_and_with_the_same_types(row):
     assert repr(back) == repr(row)
 
 
+@pytest.mark.slow
 @many
 @given(row=st.dictionaries(st.one_of(names, st.integers(), st.none()), values, max_size=4))
 def test_whatever_stands_in_a_row_can_be_kept(row):

@@ -107,6 +107,7 @@ def test_an_event_whose_worker_died_while_sending_is_unknown_and_not_sent_again(
     assert (line["read_rows"], line["unknown"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_contact_whose_worker_died_while_sending_is_sent_again(regal, regal_ledger):
     regal.set_faults([{"on": {"requests": [1]}, "do": {"hang": True}}])
     kill_while_sending("identify", regal)
@@ -116,6 +117,7 @@ def test_a_contact_whose_worker_died_while_sending_is_sent_again(regal, regal_le
     assert [line["status"] for line in outcomes(regal_ledger)] == ["acknowledged"]
 
 
+@pytest.mark.slow
 def test_the_try_after_a_kill_waits_until_no_request_of_the_killed_one_can_be_under_way(regal):
     regal.set_faults([{"on": {"requests": [1]}, "do": {"hang": True}}])
     kill_while_sending("identify", regal)

@@ -103,7 +103,8 @@ CASES = {
     "dry_run": Case({"dry_run": True}, lambda seen: (seen.report["status"], seen.requests),
                     ("dry_run", 0), ("finished", 3)),
     "limit": Case({"limit": 2}, lambda seen: (seen.report["read"], seen.requests), (2, 2), (3, 3)),
-    "types": Case({"types": {"plan": str}}, lambda seen: seen.first["properties"]["plan"], "0", 0),
+    "types": Case({"types": {"plan": str}}, lambda seen: seen.first["properties"]["plan"], "0", 0,
+                  rows=[{"user_id": "u0", "plan": 0}]),
     "timezone": Case(
         IN_NEW_YORK, lambda seen: seen.first["originalTimestamp"],
         "2026-03-02 19:05:09 +00:00", "2026-03-02 14:05:09 +00:00",
@@ -121,7 +122,7 @@ CASES = {
         rows=[{**CONSENT, "sms_opt_in_ip": "203.0.113.9"}], common=IDENTIFY,
     ),
     "mapping": Case({"mapping": {"plan": "properties.tariff"}}, lambda seen: seen.first["properties"],
-                    {"tariff": 0}, {"plan": 0}),
+                    {"tariff": 0}, {"plan": 0}, rows=[{"user_id": "u0", "plan": 0}]),
     "event": Case({"event": "Lesson Moved"}, lambda seen: seen.first["name"], "Lesson Moved", "Lesson Booked"),
     "call": Case({"call": "page", "event": None}, lambda seen: seen.first["name"], "pageview", "Lesson Booked"),
 }  # fmt: skip

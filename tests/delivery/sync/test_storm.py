@@ -112,6 +112,7 @@ def moment(text):
 
 
 @pytest.mark.parametrize("seed", range(STORMS))
+@pytest.mark.slow
 def test_whatever_dies_the_newest_word_wins_and_the_ledger_says_what_regal_got(regal_sandbox, tmp_path, seed):
     chance, path, runs = random.Random(seed), tmp_path / "ledger.db", []
     for _ in range(2):
