@@ -9,7 +9,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_regal.client.guarantee import GUARANTEES, Guarantee
-from airflow_provider_regal.events.options import ConsentPolicy, Reading, RowMapping
+from airflow_provider_regal.events.options import ConsentPolicy, OptOutScope, Reading, RowMapping
 
 NAMED_CALLS: Final = frozenset({"track", "page", "screen"})
 
@@ -130,6 +130,7 @@ class DeliverySettings:
         send_nulls: bool = False,
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
+        opt_out_scope: OptOutScope = "channel",
         outage_patience: timedelta | float = 300.0,
         **options: Any,
     ) -> DeliverySettings:
@@ -142,7 +143,7 @@ class DeliverySettings:
         return cls(
             mapping=RowMapping(call, event, mapping, types, lower_upper=column_names == "lower_upper"),
             reading=Reading(timezone=zone_of(timezone), send_nulls=send_nulls),
-            consent=ConsentPolicy(require_ip=require_ip, max_consent_age=max_consent_age),
+            consent=ConsentPolicy(require_ip, max_consent_age, opt_out_scope),
             outage_patience_s=_seconds(outage_patience),
             **options,
         )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from airflow_provider_regal.errors import Fault
-from airflow_provider_regal.events.names import OPT_IN_ALIASES, Channel
+from airflow_provider_regal.events.names import EMAIL_CHANNELS, OPT_IN_ALIASES, PHONE_CHANNELS, Channel
 from airflow_provider_regal.events.options import ConsentPolicy, Reading
 from airflow_provider_regal.events.python_values import Text, is_blank, plain, read_truth, sendable
 from airflow_provider_regal.events.times import read_time
@@ -235,6 +235,8 @@ def judge(
     """
     fit: list[OptIn] = []
     withheld: list[Withheld] = []
+    if policy.opt_out_scope == "person":
+        opt_ins = [*opt_ins, *_of_the_other_channels(opt_ins)]
     for opt_in in opt_ins:
         if not opt_in.subscribed:
             fit.append(_with_possible_time(opt_in, now))
@@ -243,6 +245,20 @@ def judge(
         else:
             fit.append(opt_in)
     return _newest_per_channel(fit, now), withheld
+
+
+def channels_beside(channel: Channel) -> list[Channel]:
+    """Return the other channels of a phone, or of an email."""
+    kind = EMAIL_CHANNELS if channel in EMAIL_CHANNELS else PHONE_CHANNELS
+    return [other for other in kind if other != channel]
+
+
+def _of_the_other_channels(opt_ins: Iterable[OptIn]) -> Iterator[OptIn]:
+    """Say each opt-out of the other channels, too: only a newer opt-in of theirs stands beside it."""
+    for opt_in in opt_ins:
+        if not opt_in.subscribed:
+            for channel in channels_beside(opt_in.channel):
+                yield opt_in.model_copy(update={"channel": channel})
 
 
 def _with_possible_time(opt_out: OptIn, now: datetime) -> OptIn:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from airflow_provider_regal.events.names import CALLS, CHANNELS_OF
 
@@ -43,6 +43,10 @@ class Reading:
 USUAL: Final = Reading()
 
 
+#: What an opt-out closes: its own channel, or all channels of that phone or email.
+OptOutScope = Literal["channel", "person"]
+
+
 @dataclass(frozen=True, slots=True)
 class ConsentPolicy:
     """Which evidence an opt-in needs before it is sent.
@@ -50,10 +54,17 @@ class ConsentPolicy:
     :param require_ip: withhold opt-ins without the person's IP address. False where consent was given on paper or
         by phone. (Regal: "required if you are opting in users server side".)
     :param max_consent_age: withhold opt-ins given longer ago than this; None for no limit.
+    :param opt_out_scope: what an opt-out closes: its own ``channel``, or all channels of that phone or email
+        (``person``). (US law from January 31, 2027: a revocation holds for all calls and texts; 47 CFR 64.1200(a)(10).)
     """
 
     require_ip: bool = True
     max_consent_age: timedelta | None = None
+    opt_out_scope: OptOutScope = "channel"
+
+    def __post_init__(self) -> None:
+        if self.opt_out_scope not in ("channel", "person"):
+            raise ValueError(f"opt_out_scope must be 'channel' or 'person', not {self.opt_out_scope!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from airflow_provider_regal._compat import BaseOperator
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.stopping import Stop
+from airflow_provider_regal.events.options import OptOutScope
 from airflow_provider_regal.events.python_values import read_truth
 from airflow_provider_regal.operators._failing import failing_for_good
 
@@ -50,6 +51,7 @@ class RegalBulkOperator(BaseOperator):
     :param column_names: ``lower_upper`` lower-cases names that are all upper case; ``keep`` does not.
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.
+    :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
     :param ledger_conn_id: connection of the ledger's database, PostgreSQL or MySQL/MariaDB; by default that of
         ``[regal] ledger_conn_id``, else an SQLite file in Airflow's home (templated).
     :param only_changed: of identify, leave out contacts that are as they were when Regal last acknowledged them.
@@ -84,6 +86,7 @@ class RegalBulkOperator(BaseOperator):
         column_names: str = "lower_upper",
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
+        opt_out_scope: OptOutScope = "channel",
         ledger_conn_id: str | None = None,
         only_changed: bool = False,
         key: str | Sequence[str] | None = None,
@@ -113,6 +116,7 @@ class RegalBulkOperator(BaseOperator):
             "column_names": column_names,
             "require_ip": require_ip,
             "max_consent_age": max_consent_age,
+            "opt_out_scope": opt_out_scope,
             "only_changed": only_changed,
             "key": key,
         }

@@ -24,6 +24,7 @@ from airflow_provider_regal.errors import (
     RefusedEventError,
     TooManyFailedRowsError,
 )
+from airflow_provider_regal.events.options import OptOutScope
 from airflow_provider_regal.events.python_values import read_truth
 from airflow_provider_regal.operators._failing import failing_for_good
 
@@ -55,6 +56,7 @@ class RegalEventOperator(BaseOperator):
         latter for identify, the former for the others.
     :param require_ip: withhold opt-ins without the person's IP address; False for consent on paper or by phone.
     :param max_consent_age: withhold opt-ins given longer ago; None for no limit.
+    :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
     :param timezone: zone of times that name none.
     :param send_nulls: send null for empty values instead of leaving them out.
     :param outage_patience: seconds or ``timedelta`` for which the event is repeated while Regal cannot take it; then
@@ -98,6 +100,7 @@ class RegalEventOperator(BaseOperator):
         guarantee: Guarantee | None = None,
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
+        opt_out_scope: OptOutScope = "channel",
         timezone: str = "UTC",
         send_nulls: bool = False,
         outage_patience: timedelta | float = 300.0,
@@ -120,6 +123,7 @@ class RegalEventOperator(BaseOperator):
         self.guarantee = guarantee
         self.require_ip = require_ip
         self.max_consent_age = max_consent_age
+        self.opt_out_scope = opt_out_scope
         self.timezone = timezone
         self.send_nulls = send_nulls
         self.outage_patience = outage_patience
@@ -193,6 +197,7 @@ class RegalEventOperator(BaseOperator):
             send_nulls=self.send_nulls,
             require_ip=self.require_ip,
             max_consent_age=self.max_consent_age,
+            opt_out_scope=self.opt_out_scope,
             outage_patience=self.outage_patience,
             restart=restart,
         )

@@ -29,7 +29,7 @@ def run(deliver):
 def statuses(regal, number=1):
     """What Regal holds of a phone: channel -> status."""
     contact = regal.contact(phone=phone(number))
-    return {channel: one["status"] for channel, one in contact["phones"][phone(number)].items() if channel != "label"}
+    return {channel: contact["phones"][phone(number)][channel]["status"] for channel in ("sms", "voice")}
 
 
 def sms(regal, number=1):
@@ -196,6 +196,25 @@ def test_what_its_source_leaves_out_says_its_no_all_the_same(run, regal_sandbox)
     assert told(regal_sandbox) == [(None, "sms", False)]
     (event,) = regal_sandbox.events()
     assert "plan" not in event["body"]["traits"]
+
+
+class TestOneNoOfAPerson:
+    VOICE: ClassVar = {"phone": PHONE, "voice_opt_in": True, "voice_opt_in_ip": IP}
+    OUT: ClassVar = {"phone": PHONE, "sms_opt_in": False, "sms_opt_in_at": at(5)}
+
+    def test_closes_the_channels_of_other_rows_and_of_later_runs(self, run, regal_sandbox):
+        run([{**self.VOICE, "voice_opt_in_at": at(4)}, self.OUT], opt_out_scope="person")
+        assert statuses(regal_sandbox) == {"sms": "Unsubscribed", "voice": "Unsubscribed"}
+        assert run([{**self.VOICE, "voice_opt_in_at": at(4), "plan": "gold"}]).opt_ins_withheld == 1
+        assert run([{**self.VOICE, "voice_opt_in_at": at(6)}]).opt_ins_withheld == 0
+        assert statuses(regal_sandbox) == {"sms": "Unsubscribed", "voice": "Subscribed"}
+
+    def test_in_a_sync_it_does_the_same_with_the_wide_form(self, sync, regal_sandbox):
+        row = {"phone": PHONE, "sms_opt_in": False, "sms_opt_in_at": at(5), "voice_opt_in": True, "voice_opt_in_ip": IP}
+        sync([{**row, "voice_opt_in_at": at(4)}], opt_out_scope="person")
+        assert statuses(regal_sandbox) == {"sms": "Unsubscribed", "voice": "Unsubscribed"}
+        sync([{**row, "voice_opt_in_at": at(6)}], opt_out_scope="person")
+        assert statuses(regal_sandbox) == {"sms": "Unsubscribed", "voice": "Subscribed"}
 
 
 class TestBothFormsInOneRow:

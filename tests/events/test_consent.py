@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from airflow_provider_regal.events import OptIn, Phone, Reading, Track
+from airflow_provider_regal.events import ConsentPolicy, OptIn, Phone, Reading, Track
 from tests.events import hostile
 from tests.events.saying import (
     GIVEN,
@@ -190,6 +190,25 @@ def test_in_the_hour_that_the_clock_shows_twice_a_yes_is_of_the_first_and_a_no_o
     }
     assert at[True].consents[0].at == datetime(2026, 11, 1, 5, 30, tzinfo=UTC)
     assert at[False].consents[0].at == datetime(2026, 11, 1, 6, 30, tzinfo=UTC)
+
+
+PERSON = ConsentPolicy(opt_out_scope="person")
+
+
+def test_one_no_closes_all_channels_of_the_phone_but_for_a_newer_yes():
+    no = opt_in(False, timestamp="2026-03-03T00:00:00Z")
+    assert {channel: one["subscribed"] for channel, one in sent(no, policy=PERSON).items()} == {
+        "sms": False, "voice": False,
+    }  # fmt: skip
+    older, newer = (opt_in(channel="voice", timestamp=f"2026-03-0{day}T00:00:00Z") for day in (2, 4))
+    assert sent(no, older, policy=PERSON)["voice"]["subscribed"] is False
+    assert sent(no, newer, policy=PERSON)["voice"]["subscribed"] is True
+    assert sent(no, older)["voice"]["subscribed"] is True, "by default a channel is closed alone"
+
+
+def test_a_no_of_an_email_closes_no_phone():
+    made = payload(phone=PHONE, email=MAIL, opt_in=[opt_in(False, channel="email")], policy=PERSON)
+    assert [(one.identifier, one.channel) for one in made.consents] == [(MAIL, "email")]
 
 
 def test_an_opt_out_of_today_counts_until_its_end():

@@ -361,6 +361,13 @@ def test_consent_older_than_max_consent_age_is_withheld(regal):
     assert "smsOptIn" not in executed(regal, operator)["traits"]["phones"]["+19175554444"]
 
 
+def test_one_opt_out_closes_all_channels_of_the_phone_where_that_is_asked_for(regal):
+    no = {"channel": "voice", "subscribed": False}
+    operator = RegalIdentifyOperator(task_id="out", phone=ANNE["phone"], opt_in=[no], opt_out_scope="person")
+    info = executed(regal, operator)["traits"]["phones"]["+19175554444"]
+    assert info["smsOptIn"]["subscribed"] is info["voiceOptIn"]["subscribed"] is False
+
+
 def test_naive_times_are_read_in_the_given_timezone(regal):
     operator = RegalTrackOperator(
         task_id="zoned",

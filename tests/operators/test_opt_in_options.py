@@ -166,6 +166,15 @@ def test_the_wide_form_is_several_consents_a_row(sync, regal):
     assert sync(rows).requests == 0
 
 
+def test_one_opt_out_closes_all_channels_of_the_phone_where_that_is_asked_for(sync, regal):
+    rows = [consent(100), consent(100, channel="voice")]
+    assert sync(rows, initial="send").requests == 1
+    later = [consent(100, False, timestamp=None)]
+    assert sync([*rows, *later], opt_out_scope="person").report["plan"]["opt_outs"] == 2
+    assert [status(regal, 100, channel) for channel in ("sms", "voice")] == ["Unsubscribed", "Unsubscribed"]
+    assert sync([*rows, *later], opt_out_scope="person").requests == 0
+
+
 def test_consent_without_an_address_or_too_old_is_withheld(sync):
     rows = [consent(100, ip=None), consent(101, timestamp=datetime.now(UTC).isoformat())]
     assert sync(rows, initial="send", max_rejected=1).report["rejected"] == 1
@@ -195,6 +204,7 @@ def test_consent_without_an_address_or_too_old_is_withheld(sync):
         ({"path": "/a", "as_event": "Agreed", "on_removed": "opt_out", "limit": -1}, "limit"),
         ({"rows": [], "max_consent_age": 5}, "max_consent_age"),
         ({"rows": [], "timezone": "Mars"}, "timezone"),
+        ({"rows": [], "opt_out_scope": "all"}, "opt_out_scope must be 'channel' or 'person'"),
     ],
 )
 def test_options_that_cannot_be_right_are_refused_when_the_dag_is_written(options, said):

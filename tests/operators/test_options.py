@@ -121,6 +121,11 @@ CASES = {
         {"max_consent_age": timedelta(days=30)}, lambda seen: seen.report["opt_ins_withheld"], 1, 0,
         rows=[{**CONSENT, "sms_opt_in_ip": "203.0.113.9"}], common=IDENTIFY,
     ),
+    "opt_out_scope": Case(
+        {"opt_out_scope": "person"}, lambda seen: sorted(seen.first["traits"]["phones"]["+12125550100"]),
+        ["isPrimary", "smsOptIn", "voiceOptIn"], ["isPrimary", "smsOptIn"],
+        rows=[{"user_id": "a", "phone": "+12125550100", "sms_opt_in": False}], common=IDENTIFY,
+    ),
     "mapping": Case({"mapping": {"plan": "properties.tariff"}}, lambda seen: seen.first["properties"],
                     {"tariff": 0}, {"plan": 0}, rows=[{"user_id": "u0", "plan": 0}]),
     "event": Case({"event": "Lesson Moved"}, lambda seen: seen.first["name"], "Lesson Moved", "Lesson Booked"),

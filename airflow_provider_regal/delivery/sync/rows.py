@@ -16,17 +16,17 @@ taken all the same. Where a row of both forms says yes and no of the same channe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from airflow_provider_regal.delivery.sync.columns import EVIDENCE, PERSON, WIDE, WIDE_FORM, check_columns
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Phone, Reading, to_payload
-from airflow_provider_regal.events.consent import is_opt_out, is_unreadable, read_channel
+from airflow_provider_regal.events.consent import channels_beside, is_opt_out, is_unreadable, read_channel
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
-from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS
+from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS, Channel
 from airflow_provider_regal.events.opt_outs import opt_outs_of, unreadable_decisions
 from airflow_provider_regal.events.python_values import is_blank, is_nothing
 
@@ -88,7 +88,8 @@ class ConsentRows:
         self._columns = columns or {}
         self._lower_upper = lower_upper
         self._reading = reading
-        self._policy = policy
+        self._policy = replace(policy, opt_out_scope="channel")  # of one consent; see _closing_all_channels
+        self._of_a_person = policy.opt_out_scope == "person"
         self._phone_needed = phone_needed
         self._phones_of = phones_of
 
@@ -116,7 +117,7 @@ class ConsentRows:
             # A wide column with a default says no to everybody; without an address there is nothing to withdraw.
             elif not (opt_in in wide and is_opt_out(opt_in) and not _mine(person, opt_in)):
                 read.append(self._one(person, opt_in, columns, now))
-        return read
+        return _closing_all_channels(read) if self._of_a_person else read
 
     def _known_phones(self, person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> Sequence[str]:
         if opt_in["channel"] not in PHONE_CHANNELS or "user_id" not in person:
@@ -252,6 +253,18 @@ def _wide(named: Mapping[str, Any]) -> list[dict[str, Any]]:
             channel, what = place
             found.setdefault(channel, {"channel": channel})[what] = value
     return [opt_in for opt_in in found.values() if "subscribed" in opt_in]
+
+
+def _closing_all_channels(read: list[Said | Unfit]) -> list[Said | Unfit]:
+    """Say each opt-out of the other channels of its phone or email, too, but where the row has a newer opt-in."""
+    said = {(one.identifier, one.channel): one for one in read if isinstance(one, Said)}
+    for out in [one for one in said.values() if not one.subscribed]:
+        for channel in channels_beside(cast("Channel", out.channel)):
+            other = said.get((out.identifier, channel))
+            newer = other is not None and other.at is not None and out.at is not None and other.at > out.at
+            if other is None or (other.subscribed and not newer):
+                said[out.identifier, channel] = replace(out, channel=channel)
+    return [*said.values(), *(one for one in read if isinstance(one, Unfit))]
 
 
 def _without_contradictions(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
