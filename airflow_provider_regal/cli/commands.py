@@ -275,7 +275,7 @@ OUTCOMES = Command(
     help="list the rows of a delivery that were not delivered, and why",
     description=(
         "List the rows of a delivery with what became of each: which row of the source (file and line where\n"
-        "there is a file), why, and whom it is about. Without --status: rejected and unknown rows. Skipped rows\n"
+        "there is a file), why, and who it is about. Without --status: rejected and unknown rows. Skipped rows\n"
         "are only counted. This prints personal data."
     ),
     example=(

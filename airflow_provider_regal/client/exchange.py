@@ -90,7 +90,7 @@ class Decision:
     :param retry: whether the same event may be sent again.
     :param wait_s: seconds to wait before that.
     :param reason: what happened, in words and without personal data; ``said`` holds Regal's own.
-    :param said: Regal's message; it may echo what we sent (``hearsay`` makes it fit to be shown).
+    :param said: Regal's message; it may echo what we sent (``redact`` makes it fit to be shown).
     :param retry_after_s: what Regal asked for, if it did; at most a day. ``wait_s`` follows it up to 300 s.
     :param pauses: whether all senders of this connection must wait (429).
     :param cause: what the operating system said, where there was no answer.

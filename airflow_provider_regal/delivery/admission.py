@@ -138,6 +138,8 @@ class Admission:
     def _died(self, row: Ready | Refused, now: datetime) -> None:
         """Settle a row that an earlier try had reserved."""
         if isinstance(row, Ready):
+            if self._is_repeated(row):  # then no more was sent of it
+                row.send_only_opt_outs(Skip.DUPLICATE)
             if not row.claims:
                 row.claims = self._claims_of(row, self._times_of(row, now))
             opt_ins = [one for one in row.claims if one.consent is not None]
@@ -153,8 +155,7 @@ class Admission:
         return faults + self._drift.faults_of(ready.payload.body)
 
     def _decide_on(self, ready: Ready, known: _Known, now: datetime) -> Skip | None:
-        repeated = ready.message_id is not None and self._index.first_of(ready.message_id) != ready.position
-        if repeated and not ready.send_only_opt_outs(Skip.DUPLICATE):
+        if self._is_repeated(ready) and not ready.send_only_opt_outs(Skip.DUPLICATE):
             return Skip.DUPLICATE
         if ready.only_consent and ready.instead_of is None:  # a sync has looked at all consents
             return None if ready.claims else Skip.OLDER
@@ -176,6 +177,10 @@ class Admission:
                 ready.row_hash = None
         ready.claims = self._claims_of(ready, times)
         return None
+
+    def _is_repeated(self, ready: Ready) -> bool:
+        """Return whether an earlier row of the source is the same message."""
+        return ready.message_id is not None and self._index.first_of(ready.message_id) != ready.position
 
     def _is_overtaken(self, ready: Ready) -> bool:
         """Return whether a dead letter's contact was sent again since it failed."""

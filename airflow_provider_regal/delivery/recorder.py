@@ -539,7 +539,7 @@ class Recorder:
                     claim.key,
                     claim.channel,
                     bool(claim.subscribed),
-                    None if claim.inferred else claim.at,  # nobody gave it
+                    None if claim.inferred else claim.at,  # it has no time of its own
                     evidence.get("ip"),
                     evidence.get("text"),
                     evidence.get("source"),

@@ -217,7 +217,7 @@ def _place(
 
 
 def _belongs(found: _Found, entries: Sequence[_Entry], owner: _Entry | None, kind: _Kind) -> bool:
-    """Put a loose opt-in where it belongs, if that is known; an opt-out of nobody in particular is one of all."""
+    """Put a loose opt-in where it belongs, if that is known; an opt-out that names no phone is one of all."""
     if _channel(found[1]) not in kind.channels.values():
         return False
     owners = [owner] if owner is not None else entries if is_opt_out(found[1]) else ()

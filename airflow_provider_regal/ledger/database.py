@@ -45,7 +45,7 @@ _ON_CONNECT: Final = {
         "SET idle_in_transaction_session_timeout = '120s'",  # a frozen worker must not hold its locks
     ),
     "mysql": (
-        # MariaDB alone reads what stands in /*M! */; it is reached by URLs of mysql, too. MySQL has no such limit.
+        # Only MariaDB reads what is in /*M! */; it is reached by URLs of mysql, too. MySQL has no such limit.
         f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}"
         f" /*M!100101 , SESSION max_statement_time = {STATEMENT_TIMEOUT_S} */",
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",

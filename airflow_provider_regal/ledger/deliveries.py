@@ -336,7 +336,7 @@ class Deliveries:
             nonlocal wait_s
             last = _latest(connection, key)
             if last is not None and last.holder == holder:
-                return last  # it was committed, though nobody told us
+                return last  # it was committed, though the answer was lost
             if (None if last is None else last.id) != (None if replaces is None else replaces.id):
                 raise TakenOverError(_TAKEN_OVER)
             if last is not None:
@@ -377,7 +377,7 @@ class Deliveries:
             nonlocal wait_s
             seen = _record(connection, record.id)
             if seen.holder == holder:
-                return seen  # it was committed, though nobody told us
+                return seen  # it was committed, though the answer was lost
             wait_s = _wait_s(self, seen)
             not_later = (_d.epoch < this.epoch) | ((_d.epoch == this.epoch) & (_d.try_number <= this.number))
             values: dict[str, Any] = {

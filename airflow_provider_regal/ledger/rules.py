@@ -42,7 +42,7 @@ class Claim:
     :param once: must not be sent again while it can't be known whether Regal has it.
     :param force: send it although it can't be known whether Regal has it.
     :param owed: an opt-out that another delivery has read; it is sent only while Regal lacks it.
-    :param inferred: an opt-out that nobody stated: the person is no longer in the source. It bars no opt-in of that
+    :param inferred: an opt-out that no source states: the person is no longer in the source. It bars no opt-in of that
         source, should the person come back.
     :param stored: the key is as the ledger stores it, for who knows it no other way.
     :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.

@@ -103,7 +103,7 @@ deliveries: Final = Table(
     Column("try_number", Integer, nullable=False),
     Column("restarted", SmallInteger, nullable=False),
     Column("holder", String(_HASH)),  # the try that writes; NULL when it has let go
-    Column("last_write", String(_HASH)),  # of the holder: it knows by it what was committed though nobody told it
+    Column("last_write", String(_HASH)),  # of the holder: it knows by it what was committed though the answer was lost
     _time("held_at"),  # of its last commit, by the database's clock
     Column("hold_s", Integer, nullable=False),  # seconds from then in which its requests may still be under way
     Column("state", String(_WORD), nullable=False),
@@ -205,7 +205,7 @@ consents: Final = Table(
     Column("opt_out_source", _exact(LONGEST_NAME)),  # the task that read it
     Column("opt_out_delivery", _exact(_HASH)),  # and its delivery
     _time("owed_since"),  # since when Regal lacks that opt-out; NULL if it lacks none
-    _time("inferred_at"),  # of the newest opt-out that nobody stated: somebody vanished from a sync's source
+    _time("inferred_at"),  # of the newest opt-out that no source states: the person vanished from a sync's source
     Column("state", String(_WORD), nullable=False),
     Column("pending_subscribed", SmallInteger),  # what is being sent, or is unknown
     _time("pending_at"),

@@ -116,7 +116,7 @@ def read_dead_letters(
         taken += len(rows)
         if limit is not None and taken >= limit:
             break
-    _report_left(left)  # before the last rows: nobody asks for more once there are as many as the limit
+    _report_left(left)  # before the last rows: no more is asked for once there are as many as the limit
     if unknown := calls["unknown"]:
         _log.warning("%s unknown rows are sent again, as asked: people may be reached twice", f"{unknown:,}")
     yield from rows

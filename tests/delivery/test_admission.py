@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from airflow_provider_regal.errors import LedgerError, RetryLaterError, TooManyFailedRowsError
+from airflow_provider_regal.ledger.states import RowState
 from tests.delivery.consents import IP, NOW, at, known, no, phone, told, yes
 from tests.delivery.sync.syncing import dying, hours_pass, run_sync
 
@@ -72,6 +73,22 @@ class TestOnlyTheNewestConsent:
 
 
 class TestOnRecordAfterACrash:
+    def test_opt_outs_of_a_repeated_message_that_died_do_not_count_as_the_message(self, run, ledger, regal_sandbox):
+        """Only the opt-out of the second row may have been sent: the message is the first row's, which was not."""
+        rows = [
+            {"phone": phone(1), "message_id": "m"},
+            {"phone": phone(2), "message_id": "m", "sms_opt_in": False, "sms_opt_in_at": at(5)},
+        ]
+        regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 503, "retry_after": 900}}])
+        with pytest.raises(RetryLaterError):
+            run(rows, call="track", of_run="r", outage_patience=0.1)
+        regal_sandbox.set_faults([])
+        ledger.change("UPDATE regal_row_chunks SET states = :states", states=bytes([RowState.OPEN, RowState.RESERVED]))
+        with pytest.raises(TooManyFailedRowsError, match="1 row with an opt-out") as error:
+            run(rows, call="track", of_run="r", number=2)
+        assert (error.value.report.acknowledged, error.value.report.unknown) == (1, 1)
+        assert [event["name"] for event in regal_sandbox.events(stored=True)] == ["Lesson Booked"]
+
     def test_what_was_acknowledged_before_a_crash_is_not_sent_again_but_for_what_the_last_commit_did_not_have(
         self, regal_sandbox, tmp_path
     ):
