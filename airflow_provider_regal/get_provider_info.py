@@ -120,6 +120,16 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "30",
                     },
+                    "consent_days": {
+                        "description": (
+                            "Lines of the consent log are kept for so many days, and longer while they prove an "
+                            "opt-in that Regal still has. Empty: for ever."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": "1825",
+                        "default": "",
+                    },
                 },
             }
         },

@@ -26,7 +26,7 @@ from airflow_provider_regal.sandbox.settings import (
 
 INTERRUPTED: Final = 130
 _CONTEXT: Final = "_AIRFLOW_PROCESS_CONTEXT"
-_MOST_DAYS: Final = 36_500
+MOST_DAYS: Final = 36_500
 _AGO: Final = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -62,9 +62,9 @@ def _port(text: str) -> int:
 
 def _days(text: str) -> float:
     with suppress(ValueError):
-        if 0 <= (days := float(text)) <= _MOST_DAYS:
+        if 0 <= (days := float(text)) <= MOST_DAYS:
             return days
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of days (0 to {_MOST_DAYS:,})")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of days (0 to {MOST_DAYS:,})")
 
 
 def _positive(text: str) -> int:
@@ -407,14 +407,18 @@ PRUNE = Command(
     name="prune",
     help="remove what is older than it is kept",
     description=(
-        "Remove payloads of dead letters, and rows of deliveries that never finished, after --dead-letter-days; and\n"
-        "deliveries with the outcomes of their rows after --history-days. Consents, their log, contacts and message\n"
+        "Remove payloads of dead letters, and rows of deliveries that never finished, after --dead-letter-days;\n"
+        "deliveries with the outcomes of their rows after --history-days; and, if that is set, lines of the consent\n"
+        "log after --consent-days, but for what proves an opt-in that Regal still has. Consents, contacts and message\n"
         "ids stay. Works in small transactions while deliveries run."
     ),
     example="examples:\n  %(prog)s\n  %(prog)s --history-days 30 --dead-letter-days 14",
     arguments=(
         _argument("--history-days", type=_days, metavar="D", help="default: the configured history_days (90)"),
         _argument("--dead-letter-days", type=_days, metavar="D", help="default: the configured dead_letter_days (30)"),
+        _argument(
+            "--consent-days", type=_days, metavar="D", help="default: the configured consent_days (kept for ever)"
+        ),
         _LEDGER,
     ),
     run="airflow_provider_regal.cli.ledger:run_prune",
@@ -448,29 +452,61 @@ LEDGER = Group(
     example="example:\n  %(prog)s stats",
     commands=(UPGRADE, PRUNE, STATS, COPY),
 )
-OWED = Command(
-    name="owed",
-    help="list or send the opt-outs that Regal lacks",
+
+
+def _names_no_decisions(args: argparse.Namespace) -> str | None:
+    period = args.since is not None or args.until is not None
+    if args.person == ["owed"]:
+        if period or args.export or args.delivery is not None:
+            return "owed takes --send, --account and --json alone"
+        return None
+    if args.send:
+        return "--send is for owed opt-outs: consent owed --send"
+    if args.person and (period or args.delivery is not None):
+        return "name a person, or a period or delivery, not both"
+    if not args.person and not args.export and args.delivery is None:
+        return "name a person, --delivery N, or --export FILE with --since and --until; or write: consent owed"
+    if period and not args.export:
+        return "--since and --until are for --export"
+    return None
+
+
+CONSENT = Command(
+    name="consent",
+    help="explain a person's consent, export the evidence, send owed opt-outs",
     description=(
-        "List the opt-outs that were read and that Regal has not acknowledged, the oldest first: whose, on which\n"
-        "channel, since when, and which task read them. The next delivery of contacts on the account sends them\n"
-        "first; --send sends exactly those now. This prints personal data."
+        "Explain in plain words what is on record of a person's consent, by phone, email or user id: what Regal has\n"
+        "and since when, with which evidence, and what was withheld and why. --export writes the evidence to a file,\n"
+        "of that person, or of all decisions of a period. --delivery lists the decisions that a delivery withheld.\n"
+        "\n"
+        "consent owed lists the opt-outs that were read and that Regal has not acknowledged, the oldest first. The\n"
+        "next delivery of contacts on the account sends them first; --send sends exactly those now.\n"
+        "This prints personal data."
     ),
-    example="examples:\n  %(prog)s\n  %(prog)s --json\n  %(prog)s --send --conn-id regal_default",
+    example=(
+        "examples:\n"
+        "  %(prog)s '(212) 555-0100'\n"
+        "  %(prog)s anne@example.com cust-1042 --export anne.json\n"
+        "  %(prog)s --export 2026-q4.csv --since 2026-10-01 --until 2027-01-01\n"
+        "  %(prog)s --delivery 17\n"
+        "  %(prog)s owed\n"
+        "  %(prog)s owed --send --conn-id regal_default"
+    ),
     arguments=(
-        _argument("--send", action="store_true", help="send them now; exits with 1 if any is left"),
+        _argument("person", nargs="*", metavar="PHONE|EMAIL|USER_ID|owed", help="identifiers of one person; or: owed"),
+        _argument(
+            "--export", metavar="FILE", help="write the decisions with their evidence to a new .json or .csv file"
+        ),
+        _argument("--since", type=When.read, metavar="TIME", help="logged at this time or later: 2026-11-29, 12h, 2d"),
+        _argument("--until", type=When.read, metavar="TIME", help="logged before this time"),
+        _argument("--delivery", type=_delivery, metavar="N", help="decisions of one delivery"),
+        _argument("--send", action="store_true", help="with owed: send them now; exits with 1 if any is left"),
         _ACCOUNT,
         _JSON,
         _CONN_ID,
         _LEDGER,
     ),
-    run="airflow_provider_regal.cli.consent:run_owed",
-)
-CONSENT = Group(
-    name="consent",
-    help="look after opt-ins and opt-outs",
-    description="Look after opt-ins and opt-outs.",
-    example="example:\n  %(prog)s owed",
-    commands=(OWED,),
+    run="airflow_provider_regal.cli.consent:run_consent",
+    fault=_names_no_decisions,
 )
 COMMANDS: Final[tuple[Command | Group, ...]] = (SANDBOX, CHECK, DELIVERIES, OUTCOMES, FIND, REDELIVER, CONSENT, LEDGER)

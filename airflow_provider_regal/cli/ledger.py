@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-from airflow_provider_regal._compat import conf
 from airflow_provider_regal.cli import output
 from airflow_provider_regal.cli.opening import CommandError, command, configured, opened
 from airflow_provider_regal.cli.output import Column, plural
-from airflow_provider_regal.hooks._ledger import open_database
+from airflow_provider_regal.hooks._ledger import kept_for, open_database
 from airflow_provider_regal.ledger.copying import copy_ledger
 from airflow_provider_regal.ledger.history import read_schema_version
-from airflow_provider_regal.ledger.retention import DEAD_LETTER_DAYS, HISTORY_DAYS, prune, read_stats
+from airflow_provider_regal.ledger.retention import prune, read_stats
 
 
 @command
@@ -37,23 +37,24 @@ def run_upgrade(args: argparse.Namespace) -> int:
 @command
 def run_prune(args: argparse.Namespace) -> int:
     """Remove what is older than it is kept."""
-    history_days = _days(args.history_days, "history_days", HISTORY_DAYS)
-    dead_letter_days = _days(args.dead_letter_days, "dead_letter_days", DEAD_LETTER_DAYS)
+    given = {name: getattr(args, name) for name in ("history_days", "dead_letter_days", "consent_days")}
+    kept = replace(kept_for(), **{name: days for name, days in given.items() if days is not None})
     with opened(args.ledger_conn_id) as database:
-        pruned = prune(database, now=database.now(), history_days=history_days, dead_letter_days=dead_letter_days)
+        pruned = prune(database, now=database.now(), kept_for=kept)
     if not pruned:
-        print(f"Nothing is older than it is kept (history {history_days:g} d, dead letters {dead_letter_days:g} d).")
+        consent = "for ever" if kept.consent_days is None else f"{kept.consent_days:g} d"
+        print(
+            f"Nothing is older than it is kept (history {kept.history_days:g} d, dead letters "
+            f"{kept.dead_letter_days:g} d, consent log {consent})."
+        )
         return 0
     print(
         f"Removed {plural(pruned.payloads, 'payload')} of dead letters, the rows of "
-        f"{plural(pruned.snapshots, 'unfinished delivery', 'unfinished deliveries')}, and "
-        f"{plural(pruned.deliveries, 'delivery', 'deliveries')} with {plural(pruned.outcomes, 'outcome')}."
+        f"{plural(pruned.snapshots, 'unfinished delivery', 'unfinished deliveries')}, "
+        f"{plural(pruned.deliveries, 'delivery', 'deliveries')} with {plural(pruned.outcomes, 'outcome')}, and "
+        f"{plural(pruned.decisions, 'line')} of the consent log."
     )
     return 0
-
-
-def _days(given: float | None, option: str, default: float) -> float:
-    return given if given is not None else conf.getfloat("regal", option, fallback=float(default))
 
 
 @command

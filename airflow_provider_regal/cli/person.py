@@ -12,8 +12,9 @@ from airflow_provider_regal.cli import output
 from airflow_provider_regal.cli.opening import command, identifiers, opened
 from airflow_provider_regal.cli.output import Column, plural
 from airflow_provider_regal.ledger import history
+from airflow_provider_regal.ledger.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
-from airflow_provider_regal.ledger.history import ConsentNow, Person, PersonDecision, PersonOutcome
+from airflow_provider_regal.ledger.history import ConsentNow, Person, PersonOutcome
 from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.text import short
 
@@ -168,7 +169,7 @@ def _rows(outcomes: list[PersonOutcome]) -> Iterator[_Line]:
         yield _Line(one.at, f"{row.call}{event}", row.status, f"{row.delivery}, {row.where}", told)
 
 
-def _decisions(decisions: list[PersonDecision]) -> Iterator[_Line]:
+def _decisions(decisions: list[LogLine]) -> Iterator[_Line]:
     for one in decisions:
         what = f"{one.channel} {'opt-in' if one.subscribed else 'opt-out'}"
         where = "-" if one.delivery is None else one.delivery
@@ -185,7 +186,7 @@ def _decisions(decisions: list[PersonDecision]) -> Iterator[_Line]:
             )
             if part
         )
-        yield _Line(one.at, what, one.status, where, told)
+        yield _Line(one.logged_at, what, one.status, where, told)
 
 
 def _consent(one: ConsentNow) -> str:

@@ -28,7 +28,8 @@ from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.errors import InvalidEventError, RegalError
 from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.deliveries import Counts, LoggedConsent
+from airflow_provider_regal.ledger.consent_log import WITHHELD, LoggedConsent
+from airflow_provider_regal.ledger.deliveries import Counts
 from airflow_provider_regal.ledger.rows import RowChunk, decode_row, encode_row
 from airflow_provider_regal.ledger.rules import OPT_IN as CONSENT
 from airflow_provider_regal.ledger.rules import Claim
@@ -289,7 +290,8 @@ def _withheld(wanted: Row, source_row: int) -> LoggedConsent:
         wanted["text"],
         wanted["source"],
         source_row,
-        "withheld",
+        None,
+        WITHHELD,
         OLDER,
     )
 

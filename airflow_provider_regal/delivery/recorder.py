@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.exchange import Decision
@@ -30,9 +30,12 @@ from airflow_provider_regal.delivery.prepared import Ready, Refusal, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import FixConnectionError, LedgerError, TakenOverError
-from airflow_provider_regal.events.names import EMAIL_CHANNELS, EMAILS, MESSAGE_ID, NAME, OPT_IN_KEYS, PHONES, TRAITS
+from airflow_provider_regal.events import Consent
+from airflow_provider_regal.events.names import MESSAGE_ID, NAME, PHONES, PROPERTIES, TRAITS, Channel
+from airflow_provider_regal.ledger import consent_log
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held, LoggedConsent
+from airflow_provider_regal.ledger.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held
 from airflow_provider_regal.ledger.outcomes import OutcomeLine, encoded, line_of
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
@@ -231,15 +234,9 @@ class Recorder:
         if not new:
             return
         self._held.counts.opt_ins_withheld += len(new)
-        traits = row.payload.body.get(TRAITS, {})
         for one in new:
-            member, _, number = one.where.rstrip("]").partition("[")
-            addresses = list(traits.get(member, {}))
-            identifier = addresses[int(number)] if number.isdecimal() and int(number) < len(addresses) else ""
-            who = (identifier, one.channel, one.subscribed)
-            self._changes.log.append(
-                LoggedConsent(*who, None, None, None, None, row.source_row, "withheld", one.reason)
-            )
+            at = None if one.consent.at is None else to_ledger_time(one.consent.at)
+            self._log(row, one.consent, consent_log.WITHHELD, one.reason, at=at)
 
     def acknowledge(self, row: Ready) -> None:
         """Note that Regal has the row."""
@@ -248,7 +245,7 @@ class Recorder:
         changes, body = self._changes, row.payload.body
         if row.claims:
             changes.acknowledged += _claims(row)
-            self._log_consents(row, Outcome.ACKNOWLEDGED)
+            self._log_consents(row, consent_log.ACKNOWLEDGED)
         if row.instead_of is not None:
             self._settle_instead(row, row.instead_of, self._clock.now())
             return
@@ -338,7 +335,7 @@ class Recorder:
         going = tuple(one for one in row.claims if one.consent in alone.consents)
         row.claims = tuple(one for one in row.claims if one not in going)
         self._changes.released += _claims(row)
-        self._log_consents(row, Outcome.REJECTED, decision.reason)
+        self._log_consents(row, consent_log.REFUSED, decision.reason)
         row.claims = going
         row.send_instead(alone)
         return True
@@ -353,7 +350,7 @@ class Recorder:
         """Note that Regal refuses the row for good."""
         self._count_requests(row)
         self._changes.released += _claims(row)
-        self._log_consents(row, Outcome.REJECTED, decision.reason)
+        self._log_consents(row, consent_log.REFUSED, decision.reason)
         self._held.counts.opt_outs_rejected += row.opts_out
         if row.refusal is not None:
             self._keep_refused(row, row.refusal, decision.reason, now)
@@ -374,7 +371,7 @@ class Recorder:
         """Note that a row was refused, and that it can't be known whether Regal received its opt-outs."""
         self._held.counts.opt_outs_unknown += row.opts_out
         self._changes.unknown += _claims(row)
-        self._log_consents(row, Outcome.UNKNOWN, reason)
+        self._log_consents(row, consent_log.UNKNOWN, reason)
         self._keep_refused(row, refusal, f"unknown, {reason}", now)
 
     def blame_outage(self, row: Ready, decision: Decision, now: datetime) -> None:
@@ -460,7 +457,7 @@ class Recorder:
 
     def _lost_sight_of(self, row: Ready, message: str, reason: str, now: datetime) -> None:
         self._changes.unknown += _claims(row)
-        self._log_consents(row, Outcome.UNKNOWN, reason)
+        self._log_consents(row, consent_log.UNKNOWN, reason)
         self._held.counts.opt_outs_unknown += row.opts_out
         self._keep(row, Outcome.UNKNOWN, message, reason, now)
 
@@ -521,33 +518,33 @@ class Recorder:
         said = fit_to_show(decision.said, sent=row.payload.body, api_key=self._target.api_key)
         return f"{decision.reason}, Regal says: {said}" if said else decision.reason
 
-    def _log_consents(self, row: Ready, outcome: Outcome, reason: str | None = None) -> None:
+    def _log_consents(self, row: Ready, status: str, reason: str | None = None) -> None:
         """Keep the evidence of what was sent: each decision's time, address, wording and where it was collected."""
-        traits = row.payload.body.get(TRAITS, {})
-        status = "refused" if outcome is Outcome.REJECTED else outcome.value
-        for claimed in row.claims:
-            claim, consent = claimed.claim, claimed.consent
+        for claim, consent in ((one.claim, one.consent) for one in row.claims):
             if claim.call != OPT_IN or claim.stored:
                 continue
-            evidence: Mapping[str, Any] = {}
-            if consent is not None:
-                member = EMAILS if consent.channel in EMAIL_CHANNELS else PHONES
-                info = traits.get(member, {}).get(consent.identifier, {})
-                evidence = info.get(OPT_IN_KEYS[consent.channel], {})
-            self._changes.log.append(
-                LoggedConsent(
-                    claim.key,
-                    claim.channel,
-                    bool(claim.subscribed),
-                    None if claim.inferred else claim.at,  # it has no time of its own
-                    evidence.get("ip"),
-                    evidence.get("text"),
-                    evidence.get("source"),
-                    row.source_row,
-                    status,
-                    reason or (_VANISHED if claim.inferred else None),
-                )
+            channel = cast(Channel, claim.channel)
+            told = consent or Consent(claim.key, channel, bool(claim.subscribed), None, "", *_evidence_in(row))
+            at = None if claim.inferred else claim.at  # it has no time of its own
+            self._log(row, told, status, reason or (_VANISHED if claim.inferred else None), at=at)
+
+    def _log(self, row: Ready, consent: Consent, status: str, reason: str | None, *, at: str | None) -> None:
+        who = consent.identifier or (f"user:{row.user_id}" if row.user_id else "")
+        if not who:
+            return
+        acknowledged_at = to_ledger_time(self._clock.now()) if status == consent_log.ACKNOWLEDGED else None
+        self._changes.log.append(
+            LoggedConsent(
+                who, consent.channel, consent.subscribed, at, consent.ip, consent.text, consent.source,
+                row.source_row, row.place, status, reason, acknowledged_at,
             )
+        )  # fmt: skip
+
+
+def _evidence_in(row: Ready) -> list[Any]:
+    """Return ip, wording and source of an event that stands for an opt-in, which has them as properties."""
+    properties = row.payload.body.get(PROPERTIES, _NOTHING)
+    return [properties.get(name) for name in ("ip", "text", "source")]
 
 
 def _line(values: tuple[Any, ...]) -> OutcomeLine:

@@ -187,30 +187,12 @@ class OptIn(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Withheld:
-    """An opt-in that was not sent, and why.
-
-    :param where: the phone or email of the event, by position (``phones[0]``), never by value.
-    :param subscribed: False if it is an older opt-out that is left out, since a newer decision is on record.
-    :param field: the piece of evidence at fault: ``timestamp``, ``ip``, ``text``, ``source``; empty for none.
-    """
-
-    where: str
-    channel: Channel
-    reason: str
-    subscribed: bool = True
-    field: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.where} {self.channel}: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
 class Consent:
-    """What an event says about one phone or email on one channel.
+    """What an event says about one phone or email on one channel, with its evidence.
 
+    :param identifier: the phone or email; empty where the event has none that it belongs to.
     :param at: when the person decided; None for an opt-out that does not say.
-    :param where: the phone or email of the event, by position.
+    :param where: the phone or email of the event, by position (``phones[0]``), never by value.
     """
 
     identifier: str = field(repr=False)
@@ -218,18 +200,47 @@ class Consent:
     subscribed: bool
     at: datetime | None
     where: str
+    ip: str | None = field(default=None, repr=False, compare=False)
+    text: str | None = field(default=None, repr=False, compare=False)
+    source: str | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, opt_in: OptIn, identifier: str, where: str) -> Consent:
         """Say whose opt-in it is."""
-        return cls(identifier, opt_in.channel, opt_in.subscribed, opt_in.timestamp, where)
+        return cls(
+            identifier,
+            opt_in.channel,
+            opt_in.subscribed,
+            opt_in.timestamp,
+            where,
+            opt_in.ip,
+            opt_in.text,
+            opt_in.source,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A decision that was not sent, and why: an opt-in, or an opt-out older than a decision on record.
+
+    :param field: the piece of evidence at fault: ``timestamp``, ``ip``, ``text``, ``source``; empty for none.
+    """
+
+    consent: Consent
+    reason: str
+    field: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.consent.where} {self.consent.channel}: {self.reason}"
 
 
 def judge(
-    opt_ins: Sequence[OptIn], *, where: str, policy: ConsentPolicy, now: datetime
+    opt_ins: Sequence[OptIn], *, identifier: str = "", where: str, policy: ConsentPolicy, now: datetime
 ) -> tuple[list[OptIn], list[Withheld]]:
     """Decide which opt-ins of one phone or email are sent: at most one a channel, each with its evidence.
 
+    :param identifier: that phone or email.
+    :param where: it stands in the event, by position.
     :param now: the current time, aware.
     :returns: those to send, and those withheld with the reason.
     """
@@ -241,7 +252,7 @@ def judge(
         if not opt_in.subscribed:
             fit.append(_with_possible_time(opt_in, now))
         elif (fault := _why_withheld(opt_in, policy, now)) is not None:
-            withheld.append(Withheld(where, opt_in.channel, fault.reason, field=fault.field))
+            withheld.append(Withheld(Consent.of(opt_in, identifier, where), fault.reason, fault.field))
         else:
             fit.append(opt_in)
     return _newest_per_channel(fit, now), withheld

@@ -90,7 +90,9 @@ class Payload:
                 if key in info:
                     continue
                 info[key] = written
-                consents.append(Consent(identifier, channel, False, at, f"{member}[{len(addresses) - 1}]"))
+                where = f"{member}[{len(addresses) - 1}]"
+                evidence = (written.get(name) for name in ("ip", "text", "source"))
+                consents.append(Consent(identifier, channel, False, at, where, *evidence))
         if len(consents) == len(self.consents):
             return self
         return replace(self, body={**self.body, names.TRAITS: traits}, consents=tuple(consents))
@@ -111,10 +113,7 @@ class Payload:
         return replace(
             self,
             body={**self.body, names.TRAITS: traits},
-            withheld=(
-                *self.withheld,
-                *(Withheld(c.where, c.channel, reason, c.subscribed) for c, reason in reasons.items()),
-            ),
+            withheld=(*self.withheld, *(Withheld(consent, reason) for consent, reason in reasons.items())),
             consents=tuple(consent for consent in self.consents if consent not in reasons),
         )
 
@@ -146,7 +145,7 @@ def to_payload(
             infos = traits[member] = {}
             for position, address in enumerate(addresses):
                 identifier, where = getattr(address, key), f"{member}[{position}]"
-                fit, kept_back = judge(address.opt_ins, where=where, policy=policy, now=now)
+                fit, kept_back = judge(address.opt_ins, identifier=identifier, where=where, policy=policy, now=now)
                 infos[identifier] = _info(address, fit, now)
                 withheld += kept_back
                 consents += (Consent.of(opt_in, identifier, where) for opt_in in fit)
@@ -169,7 +168,9 @@ def to_payload(
     withheld += (_without_place(event, one) for one in event.unplaced if one.subscribed)
     outs = tuple((one.channel, one.timestamp, _opt_in(one, now)) for one in elsewhere)
     if withheld and body.keys().isdisjoint((names.TRAITS, names.NAME)) and not outs:
-        raise InvalidEventError(event.call, [Fault(one.where, one.reason) for one in withheld])  # it says nothing else
+        raise InvalidEventError(
+            event.call, [Fault(one.consent.where, one.reason) for one in withheld]
+        )  # it says nothing else
     return Payload(event.call, body, tuple(withheld), notes, tuple(consents), outs)
 
 
@@ -182,7 +183,7 @@ def _without_place(event: Event, opt_in: OptIn) -> Withheld:
         reason = f"the {kind} it belongs to is empty"
     else:
         reason = f"there is no {kind} that it could belong to"
-    return Withheld("opt_in", opt_in.channel, reason)
+    return Withheld(Consent.of(opt_in, "", "opt_in"), reason)
 
 
 def _unread_times(event: Event) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from airflow_provider_regal.client.target import Target
     from airflow_provider_regal.ledger.account import Account
     from airflow_provider_regal.ledger.database import Database
+    from airflow_provider_regal.ledger.retention import KeptFor
 
+MOST_DAYS: Final = 36_500
 _log = logging.getLogger(__name__)
 # Executors whose tasks run on the scheduler's machine.
 _LOCAL: Final = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
@@ -104,17 +107,37 @@ def open_account(
     )
 
 
+def kept_for() -> KeptFor:
+    """Read from the configuration for how long things are kept.
+
+    :raises ValueError: an option is no number of days.
+    """
+    from airflow_provider_regal.ledger.retention import KeptFor
+
+    usual = KeptFor()
+    given: dict[str, float] = {}
+    for option in ("history_days", "dead_letter_days", "consent_days"):
+        text = conf.get("regal", option, fallback="").strip()
+        if text:
+            try:
+                given[option] = float(text)
+            except ValueError as error:
+                raise ValueError(f"[regal] {option} must be a number of days, not {text!r}") from error
+            if not 0 <= given[option] <= MOST_DAYS:
+                raise ValueError(f"[regal] {option} must be from 0 to {MOST_DAYS:,} days, not {text}")
+    return replace(usual, **given)
+
+
 def tidy(account: Account) -> None:
-    """Remove some of what is older than ``[regal] history_days`` and ``dead_letter_days``; never raises."""
-    from airflow_provider_regal.ledger.retention import DEAD_LETTER_DAYS, HISTORY_DAYS, prune_a_little
+    """Remove some of what is older than it is kept; never raises."""
+    from airflow_provider_regal.ledger.retention import prune_a_little
 
     try:
-        history_days = conf.getfloat("regal", "history_days", fallback=HISTORY_DAYS)
-        dead_letter_days = conf.getfloat("regal", "dead_letter_days", fallback=DEAD_LETTER_DAYS)
-    except (AirflowException, ValueError):
-        _log.warning("[regal] history_days and dead_letter_days must be numbers; nothing old is removed until they are")
+        kept = kept_for()
+    except (AirflowException, ValueError) as error:
+        _log.warning("%s; nothing old is removed until it is", error)
         return
-    prune_a_little(account.database, now=account.now(), history_days=history_days, dead_letter_days=dead_letter_days)
+    prune_a_little(account.database, now=account.now(), kept_for=kept)
 
 
 def _engine_of(conn_id: str) -> Any:

@@ -21,7 +21,8 @@ from sqlalchemy import bindparam, delete, func, or_, select, text
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import WrongLedgerError
-from airflow_provider_regal.ledger import rules, schema
+from airflow_provider_regal.ledger import consent_log, rules, schema
+from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, MESSAGES, Key, batches, raw_rows
 from airflow_provider_regal.ledger.identifiers import Identifiers
@@ -229,6 +230,26 @@ class Account:
         rows = [(self.name, name, kind) for name, kind in sorted({short(n): kind for n, kind in types.items()}.items())]
         write_rows(connection, schema.types, ("account", "name", "type"), rows, "keep")
 
+    def log(self, connection: Connection, lines: Sequence[LoggedConsent]) -> None:
+        """Add lines to the consent log."""
+        consent_log.add_lines(
+            connection,
+            lines,
+            account=self.name,
+            task=self.source,
+            delivery=self.delivery,
+            stored=self.identifiers.stored,
+            now=to_ledger_time(self.now()),
+        )
+
+    def log_withheld(self, connection: Connection, lines: Sequence[LoggedConsent]) -> None:
+        """Add lines of withheld decisions, but for those that were withheld for the same reason before."""
+        stored = self.identifiers.stored
+        for some in batches(lines, _AT_ONCE):
+            keys = [(stored(line.identifier), line.channel, line.given_at, line.reason) for line in some]
+            before = consent_log.withheld_before(connection, self.name, [key[0] for key in keys])
+            self.log(connection, [line for line, key in zip(some, keys, strict=True) if key not in before])
+
     def _change(
         self,
         connection: Connection,
@@ -279,27 +300,39 @@ class Account:
         for some in batches(claims):
             self.database.write(partial(self.settle, said_again=some))
 
-    def record_known(self, claims: Iterable[Claim]) -> None:
-        """Record what Regal says it has."""
-        for some in batches(claims):
-            self.database.write(partial(self.settle, known_to_regal=some))
+    def record_known(self, decisions: Iterable[tuple[Claim, LoggedConsent | None]]) -> None:
+        """Record what Regal says it has.
 
-    def baseline(self, claims: Iterable[Claim]) -> int:
+        :param decisions: each with its line of the consent log; None if the log has it.
+        """
+        for some in batches(decisions):
+            self.database.write(partial(self._record, decisions=some, known_to_regal=True))
+
+    def baseline(self, decisions: Iterable[tuple[Claim, LoggedConsent | None]]) -> int:
         """Record as acknowledged what Regal is known to have, all of it or nothing.
 
-        :param claims: read once, in constant memory.
+        :param decisions: as of :meth:`record_known`; read once, in constant memory.
         :returns: how many.
         :raises LedgerError: nothing was recorded.
         """
+        return self.database.write(
+            lambda connection: sum(self._record(connection, some) for some in batches(decisions)), once=True
+        )
 
-        def work(connection: Connection) -> int:
-            count = 0
-            for batch in batches(claims):
-                self.settle(connection, acknowledged=batch)
-                count += len(batch)
-            return count
-
-        return self.database.write(work, once=True)
+    def _record(
+        self,
+        connection: Connection,
+        decisions: Sequence[tuple[Claim, LoggedConsent | None]],
+        *,
+        known_to_regal: bool = False,
+    ) -> int:
+        claims = [claim for claim, _ in decisions]
+        if known_to_regal:
+            self.settle(connection, known_to_regal=claims)
+        else:
+            self.settle(connection, acknowledged=claims)
+        self.log(connection, [line for _, line in decisions if line is not None])
+        return len(claims)
 
     def were_granted(self, opt_ins: Sequence[Claim]) -> list[bool]:
         """Return which opt-ins this delivery has claimed; one that was denied was never sent."""

@@ -27,12 +27,13 @@ from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import TakenOverError
 from airflow_provider_regal.ledger.account import Account, Contact, age_s
+from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.database import Database
-from airflow_provider_regal.ledger.entries import batches, raw_rows
+from airflow_provider_regal.ledger.entries import raw_rows
 from airflow_provider_regal.ledger.outcomes import OutcomeLine, reasons_of, remove_lines, write_outcomes
 from airflow_provider_regal.ledger.rows import RowChunk, decode_chunk
 from airflow_provider_regal.ledger.rules import Claim
-from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE, consent_log, deliveries, outcomes, row_chunks
+from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE, deliveries, outcomes, row_chunks
 from airflow_provider_regal.ledger.states import Outcome, RowState, RowStates
 from airflow_provider_regal.ledger.text import LONGEST_NAME, fit, short, to_ledger_time
 
@@ -225,21 +226,6 @@ _REJECTED_BEFORE: Final = (
 )
 _HOLD: Final[dict[str, Any]] = {}
 _LAST_WRITE: Final = select(_d.last_write).where(_d.id == bindparam("delivery"))
-
-
-class LoggedConsent(NamedTuple):
-    """A line of the consent log: a decision that was sent or withheld."""
-
-    identifier: str
-    channel: str
-    subscribed: bool
-    given_at: str | None
-    ip: str | None
-    wording: str | None
-    form: str | None
-    position: int
-    status: str
-    reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -503,7 +489,7 @@ class Held:
         changed = self._changed_chunks()
 
         def work(connection: Connection) -> None:
-            self._log_withheld(connection)
+            self.account.log_withheld(connection, self._withheld)
             self.write_states(connection, changed)
             connection.execute(
                 deliveries.update().where(_d.id == self.id).values(kept_rows=self._starts[-1], state=SENDING)
@@ -656,40 +642,9 @@ class Held:
             "unknown": counts.unknown, "skipped": counts.skipped, "counts": counts.to_json(),
         }  # fmt: skip
 
-    def log(self, connection: Connection, log: Sequence[LoggedConsent]) -> None:
-        """Write lines of the consent log."""
-        if log:
-            stored, now = self.account.identifiers.stored, to_ledger_time(self.account.now())
-            connection.execute(
-                consent_log.insert(),
-                [
-                    {
-                        **line._asdict(), "identifier": stored(line.identifier), "subscribed": int(line.subscribed),
-                        "reason": line.reason and fit(line.reason, LONGEST_MESSAGE),
-                        "form": line.form and fit(line.form, LONGEST_NAME),
-                        "account": self.account.name, "delivery": str(self.id), "logged_at": now,
-                    }
-                    for line in log
-                ],
-            )  # fmt: skip
-
     def log_later(self, line: LoggedConsent) -> None:
         """Take in a withheld consent; it is logged when the source was read, unless an earlier run has logged it."""
         self._withheld.append(line)
-
-    def _log_withheld(self, connection: Connection) -> None:
-        stored, log = self.account.identifiers.stored, consent_log.c
-        for some in batches(self._withheld, _AT_ONCE):
-            wanted = select(log.identifier, log.channel, log.given_at).where(
-                (log.account == self.account.name)
-                & (log.status == "withheld")
-                & log.identifier.in_({stored(line.identifier) for line in some})
-            )
-            known = {tuple(row) for row in connection.execute(wanted)}
-            self.log(
-                connection,
-                [line for line in some if (stored(line.identifier), line.channel, line.given_at) not in known],
-            )
 
     def _chunk_of(self, position: int) -> int:
         return bisect_right(self._starts, position) - 1
@@ -752,7 +707,7 @@ class Commit:
         account.keep_contacts(connection, changes.contacts)
         account.keep_phones(connection, changes.phones)
         account.keep_types(connection, changes.types)
-        held.log(connection, changes.log)
+        account.log(connection, changes.log)
         reserved = reserve(connection) if reserve is not None else {}
         held.write_states(connection, held.with_states(self._chunks, reserved))
         return reserved

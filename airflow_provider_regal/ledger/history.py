@@ -18,8 +18,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
-from airflow_provider_regal.ledger import schema
+from airflow_provider_regal.ledger import consent_log, schema
 from airflow_provider_regal.ledger.account import age_s
+from airflow_provider_regal.ledger.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import FAILED, READING, RECORD, SENDING, STOPPED, Record
 from airflow_provider_regal.ledger.identifiers import Identifiers
@@ -274,27 +275,6 @@ class PersonOutcome(NamedTuple):
     found_in: str | None = None
 
 
-class PersonDecision(NamedTuple):
-    """A line of the consent log: a decision, and what became of it.
-
-    :param status: ``acknowledged``, ``unknown``, ``refused`` (by Regal), or ``withheld`` (by us).
-    """
-
-    at: str
-    account: str
-    identifier: str
-    channel: str
-    subscribed: bool
-    given_at: str | None
-    ip: str | None
-    wording: str | None
-    form: str | None
-    delivery: str | None
-    position: int | None
-    status: str
-    reason: str | None
-
-
 class ConsentNow(NamedTuple):
     """What is on record of one phone or email on one channel.
 
@@ -366,7 +346,7 @@ class Person:
     """
 
     outcomes: list[PersonOutcome] = field(default_factory=list)
-    decisions: list[PersonDecision] = field(default_factory=list)
+    decisions: list[LogLine] = field(default_factory=list)
     consents: list[ConsentNow] = field(default_factory=list)
     contacts: list[ContactNow] = field(default_factory=list)
     unsent: list[UnsentRow] = field(default_factory=list)
@@ -481,19 +461,12 @@ def find_person(
         for column, given in ((_o.user_id, wanted.user_ids), (_o.phone, wanted.phones), (_o.email, wanted.emails))
         if given
     ]
-    keys = [*wanted.phones, *wanted.emails, *(f"user:{one}" for one in wanted.user_ids)]
     contacts = [identifiers.stored(one) for one in {*wanted.user_ids, *wanted.phones, *wanted.emails}]
-    user_ids = [identifiers.stored(one) for one in wanted.user_ids]
 
     def read(connection: Connection) -> None:
-        # Consent is known by phone and email; the phones that Regal acknowledged for a user id are theirs.
-        phones = _phones_of(connection, user_ids, account)
-        stored = sorted({*map(identifiers.stored, keys), *phones})
+        found = _consents_of(connection, wanted, identifiers, account, limit + 1)
+        person.consents, person.decisions = found.consents, found.decisions
         person.outcomes = _outcomes_of_person(connection, columns, account, limit)
-        person.decisions = _decisions_of_person(connection, stored, account, limit)
-        person.consents = _rows_of(
-            connection, ConsentNow, schema.consents, schema.consents.c.identifier.in_(stored), account
-        )
         person.contacts = _rows_of(
             connection, ContactNow, schema.contacts, schema.contacts.c.contact.in_(contacts), account
         )
@@ -505,6 +478,38 @@ def find_person(
     _scan_snapshots(database, wanted, account, person, scan_rows)
     person.outcomes.sort(key=lambda one: (one.at, one.row.delivery, one.row.position))
     return person
+
+
+class Consents(NamedTuple):
+    """A person's consent as it is now, and all decisions, the oldest first."""
+
+    consents: list[ConsentNow]
+    decisions: list[LogLine]
+
+
+def find_consents(
+    database: Database, wanted: Wanted, *, identifiers: Identifiers, account: str | None = None
+) -> Consents:
+    """Find the consent of one person, by all phones that Regal acknowledged for them.
+
+    :param identifiers: how the ledger stores them.
+    :param account: of one account only.
+    """
+    return database.read(lambda connection: _consents_of(connection, wanted, identifiers, account, None))
+
+
+def _consents_of(
+    connection: Connection, wanted: Wanted, identifiers: Identifiers, account: str | None, limit: int | None
+) -> Consents:
+    # Consent is known by phone and email; the phones that Regal acknowledged for a user id are theirs.
+    keys = [*wanted.phones, *wanted.emails, *(f"user:{one}" for one in wanted.user_ids)]
+    phones = _phones_of(connection, [identifiers.stored(one) for one in wanted.user_ids], account)
+    stored = sorted({*map(identifiers.stored, keys), *phones})
+    of_person = schema.consents.c.identifier.in_(stored)
+    return Consents(
+        _rows_of(connection, ConsentNow, schema.consents, of_person, account),
+        consent_log.lines_of(connection, stored, account=None if account is None else short(account), limit=limit),
+    )
 
 
 def _phones_of(connection: Connection, user_ids: Sequence[str], account: str | None) -> list[str]:
@@ -548,18 +553,6 @@ def task_name(dag_id: str | None, task_id: str | None, map_index: int | None) ->
     if not name:
         return None
     return f"{name}[{map_index}]" if map_index is not None and map_index >= 0 else name
-
-
-def _decisions_of_person(
-    connection: Connection, stored: Sequence[str], account: str | None, limit: int
-) -> list[PersonDecision]:
-    c = schema.consent_log.c
-    columns = [c.logged_at, *(c[name] for name in PersonDecision._fields[1:])]
-    statement = select(*columns).where(c.identifier.in_(stored)).order_by(c.id.desc()).limit(limit + 1)
-    if account is not None:
-        statement = statement.where(c.account == short(account))
-    found = [PersonDecision(*row)._replace(subscribed=bool(row[4])) for row in connection.execute(statement)]
-    return found[::-1]
 
 
 def _rows_of(connection: Connection, kind: Any, table: Any, wanted: ColumnElement[bool], account: str | None) -> Any:

@@ -4,7 +4,8 @@
 payloads of dead letters                    ``dead_letter_days`` after their last attempt; the line stays
 snapshots of deliveries that did not finish ``dead_letter_days`` after the last commit; then they can't resume
 deliveries and the outcomes of their rows   ``history_days`` after the last commit
-consents, their log, contacts, message ids  until they are erased: what is forgotten could be sent again
+lines of the consent log                    ``consent_days``, if set; what proves a current opt-in stays
+consents, contacts, message ids             until they are erased: what is forgotten could be sent again
 ==========================================  ===============================================================
 
 Everything is removed in small transactions, so that deliveries never wait long for a lock.
@@ -27,7 +28,7 @@ from sqlalchemy import Table, delete, func, or_, select, text, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_regal.ledger import schema
+from airflow_provider_regal.ledger import consent_log, schema
 from airflow_provider_regal.ledger.database import LOCK_TIMEOUT_S, Database
 from airflow_provider_regal.ledger.deliveries import (
     FAILED,
@@ -46,8 +47,6 @@ from airflow_provider_regal.ledger.text import to_ledger_time
 
 _log = logging.getLogger(__name__)
 
-HISTORY_DAYS: Final = 90
-DEAD_LETTER_DAYS: Final = 30
 #: Stands for the fingerprint of the source once its rows were dropped: no later try can resume from them.
 DROPPED: Final = "rows dropped"
 _ROWS_AT_ONCE: Final = 500
@@ -63,6 +62,18 @@ _LOCK_TIMEOUTS: Final = {
 _o, _d, _c = schema.outcomes.c, schema.deliveries.c, schema.row_chunks.c
 
 
+@dataclass(frozen=True, slots=True)
+class KeptFor:
+    """For how many days things are kept.
+
+    :param consent_days: None for ever.
+    """
+
+    history_days: float = 90.0
+    dead_letter_days: float = 30.0
+    consent_days: float | None = None
+
+
 @dataclass(slots=True)
 class Pruned:
     """What was removed.
@@ -71,30 +82,26 @@ class Pruned:
     :param snapshots: deliveries whose rows were dropped.
     :param deliveries: removed with all their outcomes.
     :param outcomes: lines of these.
+    :param decisions: lines of the consent log.
     """
 
     payloads: int = 0
     snapshots: int = 0
     deliveries: int = 0
     outcomes: int = 0
+    decisions: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.payloads or self.snapshots or self.deliveries or self.outcomes)
+        return any((self.payloads, self.snapshots, self.deliveries, self.outcomes, self.decisions))
 
 
-def prune(
-    database: Database,
-    *,
-    now: datetime,
-    history_days: float = HISTORY_DAYS,
-    dead_letter_days: float = DEAD_LETTER_DAYS,
-) -> Pruned:
+def prune(database: Database, *, now: datetime, kept_for: KeptFor | None = None) -> Pruned:
     """Remove all that is older than it is kept; each small batch in a transaction of its own.
 
     :raises LedgerError: the database could not be used; what was removed before that stays removed.
     """
     pruned = Pruned()
-    for _ in _batches(database, pruned, now, history_days, dead_letter_days):
+    for _ in _batches(database, pruned, now, kept_for or KeptFor()):
         pass
     return pruned
 
@@ -107,8 +114,7 @@ def prune_a_little(
     database: Database,
     *,
     now: datetime,
-    history_days: float = HISTORY_DAYS,
-    dead_letter_days: float = DEAD_LETTER_DAYS,
+    kept_for: KeptFor | None = None,
     budget_s: float = 1.0,
 ) -> Pruned:
     """Remove some of what is older than it is kept, when a delivery has ended; never raises and soon returns.
@@ -123,7 +129,7 @@ def prune_a_little(
     patience_s, database.patience_s = database.patience_s, 0.0
     try:
         _set_lock_timeout(database, _HURRIED_S)
-        for _ in _batches(database, pruned, now, history_days, dead_letter_days):
+        for _ in _batches(database, pruned, now, kept_for or KeptFor()):
             if time.monotonic() - began > budget_s:
                 break
         else:
@@ -152,12 +158,10 @@ def _set_lock_timeout(database: Database, seconds: float) -> None:
     database.read(lambda connection: connection.exec_driver_sql(statement).close())
 
 
-def _batches(
-    database: Database, pruned: Pruned, now: datetime, history_days: float, dead_letter_days: float
-) -> Iterator[None]:
+def _batches(database: Database, pruned: Pruned, now: datetime, kept_for: KeptFor) -> Iterator[None]:
     """Remove one batch after the other, and pause after each."""
-    letters_before = to_ledger_time(now - timedelta(days=dead_letter_days))
-    history_before = to_ledger_time(now - timedelta(days=history_days))
+    letters_before = to_ledger_time(now - timedelta(days=kept_for.dead_letter_days))
+    history_before = to_ledger_time(now - timedelta(days=kept_for.history_days))
     while removed := database.write(partial(_drop_payloads, before=letters_before)):
         pruned.payloads += removed
         yield
@@ -175,6 +179,10 @@ def _batches(
             lines, is_gone = database.write(partial(_drop_delivery, number=number, is_over=is_over, now=now))
             pruned.outcomes += lines
             pruned.deliveries += bool(is_gone)
+            yield
+    if kept_for.consent_days is not None:
+        for lines in consent_log.drop_lines(database, to_ledger_time(now - timedelta(days=kept_for.consent_days))):
+            pruned.decisions += lines
             yield
 
 

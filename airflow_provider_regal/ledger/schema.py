@@ -225,6 +225,12 @@ Index(
     postgresql_where=_owed,
     sqlite_where=_owed,
 )
+consent_texts: Final = Table(
+    "regal_consent_texts",
+    metadata,
+    Column("text_hash", String(_HASH), primary_key=True),
+    Column("text", _long_text(), nullable=False),  # what people agreed to; each text once
+)
 consent_log: Final = Table(
     "regal_consent_log",
     metadata,
@@ -235,12 +241,15 @@ consent_log: Final = Table(
     Column("subscribed", SmallInteger, nullable=False),
     _time("given_at"),  # when the person decided, as far as the source says
     Column("ip", String(_HASH)),
-    Column("wording", _long_text()),
+    Column("text_hash", String(_HASH)),
     Column("form", _words(LONGEST_NAME)),  # where it was collected
+    Column("task", _exact(LONGEST_NAME)),  # dag_id.task_id, which outlives the delivery
     Column("delivery", _exact(_HASH)),
     Column("position", Integer),
-    Column("status", String(_WORD), nullable=False),  # acknowledged, unknown, refused, withheld
+    Column("place", _words(LONGEST_NAME)),  # file and line, where the source is a file
+    Column("status", String(_WORD), nullable=False),  # acknowledged, unknown, refused, withheld, recorded
     Column("reason", _words(LONGEST_MESSAGE)),
+    _time("acknowledged_at"),  # when Regal answered
     _time("logged_at", nullable=False),
     Index("regal_consent_log_person", "identifier"),
     Index("regal_consent_log_delivery", "delivery"),

@@ -1,96 +1,173 @@
-"""``consent owed``, and what ``check`` says of it."""
+"""``consent``: one person in plain words, and the evidence as a file."""
 
 from __future__ import annotations
 
+import csv
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.ledger.view import LedgerView
-
-REFUSE = {"on": {"from": 1}, "do": {"status": 400}}
 ANNE, BEN = "+12125550100", "+12125550101"
-OPT_OUTS = [
-    {"user_id": "anne", "phone": ANNE, "sms_opt_in": False, "sms_opt_in_at": "2026-11-01T08:00:00Z", "plan": "gold"},
-    {"user_id": "ben", "phone": BEN, "voice_opt_in": False, "voice_opt_in_at": "2026-11-02T08:00:00Z"},
-]
+IP, TEXT = "198.51.100.54", "Yes, text me."
+
+
+def opt_in(who, phone, at="2026-11-01T08:00:00Z", **more):
+    return {
+        "user_id": who, "phone": phone, "sms_opt_in": True, "sms_opt_in_at": at, "sms_opt_in_ip": IP,
+        "sms_opt_in_text": TEXT, "sms_opt_in_source": "signup_form", **more,
+    }  # fmt: skip
+
+
+def opt_out(who, phone, at="2026-11-20T08:00:00Z", **more):
+    return {"user_id": who, "phone": phone, "sms_opt_in": False, "sms_opt_in_at": at, **more}
 
 
 @pytest.fixture
-def owing(deliver):
-    """Let two opt-outs be refused; returns the delivery that read them."""
-    return deliver(OPT_OUTS, [REFUSE], call="identify").delivery
+def contacts(deliver):
+    return lambda *rows, **options: deliver(rows, call="identify", **options)
 
 
-def test_they_are_listed_with_who_read_them_and_since_when(run, owing):
-    code, out, err = run("consent", "owed")
+class TestOnePerson:
+    def test_an_opt_in_is_explained_with_its_evidence(self, run, contacts):
+        contacts(opt_in("anne", ANNE))
+        code, out, _ = run("consent", "(212) 555-0100")
+        assert code == 0
+        head, has, evidence = out.splitlines()
+        assert head == f"{ANNE}, sms, account regal_default: opted in"
+        assert has.startswith("  Regal has: opted in at 2026-11-01 08:00:00 UTC, acknowledged 20")
+        assert evidence == (
+            f'  Evidence: IP address {IP}; collected by signup_form; agreed to "{TEXT}"; row 1, delivery 1.'
+        )
+
+    def test_a_person_is_found_by_user_id_with_the_phones_on_record(self, run, contacts):
+        contacts(opt_in("anne", ANNE))
+        assert run("consent", "anne")[1] == run("consent", ANNE)[1]
+
+    def test_an_opt_out_says_what_it_bars(self, run, contacts):
+        contacts(opt_in("anne", ANNE), opt_out("anne", ANNE))
+        head, has, _, bars, withheld = run("consent", ANNE)[1].splitlines()
+        assert head.endswith(": opted out")
+        assert has.startswith("  Regal has: opted out at 2026-11-20 08:00:00 UTC, acknowledged ")
+        assert bars == "  No opt-in given up to 2026-11-20 08:00:00 is sent: the person opted out then."
+        assert withheld.startswith("  Withheld 20")
+        assert ": opt-in given 2026-11-01 08:00:00 (row 1, delivery 1): older: a newer decision" in withheld
+
+    def test_why_an_opt_in_was_withheld_is_said_with_its_row(self, run, contacts):
+        contacts({**opt_in("anne", ANNE), "sms_opt_in_ip": None, "plan": "gold"})
+        head, withheld = run("consent", ANNE)[1].splitlines()
+        assert head.endswith(": no consent")
+        assert "opt-in given 2026-11-01 08:00:00 (row 1, delivery 1): no ip: send the person's address" in withheld
+
+    def test_an_opt_out_that_regal_lacks_is_said_first(self, run, contacts):
+        contacts(opt_out("anne", ANNE), faults=[{"do": {"status": 400}}])
+        out = run("consent", ANNE)[1]
+        assert out.startswith(f"{ANNE}, sms, account regal_default: OPTED OUT, and Regal does not have that yet\n")
+        assert "The opt-out of 2026-11-20 08:00:00 was read and is not acknowledged. The next delivery" in out
+        assert "Refused by Regal" in out
+        assert "HTTP 400" in out
+
+    def test_what_may_have_reached_regal_is_said(self, run, contacts):
+        contacts(opt_in("anne", ANNE), faults=[{"do": {"drop": True}}], guarantee="at_most_once")
+        out = run("consent", ANNE)[1]
+        assert ": opted in, and it can't be known yet whether Regal has that" in out
+        assert "The opt-in of 2026-11-01 08:00:00 was sent, and it can't be known whether Regal received it." in out
+
+    def test_where_the_ledger_has_hashes_the_given_name_is_shown(self, run, contacts, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_KEY", "a secret")
+        contacts(opt_in("anne", ANNE))
+        assert run("consent", ANNE)[1].startswith(f"{ANNE}, sms, account regal_default: opted in\n")
+
+    def test_nothing_is_on_record(self, run, contacts):
+        contacts(opt_in("anne", ANNE))
+        code, out, err = run("consent", BEN)
+        assert (code, out) == (1, "")
+        assert err == "No decision is on record of this person: nothing was sent, withheld or recorded.\n"
+
+    def test_as_json(self, run, contacts):
+        contacts(opt_in("anne", ANNE))
+        found = run.json("consent", ANNE)
+        assert [one["subscribed"] for one in found["consents"]] == [1]
+        assert [(one["text"], one["ip"], one["status"]) for one in found["decisions"]] == [(TEXT, IP, "acknowledged")]
+        assert found["decisions"][0]["acknowledged_at"][:4] >= "2026"
+
+
+class TestEvidence:
+    def test_of_one_person_as_json(self, run, contacts, tmp_path):
+        contacts(opt_in("anne", ANNE), opt_in("ben", BEN))
+        code, _, err = run("consent", ANNE, "--export", tmp_path / "anne.json")
+        assert (code, err) == (0, f"{tmp_path}/anne.json: 1 decision.\n")
+        file = json.loads((tmp_path / "anne.json").read_text())
+        assert file["person"] == [ANNE]
+        assert [(one["identifier"], one["subscribed"]) for one in file["consents"]] == [(ANNE, 1)]
+        (decision,) = file["decisions"]
+        assert (decision["ip"], decision["text"], decision["form"]) == (IP, TEXT, "signup_form")
+        assert decision["given_at"] == "2026-11-01T08:00:00.000000Z"
+
+    def test_is_readable_by_its_owner_alone_and_never_overwritten(self, run, contacts, tmp_path):
+        contacts(opt_in("anne", ANNE))
+        file = tmp_path / "anne.csv"
+        run("consent", ANNE, "--export", file)
+        assert file.stat().st_mode & 0o777 == 0o600
+        before = file.read_bytes()
+        code, _, err = run("consent", ANNE, "--export", file)
+        assert code == 1
+        assert "exists, and evidence is not overwritten. Choose another name." in err
+        assert file.read_bytes() == before
+
+    def test_of_a_period_as_csv(self, run, contacts, tmp_path):
+        contacts(opt_in("anne", ANNE), opt_in("ben", BEN, sms_opt_in_text="Fine,\nby me"))
+        hours_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+        code, _, _ = run("consent", "--export", tmp_path / "all.csv", "--since", hours_ago)
+        assert code == 0
+        with (tmp_path / "all.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert [(row["identifier"], row["subscribed"], row["text"]) for row in rows] == [
+            (ANNE, "true", TEXT), (BEN, "true", "Fine,\nby me"),
+        ]  # fmt: skip
+        code, _, err = run("consent", "--export", tmp_path / "before.json", "--until", hours_ago)
+        assert (code, err) == (1, f"{tmp_path}/before.json: 0 decisions.\n")
+        assert json.loads((tmp_path / "before.json").read_text())["decisions"] == []
+
+    def test_of_hashes_names_only_the_person_asked_for(self, run, contacts, tmp_path, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_KEY", "a secret")
+        contacts(opt_in("anne", ANNE))
+        run("consent", ANNE, "--export", tmp_path / "anne.json")
+        assert json.loads((tmp_path / "anne.json").read_text())["decisions"][0]["identifier"] == ANNE
+        run("consent", "--export", tmp_path / "all.json")
+        assert ANNE not in (tmp_path / "all.json").read_text()
+
+    def test_another_kind_of_file_is_refused(self, run, contacts, tmp_path):
+        contacts(opt_in("anne", ANNE))
+        code, _, err = run("consent", ANNE, "--export", tmp_path / "anne.xlsx")
+        assert code == 1
+        assert "writes JSON or CSV by the name of the file" in err
+        assert not (tmp_path / "anne.xlsx").exists()
+
+
+def test_the_decisions_that_a_delivery_withheld_are_listed(run, contacts):
+    contacts(opt_in("anne", ANNE), {**opt_in("ben", BEN), "sms_opt_in_ip": None, "plan": "gold"})
+    code, out, err = run("consent", "--delivery", 1)
     assert code == 0
-    titles, anne, ben = [line.split() for line in out.splitlines()]
-    assert titles[:2] == ["FOR", "CHANNEL"]
-    assert anne[:4] == [ANNE, "sms", "2026-11-01", "08:00:00"]
-    assert ben[:2] == [BEN, "voice"]
-    assert "delivery " + str(owing) in " ".join(anne)
-    assert "Regal lacks 2 opt-outs. The next delivery of contacts sends them first" in err
+    _, ben = out.splitlines()
+    assert ben.startswith(f"{BEN}  sms")
+    assert "opt-in    2026-11-01 08:00:00  2    no ip: send the person's address" in ben
+    assert err == "Delivery 1 withheld 1 decision.\n"
+    assert [one["reason"][:5] for one in run.json("consent", "--delivery", 1)] == ["no ip"]
 
 
-def test_as_json(run, owing):
-    anne, _ = run.json("consent", "owed")
-    assert anne.pop("owed_since") > "2026"
-    assert anne == {
-        "account": "regal_default", "identifier": ANNE, "channel": "sms", "opted_out_at": "2026-11-01T08:00:00.000000Z",
-        "task": None, "delivery": owing,
-    }  # fmt: skip
-    assert run.json("consent", "owed", "--account", "another") == []
-
-
-def test_they_are_sent_and_nothing_else(run, owing, regal):
-    before = len(regal.events(stored=True))
-    code, out, _ = run("consent", "owed", "--send")
-    assert (code, out) == (0, f"Delivery {owing + 1}: Regal acknowledged 2 opt-outs; 0 still owed.\n")
-    sent = [event["body"] for event in regal.events(stored=True)[before:]]
-    assert [list(body["traits"]["phones"]) for body in sent] == [[ANNE], [BEN]]
-    assert all("userId" not in body for body in sent)
-    assert run("consent", "owed", "--send")[:2] == (0, "Regal lacks no opt-out that was read; nothing was sent.\n")
-
-
-def test_what_regal_refuses_again_is_said(run, owing, regal):
-    regal.set_faults([REFUSE])
-    code, out, _ = run("consent", "owed", "--send", "--json")
-    assert (code, json.loads(out)) == (1, {"delivery": owing + 1, "sent": 0, "owed": 2})
-    assert "HTTP 400" in run("outcomes", owing + 1)[1]
-
-
-def test_none_is_owed(run, deliver):
-    deliver([{"user_id": "anne"}], call="identify")
-    code, out, err = run("consent", "owed")
-    assert (code, out, err) == (0, "", "Regal lacks no opt-out that was read.\n")
-
-
-def test_of_hashes_it_is_said_what_to_do(run, deliver, monkeypatch, ledger_path):
-    monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_KEY", "a secret")
-    deliver(OPT_OUTS, [REFUSE], call="identify")
-    code, out, err = run("consent", "owed")
-    assert code == 0
-    assert len(out.splitlines()) == 3
-    assert ANNE not in out
-    assert "clear the tasks that read them" in err
-    code, out, err = run("consent", "owed", "--send")
-    assert (code, out) == (1, "")
-    assert "clear the tasks that read them" in err
-
-
-def test_another_account_than_the_connections_is_refused(run, owing):
-    code, out, err = run("consent", "owed", "--send", "--account", "another")
-    assert (code, out) == (1, "")
-    assert "is of account 'regal_default', not 'another'" in err
-
-
-def test_check_tells_of_them(run, owing, ledger_path):
-    LedgerView(ledger_path).change("UPDATE regal_consents SET owed_since = '2026-01-01T00:00:00.000000Z'")
-    found = next(line for line in run("check")[1].splitlines() if line[9:13] == "owed")
-    assert found.startswith("warning")
-    assert "Regal has not acknowledged 2 opt-outs that were read, the oldest " in found
-    assert "airflow regal consent owed --send" in found
-    run("consent", "owed", "--send")
-    found = next(line for line in run("check")[1].splitlines() if line[9:13] == "owed")
-    assert found.startswith("ok")
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ([], "name a person, --delivery N, or --export FILE"),
+        ([ANNE, "--send"], "--send is for owed opt-outs"),
+        ([ANNE, "--since", "2d"], "name a person, or a period or delivery, not both"),
+        (["--delivery", "1", "--since", "2d"], "--since and --until are for --export"),
+        (["owed", "--export", "f.csv"], "owed takes --send, --account and --json alone"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(run, capsys, arguments, fault):
+    with pytest.raises(SystemExit) as stopped:
+        run("consent", *arguments)
+    assert stopped.value.code == 2
+    assert fault in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_regal.ledger import history
 from tests.cli.conftest import track_rows
-from tests.ledger.view import open_database
+from tests.ledger.view import LedgerView, open_database
 from tests.ledger.written import line, write
 
 
@@ -59,14 +59,34 @@ def test_prune_removes_what_is_older_than_it_is_kept(run, ledger_path, home, mon
     code, out, _ = run("ledger", "prune")
     assert code == 0
     assert out == (
-        "Removed 2 payloads of dead letters, the rows of 1 unfinished delivery, and 1 delivery with 1 outcome.\n"
+        "Removed 2 payloads of dead letters, the rows of 1 unfinished delivery, 1 delivery with 1 outcome, and 0 lines "
+        "of the consent log.\n"
     )
-    assert run("ledger", "prune")[1] == "Nothing is older than it is kept (history 90 d, dead letters 30 d).\n"
+    kept = "Nothing is older than it is kept (history 90 d, dead letters 30 d, consent log for ever).\n"
+    assert run("ledger", "prune")[1] == kept
     monkeypatch.setenv("AIRFLOW__REGAL__HISTORY_DAYS", "39")
-    assert "and 2 deliveries with 2 outcomes." in run("ledger", "prune")[1]
-    assert run("ledger", "prune", "--history-days", "0.5", "--dead-letter-days", "1")[1] == (
-        "Nothing is older than it is kept (history 0.5 d, dead letters 1 d).\n"
+    assert "2 deliveries with 2 outcomes," in run("ledger", "prune")[1]
+    assert run("ledger", "prune", "--history-days", "0.5", "--dead-letter-days", "1", "--consent-days", "9")[1] == (
+        "Nothing is older than it is kept (history 0.5 d, dead letters 1 d, consent log 9 d).\n"
     )
+
+
+@pytest.mark.parametrize("days", ["many", "-1", "1e9"])
+def test_for_how_long_things_are_kept_has_to_be_a_number_of_days(run, deliver, monkeypatch, days):
+    deliver(track_rows(100))
+    monkeypatch.setenv("AIRFLOW__REGAL__CONSENT_DAYS", days)
+    code, _, err = run("ledger", "prune")
+    assert code == 1
+    assert "[regal] consent_days must be" in err
+
+
+def test_consent_days_removes_old_lines_of_the_consent_log(run, deliver, monkeypatch, ledger_path):
+    rows = [{"user_id": "anne", "plan": "gold", "phone": "+12125550100", "sms_opt_in": True}]
+    deliver(rows, call="identify")
+    LedgerView(ledger_path).change("UPDATE regal_consent_log SET logged_at = '2020-01-01T00:00:00.000000Z'")
+    assert run("ledger", "prune")[1].startswith("Nothing")
+    monkeypatch.setenv("AIRFLOW__REGAL__CONSENT_DAYS", "400")
+    assert "and 1 line of the consent log." in run("ledger", "prune")[1]
 
 
 def test_copy_moves_a_ledger_with_one_command(run, deliver, ledger_path, home, monkeypatch):

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 
 from airflow_provider_regal.client.receipt import Receipt
-from airflow_provider_regal.events import Payload, Withheld
+from airflow_provider_regal.events import Consent, Payload, Withheld
 
 PAYLOAD = Payload(
     "identify",
     {"userId": "anne-1", "traits": {"firstName": "Zerubbabel", "phones": {"+12125550147": {}}}},
-    withheld=tuple(Withheld(f"phones[{i}]", "sms", "no timestamp: send the time the person agreed") for i in range(50)),
+    withheld=tuple(
+        Withheld(
+            Consent(f"+121255501{i:02}", "sms", True, None, f"phones[{i}]"),
+            "no timestamp: send the time the person agreed",
+        )
+        for i in range(50)
+    ),
     notes=("a note",),
 )
 

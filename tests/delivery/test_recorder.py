@@ -176,7 +176,7 @@ class TestConsentLog:
     def yes(self, number, hours_ago=1, **more):
         when = (NOW - timedelta(hours=hours_ago)).isoformat()
         evidence = {"sms_opt_in": True, "sms_opt_in_at": when, "sms_opt_in_ip": IP}
-        return self.contact(number, **evidence, **more)
+        return self.contact(number, **evidence | more)
 
     def no(self, number, hours_ago=1):
         return self.contact(number, sms_opt_in=False, sms_opt_in_at=(NOW - timedelta(hours=hours_ago)).isoformat())
@@ -190,9 +190,24 @@ class TestConsentLog:
             1,
             "acknowledged",
         )
-        assert (line.ip, line.wording, line.form) == (IP, "I agree", "checkout")
+        assert (line.ip, line.text, line.form) == (IP, "I agree", "checkout")
         assert line.given_at == to_ledger_time(NOW - timedelta(hours=1))
         assert (line.delivery, line.position, line.reason) == (str(ledger.delivery().id), 1, None)
+        assert line.acknowledged_at == to_ledger_time(NOW)
+
+    def test_a_withheld_opt_in_is_logged_with_the_evidence_it_had(self, deliver, ledger):
+        row = self.yes(1, sms_opt_in_text="I agree", sms_opt_in_source="checkout", sms_opt_in_ip=None)
+        deliver([{**row, "plan": "a"}], call="identify", now=NOW)
+        (line,) = ledger.consent_log()
+        assert (line.identifier, line.status, line.acknowledged_at) == ("+12125550001", "withheld", None)
+        assert (line.ip, line.text, line.form) == (None, "I agree", "checkout")
+        assert line.given_at == to_ledger_time(NOW - timedelta(hours=1))
+
+    def test_a_withheld_opt_in_without_a_phone_is_logged_under_the_user_id(self, deliver, ledger):
+        row = {name: value for name, value in self.yes(1).items() if name != "phone"}
+        deliver([{**row, "plan": "a"}], call="identify", now=NOW)
+        (line,) = ledger.consent_log()
+        assert (line.identifier, line.status) == (f"user:{row['user_id']}", "withheld")
 
     def test_what_was_refused_or_is_unknown_is_logged_as_that(self, deliver, regal_sandbox, ledger):
         regal_sandbox.set_faults(

@@ -244,7 +244,7 @@ BRIEF_TWO_OPT_INS: tuple[type[Event], Any, Any] = (
 def test_the_two_opt_ins_of_the_brief_have_an_address_of_a_private_network_which_is_no_evidence():
     event, written, expected = BRIEF_TWO_OPT_INS
     assert payload(event, written=written, policy=NO_IP_NEEDED).body == expected
-    assert [one.channel for one in payload(event, written=written).withheld] == ["sms", "voice"]
+    assert [one.consent.channel for one in payload(event, written=written).withheld] == ["sms", "voice"]
 
 
 def test_the_segment_identify_goes_without_its_undated_voice_opt_in():
@@ -280,7 +280,7 @@ def test_consent_without_ip_goes_where_it_was_given_on_paper():
 def test_consent_without_ip_is_withheld_from_a_server():
     made = payload(written=D)
     assert made.body["traits"]["phones"] == {"+14155550199": {"isPrimary": True, "label": "New mobile"}}
-    assert {withheld.channel for withheld in made.withheld} == {"sms", "voice"}
+    assert {withheld.consent.channel for withheld in made.withheld} == {"sms", "voice"}
 
 
 def test_the_connections_event_source_is_used_where_the_event_names_none():

@@ -101,7 +101,7 @@ def test_an_identify_becomes_a_contact_with_its_consent():
         "eventSource": "segment",
     }
     (withheld,) = made.withheld
-    assert withheld.channel == "voice"
+    assert withheld.consent.channel == "voice"
     assert event_of(IDENTIFY).message_id == "m-1"
 
 

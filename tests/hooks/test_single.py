@@ -140,8 +140,8 @@ def test_an_opt_out_without_a_time_counts_as_given_now(regal):
 
 def test_evidence_of_what_was_sent_is_kept(regal, regal_ledger):
     RegalHook().identify(**ANNE, opt_in=[yes(2, text="Yes, text me.", source="signup_form")])
-    (line,) = table(regal_ledger, "regal_consent_log")
-    kept = (line["identifier"], line["channel"], line["subscribed"], line["ip"], line["wording"], line["form"])
+    (line,) = table(regal_ledger, "regal_consent_log JOIN regal_consent_texts USING (text_hash)")
+    kept = (line["identifier"], line["channel"], line["subscribed"], line["ip"], line["text"], line["form"])
     assert kept == (PHONE, "sms", 1, "203.0.113.9", "Yes, text me.", "signup_form")
     assert line["given_at"][:19] == ago(2)[:19]
 

@@ -303,13 +303,13 @@ def test_a_baseline_is_all_or_nothing(accounts):
     account = accounts()
 
     def broken():
-        yield from (opt_in(5, f"key-{number:05d}") for number in range(2_500))
+        yield from ((opt_in(5, f"key-{number:05d}"), None) for number in range(2_500))
         raise RuntimeError("the source broke")
 
     with suppress(RuntimeError):
         account.baseline(broken())
     assert known(account) == []
-    assert account.baseline(opt_in(5, f"key-{number:05d}") for number in range(2_500)) == 2_500
+    assert account.baseline((opt_in(5, f"key-{number:05d}"), None) for number in range(2_500)) == 2_500
     assert len(known(account)) == 2_500
     assert account.has_consents()
 
@@ -317,7 +317,7 @@ def test_a_baseline_is_all_or_nothing(accounts):
 def test_a_baseline_does_not_overwrite_newer_evidence(accounts):
     account = accounts()
     sent(account, opt_out(6))
-    assert account.baseline([opt_in(5)]) == 1
+    assert account.baseline([(opt_in(5), None)]) == 1
     assert known(account)[0][2:4] == (0, at(6))
 
 
@@ -442,7 +442,7 @@ def test_every_key_keeps_its_own_entry(accounts):
 def test_erasing_removes_all_that_is_known_of_a_person_and_of_nobody_else(accounts):
     account = accounts()
     for key in (PHONE, "other"):
-        account.baseline([opt_in(5, key), Claim("opt_in", key, "voice", False, at(5))])
+        account.baseline([(opt_in(5, key), None), (Claim("opt_in", key, "voice", False, at(5)), None)])
         account.keep_contacts([(key, "1", "2")])
         account.keep_phones([(key, key)])
     assert account.erase([PHONE, "nobody"]) == 4

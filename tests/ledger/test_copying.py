@@ -12,8 +12,8 @@ from sqlalchemy import select
 from airflow_provider_regal.errors import WrongLedgerError
 from airflow_provider_regal.ledger import history, schema
 from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.copying import copy_ledger
-from airflow_provider_regal.ledger.deliveries import LoggedConsent
 from tests.databases import PROVED, SERVERS, on
 from tests.ledger.view import open_database
 from tests.ledger.written import NOW, line, write
@@ -41,7 +41,7 @@ def both(source_url, database_url, tmp_path):
 def fill(url, **options):
     log = [
         LoggedConsent(
-            PHONE, "sms", True, YES_AT, "203.0.113.9", "I agree ✓ \N{GRINNING FACE}", "form", 1, "acknowledged"
+            PHONE, "sms", True, YES_AT, "203.0.113.9", "I agree ✓ \N{GRINNING FACE}", "form", 1, None, "acknowledged"
         )
     ]
     lines = [
@@ -95,7 +95,7 @@ def test_the_copy_can_be_used_at_once(both):
     assert Account(target, account="acme").register("key") is None
     with pytest.raises(WrongLedgerError, match="have the same API key"):
         Account(target, account="other").register("key")
-    log = [LoggedConsent(PHONE, "sms", False, YES_AT, None, None, None, 1, "acknowledged")]
+    log = [LoggedConsent(PHONE, "sms", False, YES_AT, None, None, None, 1, None, "acknowledged")]
     number = write(url, run="c", lines=[line(1)], at=LATER + timedelta(hours=1), log=log)
     assert number == 71  # an id is never used again
     assert [record.id for record in history.list_deliveries(target)] == [71, 2, 1]

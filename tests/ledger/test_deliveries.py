@@ -11,6 +11,7 @@ from sqlalchemy import select, text
 
 from airflow_provider_regal.errors import LedgerError, TakenOverError
 from airflow_provider_regal.ledger import schema
+from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import (
     FAILED,
     FINISHED,
@@ -21,7 +22,6 @@ from airflow_provider_regal.ledger.deliveries import (
     Changes,
     Counts,
     Deliveries,
-    LoggedConsent,
     Place,
     Try,
 )
@@ -340,7 +340,7 @@ def changes_of_every_kind():
         contacts=[("c", "r", "p")],
         phones=[("c", PHONE)],
         types={"plan": "str"},
-        log=[LoggedConsent(PHONE, "sms", True, at(5), "203.0.113.9", "I agree", "form", 1, "acknowledged")],
+        log=[LoggedConsent(PHONE, "sms", True, at(5), "203.0.113.9", "I agree", "form", 1, None, "acknowledged")],
         removed=[7],
     )
 
@@ -375,9 +375,10 @@ class TestCommits:
         ((*_, logged_at),) = tries.rows_of("regal_consent_log")
         assert logged_at == to_ledger_time(START)
         (logged,) = tries.rows_of("regal_consent_log")
-        assert (logged.identifier, logged.subscribed, logged.given_at, logged.ip, logged.wording, logged.form) == (
-            PHONE, 1, at(5), "203.0.113.9", "I agree", "form",
+        assert (logged.identifier, logged.subscribed, logged.given_at, logged.ip, logged.form) == (
+            PHONE, 1, at(5), "203.0.113.9", "form",
         )  # fmt: skip
+        assert [row.text for row in tries.rows_of("regal_consent_texts")] == ["I agree"]
         assert (logged.delivery, logged.position, logged.status) == (str(held.id), 1, "acknowledged")
         assert tries.latest().acknowledged == 1
         assert tries.take().states[0] == RowState.ACKNOWLEDGED
@@ -386,7 +387,7 @@ class TestCommits:
         "table",
         [
             "regal_outcomes", "regal_consents", "regal_messages", "regal_contacts", "regal_contact_phones",
-            "regal_types", "regal_consent_log", "regal_row_chunks",
+            "regal_types", "regal_consent_log", "regal_consent_texts", "regal_row_chunks",
         ],
     )  # fmt: skip
     def test_wherever_it_fails_nothing_is_there(self, tries, table):

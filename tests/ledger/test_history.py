@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_regal.ledger import history
-from airflow_provider_regal.ledger.deliveries import LoggedConsent
+from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.history import Wanted
 from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.states import RowState
@@ -183,9 +183,9 @@ def anne(database_url, **options):
         line(3, "rejected", user_id=stored("anne"), reason="HTTP 400", payload={"userId": "anne"}),
     ]
     log = [
-        LoggedConsent(PHONE, "sms", True, YES_AT, "203.0.113.9", "I agree", "form", 1, "acknowledged"),
-        LoggedConsent("+12125550199", "sms", True, YES_AT, None, None, None, 2, "acknowledged"),
-        LoggedConsent("anne@example.com", "email", True, YES_AT, None, None, None, 1, "withheld", "no ip"),
+        LoggedConsent(PHONE, "sms", True, YES_AT, "203.0.113.9", "I agree", "form", 1, None, "acknowledged"),
+        LoggedConsent("+12125550199", "sms", True, YES_AT, None, None, None, 2, None, "acknowledged"),
+        LoggedConsent("anne@example.com", "email", True, YES_AT, None, None, None, 1, None, "withheld", "no ip"),
     ]
     return write(
         database_url,

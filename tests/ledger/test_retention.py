@@ -13,8 +13,9 @@ from sqlalchemy import select
 from airflow_provider_regal.delivery.resume import Work, plan_try
 from airflow_provider_regal.ledger import history, retention, schema
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.deliveries import Deliveries, LoggedConsent, Place, Try
-from airflow_provider_regal.ledger.retention import Pruned, prune, prune_a_little, read_stats
+from airflow_provider_regal.ledger.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.deliveries import Deliveries, Place, Try
+from airflow_provider_regal.ledger.retention import KeptFor, Pruned, prune, prune_a_little, read_stats
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on
@@ -85,7 +86,7 @@ def test_old_deliveries_go_with_their_outcomes_and_young_ones_stay(database_url,
 
 @on(PROVED)
 def test_what_is_known_of_consents_contacts_and_messages_stays(database_url, database):
-    log = [LoggedConsent(PHONE, "sms", True, YES_AT, None, None, None, 1, "acknowledged")]
+    log = [LoggedConsent(PHONE, "sms", True, YES_AT, None, None, None, 1, None, "acknowledged")]
     write(
         database_url,
         lines=[line(1, at=days(400))],
@@ -135,9 +136,9 @@ def test_rows_of_a_live_try_are_never_dropped(database_url, database):
         f"UPDATE regal_deliveries SET held_at = '{to_ledger_time(NOW - timedelta(seconds=20))}'"
     ))  # fmt: skip
     for keep in (0, 30):
-        assert not prune(database, now=NOW, history_days=keep, dead_letter_days=keep)
+        assert not prune(database, now=NOW, kept_for=KeptFor(keep, keep))
     assert chunks_of(database) == {number}
-    assert prune(database, now=NOW + timedelta(seconds=11), history_days=0, dead_letter_days=0)
+    assert prune(database, now=NOW + timedelta(seconds=11), kept_for=KeptFor(0, 0))
 
 
 @on(PROVED)
@@ -179,7 +180,7 @@ def test_reserved_rows_of_a_dead_try_become_unknown(database_url, database):
 def test_rows_are_kept_as_long_as_dead_letters_where_that_is_longer(database_url, database):
     unfinished = write(database_url, run="a", rows=[{"a": 1}], state="stopped", at=days(20))
     write(database_url, run="b", lines=[line(1, "rejected", payload={}, at=days(20))], state="failed", at=days(20))
-    assert prune(database, now=NOW, history_days=10).deliveries == 1
+    assert prune(database, now=NOW, kept_for=KeptFor(history_days=10)).deliveries == 1
     assert [record.id for record in history.list_deliveries(database)] == [unfinished]
     assert chunks_of(database) == {unfinished}
 

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.consent_log import LogLine, stream_lines
 from airflow_provider_regal.ledger.database import Database, sqlite_engine
 from airflow_provider_regal.ledger.deliveries import RECORD, Place, Record
 from airflow_provider_regal.ledger.outcomes import DeadLetter, letters
@@ -124,10 +125,10 @@ class LedgerView:
         with self.account() as account:
             return {(key, channel): tuple(rest) for key, channel, *rest in account.consents()}
 
-    def consent_log(self, run: str | None = None) -> list[Any]:
+    def consent_log(self, run: str | None = None) -> list[LogLine]:
         """List the lines of the consent log, the oldest first; their columns are attributes."""
-        c = schema.consent_log.c
-        lines = self.query(select(schema.consent_log).order_by(c.id))
+        with self.account() as account:
+            lines = list(stream_lines(account.database))
         return [line for line in lines if run is None or line.delivery == str(self.delivery(run).id)]
 
     def contacts(self) -> dict[str, tuple[str | None, str | None]]:

@@ -26,8 +26,8 @@ def test_it_knows_what_was_acknowledged(sync, regal_ledger):
 
 def test_it_keeps_the_evidence_of_what_was_sent(sync, regal_ledger):
     sync([consent(100), consent(101, ip=None)], initial="send", max_rejected=1)
-    (line,) = table(regal_ledger, "regal_consent_log")
-    said = (line["identifier"], line["given_at"][:19], line["ip"], line["wording"], line["form"], line["status"])
+    (line,) = table(regal_ledger, "regal_consent_log JOIN regal_consent_texts USING (text_hash)")
+    said = (line["identifier"], line["given_at"][:19], line["ip"], line["text"], line["form"], line["status"])
     assert said == (phone(100), "2026-01-01T10:00:00", "203.0.113.9", "Yes, text me.", "signup_form", "acknowledged")
 
 

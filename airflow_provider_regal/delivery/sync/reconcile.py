@@ -32,6 +32,7 @@ from airflow_provider_regal.errors import FixSourceError, RegalError
 from airflow_provider_regal.events import ConsentPolicy
 from airflow_provider_regal.events.names import EMAIL_CHANNELS
 from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.consent_log import RECORDED, LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Counts
 from airflow_provider_regal.ledger.rows import decode_row, encode_row
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
@@ -62,6 +63,8 @@ _VANISHED: Final = "the yes on record is no longer in the source; no opt-out is 
 # A handful of flips is no broken join, whatever their share.
 _FLIPS_ALWAYS_ALLOWED: Final = 10
 _CONSENTS_IN_EVENT: Final = 50
+_BASELINE: Final = "initial='baseline': Regal had it before"
+_KNOWN_TO_REGAL: Final = "Regal's own data says so"
 
 OPT_OUTS_FIRST: Final = 0
 THEN_OPT_INS: Final = 1
@@ -140,7 +143,7 @@ class Reconciliation:
         if sends:
             yield from self._events()
         elif baseline and not self._dry_run:
-            self._account.baseline(claim_of(wanted) for wanted in self._all_wanted())
+            self._account.baseline(_recorded(wanted, _BASELINE) for wanted in self._all_wanted())
 
     def _check_the_ledger(self) -> None:
         """Refuse a ledger that knows far less than after an earlier run of the task.
@@ -195,8 +198,15 @@ class Reconciliation:
         :raises FixSourceError: for that.
         """
         if not self._dry_run:
-            opt_outs = self._store.to_send(subscribed=False, unchanged=True)
-            self._account.record_known(map(claim_of, opt_outs if guard else self._all_wanted()))
+            opt_outs = self._store.to_send(subscribed=False, unchanged=False)
+            opt_ins = self._store.to_send(subscribed=True, unchanged=False)
+            news = opt_outs if guard else chain(opt_outs, opt_ins)
+            self._account.record_known(
+                chain(
+                    (_recorded(wanted, _KNOWN_TO_REGAL) for wanted in news),
+                    ((claim_of(wanted), None) for wanted in self._store.unchanged_consents()),
+                )
+            )
             self._bar()
         if guard is not None:
             raise FixSourceError(f"{guard} Only opt-outs were recorded.")
@@ -411,6 +421,15 @@ def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
     for _, told in groupby(wanted, lambda one: (one.user_id, one.user_id or one.identifier)):
         while some := [*islice(told, _CONSENTS_IN_EVENT)]:
             yield as_contact(some, phase)
+
+
+def _recorded(wanted: Wanted, why: str) -> tuple[Claim, LoggedConsent]:
+    """Return what is recorded of it without being sent, and its line of the consent log."""
+    given_at = None if wanted.timeless else wanted.at
+    evidence = (given_at, wanted.ip, wanted.text, wanted.source, wanted.position, None)
+    return claim_of(wanted), LoggedConsent(
+        wanted.identifier, wanted.channel, bool(wanted.subscribed), *evidence, RECORDED, why
+    )
 
 
 def claim_of(wanted: Wanted) -> Claim:

@@ -300,6 +300,10 @@ class SyncStore:
         """Return what is older than what is known."""
         return self._compared("kind = 'stale'")
 
+    def unchanged_consents(self) -> Iterator[Wanted]:
+        """Return what is known already."""
+        return self._compared("kind = 'unchanged'")
+
     def said_again(self) -> Iterator[Wanted]:
         """Return what is known already, but of another row."""
         return self._compared("kind = 'unchanged' AND another_row")

@@ -43,6 +43,18 @@ def test_it_is_recorded_and_not_sent(of_regal, regal_sandbox, ledger):
     assert of_regal([stop(1), stop(2, 9)]).skips == {"unchanged": 2}
 
 
+def test_what_regal_says_is_in_the_consent_log_once(of_regal, ledger):
+    of_regal([stop(1, ip=IP, text="STOP"), stop(2, 9)])
+    of_regal([stop(1, ip=IP, text="STOP"), stop(2, 9)], of_run="again")
+    lines = ledger.consent_log()
+    assert [(line.identifier, line.subscribed, line.status, line.text, line.position) for line in lines] == [
+        (phone(1), False, "recorded", "STOP", 1), (phone(2), False, "recorded", None, 2),
+    ]  # fmt: skip
+    assert {line.reason for line in lines} == {"Regal's own data says so"}
+    assert {line.task for line in lines} == {"dag.of regal"}
+    assert {line.acknowledged_at for line in lines} == {None}
+
+
 def test_no_older_yes_of_a_sync_or_a_contact_revives_it(of_regal, sync, deliver, regal_sandbox):
     sync([yes(3)])
     of_regal([stop(1), stop(2)])

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_regal.errors import FixSourceError, TooManyFailedRowsError
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
-from tests.delivery.consents import NOW, adds_up, at, kinds, no, phone, told, yes
+from tests.delivery.consents import IP, NOW, adds_up, at, kinds, no, phone, told, yes
 
 
 def test_only_what_changed_is_sent(sync, regal_sandbox):
@@ -186,6 +186,9 @@ class TestTheFirstRun:
             (phone(2), "sms"): 0,
         }
         assert kinds(sync([yes(1), no(2)], initial="baseline")) == {"unchanged": 2}
+        lines = [(line.identifier, line.subscribed, line.status, line.ip) for line in ledger.consent_log()]
+        assert lines == [(phone(2), False, "recorded", IP), (phone(1), True, "recorded", IP)]
+        assert {line.reason for line in ledger.consent_log()} == {"initial='baseline': Regal had it before"}
 
     def test_only_an_empty_ledger_is_given_a_baseline(self, sync, regal_sandbox):
         sync([yes(1)])
