@@ -31,7 +31,8 @@ from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import FixConnectionError, LedgerError, TakenOverError
 from airflow_provider_regal.events import Consent
-from airflow_provider_regal.events.names import MESSAGE_ID, NAME, PHONES, PROPERTIES, TRAITS, Channel
+from airflow_provider_regal.events.names import IS_PRIMARY, MESSAGE_ID, NAME, PHONES, PROPERTIES, TRAITS, Channel
+from airflow_provider_regal.events.payload import lost_by_promotion
 from airflow_provider_regal.ledger import consent_log
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.consent_log import LoggedConsent
@@ -112,6 +113,7 @@ class Recorder:
         """Write what was noted, where nothing runs beside it."""
         changes, self._changes = self._changes, Changes()
         self._held.commit(changes)
+        self._note_promotions(changes)
 
     async def keep_committing(self) -> None:
         """Commit at least every second, and when much was noted."""
@@ -215,7 +217,14 @@ class Recorder:
             }
 
         states = prepared.write(reserve if rows else None)
+        self._note_promotions(prepared.changes)
         return grants, states
+
+    def _note_promotions(self, committed: Changes) -> None:
+        """Note phones that became primary without the opt-ins that another phone of the contact on record has."""
+        with suppress(LedgerError):  # it is only told, and what was committed stays committed
+            for channels in self._account.lost_by_promotion(committed.primaries):
+                self.notes[lost_by_promotion("the phone", channels, "another phone of the contact on record")] += 1
 
     # -- what became of rows ------------------------------------------------------------------------------------------
 
@@ -255,8 +264,11 @@ class Recorder:
         if row.key is not None:
             changes.contacts.append((row.key, row.row_hash, row.payload_hash))
         if row.user_id is not None and (phones := body.get(TRAITS, _NOTHING).get(PHONES)):
-            for phone in phones:
+            told = any(note.startswith("phones[") for note in row.payload.notes)  # by the event alone
+            for phone, info in phones.items():
                 changes.phones.append((row.user_id, phone))
+                if info.get(IS_PRIMARY) and not told:
+                    changes.primaries.append((row.user_id, phone))
         moment = to_ledger_time(self._clock.now())
         first = moment if row.first_time is None else to_ledger_time(row.first_time)
         user_id, phone, email = self._people(row)

@@ -78,6 +78,12 @@ class SingleEvents:
         held.note_state(FINISHED)  # nothing of it is ever left over
         self._recorder = Recorder(held, account, target, drift=TypeDrift({}), patience_s=patience_s, clock=self._clock)
 
+    def take_notes(self) -> list[str]:
+        """Return what Regal will do that the sender may not expect, as the ledger shows it of what was sent."""
+        notes = list(self._recorder.notes)
+        self._recorder.notes.clear()
+        return notes
+
     def send(self, event: Event, payload: Payload, guarantee: Guarantee) -> Receipt:
         """Send one event.
 

@@ -221,6 +221,9 @@ class RegalHook(BaseHook):
             self.log.info("Dry run: this %s event is valid (%d bytes) and was not sent", payload.call, size)
             return Receipt.of(payload, http_status=None, seconds=0.0, tries=0)
         receipt = self._singles.send(event, payload, guarantee)
+        for note in self._singles.take_notes():
+            if note not in payload.notes:
+                self.log.warning("Note: %s", note)
         if receipt.http_status is None:
             self.log.info(
                 "This %s event was skipped: it was sent before, or a newer decision is on record", receipt.call

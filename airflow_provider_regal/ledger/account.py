@@ -80,6 +80,9 @@ _p = schema.contact_phones.c
 _PHONES: Final = select(_p.user_id, _p.phone).where(
     (_p.account == bindparam("account")) & _p.user_id.in_(bindparam("keys", expanding=True))
 )
+_OPTED_IN: Final = select(_c.identifier, _c.channel).where(
+    (_c.account == bindparam("account")) & _c.identifier.in_(bindparam("keys", expanding=True)) & (_c.subscribed == 1)
+)
 _TYPES: Final = select(schema.types.c.name, schema.types.c.type).where(schema.types.c.account == bindparam("account"))
 
 
@@ -408,6 +411,36 @@ class Account:
     def plain_phones_of(self, user_id: str) -> list[str]:
         """Return the phones on record of one contact; none where the ledger has only hashes."""
         return self.phones_of([user_id]).get(user_id, []) if self.identifiers.plain else []
+
+    def lost_by_promotion(self, primaries: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+        """Return on which channels contacts are opted in with another phone on record, but not with their primary one.
+
+        :param primaries: user ids and their primary phones.
+        :returns: the channels, of those that have any.
+        """
+        if not primaries or not self.has_consents():
+            return []
+        stored = self.identifiers.stored
+        others = {
+            (user_id, phone): {other for other in phones if other != stored(phone)}
+            for some in batches(dict.fromkeys(primaries), _AT_ONCE)
+            for known in (self.phones_of({user_id for user_id, _ in some}),)
+            for user_id, phone in some
+            for phones in (known.get(user_id, ()),)
+            if len(phones) > 1
+        }
+        keys = sorted({stored(phone) for _, phone in others} | {one for phones in others.values() for one in phones})
+        opted_in: dict[str, set[str]] = {}
+        for some_keys in batches(keys, _AT_ONCE):
+            told = {"account": self.name, "keys": some_keys}
+            for key, channel in self.database.read(partial(raw_rows, statement=_OPTED_IN, told=told)):
+                opted_in.setdefault(key, set()).add(channel)
+        found = []
+        for (_, phone), phones in others.items():
+            elsewhere = set[str]().union(*(opted_in.get(one, ()) for one in phones))
+            if lost := sorted(elsewhere - opted_in.get(stored(phone), set())):
+                found.append(tuple(lost))
+        return found
 
     def types(self) -> dict[str, str]:
         """Return the types that traits and properties were first sent with."""

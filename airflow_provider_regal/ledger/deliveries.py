@@ -232,6 +232,7 @@ _LAST_WRITE: Final = select(_d.last_write).where(_d.id == bindparam("delivery"))
 class Changes:
     """What a commit writes beside the counts and the states of rows.
 
+    :param primaries: user ids and phones that became their primary ones; not written, but looked at after the commit.
     :param removed: rows whose lines are removed: they are open again, or were not applied.
     """
 
@@ -241,6 +242,7 @@ class Changes:
     released: list[Claim] = field(default_factory=list)
     contacts: list[Contact] = field(default_factory=list)
     phones: list[tuple[str, str]] = field(default_factory=list)
+    primaries: list[tuple[str, str]] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
     log: list[LoggedConsent] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
@@ -250,9 +252,9 @@ class Changes:
 
     def put_back(self, earlier: Changes) -> None:
         """Take in again what could not be committed; it comes before what was collected since."""
-        for name in ("outcomes", "acknowledged", "unknown", "released", "contacts", "phones", "log", "removed"):
-            setattr(self, name, getattr(earlier, name) + getattr(self, name))
-        self.types = earlier.types | self.types
+        for one in fields(self):
+            before, since = getattr(earlier, one.name), getattr(self, one.name)
+            setattr(self, one.name, before | since if isinstance(before, dict) else before + since)
 
 
 class Deliveries:

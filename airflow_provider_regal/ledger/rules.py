@@ -27,6 +27,7 @@ class Verdict(StrEnum):
     DUPLICATE = "duplicate"  #: Regal acknowledged it before
     STALE = "stale"  #: Regal has, or may have, something newer
     BLOCKED = "blocked"  #: Regal may have it already, and it must not be sent twice
+    KNOWN = "known"  #: Regal acknowledged the very same decision since it was compared with the ledger
     BUSY = "busy"  #: another run is sending this key right now: ask again
 
 
@@ -44,6 +45,7 @@ class Claim:
     :param owed: an opt-out that another delivery has read; it is sent only while Regal lacks it.
     :param inferred: an opt-out that no source states: the person is no longer in the source. It bars no opt-in of that
         source, should the person come back.
+    :param news: it is sent only while Regal does not have it.
     :param stored: the key is as the ledger stores it, for who knows it no other way.
     :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.
     """
@@ -59,6 +61,7 @@ class Claim:
     stored: bool = False
     owed: bool = False
     inferred: bool = False
+    news: bool = False
 
     def __post_init__(self) -> None:
         if self.call == OPT_IN:
@@ -131,6 +134,8 @@ def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
         return Verdict.STALE
     if acknowledged is not None and rank < acknowledged:
         return Verdict.STALE
+    if claim.news and rank == acknowledged:
+        return Verdict.KNOWN
     of_others = entry.delivery != by.delivery
     if entry.state == SENDING and of_others and by.busy_since < (entry.changed_at or "") < by.busy_until:
         return Verdict.BUSY

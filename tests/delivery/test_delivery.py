@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -23,6 +24,7 @@ from airflow_provider_regal.errors import (
     WrongLedgerError,
 )
 from airflow_provider_regal.events import Identify
+from airflow_provider_regal.events.options import RowMapping
 from airflow_provider_regal.ledger.states import RowState
 from tests.delivery.trouble import RESERVATIONS_OF_MESSAGES, cannot_be_written, is_locked
 
@@ -516,3 +518,43 @@ def test_a_promotion_without_its_own_opt_in_is_reported(deliver):
     assert (count, report.as_dict()["notes"]) == (2, 2)
     assert "becomes primary without its own opt-in for sms" in note
     assert note in report.as_table()
+
+
+class TestANewPrimaryPhone:
+    OLD, NEW = "+12125550100", "+12125550199"
+    CONSENT: ClassVar = {"sms_opt_in": True, "sms_opt_in_at": "2026-11-01T08:00:00Z", "sms_opt_in_ip": "203.0.113.9"}
+    NOTE = (
+        "the phone becomes primary without its own opt-in for sms, which another phone of the contact on record has: "
+        "Regal will stop reaching this person there"
+    )
+
+    def contact(self, phone, **more):
+        return {"user_id": "anne", "phone": phone, **more}
+
+    @pytest.fixture
+    def notes(self, deliver):
+        runs = iter(range(10))
+
+        def run(*rows, **options):
+            return dict(deliver(list(rows), call="identify", of_run=f"{next(runs)}", **options).notes)
+
+        return run
+
+    @pytest.mark.parametrize("secret", [None, b"pepper"])
+    def test_is_reported_where_the_old_one_on_record_had_the_opt_in(self, notes, secret):
+        assert notes(self.contact(self.OLD, **self.CONSENT), secret=secret) == {}
+        assert notes(self.contact(self.NEW), secret=secret) == {self.NOTE: 1}
+
+    def test_is_not_reported_with_an_opt_in_of_its_own(self, notes):
+        notes(self.contact(self.OLD, **self.CONSENT))
+        assert notes(self.contact(self.NEW, **self.CONSENT)) == {}
+
+    def test_is_not_reported_where_the_old_one_had_opted_out(self, notes):
+        notes(self.contact(self.OLD, **self.CONSENT))
+        notes(self.contact(self.OLD, sms_opt_in=False))
+        assert notes(self.contact(self.NEW)) == {}
+
+    def test_is_not_reported_of_a_phone_beside_it(self, notes):
+        notes(self.contact(self.OLD, **self.CONSENT))
+        mapping = RowMapping("identify", columns={"work": "phones.work"})
+        assert notes(self.contact(self.OLD, work=self.NEW, **self.CONSENT), mapping=mapping) == {}

@@ -360,18 +360,24 @@ class Reconciliation:
     def _events(self) -> Iterator[Marked]:
         """Return what is sent: one event for all that a phase has to say to a contact."""
         resync, as_event = self._sync.full_resync, self._sync.as_event
-        yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST)
+        yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST, news=not resync)
         if self._opts_out_removed:
             for identifier, channel in self._store.gone():
                 yield as_opt_out(identifier, channel, self._now, OPT_OUTS_FIRST)
         opt_ins = self._store.to_send(subscribed=True, unchanged=resync)
         if as_event is None:
-            yield from _by_contact(opt_ins, THEN_OPT_INS)
+            yield from _by_contact(opt_ins, THEN_OPT_INS, news=not resync)
             return
         while chunk := [*islice(opt_ins, _CHUNK)]:
             phones = self._account.phones_of(wanted.user_id for wanted in chunk if wanted.user_id is not None)
             for wanted in chunk:
-                yield as_track(wanted, as_event, phones=phones.get(wanted.user_id or "", ()), phase=THEN_OPT_INS)
+                yield as_track(
+                    wanted,
+                    as_event,
+                    phones=phones.get(wanted.user_id or "", ()),
+                    phase=THEN_OPT_INS,
+                    news=not resync,
+                )
 
     def _all_wanted(self) -> Iterator[Wanted]:
         for subscribed in (False, True):
@@ -417,10 +423,10 @@ def _columns(row: Any) -> Mapping[str, Any]:
     return columns_of(as_row(row))
 
 
-def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
+def _by_contact(wanted: Iterator[Wanted], phase: int, *, news: bool = True) -> Iterator[Marked]:
     for _, told in groupby(wanted, lambda one: (one.user_id, one.user_id or one.identifier)):
         while some := [*islice(told, _CONSENTS_IN_EVENT)]:
-            yield as_contact(some, phase)
+            yield as_contact(some, phase, news=news)
 
 
 def _recorded(wanted: Wanted, why: str) -> tuple[Claim, LoggedConsent]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_regal.delivery.settings import SyncSettings
-from airflow_provider_regal.errors import RetryLaterError, TooManyFailedRowsError
+from airflow_provider_regal.errors import FixConnectionError, RetryLaterError, TooManyFailedRowsError
 from tests.delivery.consents import NOW, at, kinds, no, phone, told, yes
 
 EVENT = "SMS Consent Given"
@@ -46,6 +46,23 @@ def test_opt_ins_go_as_the_event_with_their_evidence_and_opt_outs_by_identify(sy
     assert list(body["traits"]["phones"]) == [phone(1)]
     assert body["originalTimestamp"].startswith(at(5)[:10])
     assert kinds(sync([yes(1, text="I agree"), no(2)])) == {"unchanged": 2}
+
+
+def test_the_event_is_sent_once_when_two_runs_meet(sync, regal_sandbox):
+    regal_sandbox.set_faults([{"do": {"status": 401}}])
+    with pytest.raises(FixConnectionError):
+        sync([yes(1)], of_run="first")
+    regal_sandbox.set_faults([])
+    sync([yes(1)], of_run="second")
+    report = sync([yes(1)], of_run="first", number=2)
+    assert (report.acknowledged, report.skips) == (0, {"unchanged": 1})
+    assert told(regal_sandbox) == [("u1", "sms", EVENT)]
+
+
+def test_the_event_is_sent_again_where_that_is_asked_for(sync, regal_sandbox):
+    sync([yes(1)])
+    assert sync([yes(1)], sync={"full_resync": True}).acknowledged == 1
+    assert told(regal_sandbox) == [("u1", "sms", EVENT)] * 2
 
 
 def test_without_a_phone_in_the_row_one_that_regal_acknowledged_for_the_contact_will_do(sync, identify, regal_sandbox):

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from airflow_provider_regal.errors import FixSourceError, TooManyFailedRowsError
+from airflow_provider_regal.errors import FixConnectionError, FixSourceError, TooManyFailedRowsError
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.delivery.consents import IP, NOW, adds_up, at, kinds, no, phone, told, yes
@@ -61,6 +61,34 @@ def test_what_is_older_than_known_is_withheld(sync, regal_sandbox):
     assert adds_up(report)
     assert regal_sandbox.stats()["requests"] == 0
     assert report.opt_ins_withheld == 1, "the other is an opt-out"
+
+
+def test_what_another_run_has_sent_meanwhile_is_left_out(sync, regal_sandbox, ledger):
+    regal_sandbox.set_faults([{"do": {"status": 401}}])
+    with pytest.raises(FixConnectionError):
+        sync([yes(1), yes(1, channel="voice"), yes(2)], of_run="first", max_connections=1)
+    regal_sandbox.set_faults([])
+    sync([yes(1), yes(2)], of_run="second")
+    report = sync([yes(1), yes(1, channel="voice"), yes(2)], of_run="first", number=2)
+    assert (report.acknowledged, report.skips, report.opt_ins_withheld) == (2, {"unchanged": 1}, 0)
+    assert told(regal_sandbox)[2:] == [("u1", "voice", True)]
+    assert adds_up(report)
+    assert [line.status for line in ledger.consent_log()] == ["acknowledged"] * 3
+
+
+def test_another_run_may_send_the_same_while_the_source_is_read(sync):
+    people = [yes(1), no(2), yes(3), yes(4)]
+    sync(people, task="dag.ours")
+
+    def source():
+        yield from people[:2]
+        theirs = sync([no(1, 9), yes(2, 9), yes(3), no(5)], task="dag.theirs")
+        assert (theirs.acknowledged, theirs.skips) == (3, {"unchanged": 1})
+        yield from [*people[2:], yes(5)]
+
+    report = sync(source, task="dag.ours", sync={"on_removed": "opt_out"})
+    assert adds_up(report)
+    assert (report.read, report.acknowledged, report.skipped) == (5, 0, 5)
 
 
 def test_what_is_withheld_since_it_is_older_is_a_line_of_the_consent_log(sync, ledger):
