@@ -24,7 +24,6 @@ from airflow_provider_regal.errors import (
     WrongLedgerError,
 )
 from airflow_provider_regal.events import Identify
-from airflow_provider_regal.events.options import RowMapping
 from airflow_provider_regal.ledger.states import RowState
 from tests.delivery.trouble import RESERVATIONS_OF_MESSAGES, cannot_be_written, is_locked
 
@@ -556,5 +555,5 @@ class TestANewPrimaryPhone:
 
     def test_is_not_reported_of_a_phone_beside_it(self, notes):
         notes(self.contact(self.OLD, **self.CONSENT))
-        mapping = RowMapping("identify", columns={"work": "phones.work"})
-        assert notes(self.contact(self.OLD, work=self.NEW, **self.CONSENT), mapping=mapping) == {}
+        row = self.contact(self.OLD, work=self.NEW, **self.CONSENT)
+        assert notes(row, mapping={"work": "phones.work"}) == {}
