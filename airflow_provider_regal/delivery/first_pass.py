@@ -115,7 +115,7 @@ class FirstPass:
             if (why := row.get(SKIP_MARK)) is not None and EVENT_MARK not in row:
                 self._counts.skip(why if why in _SKIPS else Skip.NOT_INCLUDED, weight)
                 if why == Skip.OLDER and row.get(ROW_MARK, _NO_OPT_IN)["subscribed"]:  # of a sync
-                    self._counts.opt_ins_withheld += weight
+                    self._counts.withheld[OLDER] += weight
                     self._withheld(_withheld(row[ROW_MARK], source_row))
                 continue
             self._look(self._position, row)

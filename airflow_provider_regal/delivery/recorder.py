@@ -24,7 +24,7 @@ from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.exchange import Decision
 from airflow_provider_regal.client.redact import fit_to_show
 from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery.grants import Grant, grant
+from airflow_provider_regal.delivery.grants import OLDER, Grant, grant
 from airflow_provider_regal.delivery.keys import hash_of_body
 from airflow_provider_regal.delivery.prepared import Ready, Refusal, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
@@ -139,7 +139,7 @@ class Recorder:
             if one.skip is not None:
                 self._note_withheld(one.row)
                 if one.skip is Skip.OLDER and not one.row.payload.withheld:  # the event itself stands for the opt-in
-                    self._held.counts.opt_ins_withheld += 1
+                    self._held.counts.withheld[OLDER] += 1
                 self.skip(one.row, one.skip, moment)
         return grants
 
@@ -242,8 +242,8 @@ class Recorder:
         row.withheld_noted += len(new)
         if not new:
             return
-        self._held.counts.opt_ins_withheld += len(new)
         for one in new:
+            self._held.counts.withheld[one.reason] += 1
             at = None if one.consent.at is None else to_ledger_time(one.consent.at)
             self._log(row, one.consent, consent_log.WITHHELD, one.reason, at=at)
 

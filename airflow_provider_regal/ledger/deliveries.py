@@ -98,7 +98,7 @@ class Counts:
     :param skips: why rows were skipped -> rows.
     :param known: rejected rows that an earlier delivery had rejected with the same payload; they are only shown.
     :param unknown_of_outage: unknowns of a crash, a stop or an outage's first failures.
-    :param opt_ins_withheld: opt-ins left out of their events.
+    :param withheld: why opt-ins were left out of their events -> opt-ins.
     :param opt_outs_rejected: rejected rows with a no that was not sent, or a decision that can't be read.
     :param opt_outs_unknown: rows with a no of which it can't be known whether Regal received it.
     :param without_time: named events sent without the time they happened.
@@ -118,7 +118,7 @@ class Counts:
     skips: Counter[str] = field(default_factory=Counter)
     known: int = 0
     unknown_of_outage: int = 0
-    opt_ins_withheld: int = 0
+    withheld: Counter[str] = field(default_factory=Counter)
     opt_outs_rejected: int = 0
     opt_outs_unknown: int = 0
     without_time: int = 0
@@ -155,7 +155,7 @@ class Counts:
         rest = json.loads(record.counts) if record.counts else {}
         known = {one.name for one in fields(cls)}
         rest = {name: value for name, value in rest.items() if name in known}
-        rest["skips"] = Counter(rest.get("skips", {}))
+        rest |= {name: Counter(rest.get(name, {})) for name in ("skips", "withheld")}
         return cls(record.read_rows, record.acknowledged, record.rejected, record.unknown, record.skipped, **rest)
 
 

@@ -106,6 +106,7 @@ class Reconciliation:
             phones_of=account.plain_phones_of,
         )
         self._now = to_ledger_time(clock.now())
+        self._older = 0
         self._too_many_flips = False
 
     def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
@@ -138,7 +139,7 @@ class Reconciliation:
         baseline = first and self._sync.initial == "baseline"
         sends = not baseline and not self._sync.known_to_regal
         if not sends:
-            self._plan.update(opt_outs=0, opt_ins=0)
+            self._plan.update(recorded=self._plan["sent"], sent=0, opt_outs=0, opt_ins=0)
         yield from self._not_sent(sends=sends)
         if sends:
             yield from self._events()
@@ -233,7 +234,7 @@ class Reconciliation:
         now = self._clock.now()
         told = self._reader.read(decode_row(line), now)
         if not told:
-            self._add("silent", 1)
+            self._add("empty", 1)
         for said in told:
             if isinstance(said, Said):
                 self._store.want(
@@ -242,7 +243,7 @@ class Reconciliation:
                 )
                 self._bar_the_user(said, now)
                 continue
-            self._add("rejected", 1)
+            self._add("no_evidence" if said.no_evidence else "unreadable", 1)
             faults = [(fault.field, fault.reason) for fault in said.faults]
             self._store.reject(line, json.dumps(faults), loses_a_decision=said.loses_a_decision)
             if said.about is not None:
@@ -264,27 +265,30 @@ class Reconciliation:
         self._plan[what] = self._plan.get(what, 0) + count
 
     def _count(self) -> None:
-        """Complete the plan, in the order in which it is shown."""
-        store, read, still = self._store, dict(self._plan), self._store.still
+        """Complete the plan, in the order in which it is shown; its first five are all consents of the source."""
+        store, read, resync = self._store, dict(self._plan), self._sync.full_resync
+        opt_outs = sum(1 for _ in store.to_send(subscribed=False, unchanged=resync))
+        opt_ins = sum(1 for _ in store.to_send(subscribed=True, unchanged=resync))
+        as_it_is = store.still + store.count("unchanged")
+        if resync:
+            as_it_is = store.still
+        self._older = store.superseded + read.get("unchanged", 0) - store.still
         self._plan.clear()
         self._plan.update(
-            new=store.count("new"),
-            changed=store.count("changed"),
-            unchanged=still + store.count("unchanged"),
-            superseded=store.superseded + read.get("unchanged", 0) - still,
-            stale=store.count("stale"),
-            in_doubt=store.count("in_doubt"),
-            silent=read.get("silent", 0),
-            rejected=read.get("rejected", 0),
-            opt_outs=sum(1 for _ in store.to_send(subscribed=False, unchanged=self._sync.full_resync)),
-            opt_ins=sum(1 for _ in store.to_send(subscribed=True, unchanged=self._sync.full_resync)),
+            sent=opt_outs + opt_ins,
+            unchanged=as_it_is + store.count("in_doubt") + read.get("empty", 0),
+            older=self._older + store.count("stale"),
+            no_evidence=read.get("no_evidence", 0),
+            unreadable=read.get("unreadable", 0),
+            opt_outs=opt_outs,
+            opt_ins=opt_ins,
             removed=0 if self._settings.limit is not None else store.removed(subscribed=True),
+            recorded=0,
         )
 
     @property
     def _consents_read(self) -> int:
-        kinds = ("new", "changed", "unchanged", "superseded", "stale", "in_doubt", "silent", "rejected")
-        return sum(self._plan[kind] for kind in kinds)
+        return sum(self._plan[word] for word in ("sent", "unchanged", "older", "no_evidence", "unreadable"))
 
     def _why_stopped(self) -> str | None:
         """Return why only opt-outs are sent: what the source says cannot be meant."""
@@ -345,13 +349,10 @@ class Reconciliation:
             yield Marked({REJECT_MARK: json.loads(faults), ROW_MARK: decode_row(line), **marks})
         for wanted in self._store.stale():
             yield Marked({SKIP_MARK: Skip.OLDER.value, ROW_MARK: wanted._asdict()})
-        plan = self._plan
         skipped = {
-            Skip.UNCHANGED.value: 0 if self._sync.full_resync and sends else plan["unchanged"],
-            Skip.DUPLICATE.value: plan["in_doubt"],
-            Skip.OLDER.value: plan["superseded"],
-            Skip.SILENT.value: plan["silent"],
-            Skip.BASELINE.value: 0 if sends else plan["new"] + plan["changed"],
+            Skip.UNCHANGED.value: self._plan["unchanged"],
+            Skip.OLDER.value: self._older,
+            Skip.RECORDED.value: self._plan["recorded"],
         }
         for why, count in skipped.items():
             if count:
