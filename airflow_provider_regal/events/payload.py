@@ -235,7 +235,7 @@ def _what_happened(event: Event) -> dict[str, Any]:
 
 
 def _promotions(phones: Sequence[Phone], sent: dict[str, dict[str, Any]]) -> list[str]:
-    """Rule 5: Regal reaches people on the primary phone only, and consent does not move with the flag."""
+    """Rule 7: Regal reaches people on the primary phone only, and consent does not move with the flag."""
     notes = []
     for position, phone in enumerate(phones):
         if not phone.is_primary:
