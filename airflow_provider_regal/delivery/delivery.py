@@ -325,7 +325,7 @@ class Delivery:
             if number > allowed
         ]
         too_many += [
-            f"{number:,} {'row' if number == 1 else 'rows'} with an opt-out, or a decision that can't be read, {word}"
+            f"{number:,} {word} with an opt-out or a decision that can't be read (no threshold allows that)"
             for number, word in ((report.opt_outs_rejected, "rejected"), (report.opt_outs_unknown, "unknown"))
             if number
         ]

@@ -104,7 +104,7 @@ def test_what_is_withheld_since_it_is_older_is_a_line_of_the_consent_log(sync, l
 def test_what_says_nothing_and_what_is_wrong_has_an_outcome_too(sync, regal_sandbox):
     rows = [yes(1, subscribed=None), yes(2, ip=None), yes(3, phone="555"), no(4, phone="555"), yes(5)]
     with pytest.raises(
-        TooManyFailedRowsError, match="1 row with an opt-out, or a decision that can't be read"
+        TooManyFailedRowsError, match="1 rejected with an opt-out or a decision that can't be read"
     ) as error:
         sync(rows, max_rejected=3)
     report = error.value.report
