@@ -64,6 +64,11 @@ class DeliverySettings:
     :param max_rejected: fail if more rows were rejected; a whole number of rows or a share of those read.
     :param max_unknown: likewise for unknown rows; None for the larger of 10 rows and 1 %.
     :param min_rows: fail if the source gave fewer; of these, only opt-outs are sent.
+    :param max_rows: likewise if it gave more.
+    :param volume: likewise if they are outside of this range of the median of the task's last finished runs, such as
+        ``(0.5, 2.0)``; it needs five of them.
+    :param max_refused: stop, with the rest kept, when this share of the last 100 answers are refusals; None for no
+        limit.
     :param limit: deliver only the first rows.
     :param rate: requests a second; None for the connection's ``rate_limit``.
     :param max_connections: open at most at once.
@@ -81,6 +86,9 @@ class DeliverySettings:
     max_rejected: float = 0
     max_unknown: float | None = None
     min_rows: int = 0
+    max_rows: int | None = None
+    volume: tuple[float, float] | None = None
+    max_refused: float | None = 0.2
     limit: int | None = None
     rate: int | None = None
     max_connections: int = 256
@@ -102,12 +110,13 @@ class DeliverySettings:
         for name in ("max_connections", "outage_patience_s", "rate"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:  # nor NaN
                 raise ValueError(f"{name} must be above 0")
-        for name in ("min_rows", "limit"):
+        for name in ("min_rows", "max_rows", "limit"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be below 0")
-        for name in ("max_connections", "rate", "min_rows", "limit"):
+        for name in ("max_connections", "rate", "min_rows", "max_rows", "limit"):
             if not isinstance(getattr(self, name), int | None):
                 raise ValueError(f"{name} must be a whole number")
+        _check_guards(self.volume, self.max_refused)
         if self.only_changed and self.mapping.call != "identify":
             raise ValueError("only_changed is for identify: a named event is no state that could be unchanged")
         if self.key is not None and not self.only_changed:
@@ -184,6 +193,23 @@ def _seconds(given: timedelta | float) -> float:
 def _rows(threshold: float, read: int) -> int:
     # A share such as 0.29 of 100 rows is 28.999999999999996 in floats, and 29 to people.
     return threshold if isinstance(threshold, int) else int(threshold * read + 1e-6)
+
+
+def _check_guards(volume: object, max_refused: object) -> None:
+    match volume:
+        case None:
+            pass
+        case (int() | float() as low, int() | float() as high) if 0 <= low <= 1 <= high:
+            pass
+        case _:
+            raise ValueError(f"volume must be two factors around 1, such as (0.5, 2.0), not {volume!r}")
+    match max_refused:
+        case None:
+            pass
+        case int() | float() if not isinstance(max_refused, bool) and 0 <= max_refused <= 1:
+            pass
+        case _:
+            raise ValueError(f"max_refused must be a share from 0.0 to 1.0, or None for no limit, not {max_refused!r}")
 
 
 def _check_threshold(name: str, value: float | None) -> None:

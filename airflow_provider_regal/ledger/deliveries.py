@@ -288,6 +288,20 @@ class Deliveries:
         found = self.database.read(lambda connection: connection.execute(wanted).fetchall())
         return [number for number, held_at, hold_s in found if held_at is not None and age_s(held_at, now) <= hold_s]
 
+    def rows_of_runs(self, place: Place, most: int) -> list[int]:
+        """Return how many rows the last finished deliveries of a task had, the newest first; none outside of a task."""
+        if place.task_id is None:
+            return []
+        wanted = (
+            select(_d.read_rows)
+            .where((_d.account == self.account.name) & (_d.state == FINISHED))
+            .where((_d.dag_id == _name(place.dag_id)) & (_d.task_id == _name(place.task_id)))
+            .where((_d.map_index == place.map_index) & (_d.name == _name(place.name)))
+            .order_by(_d.started_at.desc(), _d.id.desc())
+            .limit(most)
+        )
+        return self.database.read(lambda connection: [row[0] for row in connection.execute(wanted)])
+
     def may_have_sent(self, record: Record) -> bool:
         """Return whether any row of a delivery may have reached Regal."""
         if record.acknowledged or record.unknown or record.kept_rows is None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.first_pass import in_chunks
+from airflow_provider_regal.delivery.guards import why_stopped
 from airflow_provider_regal.delivery.keys import hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
@@ -74,6 +75,7 @@ class Reconciliation:
     """Finds out what a sync has to send.
 
     :param counts: get the plan, and why a guard has stopped all but the opt-outs.
+    :param runs: how many consents the last finished runs of the task had.
     :param dry_run: commit nothing.
     """
 
@@ -85,6 +87,7 @@ class Reconciliation:
         preparer: Preparer,
         account: Account,
         counts: Counts,
+        runs: Sequence[int] = (),
         clock: Clock,
         dry_run: bool = False,
     ) -> None:
@@ -94,6 +97,7 @@ class Reconciliation:
         self._account = account
         self._counts = counts
         self._plan = counts.plan
+        self._runs = runs
         self._clock = clock
         self._dry_run = dry_run
         self._seed = account.identifiers.seed(preparer.fingerprint)
@@ -292,11 +296,9 @@ class Reconciliation:
 
     def _why_stopped(self) -> str | None:
         """Return why only opt-outs are sent: what the source says cannot be meant."""
-        if self._consents_read < self._settings.min_rows:
-            return (
-                f"The source has {self._consents_read:,} consents, fewer than min_rows={self._settings.min_rows:,}. "
-                "Check the query or the files."
-            )
+        guard = why_stopped(self._consents_read, self._settings, self._runs, what="consent")
+        if guard is not None:
+            return guard
         if self._opts_out_removed and not self._account.identifiers.plain:
             return (
                 "on_removed='opt_out' needs the identifiers of the people to opt out, but with [regal] ledger_key the "
