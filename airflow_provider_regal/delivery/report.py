@@ -21,6 +21,7 @@ _PLAN_WORDS: Final = {
     "superseded": "the source has a newer row of the same consent",
     "stale": "a newer decision from elsewhere is on record; withheld",
     "in_doubt": "Regal may have it already; a redelivery may send it",
+    "suppressed": "must not be contacted; withheld",
     "silent": "rows that say neither yes nor no",
     "rejected": "can never be sent as it is; withheld",
     "opt_outs": "to send, all of them first",

@@ -74,6 +74,7 @@ class DeliverySettings:
     :param only_changed: leave out contacts that are as they were when they were last acknowledged.
     :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
     :param sync: rows are consents, of which only what changed is sent.
+    :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
     """
 
     mapping: RowMapping
@@ -93,6 +94,7 @@ class DeliverySettings:
     sync: SyncSettings | None = None
     reading: Reading = field(default_factory=Reading)
     consent: ConsentPolicy = field(default_factory=ConsentPolicy)
+    suppress_named_events: bool = False
 
     def __post_init__(self) -> None:
         if self.guarantee is not None and self.guarantee not in GUARANTEES:
@@ -108,14 +110,16 @@ class DeliverySettings:
         for name in ("max_connections", "rate", "min_rows", "limit"):
             if not isinstance(getattr(self, name), int | None):
                 raise ValueError(f"{name} must be a whole number")
+        for name in ("dry_run", "only_changed", "suppress_named_events"):
+            _check_boolean(name, getattr(self, name))
+        if self.suppress_named_events and self.mapping.call not in NAMED_CALLS:
+            raise ValueError("suppress_named_events is for track, page and screen: an identify is no named event")
         if self.only_changed and self.mapping.call != "identify":
             raise ValueError("only_changed is for identify: a named event is no state that could be unchanged")
         if self.key is not None and not self.only_changed:
             raise ValueError("key requires only_changed=True")
-        ages = {"max_event_age": self.max_event_age, "max_consent_age": self.consent.max_consent_age}
-        for name, age in ages.items():
-            if not isinstance(age, timedelta | None):
-                raise ValueError(f"{name} must be a timedelta, or None for no limit")
+        _check_age("max_event_age", self.max_event_age)
+        _check_age("max_consent_age", self.consent.max_consent_age)
 
     @classmethod
     def of(
@@ -184,6 +188,16 @@ def _seconds(given: timedelta | float) -> float:
 def _rows(threshold: float, read: int) -> int:
     # A share such as 0.29 of 100 rows is 28.999999999999996 in floats, and 29 to people.
     return threshold if isinstance(threshold, int) else int(threshold * read + 1e-6)
+
+
+def _check_boolean(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not a {type(value).__name__}")
+
+
+def _check_age(name: str, value: object) -> None:
+    if not isinstance(value, timedelta | None):
+        raise ValueError(f"{name} must be a timedelta, or None for no limit")
 
 
 def _check_threshold(name: str, value: float | None) -> None:

@@ -21,6 +21,7 @@ class Skip(StrEnum):
     UNCHANGED = "unchanged"  #: Regal has acknowledged it as it is
     DUPLICATE = "duplicate"  #: its message id was sent before
     OLDER = "older"  #: a newer decision, or a newer version of the contact, is on record
+    SUPPRESSED = "suppressed"  #: its person must not be contacted
     NOT_INCLUDED = "not_included"  #: its source says that it is not to be sent
     DRY_RUN = "dry_run"  #: nothing is sent
     REDELIVERED = "redelivered"  #: a redelivery has taken it
@@ -45,6 +46,7 @@ class RowState(IntEnum):
     SKIPPED_SILENT = 11
     SKIPPED_BASELINE = 12
     AMBIGUOUS = 13  #: to be rejected: another row of the source has the same key
+    SKIPPED_SUPPRESSED = 14
 
     @classmethod
     def of(cls, what: Outcome | Skip) -> RowState:
