@@ -21,7 +21,7 @@ from airflow_provider_regal.delivery.prepared import Claimed, Ready, Refused
 from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
-from airflow_provider_regal.delivery.suppressing import hold_back, may_be_held
+from airflow_provider_regal.delivery.suppressing import hold_back, may_be_held, person_of
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent
@@ -98,7 +98,7 @@ class Admission:
 
     def _holds(self, rows: Sequence[Ready | Refused]) -> list[Hold | None]:
         """Find whose rows must not be sent."""
-        holds = self._suppressions.find([row.identifiers for row in rows])
+        holds = self._suppressions.find([person_of(row) for row in rows])
         if self._suppress_named_events:
             events = [number for number, row in enumerate(rows) if holds[number] is None and may_be_held(row)]
             for number, opted_out in zip(

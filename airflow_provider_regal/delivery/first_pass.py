@@ -25,7 +25,7 @@ from airflow_provider_regal.delivery.keys import ContactKeys, hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready, Refused
 from airflow_provider_regal.delivery.row_index import RowIndex
-from airflow_provider_regal.delivery.suppressing import says_news
+from airflow_provider_regal.delivery.suppressing import person_of, says_news
 from airflow_provider_regal.errors import InvalidEventError, RegalError
 from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.ledger.account import Account
@@ -200,7 +200,7 @@ class FirstPass:
             return
         for chunk in in_chunks(rows, _BATCH):
             seen = [self._preparer.prepare(0, decode_row(encode_row(row)), self._read_at) for _, row in chunk]
-            holds = suppressions.find([one.identifiers for one in seen])
+            holds = suppressions.find([person_of(one) for one in seen])
             for (source_row, row), one, hold in zip(chunk, seen, holds, strict=True):
                 if hold is None or says_news(one, hold):
                     yield source_row, row

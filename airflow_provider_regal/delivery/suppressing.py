@@ -59,6 +59,13 @@ def may_be_held(row: Ready | Refused) -> bool:
     )
 
 
+def person_of(row: Ready | Refused) -> tuple[str, ...]:
+    """Name the person of a row by all its identifiers; opt-outs that are sent alone have not all of them."""
+    if isinstance(row, Ready) and isinstance(row.instead_of, Refused):
+        return (*row.identifiers, *row.instead_of.identifiers)
+    return row.identifiers
+
+
 def _only_opts_out(row: Ready) -> bool:
     alone = row.payload.opt_outs
     if alone is None:

@@ -218,7 +218,12 @@ def _found(connection: Connection, account: str, keys: Iterable[str]) -> Iterato
 
 
 def suppress(
-    account: Account, people: Iterable[str], *, by: str | None, source: str | None = None, note: str | None = None
+    account: Account,
+    people: Iterable[str],
+    *,
+    by: str | None = None,
+    source: str | None = None,
+    note: str | None = None,
 ) -> int:
     """Suppress people; who was suppressed before stays as on record.
 
@@ -294,7 +299,6 @@ def leave_hashes(
         for key, told in sorted(hashed.items())
     ]
     write_rows(connection, schema.suppressions, columns, rows, "replace")
-    _remove(connection, account.name, [*opt_outs])
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
