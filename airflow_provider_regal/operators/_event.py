@@ -243,7 +243,9 @@ class RegalEventOperator(BaseOperator):
                 "you send it again with restart=True. guarantee='at_least_once' would repeat it, and may reach a "
                 "person twice."
             )
-        status = "acknowledged" if report.acknowledged else report.status
+        status = "acknowledged" if report.acknowledged else "skipped" if report.skips else report.status
+        if status == "skipped":
+            self.log.info("%s was not sent: %s", call, ", ".join(report.skips))
         self.log.info("%s: %s after %.3f s, %d requests", call, status, report.seconds, report.requests)
         return {
             "call": call,

@@ -15,6 +15,8 @@ from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import RegalError, TooManyFailedRowsError
 from airflow_provider_regal.events import Track
+from airflow_provider_regal.ledger.forgetting import Forgetting
+from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.suppressions import leave_hashes, suppress, unsuppress
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import EVENT_MARK, ROW_MARK, SKIP_MARK, Marked
@@ -253,6 +255,64 @@ class TestWhoWasForgotten:
         assert report.skips == {"suppressed": 5}
         assert {key for key, _ in ledger.consents()} == {phone(2)}
         assert sync([yes(3, 9)], sync={"known_to_regal": True}, initial=None).skips == {"suppressed": 1}
+
+
+class TestRowsErasedFromASnapshot:
+    """A person is forgotten between two tries of a delivery."""
+
+    @pytest.fixture
+    def forget(self, ledger):
+        def forget(*given):
+            with ledger.account() as account:
+                person = Forgetting(account, given)
+                person.suppress()
+                person.erase()
+
+        return forget
+
+    @pytest.fixture
+    def stopped(self, run, regal_sandbox):
+        def stopped(rows, faults=OUTAGE, **options):
+            regal_sandbox.set_faults(faults)
+            with ignoring(RegalError):
+                run(rows, of_run="r", outage_patience=0.1, **options)
+            regal_sandbox.set_faults([])
+
+        return stopped
+
+    def test_are_skipped_by_the_next_try(self, run, stopped, forget, regal_sandbox, ledger):
+        stopped([contact(1), contact(2), contact(1, n=2)])
+        forget("user:u1")
+        report = run([], of_run="r", number=2)
+        assert (report.skips, report.acknowledged, report.read) == ({"suppressed": 2}, 1, 3)
+        assert people(regal_sandbox) == ["u2"]
+        assert [line.position for line in ledger.outcomes("r")] == [2]
+
+    def test_stand_for_as_many_consents_as_they_did(self, sync, forget, regal_sandbox):
+        regal_sandbox.set_faults(OUTAGE)
+        with ignoring(RegalError):
+            sync([yes(1), yes(1, channel="voice"), yes(2)], of_run="s", outage_patience=0.1)
+        regal_sandbox.set_faults([])
+        forget("user:u1", phone(1))
+        report = sync([], of_run="s", number=2)
+        assert (report.skips, report.acknowledged, report.read) == ({"suppressed": 2}, 1, 3)
+
+    def test_are_unknown_without_their_payload_where_they_may_have_been_sent(self, run, stopped, forget, ledger):
+        stopped([contact(1), contact(2)])
+        ledger.change("UPDATE regal_row_chunks SET states = :states", states=bytes([RowState.RESERVED, RowState.OPEN]))
+        forget("user:u1")
+        report = run([], of_run="r", number=2)
+        assert (report.unknown, report.acknowledged) == (1, 1)
+        (line, _) = ledger.outcomes("r")
+        assert (line.reason, line.user_id, line.payload) == ("worker died", None, None)
+
+    def test_are_skipped_when_a_failed_delivery_tries_its_rejected_rows_again(self, run, stopped, forget, ledger):
+        stopped([contact(1), contact(2)], REFUSED)
+        forget("user:u1")
+        assert [line.user_id for line in ledger.outcomes("r")] == [None, "u2"]
+        report = run([], of_run="r", number=2, epoch=1)
+        assert (report.skips, report.acknowledged, report.read) == ({"suppressed": 1}, 1, 2)
+        assert adds_up(report)
 
 
 def at_ledger(minute):
