@@ -507,8 +507,9 @@ SUPPRESS_ADD = Command(
     name="add",
     help="suppress people",
     description=(
-        "Suppress people: from then on rows about them are skipped on every path, and only their opt-outs are sent. A\n"
-        "text is read as a phone, else as an email, else as a user id. What can't be read is listed, all else is added."
+        "Suppress people: from then on rows about them are skipped on every path, and only their opt-outs are sent.\n"
+        "A text is read as a phone, else as an email, else as a user id. What can't be read is listed, all else is\n"
+        "added."
     ),
     example=(
         "examples:\n"

@@ -243,9 +243,10 @@ class RegalEventOperator(BaseOperator):
                 "you send it again with restart=True. guarantee='at_least_once' would repeat it, and may reach a "
                 "person twice."
             )
-        status = "acknowledged" if report.acknowledged else "skipped" if report.skips else report.status
-        if status == "skipped":
-            self.log.info("%s was not sent: %s", call, ", ".join(report.skips))
+        status = "acknowledged" if report.acknowledged else report.status
+        if status == "finished":
+            status = "skipped"
+            self.log.info("This %s event was skipped: %s", call, ", ".join(report.skips))
         self.log.info("%s: %s after %.3f s, %d requests", call, status, report.seconds, report.requests)
         return {
             "call": call,
