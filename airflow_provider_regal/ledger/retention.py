@@ -4,7 +4,7 @@
 payloads of dead letters                    ``dead_letter_days`` after their last attempt; the line stays
 snapshots of deliveries that did not finish ``dead_letter_days`` after the last commit; then they can't resume
 deliveries and the outcomes of their rows   ``history_days`` after the last commit
-consents, their log, contacts, message ids  until they are erased: what is forgotten could be sent again
+consents, their log, contacts, message ids  until the person is forgotten: without them it could be sent again
 ==========================================  ===============================================================
 
 Everything is removed in small transactions, so that deliveries never wait long for a lock.
