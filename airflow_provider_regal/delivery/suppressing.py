@@ -32,7 +32,7 @@ def hold_back(row: Ready | Refused, hold: Hold) -> bool:
         if hold.is_forgotten or not row.instead_of.loses_a_decision:
             row.instead_of = Skip.SUPPRESSED
         return False
-    if row.instead_of is not None or _only_opts_out(row):
+    if _only_opts_out(row):
         return False
     return not row.send_only_opt_outs(Skip.SUPPRESSED)
 

@@ -187,9 +187,9 @@ class Forgetting:
         users, addresses, stored = self.traces.users, self.traces.addresses, self._account.identifiers.stored
         if self._plain:
             emails = {one for one in addresses if "@" in one}
-            return Wanted([*users], phones=sorted(addresses - emails), emails=sorted(emails))
+            return Wanted([*users], phones=sorted(addresses - emails), emails=sorted(emails), words_anywhere=False)
         hidden = users | addresses  # whose are known as hashes only
-        return Wanted([], phones=[], emails=[], is_stored=lambda text: stored(text) in hidden)
+        return Wanted([], phones=[], emails=[], words_anywhere=False, is_stored=lambda text: stored(text) in hidden)
 
     # -- where they are -----------------------------------------------------------------------------------------------
 

@@ -109,13 +109,14 @@ class Hold(NamedTuple):
 class Suppressions:
     """The suppressions of an account, as a delivery looks them up.
 
-    :param monotonic: the clock, in seconds. An account without any is looked at again after a second.
+    :param monotonic: the clock, in seconds. Whether there are any is looked at again after a second.
     """
 
     def __init__(self, account: Account, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._account = account
         self._monotonic = monotonic
-        self._any, self._looked_at = False, float("-inf")
+        self._any = self._any_forgotten = False
+        self._looked_at = float("-inf")
         self._salt = ""
 
     def find(self, people: Sequence[Collection[str]]) -> list[Hold | None]:
@@ -158,13 +159,14 @@ class Suppressions:
 
     def any_forgotten(self) -> bool:
         """Return whether anybody was forgotten."""
-        return self._exists(_ANY_FORGOTTEN)
+        return self.is_any() and self._any_forgotten
 
     def is_any(self) -> bool:
         """Return whether anybody is suppressed or was forgotten."""
         now = self._monotonic()
         if now - self._looked_at >= _LOOK_AGAIN_S:
             self._any, self._looked_at = self._exists(_ANY), now
+            self._any_forgotten = self._any and self._exists(_ANY_FORGOTTEN)
         return self._any
 
     def _exists(self, statement: Any) -> bool:
@@ -175,10 +177,10 @@ class Suppressions:
         keys = [key_of(self._account.identifiers, one) for one in _spellings(identifier)]
         if identifier.startswith(USER):
             keys += phones.get(identifier.removeprefix(USER), ())
-        self._salt = self._salt or self._account.database.read(salt_of)
-        for key in keys:
-            yield key
-            yield forgotten_key(self._salt, key)
+        yield from keys
+        if self._any_forgotten:
+            self._salt = self._salt or self._account.database.read(salt_of)
+            yield from (forgotten_key(self._salt, key) for key in keys)
 
     def _read(self, connection: Connection, keys: Collection[str]) -> dict[str, tuple[str, str | None]]:
         return {key: (kind, opt_outs) for key, kind, opt_outs in _found(connection, self._account.name, keys)}

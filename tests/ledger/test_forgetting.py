@@ -18,6 +18,7 @@ from airflow_provider_regal.ledger.suppressions import Suppressions, suppress
 from tests.databases import EVERY, on
 from tests.ledger.view import LedgerView, open_database
 from tests.ledger.written import NOW, line, write
+from tests.ledger_file import everything
 
 PHONE, SECOND, EMAIL, USER = "+12125550147", "+12125550148", "hidden.person@example.com", "cust-5150"
 OTHER = {"phone": "+12125550199", "email": "other@example.com", "user_id": "cust-1"}
@@ -183,6 +184,13 @@ class TestWhoElseIsMeant:
             found = Suppressions(Account(database, account="acme")).find([("user:u2",), (EMAIL,)])
         assert found == [None, None]
 
+    def test_not_somebody_who_shares_a_phone_that_was_given_as_well(self, database_url):
+        write(
+            database_url,
+            lines=[line(1, user_id="u1", phone=PHONE), line(2, user_id="u2", phone=PHONE, email=EMAIL)],
+        )
+        assert forget(database_url, "user:u1", PHONE)[1].linked == []
+
     @pytest.mark.parametrize("lines", [[], [line(1, user_id="u1", phone=PHONE), line(2, user_id="u2", phone=PHONE)]])
     def test_of_a_phone_of_two_people_it_has_to_be_said_who(self, database_url, lines):
         write(database_url, lines=lines, phones=[("u1", PHONE), ("u2", PHONE)])
@@ -241,11 +249,41 @@ class TestADeliveryThatRuns:
         self.rows(database_url, states=[state, RowState.OPEN])
         assert forget(database_url, PHONE)[0]["regal_row_chunks"] == 1
 
+    def test_is_waited_for_if_it_sends_events_one_by_one_and_has_sent_one_of_the_person(self, database_url):
+        write(database_url, lines=[line(1, phone=PHONE)], state=None, hold_s=3_600)
+        LedgerView(database_url).change("UPDATE regal_deliveries SET state = 'finished'")
+        with pytest.raises(LedgerError, match="Deliveries that run"):
+            forget(database_url, PHONE)
+        forget(database_url, OTHER["phone"])
+
     def test_can_write_no_more_if_it_only_seemed_dead(self, database_url):
         self.rows(database_url, at=NOW - timedelta(hours=2))
         assert LedgerView(database_url).delivery().holder is not None
         forget(database_url, PHONE)
         assert LedgerView(database_url).delivery().holder is None
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_user_id_that_is_a_word_or_a_number_is_no_value_of_another_column(database_url, secret):
+    rows = [
+        {"user_id": "gold", "plan": "x"}, {"user_id": "u2", "plan": "gold"}, {"customerId": "gold"},
+        {"user_id": "u3", "amount": 7}, {"user_id": 7}, {"user_id": "u4", "plan": "a-7"},
+    ]  # fmt: skip
+    write(database_url, secret=secret, rows=rows, state="stopped")
+    for given in ("user:gold", "user:7"):
+        forget(database_url, given, secret=secret)
+    assert [number for number, row in LedgerView(database_url).rows() if "$skip" not in row] == [2, 4, 6]
+
+
+def test_the_file_is_free_of_the_person_while_others_have_it_open(tmp_path):
+    path = tmp_path / "ledger.db"
+    write(path, lines=[line(1, phone=PHONE, email=EMAIL)], rows=[{"phone": PHONE}], state="stopped")
+    with closing(open_database(path)) as another:
+        another.read(lambda connection: connection.exec_driver_sql("SELECT * FROM regal_outcomes").fetchall())
+        forget(path, PHONE)
+        held = everything(path)
+    assert PHONE.encode() not in held
+    assert EMAIL.encode() not in held
 
 
 def test_accounts_are_forgotten_one_by_one(database_url):
