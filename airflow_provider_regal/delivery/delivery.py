@@ -272,6 +272,7 @@ class Delivery:
             keys=self._preparer.keys,
             drift=drift,
             clock=self._clock,
+            suppress_named_events=settings.suppress_named_events,
         )
         if held.wait_s:
             _log.info("Waiting %.0f s: requests of an earlier try may still be under way", held.wait_s)

@@ -98,6 +98,7 @@ def preview(
                 keys=preparer.keys,
                 drift=drift,
                 clock=clock,
+                suppress_named_events=settings.suppress_named_events,
             )
             samples = _Samples()
             for ready in admission.rows():

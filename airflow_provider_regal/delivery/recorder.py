@@ -300,6 +300,7 @@ class Recorder:
         if isinstance(what, Refused):
             self.reject(what, now)
         else:
+            self._changes.removed.append(row.source_row)  # of one event: the line it had while it was sent
             self.leave_out(row.position, what, row.weight)
 
     def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
@@ -433,7 +434,7 @@ class Recorder:
                 last_at=moment,
                 payload_hash=row.row_hash,
                 form=row.form,
-                payload=encoded(row.row),
+                payload=encoded(row.row) if row.row else None,  # none of a person who was forgotten since
             )
         )
         self._settle(row, Outcome.UNKNOWN)

@@ -21,6 +21,10 @@ _PLAN_WORDS: Final = {
     "no_evidence": "an opt-in without a time or IP address that counts; rejected",
     "unreadable": "can't be read or can't be sent as it is; rejected",
 }
+_RARE_WORDS: Final = {
+    "recorded": "Regal is known to have it, so nothing is sent",
+    "suppressed": "of people who must not be contacted; not sent",
+}
 
 
 @dataclass(slots=True)
@@ -150,8 +154,9 @@ class DeliveryReport:
         ]
         if with_reasons:
             lines += [f"{number:>24,} x {reason}" for reason, number in self.reasons.most_common(_REASONS_LOGGED)]
-        if recorded := self.plan["recorded"]:
-            lines.append(f"{'recorded':<14}{recorded:>10,}   Regal is known to have it, so nothing is sent")
+        lines += [
+            f"{word:<14}{self.plan[word]:>10,}   {meaning}" for word, meaning in _RARE_WORDS.items() if self.plan[word]
+        ]
         if removed := self.plan["removed"]:
             lines.append(f"{_counted(removed, 'opt-in')} on record {'is' if removed == 1 else 'are'} not in the source")
         return "\n".join(lines)

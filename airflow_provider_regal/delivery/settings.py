@@ -79,6 +79,7 @@ class DeliverySettings:
     :param only_changed: leave out contacts that are as they were when they were last acknowledged.
     :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
     :param sync: rows are consents, of which only what changed is sent.
+    :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
     """
 
     mapping: RowMapping
@@ -101,6 +102,7 @@ class DeliverySettings:
     sync: SyncSettings | None = None
     reading: Reading = field(default_factory=Reading)
     consent: ConsentPolicy = field(default_factory=ConsentPolicy)
+    suppress_named_events: bool = False
 
     def __post_init__(self) -> None:
         if self.guarantee is not None and self.guarantee not in GUARANTEES:
@@ -117,14 +119,16 @@ class DeliverySettings:
             if not isinstance(getattr(self, name), int | None):
                 raise ValueError(f"{name} must be a whole number")
         _check_guards(self.volume, self.max_refused)
+        for name in ("dry_run", "only_changed", "suppress_named_events"):
+            _check_boolean(name, getattr(self, name))
+        if self.suppress_named_events and self.mapping.call not in NAMED_CALLS:
+            raise ValueError("suppress_named_events is for track, page and screen: an identify is no named event")
         if self.only_changed and self.mapping.call != "identify":
             raise ValueError("only_changed is for identify: a named event is no state that could be unchanged")
         if self.key is not None and not self.only_changed:
             raise ValueError("key requires only_changed=True")
-        ages = {"max_event_age": self.max_event_age, "max_consent_age": self.consent.max_consent_age}
-        for name, age in ages.items():
-            if not isinstance(age, timedelta | None):
-                raise ValueError(f"{name} must be a timedelta, or None for no limit")
+        _check_age("max_event_age", self.max_event_age)
+        _check_age("max_consent_age", self.consent.max_consent_age)
 
     @classmethod
     def of(
@@ -210,6 +214,16 @@ def _check_guards(volume: object, max_refused: object) -> None:
             pass
         case _:
             raise ValueError(f"max_refused must be a share from 0.0 to 1.0, or None for no limit, not {max_refused!r}")
+
+
+def _check_boolean(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not a {type(value).__name__}")
+
+
+def _check_age(name: str, value: object) -> None:
+    if not isinstance(value, timedelta | None):
+        raise ValueError(f"{name} must be a timedelta, or None for no limit")
 
 
 def _check_threshold(name: str, value: float | None) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, or_, select, text
+from sqlalchemy import bindparam, func, or_, select, text
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import WrongLedgerError
@@ -137,12 +137,8 @@ class Account:
             )
         ).fetchall()
         mine = next((row for row in found if row[0] == self.name), None)
-        if mine is not None and mine[2] != self.identifiers.mark:
-            # Nothing on record would be found, and opt-outs would be forgotten silently.
-            raise WrongLedgerError(
-                f"The ledger of account {self.name!r} was written with another [regal] ledger_key, or without one, so "
-                "nothing in it would be found, opt-outs included. Restore that key, or use a new ledger."
-            )
+        if mine is not None:
+            self._check_secret(mine[2])
         if other := sorted(row[0] for row in found if row[0] != self.name and row[1] == hashed):
             raise WrongLedgerError(
                 f"The accounts {self.name!r} and {other[0]!r} have the same API key, so they are one account at Regal, "
@@ -150,6 +146,30 @@ class Account:
                 f'({{"account": "{other[0]}"}}).'
             )
         return mine is not None and mine[1] == hashed
+
+    def join(self) -> None:
+        """Check that this account may be written to, where its API key is not at hand; a new one keeps its secret.
+
+        :raises WrongLedgerError: it was written with another secret.
+        """
+
+        def work(connection: Connection) -> None:
+            table = schema.accounts
+            mark = connection.execute(select(table.c.identifiers).where(table.c.account == self.name)).first()
+            if mark is None:
+                connection.execute(table.insert(), {"account": self.name, "identifiers": self.identifiers.mark})
+            else:
+                self._check_secret(mark[0])
+
+        self.database.write(work)
+
+    def _check_secret(self, mark: str | None) -> None:
+        if mark != self.identifiers.mark:
+            # Nothing on record would be found, and opt-outs would be forgotten silently.
+            raise WrongLedgerError(
+                f"The ledger of account {self.name!r} was written with another [regal] ledger_key, or without one, so "
+                "nothing in it would be found, opt-outs included. Restore that key, or use a new ledger."
+            )
 
     def _register(self, connection: Connection, api_key: str) -> None:
         if self._is_registered(connection, api_key):
@@ -446,25 +466,6 @@ class Account:
         """Return the types that traits and properties were first sent with."""
         rows = self.database.read(lambda connection: raw_rows(connection, _TYPES, {"account": self.name}))
         return dict(tuple(row) for row in rows)
-
-    def erase(self, identifiers: Iterable[str]) -> int:
-        """Remove what is on record of these identifiers: consents, contacts, phones, message ids; all or nothing.
-
-        :returns: how many entries.
-        """
-        stored = sorted({*map(self.identifiers.stored, identifiers)})
-        return self.database.write(lambda connection: self._erase(connection, stored))
-
-    def _erase(self, connection: Connection, stored: Sequence[str]) -> int:
-        columns = (
-            (schema.consents, "identifier"), (schema.contacts, "contact"), (schema.messages, "message_id"),
-            (schema.contact_phones, "user_id"), (schema.contact_phones, "phone"), (schema.consent_log, "identifier"),
-        )  # fmt: skip
-        return sum(
-            connection.execute(delete(table).where((table.c.account == self.name) & table.c[column].in_(some))).rowcount
-            for table, column in columns
-            for some in batches(stored, _AT_ONCE)
-        )
 
     def _by(self) -> By:
         return By.at(self.now(), delivery=self.delivery, source=self.source, lease_s=self._lease_s)

@@ -267,6 +267,13 @@ def owes_opt_out(entry: Entry) -> bool:
     return newest_yes < _rank(entry.opt_out_at, subscribed=False)
 
 
+def has_opted_out(entry: Entry) -> bool | None:
+    """Return whether the newest decision on record is an opt-out, whether Regal has it or not; None without any."""
+    barred = None if entry.opt_out_at is None else _rank(entry.opt_out_at, subscribed=False)
+    newest = _newest(_acknowledged(entry), _pending(entry), entry.doubt, barred)
+    return None if newest is None else newest.endswith(_OUT)
+
+
 def with_debt(entry: Entry | None, by: By, *, reachable: bool) -> Entry | None:
     """Note since when Regal lacks an opt-out, once all else is decided.
 

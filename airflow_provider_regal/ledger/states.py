@@ -21,6 +21,7 @@ class Skip(StrEnum):
     UNCHANGED = "unchanged"  #: Regal has acknowledged it as it is
     DUPLICATE = "duplicate"  #: its message id was sent before
     OLDER = "older"  #: a newer decision, or a newer version of the contact, is on record
+    SUPPRESSED = "suppressed"  #: its person must not be contacted
     NOT_INCLUDED = "not_included"  #: its source says that it is not to be sent
     DRY_RUN = "dry_run"  #: nothing is sent
     REDELIVERED = "redelivered"  #: a redelivery has taken it
@@ -42,7 +43,8 @@ class RowState(IntEnum):
     SKIPPED_DRY_RUN = 9
     SKIPPED_REDELIVERED = 10
     SKIPPED_RECORDED = 11
-    AMBIGUOUS = 12  #: to be rejected: another row of the source has the same key
+    SKIPPED_SUPPRESSED = 12
+    AMBIGUOUS = 13  #: to be rejected: another row of the source has the same key
 
     @classmethod
     def of(cls, what: Outcome | Skip) -> RowState:

@@ -57,6 +57,7 @@ class RegalBulkOperator(BaseOperator):
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.
     :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
+    :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
     :param ledger_conn_id: connection of the ledger's database, PostgreSQL or MySQL/MariaDB; by default that of
         ``[regal] ledger_conn_id``, else an SQLite file in Airflow's home (templated).
     :param only_changed: of identify, leave out contacts that are as they were when Regal last acknowledged them.
@@ -95,6 +96,7 @@ class RegalBulkOperator(BaseOperator):
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
         opt_out_scope: OptOutScope = "channel",
+        suppress_named_events: bool = False,
         ledger_conn_id: str | None = None,
         only_changed: bool = False,
         key: str | Sequence[str] | None = None,
@@ -128,6 +130,7 @@ class RegalBulkOperator(BaseOperator):
             "require_ip": require_ip,
             "max_consent_age": max_consent_age,
             "opt_out_scope": opt_out_scope,
+            "suppress_named_events": suppress_named_events,
             "only_changed": only_changed,
             "key": key,
         }

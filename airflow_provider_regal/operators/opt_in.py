@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal.hooks._delivering import TaskDelivery
 
 _FORMATS: Final = ("jsonl", "csv", "parquet")
-_NOT_FOR_CONSENT: Final = ("call", "event", "types", "send_nulls", "only_changed", "key")
+_NOT_FOR_CONSENT: Final = ("call", "event", "types", "send_nulls", "only_changed", "key", "suppress_named_events")
 
 
 class RegalOptInSyncOperator(RegalBulkOperator):

@@ -23,7 +23,10 @@ reasons = st.dictionaries(
 )
 
 
-WORDS = ["sent", "unchanged", "older", "no_evidence", "unreadable", "opt_outs", "opt_ins", "removed", "recorded"]
+WORDS = [
+    "sent", "unchanged", "older", "no_evidence", "unreadable", "opt_outs", "opt_ins", "suppressed", "removed",
+    "recorded",
+]  # fmt: skip
 
 
 @many
@@ -101,9 +104,10 @@ def test_the_plan_of_a_sync_is_five_words_and_what_they_mean():
         "unreadable             0   can't be read or can't be sent as it is; rejected",
         "                       2 x phone: not valid",
     ]
-    report.plan = plan | {"sent": 0, "recorded": 5, "removed": 1}
+    report.plan = plan | {"sent": 0, "recorded": 5, "suppressed": 2, "removed": 1}
     assert report.plan_as_table().splitlines()[5:] == [
         "recorded               5   Regal is known to have it, so nothing is sent",
+        "suppressed             2   of people who must not be contacted; not sent",
         "1 opt-in on record is not in the source",
     ]
 

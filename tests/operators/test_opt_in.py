@@ -178,7 +178,7 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
     assert there.report["status"] == "dry_run"
     assert there.report["plan"] == {
         "sent": 4, "unchanged": 0, "older": 1, "no_evidence": 2, "unreadable": 0, "opt_outs": 2, "opt_ins": 2,
-        "removed": 1, "recorded": 0,
+        "suppressed": 0, "removed": 1, "recorded": 0,
     }  # fmt: skip
     assert sum(there.report["reasons"].values()) == 2
     assert any("no ip" in reason for reason in there.report["reasons"])

@@ -131,6 +131,11 @@ CASES = {
         ["isPrimary", "smsOptIn", "voiceOptIn"], ["isPrimary", "smsOptIn"],
         rows=[{"user_id": "a", "phone": "+12125550100", "sms_opt_in": False}], common=IDENTIFY,
     ),
+    "suppress_named_events": Case(
+        {"suppress_named_events": True}, lambda seen: (seen.report["skips"], seen.first.get("name")),
+        ({"suppressed": 1}, None), ({}, "Lesson Booked"),
+        rows=[{"user_id": "a", "phone": "+12125550100", "sms_opt_in": False}],
+    ),
     "mapping": Case({"mapping": {"plan": "properties.tariff"}}, lambda seen: seen.first["properties"],
                     {"tariff": 0}, {"plan": 0}, rows=[{"user_id": "u0", "plan": 0}]),
     "event": Case({"event": "Lesson Moved"}, lambda seen: seen.first["name"], "Lesson Moved", "Lesson Booked"),

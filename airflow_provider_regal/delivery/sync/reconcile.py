@@ -27,7 +27,7 @@ from airflow_provider_regal.delivery.keys import hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.sync.events import as_contact, as_opt_out, as_track
-from airflow_provider_regal.delivery.sync.rows import ConsentRows, Said, user_key
+from airflow_provider_regal.delivery.sync.rows import ConsentRows, Said, Unfit, user_key
 from airflow_provider_regal.delivery.sync.store import SyncStore, Wanted
 from airflow_provider_regal.errors import FixSourceError, RegalError
 from airflow_provider_regal.events import ConsentPolicy
@@ -38,6 +38,7 @@ from airflow_provider_regal.ledger.deliveries import Counts
 from airflow_provider_regal.ledger.rows import decode_row, encode_row
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
+from airflow_provider_regal.ledger.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     LOST_MARK,
@@ -109,9 +110,10 @@ class Reconciliation:
             phone_needed=sync.as_event is None,
             phones_of=account.plain_phones_of,
         )
+        self._suppressions = Suppressions(account, monotonic=clock.monotonic)
         self._now = to_ledger_time(clock.now())
         self._older = 0
-        self._too_many_flips = False
+        self._too_many_flips = self._only_records = False
 
     def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
         """Return what is to be sent, opt-outs first, with all that is not.
@@ -126,6 +128,8 @@ class Reconciliation:
                 "No consent is on record yet. Choose what the first run does: initial='send' sends all of the "
                 "source, initial='baseline' only records it, for a Regal account that has it already."
             )
+        baseline = first and self._sync.initial == "baseline"
+        self._only_records = baseline or self._sync.known_to_regal
         self._compare(given)
         guard = self._why_stopped()
         if guard is not None and self._dry_run:
@@ -140,8 +144,7 @@ class Reconciliation:
             return
         if not self._dry_run:
             self._account.record_said_again(map(claim_of, self._store.said_again()))
-        baseline = first and self._sync.initial == "baseline"
-        sends = not baseline and not self._sync.known_to_regal
+        sends = not self._only_records
         if not sends:
             self._plan.update(recorded=self._plan["sent"], sent=0, opt_outs=0, opt_ins=0)
         yield from self._not_sent(sends=sends)
@@ -224,15 +227,24 @@ class Reconciliation:
             same = store.unchanged(hashes) if skip_unchanged else [0] * len(chunk)
             unchanged += sum(same)
             if not all(same):
-                for position, (columns, row_hash, consents) in enumerate(
-                    zip(chunk, hashes, same, strict=True), before + 1
-                ):
-                    if not consents:
-                        self._read_one(columns, row_hash, position)
+                rows_ = enumerate(zip(chunk, hashes, same, strict=True), before + 1)
+                fresh = [(columns, row_hash, number) for number, (columns, row_hash, consents) in rows_ if not consents]
+                holds = self._holds([columns for columns, *_ in fresh])
+                for (columns, row_hash, position), hold in zip(fresh, holds, strict=True):
+                    self._read_one(columns, row_hash, position, hold)
             before += len(chunk)
         self._add("unchanged", unchanged)
 
-    def _read_one(self, columns: Mapping[str, Any], row_hash: str, position: int) -> None:
+    def _holds(self, rows: Sequence[Mapping[str, Any]]) -> list[Hold | None]:
+        """Find whose consents must not be sent; what is only recorded need not be kept from those suppressed."""
+        if not self._suppressions.is_any():
+            return [None] * len(rows)
+        holds = self._suppressions.find([self._reader.people_in(columns) for columns in rows])
+        if self._only_records:
+            holds = [hold if hold is not None and hold.is_forgotten else None for hold in holds]
+        return holds
+
+    def _read_one(self, columns: Mapping[str, Any], row_hash: str, position: int, hold: Hold | None) -> None:
         # Through the form of the snapshot, so that rows mean what they mean in every other delivery.
         line = encode_row(columns)
         now = self._clock.now()
@@ -240,6 +252,11 @@ class Reconciliation:
         if not told:
             self._add("empty", 1)
         for said in told:
+            if hold is not None and _is_held_back(said, hold):
+                self._add("suppressed", 1)
+                if (about := (said.identifier, said.channel) if isinstance(said, Said) else said.about) is not None:
+                    self._store.mention(self._account.identifiers.stored(about[0]), about[1])
+                continue
             if isinstance(said, Said):
                 self._store.want(
                     self._account.identifiers.stored(said.identifier),
@@ -286,13 +303,15 @@ class Reconciliation:
             unreadable=read.get("unreadable", 0),
             opt_outs=opt_outs,
             opt_ins=opt_ins,
+            suppressed=read.get("suppressed", 0),
             removed=0 if self._settings.limit is not None else store.removed(subscribed=True),
             recorded=0,
         )
 
     @property
     def _consents_read(self) -> int:
-        return sum(self._plan[word] for word in ("sent", "unchanged", "older", "no_evidence", "unreadable"))
+        words = ("sent", "unchanged", "older", "no_evidence", "unreadable", "suppressed")
+        return sum(self._plan[word] for word in words)
 
     def _why_stopped(self) -> str | None:
         """Return why only opt-outs are sent: what the source says cannot be meant."""
@@ -354,6 +373,7 @@ class Reconciliation:
         skipped = {
             Skip.UNCHANGED.value: self._plan["unchanged"],
             Skip.OLDER.value: self._older,
+            Skip.SUPPRESSED.value: self._plan["suppressed"],
             Skip.RECORDED.value: self._plan["recorded"],
         }
         for why, count in skipped.items():
@@ -385,6 +405,14 @@ class Reconciliation:
     def _all_wanted(self) -> Iterator[Wanted]:
         for subscribed in (False, True):
             yield from self._store.to_send(subscribed=subscribed, unchanged=True)
+
+
+def _is_held_back(said: Said | Unfit, hold: Hold) -> bool:
+    """Return whether a consent of somebody who must not be contacted is left out: opt-outs are sent."""
+    if isinstance(said, Unfit):
+        return hold.is_forgotten or not said.loses_a_decision
+    at = None if said.at is None else to_ledger_time(said.at)
+    return said.subscribed or (hold.is_forgotten and not hold.is_news(said.identifier, said.channel, at))
 
 
 def _flip(wanted: Wanted, why: str, weight: int) -> Marked:

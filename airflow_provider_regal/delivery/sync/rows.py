@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, cast
 
+from airflow_provider_regal.delivery.prepare import people_in
 from airflow_provider_regal.delivery.sync.columns import EVIDENCE, PERSON, WIDE, WIDE_FORM, check_columns
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Phone, Reading, to_payload
@@ -124,6 +125,11 @@ class ConsentRows:
             elif not (opt_in in wide and is_opt_out(opt_in) and not _mine(person, opt_in)):
                 read.append(self._one(person, opt_in, columns, now))
         return _closing_all_channels(read) if self._of_a_person else read
+
+    def people_in(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name the person of a row by all its identifiers, as far as they can be read."""
+        named, _, _ = self._named(row)
+        return people_in({name: named.get(name) for name in PERSON})[1]
 
     def _known_phones(self, person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> Sequence[str]:
         if opt_in["channel"] not in PHONE_CHANNELS or "user_id" not in person:
