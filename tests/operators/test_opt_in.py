@@ -177,8 +177,8 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
     assert remembered(regal_ledger) == before
     assert there.report["status"] == "dry_run"
     assert there.report["plan"] == {
-        "new": 2, "changed": 2, "unchanged": 0, "superseded": 1, "stale": 0, "in_doubt": 0, "silent": 0,
-        "rejected": 2, "opt_outs": 2, "opt_ins": 2, "removed": 1,
+        "new": 2, "changed": 2, "unchanged": 0, "superseded": 1, "stale": 0, "in_doubt": 0, "suppressed": 0,
+        "silent": 0, "rejected": 2, "opt_outs": 2, "opt_ins": 2, "removed": 1,
     }  # fmt: skip
     assert sum(there.report["reasons"].values()) == 2
     assert any("no ip" in reason for reason in there.report["reasons"])
