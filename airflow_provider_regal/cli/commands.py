@@ -549,7 +549,7 @@ SUPPRESS_ADD = Command(
     ),
     example=(
         "examples:\n"
-        "  %(prog)s '(212) 555-0100' anne@example.com user:1042 --note 'asked by letter'\n"
+        "  %(prog)s '(212) 555-0100' anne@example.com user:1042 --note 'by letter'\n"
         "  %(prog)s --file do_not_contact.csv\n"
         "  %(prog)s --sql-conn-id dwh --sql 'SELECT phone FROM do_not_call'"
     ),
