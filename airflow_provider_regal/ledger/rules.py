@@ -41,6 +41,7 @@ class Claim:
     :param at: when consent was given or taken back, as :func:`to_ledger_time` writes it.
     :param once: must not be sent again while it can't be known whether Regal has it.
     :param force: send it although it can't be known whether Regal has it.
+    :param event: an event stands for it, which must not be sent again once Regal has acknowledged the opt-in.
     :param owed: an opt-out that another delivery has read; it is sent only while Regal lacks it.
     :param inferred: an opt-out that no source states: the person is no longer in the source. It bars no opt-in of that
         source, should the person come back.
@@ -57,6 +58,7 @@ class Claim:
     force: bool = False
     row_hash: str | None = None
     stored: bool = False
+    event: bool = False
     owed: bool = False
     inferred: bool = False
 
@@ -126,6 +128,8 @@ def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
     rank, acknowledged, pending = _rank_of(claim), _standing(entry, claim, by), _pending_standing(entry, claim, by)
     if claim.owed and not owes_opt_out(entry):
         return Verdict.DUPLICATE  # whoever else has sent it was quicker
+    if claim.event and not claim.force and rank == acknowledged:
+        return Verdict.DUPLICATE
     # What can never change comes first, so that no one waits for another delivery in vain.
     if claim.subscribed and entry.opt_out_at is not None and (claim.at or "") <= entry.opt_out_at:
         return Verdict.STALE

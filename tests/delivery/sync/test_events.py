@@ -143,3 +143,37 @@ def test_an_opt_in_by_event_is_known_of_the_phone_from_then_on(sync, identify, r
     sync([by_id(1, 12)])
     assert sync([no(1, 9)]).acknowledged == 0, "an opt-out from before"
     assert sync([no(1, 15)]).acknowledged == 1
+
+
+OUTAGE = {"status": 503, "retry_after": 900, "store": False}
+
+
+def test_an_event_that_regal_did_not_take_before_an_outage_is_sent_by_the_next_try(sync, regal_sandbox):
+    """429 says that it was not taken, so it is not in doubt, however often it was tried."""
+    rejections = [{"on": {"requests": [1, 2]}, "do": {"status": 429}}, {"on": {"from": 3}, "do": OUTAGE}]
+    regal_sandbox.set_faults(rejections)
+    with pytest.raises(RetryLaterError):
+        sync([yes(1)], of_run="r", outage_patience=5)
+    regal_sandbox.set_faults([])
+
+    assert sync([yes(1)], of_run="r", number=2).acknowledged == 1
+    assert told(regal_sandbox) == [("u1", "sms", EVENT)]
+
+
+def test_an_event_that_another_run_has_sent_meanwhile_is_not_sent_by_a_run_that_resumes(sync, regal_sandbox):
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": OUTAGE}])
+    with pytest.raises(RetryLaterError):
+        sync([yes(1)], of_run="r")
+    regal_sandbox.set_faults([])
+    sync([yes(1)])
+
+    report = sync([yes(1)], of_run="r", number=2)
+
+    assert told(regal_sandbox) == [("u1", "sms", EVENT)]
+    assert (report.acknowledged, report.skips) == (0, {"duplicate": 1})
+
+
+def test_with_full_resync_an_event_is_sent_again(sync, regal_sandbox):
+    sync([yes(1)])
+    assert sync([yes(1)], sync={"full_resync": True}).acknowledged == 1
+    assert told(regal_sandbox) == [("u1", "sms", EVENT)] * 2
