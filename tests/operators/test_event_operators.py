@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_regal._compat import AirflowException
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.page import RegalPageOperator
 from airflow_provider_regal.operators.screen import RegalScreenOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
-from tests.ledger_file import deliveries, everything, outcomes
+from tests.ledger_file import consents, deliveries, everything, outcomes
 from tests.people import SECRETS
 
 ANNE = {"phone": "+19175554444", "firstName": "Anne", "lastName": "Smith"}
@@ -366,6 +368,27 @@ def test_one_opt_out_closes_all_channels_of_the_phone_where_that_is_asked_for(re
     operator = RegalIdentifyOperator(task_id="out", phone=ANNE["phone"], opt_in=[no], opt_out_scope="person")
     info = executed(regal, operator)["traits"]["phones"]["+19175554444"]
     assert info["smsOptIn"]["subscribed"] is info["voiceOptIn"]["subscribed"] is False
+
+
+def test_the_opt_out_of_an_invalid_event_is_sent_by_the_same_options_and_kept_in_the_same_ledger(
+    regal, regal_ledger, tmp_path, monkeypatch
+):
+    other = tmp_path / "other" / "ledger.db"
+    other.parent.mkdir()
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "sqlite", "host": str(other)}))
+    no = {"channel": "voice", "subscribed": False}
+    operator = RegalIdentifyOperator(
+        task_id="out", phone=ANNE["phone"], opt_in=[no], timestamp="no time at all", opt_out_scope="person",
+        ledger_conn_id="other",
+    )  # fmt: skip
+
+    with pytest.raises(AirflowException, match="invalid"):
+        operator.execute({})
+
+    info = regal.events()[-1]["body"]["traits"]["phones"]["+19175554444"]
+    assert info["smsOptIn"]["subscribed"] is info["voiceOptIn"]["subscribed"] is False
+    assert set(consents(other)) == {("+19175554444", "sms"), ("+19175554444", "voice")}
+    assert not regal_ledger.exists()
 
 
 def test_naive_times_are_read_in_the_given_timezone(regal):
