@@ -311,7 +311,7 @@ def _given_claims(
                 channel,
                 subscribed,
                 at,
-                once=guarantee == "at_most_once" and (subscribed or payload.call in NAMED_CALLS),
+                once=guarantee == "at_most_once" and subscribed,
                 force=row.get(FORCE_MARK, False),
                 row_hash=row_hash,
                 stored=any(more[:1]),
