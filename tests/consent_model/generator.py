@@ -131,6 +131,10 @@ class _Maker:
     def maybe(self, share: float) -> bool:
         return self.chance.random() < share
 
+    def person(self) -> int:
+        """Mostly the same, so that what they say meets."""
+        return self.chance.choices(PEOPLE, [6, 3, 1])[0]
+
     def step(self) -> Step:
         minutes = self.chance.randint(1, 2)
         self.now += timedelta(minutes=minutes)
@@ -145,7 +149,7 @@ class _Maker:
     # -- what people say
 
     def statement(self, person: int, point: str | None, channel: str) -> Statement:
-        (kind,) = self.chance.choices([YES, NO, UNREADABLE, UNKNOWN], [48, 38, 5, 9])
+        (kind,) = self.chance.choices([YES, NO, UNREADABLE, UNKNOWN], [50, 34, 8, 8])
         ip = f"203.0.113.{self.chance.randint(1, 9)}"
         if self.maybe(0.2):
             ip = self.chance.choice([None, *NOT_ROUTABLE, *NO_ADDRESSES, "2001:4860:4860::8888"])
@@ -156,7 +160,7 @@ class _Maker:
 
     def time(self, kind: list[Any]) -> Any:
         """A time near to those of other decisions, so that they meet; or one that is odd."""
-        ago = timedelta(minutes=self.chance.randint(0, 6))
+        ago = timedelta(minutes=self.chance.choice([0, 1, 1, 2, 2, 3, 5]))
         if self.maybe(0.75):
             fraction = timedelta(milliseconds=self.chance.choice([0, 0, 0, 200, 900]))
             return self.now - ago + fraction * bool(ago)
@@ -255,7 +259,7 @@ class _Maker:
     def contacts(self) -> Step:
         settings, options = self.common()
         labeled = self.maybe(0.4)
-        people = [self.chance.choice(PEOPLE) for _ in range(self.chance.randint(1, 4))]
+        people = [self.person() for _ in range(self.chance.randint(1, 4))]
         if self.maybe(0.3):
             people = [*dict.fromkeys(people)]
             settings["only_changed"], options = True, replace(options, by_changes=True)
@@ -282,7 +286,7 @@ class _Maker:
         settings, options = self.common()
         made = []
         for _ in range(self.chance.randint(1, 3)):
-            person = self.chance.choice(PEOPLE)
+            person = self.person()
             traits: dict[str, Any] = {"phone": home(person), "email": email(person)}
             told: list[Statement] = []
             if self.maybe(0.3):
@@ -315,7 +319,7 @@ class _Maker:
         settings, options = self.common(contacts=False)
         made = []
         for _ in range(self.chance.randint(1, 3)):
-            written, row = self.nested(self.chance.choice(PEOPLE))
+            written, row = self.nested(self.person())
             old = self.maybe(0.15)
             at = self.now - timedelta(days=30 * old)
             written |= {"event": "Lesson Booked", "timestamp": at.isoformat()}
@@ -330,7 +334,7 @@ class _Maker:
     def table_sync(self) -> Step:
         """A table of consents, to which rows come and from which they go; one of the two forms in each row."""
         for _ in range(self.chance.randint(0, 3)):
-            person = self.chance.choice(PEOPLE)
+            person = self.person()
             made = self.long(person) if self.maybe(0.7) else self.wide(person, labeled=False)
             written, row = made
             if "channel" not in written and "phone" in written:  # each consent of it is read alone
@@ -348,7 +352,7 @@ class _Maker:
 
     def late_sync(self) -> Step:
         settings, options = self.common(by_changes=True, once=True)
-        made = [self.long(self.chance.choice(PEOPLE)) for _ in range(self.chance.randint(1, 4))]
+        made = [self.long(self.person()) for _ in range(self.chance.randint(1, 4))]
         return self.made(
             "sync", made, settings, options, {"initial": "send", "max_change_ratio": None}, source="dag.late"
         )
@@ -357,7 +361,7 @@ class _Maker:
         settings, options = self.common(by_changes=True, once=True, as_event=True)
         for _ in range(self.chance.randint(1, 3)):
             channel = self.chance.choice(CHANNELS[:2])
-            self.by_event_table.append(self.long(self.chance.choice(PEOPLE), channel=channel, user_only=0.4))
+            self.by_event_table.append(self.long(self.person(), channel=channel, user_only=0.6))
         made = self.by_event_table[-4:]
         settings["max_event_age"] = None
         sync = {"initial": "send", "max_change_ratio": None, "as_event": EVENT}
@@ -368,9 +372,9 @@ class _Maker:
         _, options = self.common()
         options = replace(options, may_send="all", in_order=False, max_age=None)
         call = self.chance.choice(["identify", "identify", "track"])
-        written, row = self.nested(self.chance.choice(PEOPLE))
+        written, row = self.nested(self.person())
         if self.maybe(0.2):
-            person = self.chance.choice(PEOPLE)
+            person = self.person()
             told = self.statement(person, None, self.chance.choice(CHANNELS[:2]))
             written, row = {"user_id": f"u{person}", "opt_in": [self.opt_in(told)]}, Row((told,))
         if call == "track":
@@ -383,7 +387,7 @@ class _Maker:
 
     def regal(self) -> Step:
         """Somebody replies STOP or START; the table of Regal's webhooks is read."""
-        person, channel = self.chance.choice(PEOPLE), self.chance.choice(CHANNELS)
+        person, channel = self.person(), self.chance.choice(CHANNELS)
         point = email(person) if channel == "email" else home(person)
         answer = self.maybe(0.25)
         one = Statement(f"u{person}", point, channel, answer, self.now)

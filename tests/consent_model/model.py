@@ -303,7 +303,7 @@ class ConsentModel:
         self, this: Delivery, row: Row, statement: Statement, moments: tuple[datetime, datetime],
         overtaken: dict[Key, datetime], *, certain: bool,
     ) -> None:  # fmt: skip
-        channel, (first, last) = statement.channel.strip().lower(), moments
+        channel = statement.channel.strip().lower()
         early, late = (meaning_of(statement, this.options, moment) for moment in moments)
         keys = [*self._keys_of(statement, channel, this.options)]
         this.mentioned.update(keys)
@@ -353,6 +353,8 @@ class ConsentModel:
             if in_order and owed and others_seen and one.key not in this.mentioned:
                 broken.append(f"rule 2: the owed opt-out of {one.key} was not sent first")
             others_seen |= one.subscribed or one.user is not None  # what is owed goes without a user id
+            if one.user is not None and one.point is not None:
+                self.perhaps_phones[one.user].add(one.point)
             check = self._check_yes if one.subscribed else self._check_no
             broken += [f"{text}: {one}" for text in check(this, one)]
             if this.options.may_send == "nothing":
@@ -385,6 +387,10 @@ class ConsentModel:
 
     def _check_no(self, this: Delivery, one: Received) -> Iterator[str]:
         stated = self.no_times[one.key]
+        for user, known in self.perhaps_phones.items():  # one that names a user id: its phones may be known by now
+            if one.point in known and (by_user := self.no_times[f"user:{user}", one.channel]):
+                stated = stated | by_user
+                _raise(self.perhaps, one.key, max(by_user))
         if this.options.infers_opt_outs and one.key not in this.mentioned and one.at not in stated:
             _raise(self.inferred, one.key, one.at or datetime.max.replace(tzinfo=UTC))
         elif not stated:
@@ -427,25 +433,19 @@ class ConsentModel:
         :param faultless: it has read its source, every request was answered well, and nothing else failed.
         :param owed: what the ledger says Regal lacks.
         """  # fmt: skip
-        this, broken = self.deliveries[delivery], list[str]()
+        this = self.deliveries[delivery]
         for user, phone in phones:
             self.perhaps_phones[user].add(phone)
             if orderly:
                 self.phones[user].add(phone)
-        if orderly:
-            for one in found:
-                if one.told:
-                    self.settled[one.key] = (one.subscribed, one.at)
-                elif not one.refused:
-                    self.settled.pop(one.key, None)
-        else:
-            for one in found:
+        for one in found:
+            if orderly and one.told:
+                self.settled[one.key] = (one.subscribed, one.at)
+            elif not (orderly and one.refused):
                 self.settled.pop(one.key, None)
-        if green and this.unreadable:
-            broken.append(f"rule 4: it succeeded, though {[*this.unreadable]} can't be read")
-        for key in self.barriers:
-            if key[0].startswith("user:") or not self.lacks(key):
-                continue
+        broken = [f"rule 4: it succeeded, though {key} can't be read" for key in this.unreadable if green]
+        lacking = [key for key in self.barriers if not key[0].startswith("user:") and self.lacks(key)]
+        for key in lacking:
             if key not in owed:
                 broken.append(f"rule 3: Regal lacks the opt-out of {key}, and the ledger does not owe it")
             if faultless and this.options.contacts and this.options.may_send != "nothing":

@@ -29,11 +29,12 @@ from tests.operators.ways import context
 NOT_TAKEN = (400, 401, 403, 404, 413, 422, 429, 503)
 HANGS_S = 20.0
 PROJECT = Path(__file__).parents[2]
-FORKED_WITH = [
+IMPORTED = [
     "tests.consent_model.tries",
     "airflow_provider_regal.client.many",
     "airflow_provider_regal.delivery.engine",
 ]
+GOES_ON = ("killed", "RetryLaterError", "LedgerError", "TakenOverError", "FixConnectionError")
 
 
 @dataclass
@@ -140,13 +141,7 @@ class World:
             model.reads(pending.name, step.source, step.rows, moments, certain=pending.read)
         calm = crash is None and not faults and reads
         self.broken += model.receives(pending.name, found, anew=reads, calm=calm)
-        pending.ended = error not in (
-            "killed",
-            "RetryLaterError",
-            "LedgerError",
-            "TakenOverError",
-            "FixConnectionError",
-        )
+        pending.ended = error not in GOES_ON
         self._end(
             pending.name, found, phones, green=error is None, faultless=pending.ended and calm,
             orderly=error not in ("killed", "LedgerError", "TakenOverError"),
@@ -176,7 +171,7 @@ class World:
     def _run_and_kill(self, one: OneTry, request: int) -> str | None:
         self.monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # of the fork server, which does not know our path
         processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload(FORKED_WITH)
+        processes.set_forkserver_preload(IMPORTED)
         ours, theirs = processes.Pipe()
         process = processes.Process(target=run_and_tell, args=(one, theirs))
         process.start()

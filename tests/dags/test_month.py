@@ -81,7 +81,7 @@ class Month:
         columns = f"{channel}_ok = ?, {channel}_at = ?, {channel}_ip = ?"
         with closing(sqlite3.connect(self.path)) as connection, connection:
             told = (int(yes), at.isoformat(), IP, int(user(person)))
-            connection.execute(f"UPDATE customers SET {columns} WHERE id = ?", told)  # noqa: S608
+            connection.execute(f"UPDATE customers SET {columns} WHERE id = ?", told)
         self.decided(person, channel, yes, at)
 
     def on_the_website(self, person, channel, yes, at):
@@ -104,7 +104,7 @@ class Month:
         opt_in = {"subscribed": yes, "timestamp": f"{at:%Y-%m-%d %H:%M:%S} +00:00", "ip": IP}
         body = {"traits": {"phones": {phone(person): {f"{channel}OptIn": opt_in}}}, "eventSource": "agent"}
         headers = {"Authorization": self.regal.api_key, "Content-Type": "application/json"}
-        with urlopen(Request(f"{self.regal.url}/events", json.dumps(body).encode(), headers), timeout=10):  # noqa: S310
+        with urlopen(Request(f"{self.regal.url}/events", json.dumps(body).encode(), headers), timeout=10):
             self.decided(person, channel, yes, at)
 
     def at_regal(self):

@@ -24,7 +24,11 @@ AT_ONCE, KILLED = 5, 3
 LONGEST_S = 0.4
 PROJECT = Path(__file__).parents[3]
 # Processes are forked from one that has imported this, and runs no threads.
-IMPORTED = ["tests.delivery.sync.test_storm", "airflow_provider_regal.client.many", "airflow_provider_regal.delivery.engine"]
+IMPORTED = [
+    "tests.delivery.sync.test_storm",
+    "airflow_provider_regal.client.many",
+    "airflow_provider_regal.delivery.engine",
+]
 CHANNELS = ("sms", "voice", "email")
 EVENT = "SMS Consent Given"
 BEGIN = datetime.now(UTC).replace(microsecond=0) - timedelta(days=10)
