@@ -262,7 +262,7 @@ class Admission:
                     consent.channel,
                     consent.subscribed,
                     at,
-                    once=once and (consent.subscribed or ready.payload.call in NAMED_CALLS),
+                    once=once and consent.subscribed,
                     force=ready.force,
                 ),
                 consent,

@@ -248,12 +248,19 @@ class FirstPass:
         for consent in seen.payload.consents:
             at = None if consent.at is None else to_ledger_time(consent.at)
             if consent.subscribed:
-                self._index.add_consent(consent.identifier, consent.channel, at or "", subscribed=True)
+                if not self._is_repeated(seen):  # else it is not sent, and takes the place of no opt-out
+                    self._index.add_consent(consent.identifier, consent.channel, at or "", subscribed=True)
             else:
                 self._opt_outs.append((consent.identifier, consent.channel, at))
                 self._contacts.append(key)
         if len(self._opt_outs) >= _BATCH:
             self._bar()
+
+    def _is_repeated(self, seen: Ready) -> bool:
+        if seen.message_id is None:
+            return False
+        self._index.finish()
+        return self._index.first_of(seen.message_id) != seen.position
 
     def _take_unreadable(self, row: Row) -> None:
         for one in self._preparer.unreadable_in(row):

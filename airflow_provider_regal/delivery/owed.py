@@ -34,8 +34,7 @@ def owed_rows(account: Account, index: RowIndex, *, on_their_way: Collection[int
     :param on_their_way: deliveries that are sending theirs right now.
     """
     for owed in _owed(account, on_their_way):
-        newest = index.newest(owed.identifier, owed.channel)
-        if newest is None or (newest.subscribed and newest.at <= owed.at):
+        if _is_newest(owed, index):
             yield _row(owed.identifier, owed.channel, owed.at, _now(account), _where(owed))
 
 
@@ -45,8 +44,14 @@ def stated_rows(account: Account, index: RowIndex, *, on_their_way: Collection[i
         yield _row(identifier, channel, at, _now(account), "an opt-out of the source")
     for owed in _owed(account, on_their_way):
         newest = index.newest(owed.identifier, owed.channel)
-        if newest is None or newest.subscribed:
+        if (newest is not None and newest.subscribed) or _is_newest(owed, index):
             yield _row(owed.identifier, owed.channel, owed.at, _now(account), _where(owed))
+
+
+def _is_newest(owed: OwedOptOut, index: RowIndex) -> bool:
+    """Return whether no row of this delivery has the opt-out, or a decision after it."""
+    newest = index.newest(owed.identifier, owed.channel)
+    return newest is None or (newest.at, not newest.subscribed) < (owed.at, True)
 
 
 def _owed(account: Account, on_their_way: Collection[int]) -> Iterator[OwedOptOut]:

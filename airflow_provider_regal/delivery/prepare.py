@@ -76,6 +76,7 @@ class Preparer:
         columns = settings.sync.columns if settings.sync is not None else None
         options = repr((settings.mapping, columns, settings.reading, settings.consent, event_source))
         self.fingerprint = hashlib.blake2b(options.encode(), digest_size=16).digest()
+        self._is_resync = settings.sync is not None and settings.sync.full_resync
         ignored = [column for column, target in (settings.mapping.columns or {}).items() if target is None]
         self.ignored_columns = frozenset((*ignored, *(column.upper() for column in ignored)))
 
@@ -179,7 +180,10 @@ class Preparer:
         *,
         source_row: int = 0,
     ) -> Ready:
-        payload = to_payload(event, now=now, policy=self._settings.consent, event_source=self._event_source)
+        policy = self._settings.consent
+        if CLAIMS_MARK in row:  # whoever made the row has said which channels an opt-out closes
+            policy = replace(policy, opt_out_scope="channel")
+        payload = to_payload(event, now=now, policy=policy, event_source=self._event_source)
         if payload.opt_outs_elsewhere:
             phones = () if event.user_id is None else self._phones_of(event.user_id)
             payload = payload.with_opt_outs({PHONES: phones})
@@ -204,7 +208,7 @@ class Preparer:
             letter_time=letter_time,
             key=row.get(LEDGER_KEY_MARK),
             force=row.get(FORCE_MARK, False),
-            claims=_given_claims(row, payload, guarantee),
+            claims=_given_claims(row, payload, guarantee, resync=self._is_resync),
         )
 
     def opt_outs(self, refused: Refused, row: Mapping[str, Any], now: datetime) -> Ready | None:
@@ -295,7 +299,9 @@ def _dated(consents: tuple[Consent, ...], read_at: datetime) -> tuple[Consent, .
     return tuple(one if one.subscribed else replace(one, at=one.at or read_at) for one in consents)
 
 
-def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee) -> tuple[Claimed, ...]:
+def _given_claims(
+    row: Mapping[str, Any], payload: Payload, guarantee: Guarantee, *, resync: bool
+) -> tuple[Claimed, ...]:
     consents = {(consent.identifier, consent.channel): consent for consent in payload.consents}
     return tuple(
         Claimed(
@@ -305,12 +311,12 @@ def _given_claims(row: Mapping[str, Any], payload: Payload, guarantee: Guarantee
                 channel,
                 subscribed,
                 at,
-                once=guarantee == "at_most_once" and (subscribed or payload.call in NAMED_CALLS),
+                once=guarantee == "at_most_once" and subscribed,
                 force=row.get(FORCE_MARK, False),
                 row_hash=row_hash,
                 stored=any(more[:1]),
-                inferred=any(more[1:2]),
-                news=any(more[2:]),
+                inferred=any(more[1:]),
+                news=not resync,
                 owed=row.get(OWED_MARK, False),
             ),
             consents.get((key, channel)),

@@ -346,8 +346,8 @@ class Recorder:
             return False
         row.refusal = Refusal(row.payload, decision.reason, self._message(row, decision))
         going = tuple(one for one in row.claims if one.consent in alone.consents)
+        self.release(row)  # what is sent alone is claimed again
         row.claims = tuple(one for one in row.claims if one not in going)
-        self._changes.released += _claims(row)
         self._log_consents(row, consent_log.REFUSED, decision.reason)
         row.claims = going
         row.send_instead(alone)
@@ -440,18 +440,18 @@ class Recorder:
         self._settle(row, Outcome.UNKNOWN)
 
     def release(self, row: Ready) -> None:
-        """Take the row's reservation back: Regal surely does not have it."""
+        """Take the row's reservation and its claims back; whoever sends it next claims it anew."""
         if row.guarantee == "at_most_once":
             self._held.states[row.position] = RowState.OPEN
+        if row.doubtful:
+            self._changes.unknown += _claims(row)
+        else:  # Regal surely does not have it
+            self._changes.released += _claims(row)
 
     def leave_open(self, row: Ready) -> None:
         """Leave the row unsettled: a later try sends it."""
         self._count_requests(row)
         self.release(row)
-        if row.doubtful:
-            self._changes.unknown += _claims(row)
-        else:
-            self._changes.released += _claims(row)
 
     def unauthorized(self, decision: Decision) -> FixConnectionError:
         """Make the error for a refused key."""

@@ -196,7 +196,7 @@ class SingleEvents:
                     one.channel,
                     one.subscribed,
                     at,
-                    once=once and (one.subscribed or payload.call in NAMED_CALLS),
+                    once=once and one.subscribed,
                 ),
                 one,
             )

@@ -134,7 +134,7 @@ def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
         return Verdict.STALE
     if acknowledged is not None and rank < acknowledged:
         return Verdict.STALE
-    if claim.news and rank == acknowledged and entry.pending_at is None:
+    if claim.news and not claim.force and rank == acknowledged and entry.pending_at is None:
         return Verdict.KNOWN
     of_others = entry.delivery != by.delivery
     if entry.state == SENDING and of_others and by.busy_since < (entry.changed_at or "") < by.busy_until:

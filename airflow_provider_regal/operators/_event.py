@@ -171,7 +171,12 @@ class RegalEventOperator(BaseOperator):
         self._stop = Stop()  # Airflow may run the same object again
         written = self._hide_payload()
         settings = self._settings(restart=read_truth(self.restart))
-        hook = RegalHook(self.regal_conn_id)
+        hook = RegalHook(
+            self.regal_conn_id,
+            outage_patience_s=settings.outage_patience_s,
+            consent=settings.consent,
+            ledger_conn_id=self.ledger_conn_id,
+        )
         with failing_for_good(settings.guarantee):
             event = hook.read(EVENTS[self.call], written, settings.reading)
             _mask({phone.number for phone in event.phones} | {email.address for email in event.emails})

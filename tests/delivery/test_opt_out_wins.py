@@ -287,3 +287,28 @@ def test_of_a_reading_that_was_cut_off_an_opt_out_without_a_time_counts_as_given
     run([contact(1, False, None)], of_run="r", number=2, now=NOW + 10 * MINUTE, max_connections=1)
     assert sync([yes(1, timestamp=(NOW + 5 * MINUTE).isoformat())], now=NOW + 20 * MINUTE).skips == {"older": 1}
     assert told(regal_sandbox) == [(None, "sms", False), ("u1", "sms", False)]
+
+
+def test_a_yes_of_a_message_that_is_not_sent_since_it_repeats_another_takes_the_place_of_no_opt_out(run, regal_sandbox):
+    rows = [
+        {"user_id": "u1", "phone": phone(1), "sms_opt_in": False, "sms_opt_in_at": at(1)},
+        {"user_id": "u2", "message_id": "m", "plan": "gold"},
+        {"user_id": "u1", "phone": phone(1), "message_id": "m", "sms_opt_in": True, "sms_opt_in_at": at(5)},
+    ]
+    run([{"sms_opt_in_ip": IP, **row} for row in rows])
+    assert regal_sandbox.contact(phone=phone(1))["phones"][phone(1)]["sms"]["status"] == "Unsubscribed"
+
+
+def test_an_opt_out_in_doubt_holds_back_neither_the_same_one_beside_a_named_event_nor_the_event(run, regal_sandbox):
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 500, "store": False}}])
+    with suppress(RegalError):
+        run([contact(1, False, 5)], guarantee="at_most_once", max_unknown=1)
+    regal_sandbox.set_faults([])
+
+    no = {"channel": "sms", "subscribed": False, "timestamp": at(5)}
+    report = run([{"user_id": "u1", "phone": phone(1), "opt_in": [no]}], call="track", event="Lesson Booked")
+
+    assert report.acknowledged == 1
+    (sent,) = regal_sandbox.events(stored=True)
+    assert sent["name"] == "Lesson Booked"
+    assert sent["body"]["traits"]["phones"][phone(1)]["smsOptIn"]["subscribed"] is False

@@ -280,7 +280,8 @@ class TestRefusedForSomethingElse:
         (line,) = ledger.outcomes("r")
         assert line.message.endswith("; its opt-out, sent alone: HTTP 400")
         assert owed(ledger) == [(phone(1), "sms")]
-        failed([NOBODY], [{"on": {"from": 1, "times": 1}, "do": {"status": 400}}], of_run="again")
+        first = [{"on": {"from": 1, "times": 1}, "do": {"status": 400}}]
+        failed([NOBODY], first, of_run="again", max_connections=1)
         assert [line.status for line in ledger.outcomes("again")] == ["acknowledged", "rejected"]
         assert run([NOBODY]).owed_sent == 1
 
@@ -359,3 +360,39 @@ def test_two_deliveries_at_once_send_it_once(run, failed, regal_sandbox, ledger_
         report = run(rows, now=NOW + MINUTE)
     assert (report.owed_sent, report.opt_outs_owed) == (0, 0)
     assert told(regal_sandbox) == []
+
+
+def test_an_owed_opt_out_closes_its_own_channel_only_whatever_the_delivery_that_sends_it_says(
+    run, failed, regal_sandbox
+):
+    """``opt_out_scope`` is about the rows of the delivery: for another channel nothing would be recorded."""
+    run([contact(1, True, 1, channel="voice")])
+    failed([contact(1, False, 5)], OUTAGE)
+
+    run([NOBODY], opt_out_scope="person")
+
+    assert channels_of(regal_sandbox, 1) == {"sms": "Unsubscribed", "voice": "Subscribed"}
+
+
+def channels_of(regal, number):
+    told = regal.contact(phone=phone(number))["phones"][phone(number)]
+    return {channel: told[channel]["status"] for channel in ("sms", "voice")}
+
+
+def test_an_opt_out_in_doubt_is_sent_although_a_row_of_the_delivery_has_an_older_one(run, failed, regal_sandbox):
+    """The row's own is older than what may be at Regal, so it is withheld: it can't stand for the newer."""
+    failed([contact(1, False, 9)], LOST, guarantee="at_most_once")
+
+    report = run([contact(1, False, 5)])
+
+    sent = bodies(regal_sandbox)[0]["traits"]["phones"][phone(1)]["smsOptIn"]
+    assert sent["timestamp"] == "2026-11-23 02:09:00 +00:00"
+    assert report.opt_outs_owed == 0
+
+
+def test_of_a_source_with_too_few_rows_an_owed_opt_out_is_sent_beside_an_older_one(run, failed, regal_sandbox):
+    failed([contact(1, False, 9)], LOST, guarantee="at_most_once")
+    with pytest.raises(FixSourceError, match="min_rows"):
+        run([contact(1, False, 5)], min_rows=2)
+    sent = [body["traits"]["phones"][phone(1)]["smsOptIn"]["timestamp"][:16] for body in bodies(regal_sandbox)]
+    assert "2026-11-23 02:09" in sent

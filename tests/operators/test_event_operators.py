@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_regal._compat import AirflowException
 from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.ledger.suppressions import suppress
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
@@ -14,7 +16,7 @@ from airflow_provider_regal.operators.page import RegalPageOperator
 from airflow_provider_regal.operators.screen import RegalScreenOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
 from tests.ledger.view import LedgerView
-from tests.ledger_file import deliveries, everything, outcomes
+from tests.ledger_file import consents, deliveries, everything, outcomes
 from tests.people import SECRETS
 
 ANNE = {"phone": "+19175554444", "firstName": "Anne", "lastName": "Smith"}
@@ -401,6 +403,27 @@ def test_suppress_named_events_is_a_boolean_of_named_events(operator, value):
     more = {"event": "Visited"} if operator is RegalTrackOperator else {}
     with pytest.raises(ValueError, match="suppress_named_events"):
         operator(task_id="t", user_id="anne", suppress_named_events=value, **more)
+
+
+def test_the_opt_out_of_an_invalid_event_is_sent_by_the_same_options_and_kept_in_the_same_ledger(
+    regal, regal_ledger, tmp_path, monkeypatch
+):
+    other = tmp_path / "other" / "ledger.db"
+    other.parent.mkdir()
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "sqlite", "host": str(other)}))
+    no = {"channel": "voice", "subscribed": False}
+    operator = RegalIdentifyOperator(
+        task_id="out", phone=ANNE["phone"], opt_in=[no], timestamp="no time at all", opt_out_scope="person",
+        ledger_conn_id="other",
+    )  # fmt: skip
+
+    with pytest.raises(AirflowException, match="invalid"):
+        operator.execute({})
+
+    info = regal.events()[-1]["body"]["traits"]["phones"]["+19175554444"]
+    assert info["smsOptIn"]["subscribed"] is info["voiceOptIn"]["subscribed"] is False
+    assert set(consents(other)) == {("+19175554444", "sms"), ("+19175554444", "voice")}
+    assert not regal_ledger.exists()
 
 
 def test_naive_times_are_read_in_the_given_timezone(regal):

@@ -28,11 +28,8 @@ _NO_LONGER_THERE: Final = (
 )
 
 
-def as_contact(wanted: Sequence[Wanted], phase: int, *, news: bool = True) -> Marked:
-    """Say all of it in one identify.
-
-    :param news: what another run has sent meanwhile is left out.
-    """
+def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
+    """Say all of it in one identify."""
     phones: dict[str, list[dict[str, Any]]] = {}
     emails: dict[str, list[dict[str, Any]]] = {}
     for one in wanted:
@@ -44,7 +41,7 @@ def as_contact(wanted: Sequence[Wanted], phase: int, *, news: bool = True) -> Ma
             PHASE_MARK: phase,
             ONLY_CONSENT_MARK: True,
             WEIGHT_MARK: len(wanted),
-            CLAIMS_MARK: [_claim(one, news=news) for one in wanted],
+            CLAIMS_MARK: [_claim(one) for one in wanted],
             "user_id": wanted[0].user_id,
             "phones": [{"number": number, "opt_ins": opt_ins} for number, opt_ins in phones.items()],
             "emails": [{"address": address, "opt_ins": opt_ins} for address, opt_ins in emails.items()],
@@ -52,11 +49,10 @@ def as_contact(wanted: Sequence[Wanted], phase: int, *, news: bool = True) -> Ma
     )
 
 
-def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int, news: bool = True) -> Marked:
+def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int) -> Marked:
     """Say it by an event that Regal's team takes for an opt-in; without a phone it would subscribe no one.
 
     :param phones: those that Regal has of the contact, as the ledger stores them: an opt-out of any of them holds.
-    :param news: it is not sent if another run has sent it meanwhile.
     """
     user = wanted.identifier.startswith("user:")
     if user and not phones:
@@ -68,7 +64,7 @@ def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int, n
             PHASE_MARK: phase,
             ONLY_CONSENT_MARK: True,
             CLAIMS_MARK: [
-                _claim(wanted, news=news),
+                _claim(wanted),
                 *([phone, *_claim(wanted)[1:4], None, True] for phone in phones if user),
             ],
             "event": event,
@@ -100,6 +96,5 @@ def _opt_in(wanted: Wanted) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _claim(wanted: Wanted, *, news: bool = False) -> list[Any]:
-    claim = [wanted.identifier, wanted.channel, bool(wanted.subscribed), wanted.at, wanted.row_hash]
-    return [*claim, False, False, True] if news else claim
+def _claim(wanted: Wanted) -> list[Any]:
+    return [wanted.identifier, wanted.channel, bool(wanted.subscribed), wanted.at, wanted.row_hash]

@@ -383,13 +383,13 @@ class Reconciliation:
     def _events(self) -> Iterator[Marked]:
         """Return what is sent: one event for all that a phase has to say to a contact."""
         resync, as_event = self._sync.full_resync, self._sync.as_event
-        yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST, news=not resync)
+        yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST)
         if self._opts_out_removed:
             for identifier, channel in self._store.gone():
                 yield as_opt_out(identifier, channel, self._now, OPT_OUTS_FIRST)
         opt_ins = self._store.to_send(subscribed=True, unchanged=resync)
         if as_event is None:
-            yield from _by_contact(opt_ins, THEN_OPT_INS, news=not resync)
+            yield from _by_contact(opt_ins, THEN_OPT_INS)
             return
         while chunk := [*islice(opt_ins, _CHUNK)]:
             phones = self._account.phones_of(wanted.user_id for wanted in chunk if wanted.user_id is not None)
@@ -399,7 +399,6 @@ class Reconciliation:
                     as_event,
                     phones=phones.get(wanted.user_id or "", ()),
                     phase=THEN_OPT_INS,
-                    news=not resync,
                 )
 
     def _all_wanted(self) -> Iterator[Wanted]:
@@ -454,10 +453,10 @@ def _columns(row: Any) -> Mapping[str, Any]:
     return columns_of(as_row(row))
 
 
-def _by_contact(wanted: Iterator[Wanted], phase: int, *, news: bool = True) -> Iterator[Marked]:
+def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
     for _, told in groupby(wanted, lambda one: (one.user_id, one.user_id or one.identifier)):
         while some := [*islice(told, _CONSENTS_IN_EVENT)]:
-            yield as_contact(some, phase, news=news)
+            yield as_contact(some, phase)
 
 
 def _recorded(wanted: Wanted, why: str) -> tuple[Claim, LoggedConsent]:

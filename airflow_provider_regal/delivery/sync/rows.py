@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from airflow_provider_regal.delivery.prepare import people_in
@@ -242,6 +242,7 @@ def user_key(user_id: str) -> str:
     return f"user:{user_id}"
 
 
+_NOW: Final = datetime.max.replace(tzinfo=UTC)
 # A number that belongs to no one; it is only read, never sent.
 _SOMEONE: Final = "+12125550100"
 
@@ -269,15 +270,19 @@ def _wide(named: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _closing_all_channels(read: list[Said | Unfit]) -> list[Said | Unfit]:
-    """Say each opt-out of the other channels of its phone or email, too, but where the row has a newer opt-in."""
+    """Say each opt-out of the other channels of its phone or email, too, but where the row has a newer decision."""
     said = {(one.identifier, one.channel): one for one in read if isinstance(one, Said)}
     for out in [one for one in said.values() if not one.subscribed]:
         for channel in channels_beside(cast("Channel", out.channel)):
             other = said.get((out.identifier, channel))
-            newer = other is not None and other.at is not None and out.at is not None and other.at > out.at
-            if other is None or (other.subscribed and not newer):
+            if other is None or _rank(other) < _rank(out):
                 said[out.identifier, channel] = replace(out, channel=channel)
     return [*said.values(), *(one for one in read if isinstance(one, Unfit))]
+
+
+def _rank(said: Said) -> tuple[datetime, bool]:
+    # An opt-out without a time counts as given when it was read.
+    return said.at or _NOW, not said.subscribed
 
 
 def _without_contradictions(told: list[dict[str, Any]]) -> list[dict[str, Any]]:

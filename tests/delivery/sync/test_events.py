@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_regal.delivery.settings import SyncSettings
-from airflow_provider_regal.errors import FixConnectionError, RetryLaterError, TooManyFailedRowsError
+from airflow_provider_regal.errors import RetryLaterError, TooManyFailedRowsError
 from tests.delivery.consents import NOW, at, kinds, no, phone, told, yes
 
 EVENT = "SMS Consent Given"
@@ -46,23 +46,6 @@ def test_opt_ins_go_as_the_event_with_their_evidence_and_opt_outs_by_identify(sy
     assert list(body["traits"]["phones"]) == [phone(1)]
     assert body["originalTimestamp"].startswith(at(5)[:10])
     assert kinds(sync([yes(1, text="I agree"), no(2)])) == {"unchanged": 2}
-
-
-def test_the_event_is_sent_once_when_two_runs_meet(sync, regal_sandbox):
-    regal_sandbox.set_faults([{"do": {"status": 401}}])
-    with pytest.raises(FixConnectionError):
-        sync([yes(1)], of_run="first")
-    regal_sandbox.set_faults([])
-    sync([yes(1)], of_run="second")
-    report = sync([yes(1)], of_run="first", number=2)
-    assert (report.acknowledged, report.skips) == (0, {"unchanged": 1})
-    assert told(regal_sandbox) == [("u1", "sms", EVENT)]
-
-
-def test_the_event_is_sent_again_where_that_is_asked_for(sync, regal_sandbox):
-    sync([yes(1)])
-    assert sync([yes(1)], sync={"full_resync": True}).acknowledged == 1
-    assert told(regal_sandbox) == [("u1", "sms", EVENT)] * 2
 
 
 def test_without_a_phone_in_the_row_one_that_regal_acknowledged_for_the_contact_will_do(sync, identify, regal_sandbox):
@@ -160,3 +143,37 @@ def test_an_opt_in_by_event_is_known_of_the_phone_from_then_on(sync, identify, r
     sync([by_id(1, 12)])
     assert sync([no(1, 9)]).acknowledged == 0, "an opt-out from before"
     assert sync([no(1, 15)]).acknowledged == 1
+
+
+OUTAGE = {"status": 503, "retry_after": 900, "store": False}
+
+
+def test_an_event_that_regal_did_not_take_before_an_outage_is_sent_by_the_next_try(sync, regal_sandbox):
+    """429 says that it was not taken, so it is not in doubt, however often it was tried."""
+    rejections = [{"on": {"requests": [1, 2]}, "do": {"status": 429}}, {"on": {"from": 3}, "do": OUTAGE}]
+    regal_sandbox.set_faults(rejections)
+    with pytest.raises(RetryLaterError):
+        sync([yes(1)], of_run="r", outage_patience=5)
+    regal_sandbox.set_faults([])
+
+    assert sync([yes(1)], of_run="r", number=2).acknowledged == 1
+    assert told(regal_sandbox) == [("u1", "sms", EVENT)]
+
+
+def test_an_event_that_another_run_has_sent_meanwhile_is_not_sent_by_a_run_that_resumes(sync, regal_sandbox):
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": OUTAGE}])
+    with pytest.raises(RetryLaterError):
+        sync([yes(1)], of_run="r")
+    regal_sandbox.set_faults([])
+    sync([yes(1)])
+
+    report = sync([yes(1)], of_run="r", number=2)
+
+    assert told(regal_sandbox) == [("u1", "sms", EVENT)]
+    assert (report.acknowledged, report.skips) == (0, {"unchanged": 1})
+
+
+def test_with_full_resync_an_event_is_sent_again(sync, regal_sandbox):
+    sync([yes(1)])
+    assert sync([yes(1)], sync={"full_resync": True}).acknowledged == 1
+    assert told(regal_sandbox) == [("u1", "sms", EVENT)] * 2

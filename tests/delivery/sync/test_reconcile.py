@@ -246,3 +246,12 @@ class TestFullResync:
     def test_what_is_stale_stays_withheld(self, sync, regal_sandbox):
         sync([no(1, 5)])
         assert sync([yes(1, 5)], sync={"full_resync": True}).skips == {"older": 1}
+
+
+def test_an_opt_out_that_closes_all_channels_leaves_a_newer_yes_of_another_channel_as_it_is(sync, regal_sandbox):
+    sync([yes(1, 9, channel="voice")])
+
+    sync([yes(1, 9, channel="voice"), no(1, 5)], opt_out_scope="person")
+
+    channels = regal_sandbox.contact(phone=phone(1))["phones"][phone(1)]
+    assert (channels["sms"]["status"], channels["voice"]["status"]) == ("Unsubscribed", "Subscribed")

@@ -217,3 +217,10 @@ def test_no_row_is_too_odd_and_none_subscribes_without_evidence(row, phone_neede
 @given(rest=st.dictionaries(st.sampled_from(["user_id", "email", "timestamp", "ip", "text", "source"]), anything))
 def test_nothing_holds_an_opt_out_back(rest):
     assert short(read({**rest, **NO})) == [(PHONE, "sms", False)]
+
+
+def test_an_opt_out_that_closes_all_channels_is_newer_than_an_older_opt_out_of_another_channel():
+    """Without its time it counts as given now: a yes of voice since the older one must not stand."""
+    row = {"phone": PHONE, "sms_opt_in": False, "voice_opt_in": False, "voice_opt_in_at": "2026-11-01T10:00:00Z"}
+    told = read(row, policy=ConsentPolicy(opt_out_scope="person"))
+    assert {(one.channel, one.subscribed, one.at) for one in told} == {("sms", False, None), ("voice", False, None)}

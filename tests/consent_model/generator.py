@@ -1,0 +1,452 @@
+"""Random histories of consent: who says what, in which form of a row, by which way, and what fails meanwhile.
+
+A history is decided by its seed. It holds what the package is given and, beside each row, what the row says.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from tests.consent_model.model import Options, Row, Statement
+
+PEOPLE = (1, 2, 3)
+EVENT = "SMS Consent Given"
+CHANNELS = ("sms", "voice", "email")
+YES = [True, True, "true", "T", 1, 1.0, "1", Decimal(1)]
+NO = [
+    False, False, 0, 0.0, "f", "no", "Off", "0.0", Decimal("0.00"), "unsubscribed", "OPTED_OUT", "opt-out", "STOP ",
+    "revoked", "Denied",
+]  # fmt: skip
+UNREADABLE = ["yes", "maybe", 2, "ja"]
+UNKNOWN = [None, "", float("nan")]
+NO_TIMES = ["soon", "13/13/2026"]
+NOT_ROUTABLE = ["10.0.0.5", "127.0.0.1", "0.0.0.0", "192.168.1.7"]
+NO_ADDRESSES = ["unknown", "203.0.113.9:443"]
+EVIDENCE = {"_at": "timestamp", "_ip": "ip"}
+#: Of a wide row: columns for a second phone, which SQL cannot name.
+WORK = {
+    "work": "phones.work",
+    **{f"w_{c}{e}": f"phones.work_{c}_opt_in{e}" for c in ("sms", "voice") for e in ("", "_at", "_ip")},
+}
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What goes wrong.
+
+    :param kind: ``answer`` (one bad answer), ``lost`` (bad answers from a request on), ``down`` (503 from then on),
+        ``silent`` (no answer), ``killed`` (SIGKILL at that request), ``killed reading`` (after so many rows),
+        ``ledger`` (the database fails after so many transactions).
+    :param do: as the local Regal scripts it.
+    """
+
+    kind: str
+    after: int
+    do: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.after}{f' {self.do}' if self.do else ''}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens.
+
+    :param kind: ``contacts``, ``segment``, ``named``, ``sync``, ``one`` (an event operator or hook call), ``regal``
+        (Regal's own decisions, read with ``known_to_regal``), ``redeliver``, ``retry``, ``clear``.
+    :param source: the task.
+    :param minutes: that pass before it.
+    :param written: the rows as the package is given them.
+    :param rows: what they say.
+    :param settings: of the delivery; so ``sync``.
+    """
+
+    kind: str
+    source: str = "dag.task"
+    minutes: int = 1
+    written: tuple[dict[str, Any], ...] = ()
+    rows: tuple[Row, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    sync: dict[str, Any] | None = None
+    options: Options = field(default_factory=Options)
+    crash: Crash | None = None
+
+    def __str__(self) -> str:
+        sync = "" if self.sync is None else f" sync={self.sync}"
+        lines = [f"{self.kind} of {self.source}, {self.minutes} min later: {self.settings}{sync} crash: {self.crash}"]
+        lines += [f"    {row!r}" for row in self.written]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class History:
+    """Steps, and when they begin."""
+
+    seed: int
+    begin: datetime
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        numbered = (f"{number:3} {step}" for number, step in enumerate(self.steps))
+        return f"history of seed {self.seed}, from {self.begin}\n" + "\n".join(numbered)
+
+
+def history(seed: int, *, steps: int = 10, kills: bool = True) -> History:
+    """Make the history of a seed.
+
+    :param kills: let some deliveries run in processes of their own, which are killed.
+    """
+    # Event operators read the real clock, so that of the history runs behind it.
+    begin = (datetime.now(UTC) - timedelta(days=2)).replace(hour=2, minute=0, second=0, microsecond=0)
+    made = _Maker(random.Random(seed), begin, kills=kills)
+    return History(seed, begin, tuple(made.step() for _ in range(steps)))
+
+
+def home(person: int) -> str:
+    return f"+1212555010{person}"
+
+
+def work(person: int) -> str:
+    return f"+1212555020{person}"
+
+
+def email(person: int) -> str:
+    return f"p{person}@example.com"
+
+
+class _Maker:
+    def __init__(self, chance: random.Random, begin: datetime, *, kills: bool) -> None:
+        self.chance, self.now, self.kills = chance, begin, kills
+        self.table: list[tuple[dict[str, Any], Row]] = []
+        self.by_event_table: list[tuple[dict[str, Any], Row]] = []
+        self.removes = chance.random() < 0.4
+        self.messages = 0
+
+    def maybe(self, share: float) -> bool:
+        return self.chance.random() < share
+
+    def person(self) -> int:
+        """Mostly the same, so that what they say meets."""
+        return self.chance.choices(PEOPLE, [6, 3, 1])[0]
+
+    def step(self) -> Step:
+        minutes = self.chance.randint(1, 2)
+        self.now += timedelta(minutes=minutes)
+        makers: dict[Callable[[], Step], int] = {
+            self.contacts: 24, self.segment: 10, self.named: 8, self.table_sync: 20, self.late_sync: 8,
+            self.by_event: 10, self.one: 10, self.regal: 4, self.redeliver: 4, self.retry: 12, self.clear: 5,
+        }  # fmt: skip
+        (make,) = self.chance.choices([*makers], [*makers.values()])
+        step = replace(make(), minutes=minutes)
+        return replace(step, crash=self.crash(step))
+
+    # -- what people say
+
+    def statement(self, person: int, point: str | None, channel: str) -> Statement:
+        (kind,) = self.chance.choices([YES, NO, UNREADABLE, UNKNOWN], [50, 34, 8, 8])
+        ip = f"203.0.113.{self.chance.randint(1, 9)}"
+        if self.maybe(0.2):
+            ip = self.chance.choice([None, *NOT_ROUTABLE, *NO_ADDRESSES, "2001:4860:4860::8888"])
+        return Statement(f"u{person}", point, self.spelled(channel), self.chance.choice(kind), self.time(kind), ip)
+
+    def spelled(self, channel: str) -> str:
+        return channel if self.maybe(0.8) else self.chance.choice([channel.upper(), f" {channel}", channel.title()])
+
+    def time(self, kind: list[Any]) -> Any:
+        """A time near to those of other decisions, so that they meet; or one that is odd."""
+        ago = timedelta(minutes=self.chance.choice([0, 1, 1, 2, 2, 3, 5]))
+        if self.maybe(0.75):
+            fraction = timedelta(milliseconds=self.chance.choice([0, 0, 0, 200, 900]))
+            return self.now - ago + fraction * bool(ago)
+        odd = [None, None, self.now + timedelta(minutes=2), self.now + timedelta(days=3), self.chance.choice(NO_TIMES)]
+        odd += [self.now.date(), self.now.date() - timedelta(days=1), datetime(1970, 1, 1, tzinfo=UTC)]
+        return self.chance.choice(odd) if kind is not NO or self.maybe(0.5) else None
+
+    def written_time(self, at: Any) -> Any:
+        if not isinstance(at, datetime):
+            return at if at is None or isinstance(at, str) or self.maybe(0.5) else at.isoformat()
+        forms = [at.isoformat(), at.isoformat(" "), at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), at]
+        if at.year > FIRST_EPOCH:
+            forms += [int(at.timestamp()), int(at.timestamp() * 1000), str(int(at.timestamp()))]
+        return self.chance.choice(forms)
+
+    def written_phone(self, phone: str) -> Any:
+        forms = [phone, phone, f"({phone[2:5]}) {phone[5:8]}-{phone[8:]}", phone[2:], int(phone[1:]), f" {phone}"]
+        return self.chance.choice(forms)
+
+    def opt_in(self, one: Statement) -> dict[str, Any]:
+        """As an element of ``opt_in``; a no may have members that no opt-in has."""
+        extra = {"optInDate": "2026"} if one.answer in (False, "STOP ") and self.maybe(0.3) else {}
+        told = {"channel": one.channel, "subscribed": one.answer, "timestamp": self.written_time(one.at), "ip": one.ip}
+        return {**told, **extra}
+
+    # -- rows
+
+    def wide(self, person: int, *, labeled: bool) -> tuple[dict[str, Any], Row]:
+        """All channels of a person in one row; it may be wrong elsewhere, or name the user id alone."""
+        if self.maybe(0.12):
+            row, told = {"user_id": f"u{person}"}, [self.statement(person, None, self.chance.choice(CHANNELS[:2]))]
+            row |= self.columns(told[0], f"{told[0].channel.strip().lower()}_opt_in")
+            return (row | dict.fromkeys(WORK) if labeled else row), Row(tuple(told))
+        row = {"user_id": f"u{person}", "phone": self.written_phone(home(person)), "email": email(person).upper()}
+        places = [(home(person), c, f"{c}_opt_in") for c in CHANNELS[:2]]
+        places += [(email(person), "email", "email_opt_in")]
+        if labeled:
+            row |= dict.fromkeys(WORK) | {"work": self.written_phone(work(person))}
+            places += [(work(person), c, f"w_{c}") for c in CHANNELS[:2]]
+        told = []
+        for point, channel, column in places:
+            if self.maybe(0.5):
+                told.append(self.statement(person, point, channel))
+                row |= self.columns(told[-1], column)
+        yes = "sent"
+        if self.maybe(0.12):
+            yes = "never"
+            row |= {"phone": float(home(person)[2:])} if self.maybe(0.3) else {"timestamp": "no time at all"}
+        return row, Row(tuple(told), yes)
+
+    def columns(self, one: Statement, column: str) -> dict[str, Any]:
+        return {column: one.answer, f"{column}_at": self.written_time(one.at), f"{column}_ip": one.ip}
+
+    def nested(self, person: int) -> tuple[dict[str, Any], Row]:
+        """The same with a list of opt-ins."""
+        chosen = self.chance.sample(CHANNELS, self.chance.randint(1, 3))
+        told = [self.statement(person, email(person) if c == "email" else home(person), c) for c in chosen]
+        opt_ins = [self.opt_in(one) for one in told]
+        row = {
+            "user_id": f"u{person}", "phone": self.written_phone(home(person)), "email": f" {email(person)}",
+            "opt_in": opt_ins,
+        }  # fmt: skip
+        return row, Row(tuple(told))
+
+    def long(self, person: int, *, channel: str | None = None, user_only: float = 0.1) -> tuple[dict[str, Any], Row]:
+        """One consent."""
+        channel = channel or self.chance.choice(CHANNELS)
+        point = email(person) if channel == "email" else self.chance.choice([home(person), home(person), work(person)])
+        if channel != "email" and self.maybe(user_only):
+            point = None
+        one = self.statement(person, point, channel)
+        row: dict[str, Any] = {"user_id": f"u{person}"}
+        if point is not None:
+            row |= {"email": point} if channel == "email" else {"phone": self.written_phone(point)}
+        opt_in = {name: value for name, value in self.opt_in(one).items() if name != "optInDate"}
+        return {**row, **opt_in}, Row((one,))
+
+    # -- ways
+
+    def common(self, **more: Any) -> tuple[dict[str, Any], Options]:
+        settings: dict[str, Any] = {"max_rejected": self.chance.choice([0, 1.0]), "max_unknown": 1.0}
+        options = Options(**more)
+        if self.maybe(0.15):
+            settings["require_ip"], options = False, replace(options, require_ip=False)
+        if self.maybe(0.1):
+            age = timedelta(minutes=3)
+            settings["max_consent_age"], options = age, replace(options, max_age=age)
+        if self.maybe(0.15):
+            settings["opt_out_scope"], options = "person", replace(options, scope="person")
+        if self.maybe(0.4):
+            settings["max_connections"], options = 1, replace(options, in_order=True)
+        if self.maybe(0.07):
+            settings["min_rows"], options = 1_000, replace(options, may_send="no")
+        return settings, options
+
+    def contacts(self) -> Step:
+        settings, options = self.common()
+        labeled = self.maybe(0.4)
+        people = [self.person() for _ in range(self.chance.randint(1, 4))]
+        if self.maybe(0.3):
+            people = [*dict.fromkeys(people)]
+            settings["only_changed"], options = True, replace(options, by_changes=True)
+        if self.maybe(0.15):
+            settings["guarantee"] = "at_most_once"
+        if labeled:
+            settings["mapping"] = WORK
+        nested = not labeled and self.maybe(0.4)
+        made = [self.nested(one) if nested else self.wide(one, labeled=labeled) for one in people]
+        if not settings.get("only_changed") and self.maybe(0.2):
+            made = self.with_message_ids(made)
+        return self.made("contacts", made, settings, options)
+
+    def with_message_ids(self, made: list[tuple[dict[str, Any], Row]]) -> list[tuple[dict[str, Any], Row]]:
+        """Let all rows be one message: the first is sent, and of the others only what opts out."""
+        self.messages += 1
+        sound = [row.yes == "sent" for _, row in made]
+        return [
+            ({**written, "message_id": f"m{self.messages}"}, replace(row, yes="perhaps") if any(sound[:n]) else row)
+            for n, (written, row) in enumerate(made)
+        ]
+
+    def segment(self) -> Step:
+        settings, options = self.common()
+        made = []
+        for _ in range(self.chance.randint(1, 3)):
+            person = self.person()
+            traits: dict[str, Any] = {"phone": home(person), "email": email(person)}
+            told: list[Statement] = []
+            if self.maybe(0.3):
+                infos = {}
+                for phone in (home(person), work(person)):
+                    told.append(self.in_json(self.statement(person, phone, "sms")))
+                    infos[phone] = {"smsOptIn": {k: v for k, v in self.opt_in(told[-1]).items() if k != "channel"}}
+                traits = {"phones": infos}
+            elif self.maybe(0.2):
+                told.append(Statement(f"u{person}", home(person), "sms", False))
+                traits["smsOptIn"] = False
+            else:
+                _, row = self.nested(person)
+                told += [self.in_json(one) for one in row.statements]
+                traits["optIn"] = [self.opt_in(one) for one in told]
+            message = {"type": "identify", "userId": f"u{person}", "traits": traits, "timestamp": self.now.isoformat()}
+            off = self.maybe(0.25)
+            if off:
+                message["integrations"] = self.chance.choice([{"All": False}, {"Regal": False}, {"all": "false"}])
+            made.append((json.loads(json.dumps(message, default=str)), Row(tuple(told), "never" if off else "sent")))
+        return self.made("segment", made, settings, options)
+
+    def in_json(self, one: Statement) -> Statement:
+        answer = one.answer
+        if isinstance(answer, Decimal):
+            answer = float(answer)
+        return replace(one, answer=None if answer != answer else answer)  # noqa: PLR0124 - NaN
+
+    def named(self) -> Step:
+        settings, options = self.common(contacts=False)
+        made = []
+        for _ in range(self.chance.randint(1, 3)):
+            written, row = self.nested(self.person())
+            old = self.maybe(0.15)
+            at = self.now - timedelta(days=30 * old)
+            written |= {"event": "Lesson Booked", "timestamp": at.isoformat()}
+            if old:
+                row = replace(row, yes="never")
+            elif self.maybe(0.5):
+                number = self.chance.randint(1, 3)
+                written["message_id"], row = f"named-{number}", replace(row, yes="perhaps")
+            made.append((written, row))
+        return self.made("named", made, settings, options)
+
+    def table_sync(self) -> Step:
+        """A table of consents, to which rows come and from which they go; one of the two forms in each row."""
+        for _ in range(self.chance.randint(0, 3)):
+            person = self.person()
+            made = self.long(person) if self.maybe(0.7) else self.wide(person, labeled=False)
+            written, row = made
+            if "channel" not in written and "phone" in written:  # each consent of it is read alone
+                written, row = {**written, "phone": home(person), "timestamp": None}, replace(row, yes="sent")
+            self.table.append((written, row))
+        if self.table and self.maybe(0.25):
+            del self.table[self.chance.randrange(len(self.table))]
+        settings, options = self.common(by_changes=True, once=True, infers_opt_outs=self.removes)
+        sync: dict[str, Any] = {"initial": "send", "max_change_ratio": None}
+        if self.removes:
+            sync["on_removed"] = "opt_out"
+        if self.maybe(0.15):
+            sync["full_resync"], options = True, replace(options, by_changes=False, once=False)
+        return self.made("sync", [*self.table], settings, options, sync, source="dag.table")
+
+    def late_sync(self) -> Step:
+        settings, options = self.common(by_changes=True, once=True)
+        made = [self.long(self.person()) for _ in range(self.chance.randint(1, 4))]
+        return self.made(
+            "sync", made, settings, options, {"initial": "send", "max_change_ratio": None}, source="dag.late"
+        )
+
+    def by_event(self) -> Step:
+        settings, options = self.common(by_changes=True, once=True, as_event=True)
+        for _ in range(self.chance.randint(1, 3)):
+            channel = self.chance.choice(CHANNELS[:2])
+            self.by_event_table.append(self.long(self.person(), channel=channel, user_only=0.6))
+        made = self.by_event_table[-4:]
+        settings["max_event_age"] = None
+        sync = {"initial": "send", "max_change_ratio": None, "as_event": EVENT}
+        return self.made("sync", made, settings, options, sync, source="dag.by_event")
+
+    def one(self) -> Step:
+        """One event, by an operator or the hook."""
+        _, options = self.common()
+        options = replace(options, may_send="all", in_order=False, max_age=None)
+        call = self.chance.choice(["identify", "identify", "track"])
+        written, row = self.nested(self.person())
+        if self.maybe(0.2):
+            person = self.person()
+            told = self.statement(person, None, self.chance.choice(CHANNELS[:2]))
+            written, row = {"user_id": f"u{person}", "opt_in": [self.opt_in(told)]}, Row((told,))
+        if call == "track":
+            written["event"] = "Lesson Booked"
+        if self.maybe(0.1):
+            written["timestamp"], row = "no time at all", replace(row, yes="never")
+        settings = {"call": call, "by": self.chance.choice(["hook", "operator"])}
+        options = replace(options, contacts=settings["call"] == "identify")
+        return self.made("one", [(written, row)], settings, options)
+
+    def regal(self) -> Step:
+        """Somebody replies STOP or START; the table of Regal's webhooks is read."""
+        person, channel = self.person(), self.chance.choice(CHANNELS)
+        point = email(person) if channel == "email" else home(person)
+        answer = self.maybe(0.25)
+        one = Statement(f"u{person}", point, channel, answer, self.now)
+        name = "email" if channel == "email" else "phone"
+        written = {name: point, "channel": channel, "subscribed": answer, "timestamp": self.now.isoformat()}
+        options = Options(require_ip=False, contacts=False, may_send="nothing")
+        return self.made(
+            "regal", [(written, Row((one,)))], {}, options, {"known_to_regal": True}, source="dag.webhooks"
+        )
+
+    def redeliver(self) -> Step:
+        statuses = self.chance.choice([("rejected",), ("rejected", "unknown")])
+        settings = {"status": statuses, "max_rejected": 1.0, "max_unknown": 1.0}
+        return Step(
+            "redeliver",
+            "dag.redeliver",
+            settings=settings,
+            options=Options(contacts=False, repeats_unknown="unknown" in statuses),
+        )
+
+    def retry(self) -> Step:
+        return Step("retry")
+
+    def clear(self) -> Step:
+        return Step("clear")
+
+    def made(
+        self, kind: str, made: list[tuple[dict[str, Any], Row]], settings: dict[str, Any], options: Options,
+        sync: dict[str, Any] | None = None, source: str = "dag.task",
+    ) -> Step:  # fmt: skip
+        written, rows = tuple(one for one, _ in made), tuple(row for _, row in made)
+        return Step(kind, source, 1, written, rows, settings, sync, options)
+
+    # -- what fails
+
+    def crash(self, step: Step) -> Crash | None:
+        if step.kind == "regal" or self.maybe(0.5):
+            return None
+        after = self.chance.randint(1, 4)
+        bad: list[Crash] = [
+            Crash("answer", after, {"status": 400}),
+            Crash("answer", after, {"status": 413}),
+            Crash("lost", after, {"status": 500, "store": self.maybe(0.5)}),
+            Crash("lost", after, {"drop": True, "store": self.maybe(0.5)}),
+            Crash("down", after, {"status": 503, "retry_after": 900, "store": False}),
+            Crash("silent", after, {"hang": True, "store": self.maybe(0.5)}),
+        ]
+        weights = [3, 1, 3, 3, 3, 0.3]
+        if step.kind != "one":
+            bad.append(Crash("ledger", self.chance.randint(3, 25)))
+            weights.append(3)
+            if self.kills:
+                bad += [
+                    Crash("killed", after, {"hang": True, "store": self.maybe(0.5)}),
+                    Crash("killed reading", self.chance.randint(0, 2)),
+                ]
+                weights += [4, 1]
+        (chosen,) = self.chance.choices(bad, weights)
+        return chosen
+
+
+FIRST_EPOCH = 2000
