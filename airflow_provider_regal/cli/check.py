@@ -23,6 +23,7 @@ from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.errors import RegalError
 from airflow_provider_regal.hooks._ledger import (
     check_executor,
+    kept_for,
     local_file,
     open_account,
     open_database,
@@ -148,6 +149,7 @@ def _ledger(conn_id: str | None, target: Target | None) -> Iterator[Finding]:
             database.patience_s = _PATIENCE_S
             yield from _database(database, where)
             yield _ledger_clock(database)
+            yield _retention()
             yield from _account(database, target)
     except RegalError as error:
         yield Finding(FAILURE, "ledger", str(error))
@@ -223,6 +225,18 @@ def _ledger_clock(database: Database) -> Finding:
             "which deliveries use. Synchronize both (NTP)",
         )
     return Finding(OK, "ledger clock", "agrees with the database's")
+
+
+def _retention() -> Finding:
+    try:
+        days = kept_for().consent_days
+    except ValueError as error:
+        return Finding(FAILURE, "retention", f"{error}; nothing old is removed until it is")
+    if days is None:
+        return Finding(OK, "retention", "the consent log is kept for ever; [regal] consent_days limits that")
+    return Finding(
+        OK, "retention", f"lines of the consent log are kept for {days:g} days, what proves an opt-in longer"
+    )
 
 
 def _account(database: Database, target: Target | None) -> Iterator[Finding]:

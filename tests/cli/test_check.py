@@ -81,7 +81,7 @@ def test_a_ledger_that_is_there_is_written_to_and_left_as_it_was(check, connect,
     before = everything()
     code, found = check()
     assert code == 0
-    assert list(found)[-5:] == ["ledger", "ledger clock", "accounts", "unknown rows", "owed"]
+    assert list(found)[-6:] == ["ledger", "ledger clock", "retention", "accounts", "unknown rows", "owed"]
     assert found["ledger"] == [("ok", f"{ledger_path}: written and read back, sqlite, schema version 1")]
     assert found["accounts"] == [("ok", "acme (1 delivery)")]
     assert found["unknown rows"] == [("ok", "none")]
@@ -296,3 +296,22 @@ def test_it_does_not_keep_the_context_it_needs(connect, regal_sandbox, check):
     connect(regal_sandbox.url)
     check()
     assert "_AIRFLOW_PROCESS_CONTEXT" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("days", "severity", "told"),
+    [
+        ("", "ok", "the consent log is kept for ever; [regal] consent_days limits that"),
+        ("1825", "ok", "lines of the consent log are kept for 1825 days, what proves an opt-in longer"),
+        ("five years", "failure", "[regal] consent_days must be a number of days"),
+    ],
+)
+def test_for_how_long_consent_is_kept_is_told(
+    check, connect, ledger_path, regal_sandbox, monkeypatch, days, severity, told
+):
+    connect(regal_sandbox.url, account="acme")
+    write(ledger_path, api_key=KEY)
+    monkeypatch.setenv("AIRFLOW__REGAL__CONSENT_DAYS", days)
+    ((found, text),) = check()[1]["retention"]
+    assert found == severity
+    assert text.startswith(told)
