@@ -21,7 +21,7 @@ from airflow_provider_regal.events.mapping import RowMapper
 from airflow_provider_regal.events.models import EVENTS
 from airflow_provider_regal.events.names import NAME, PHONES, TRAITS, USER_ID
 from airflow_provider_regal.events.opt_outs import Unreadable, loses_a_decision, opt_outs_of, unreadable_decisions
-from airflow_provider_regal.events.python_values import is_blank
+from airflow_provider_regal.events.python_values import is_missing
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
 from airflow_provider_regal.sources.marks import (
@@ -284,7 +284,7 @@ def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
         ("email", read_email, written.get("email", inner.get("email"))),
     ):
         with suppress(ValueError, TypeError):
-            if not is_blank(given):
+            if not is_missing(given):
                 read[name] = reader(given)
     user_id = read.pop("user", None)
     return user_id, (*([] if user_id is None else [f"user:{user_id}"]), *read.values())

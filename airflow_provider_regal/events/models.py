@@ -28,21 +28,24 @@ from airflow_provider_regal.events.contact import Email, Phone, check_emails, ch
 from airflow_provider_regal.events.faults import as_faults
 from airflow_provider_regal.events.identifiers import read_message_id, read_user_id
 from airflow_provider_regal.events.options import Reading
-from airflow_provider_regal.events.python_values import Text
+from airflow_provider_regal.events.python_values import Text, is_missing, trimmed
 from airflow_provider_regal.events.reading import draft_of
 from airflow_provider_regal.events.traits import read_properties, read_traits
 
 
 def event_name(value: str) -> str:
-    """Return back the name of an event.
+    """Return the name of an event, trimmed.
 
     :raises ValueError: Regal could not take it for one.
     """
-    if not value.strip():
+    name = trimmed(value)
+    if not name:
         raise ValueError("is empty; Regal needs the name of the event")
-    if value.strip().lower() == "identify":
+    if is_missing(name):
+        raise ValueError("looks like a missing value that became text; Regal needs the name of the event")
+    if name.lower() == "identify":
         raise ValueError("'identify' is not an event to Regal; use Identify to update a contact")
-    return value
+    return name
 
 
 Properties = Annotated[dict[str, Any], BeforeValidator(read_properties)]

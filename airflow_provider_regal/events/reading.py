@@ -25,7 +25,7 @@ from airflow_provider_regal.events import names
 from airflow_provider_regal.events.consent import is_opt_out, read_channel
 from airflow_provider_regal.events.faults import Location, path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone
-from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain
+from airflow_provider_regal.events.python_values import is_blank, is_missing, is_nothing, plain
 
 # An opt-in as it was written, and where.
 _Found = tuple[Location, Any]
@@ -102,7 +102,7 @@ def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes
                 draft.fault((key,), "given twice under two names; give it once")
             draft.fields[name] = value
             draft.origins[(name,)] = (key,)
-    if is_blank(draft.fields.get("user_id")):
+    if is_missing(draft.fields.get("user_id")):
         draft.fields.pop("user_id", None)
     traits = _take_traits(draft)
     opt_ins = [
@@ -113,7 +113,7 @@ def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes
     ]
     for kind in (_PHONE, _EMAIL):
         is_null = any(
-            kind.one in given and is_blank(given[kind.one]) for given in (written, _mapping(written.get(names.TRAITS)))
+            kind.one in given and is_missing(given[kind.one]) for given in (written, _mapping(written.get(names.TRAITS)))
         )
         opt_ins = _place(draft, traits, kind, opt_ins, promotes=promotes, is_null=is_null)
     unplaced = [*draft.fields.pop("unplaced", ())]  # of an event that was read before
@@ -187,7 +187,7 @@ def _place(
     entries += _many(draft, (names.TRAITS, kind.many), traits.pop(kind.many, None), kind, lists=False)
     owner: _Entry | None = None  # of the loose opt-ins: the single phone, else the only one
     for where, value in (draft.take(kind.one), ((names.TRAITS, kind.one), traits.pop(kind.one, None))):
-        if is_blank(value):
+        if is_missing(value):
             continue
         entry = _join(entries, where, value, kind)
         if owner is None and promotes:
@@ -239,7 +239,7 @@ def _many(draft: Draft, where: Location, given: Any, kind: _Kind, *, lists: bool
             if isinstance(item, (Mapping, BaseModel))
             else _Entry((*where, i), {kind.key: item})
             for i, item in enumerate(given)
-            if not is_nothing(item)
+            if not is_missing(item)
         ]
     draft.fault(where, f"must be an object keyed by the {kind.key}, not a {type(given).__name__}")
     return []

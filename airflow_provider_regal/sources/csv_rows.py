@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from airflow_provider_regal.events.privacy import shown_key
+from airflow_provider_regal.events.python_values import trimmed
 from airflow_provider_regal.sources.marks import Marked
 from airflow_provider_regal.sources.rows import bad_row, row_of
 from airflow_provider_regal.sources.streams import TOO_LONG, Lines, is_too_long
@@ -72,6 +73,8 @@ def _problem(fields: list[str], columns: list[str]) -> str | None:
         return None
     if len(fields) != len(columns):
         return f"has {len(fields)} fields, and the header has {len(columns)}"
+    if fields[0] and [trimmed(field) for field in fields] == columns:
+        return "is the header again, as where files were put together; take it out"
     return None if all(map(_is_text, fields)) else "is not valid UTF-8"
 
 
@@ -88,7 +91,7 @@ def _header(reader: Iterator[list[str]], name: str, delimiter: str) -> list[str]
         fields = next((fields for fields in reader if fields), [])
     except (csv.Error, _TooLongError):
         raise ValueError(f"{name}: the first line is no header of a CSV file.") from None
-    columns = [field.strip() for field in fields]
+    columns = [trimmed(field) for field in fields]
     if not all(map(_is_text, columns)):
         raise ValueError(f"{name}: the header is not valid UTF-8.")
     if twice := sorted({column for column in columns if columns.count(column) > 1 and column}):

@@ -101,6 +101,7 @@ class Reconciliation:
             sync.columns,
             lower_upper=settings.mapping.lower_upper,
             reading=settings.reading,
+            values=settings.mapping.values,
             policy=ConsentPolicy(require_ip=False) if sync.known_to_regal else settings.consent,
             phone_needed=sync.as_event is None,
             phones_of=account.plain_phones_of,
