@@ -205,6 +205,9 @@ class Delivery:
                 "the files."
             )
             held.drop_rows()
+        if counts.guard is None and (slip := first_pass.slip(settings)) is not None:
+            counts.guard = slip
+            held.drop_rows()
         ambiguous = {} if counts.guard else first_pass.ambiguous(held.rows)
         self._add_owed(held, index, first_pass)
         if counts.guard and not held.kept:

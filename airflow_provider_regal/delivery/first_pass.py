@@ -25,7 +25,10 @@ from airflow_provider_regal.delivery.keys import ContactKeys, hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready, Refused
 from airflow_provider_regal.delivery.row_index import RowIndex
+from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.slips import look_for_slips
 from airflow_provider_regal.errors import InvalidEventError, RegalError
+from airflow_provider_regal.events.columns import ColumnsSeen, reserved_names
 from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.consent_log import WITHHELD, LoggedConsent
@@ -36,6 +39,7 @@ from airflow_provider_regal.ledger.rules import Claim
 from airflow_provider_regal.ledger.states import RowState, Skip
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
+    CALL_MARK,
     CLAIMS_MARK,
     EVENT_MARK,
     REJECT_MARK,
@@ -52,6 +56,8 @@ _BATCH: Final = 1_000
 _CHUNKS_AT_ONCE: Final = 4
 # Rows that are not sent, and those of a sync, which has looked at them.
 _LOOKED_AT: Final = frozenset({REJECT_MARK, CLAIMS_MARK})
+# Rows whose columns are not those of the source.
+_NOT_THE_SOURCES: Final = frozenset({EVENT_MARK, REJECT_MARK, SKIP_MARK, CALL_MARK})
 _MESSAGE_ID: Final = frozenset({"message_id", MESSAGE_ID})
 _OPT_INS: Final = frozenset({OPT_IN, "opt_in"})
 _NO_OPT_IN: Final = {"subscribed": False}
@@ -95,6 +101,7 @@ class FirstPass:
         self._chunks: list[RowChunk] = []
         self._position = 0
         self._last_row = 0
+        self.columns_seen = ColumnsSeen(lower_upper=preparer.mapper.how.lower_upper)
 
     def read(self, given: Iterable[Any]) -> None:
         """Read all rows into the snapshot, but for those that need not be sent."""
@@ -121,6 +128,14 @@ class FirstPass:
             self._look(self._position, row)
             self._add(source_row, row)
 
+    def slip(self, settings: DeliverySettings) -> str | None:
+        """Return why no row can be meant as it is: an option names a column that none has. A sync looks for itself."""
+        how = settings.mapping
+        options = {"mapping": how.columns or {}, "types": how.types or {}}
+        return look_for_slips(
+            self.columns_seen, options, reserved=reserved_names(how), limited=settings.limit is not None
+        )
+
     def add_owed(self, opt_outs: Iterable[Row]) -> int:
         """Put opt-outs that Regal lacks behind the rows of the source, once the index is complete.
 
@@ -134,6 +149,8 @@ class FirstPass:
 
     def _numbered(self, given: Iterable[Any]) -> Iterator[tuple[int, Row]]:
         for self._last_row, row in enumerate(map(as_row, given), 1):
+            if _NOT_THE_SOURCES.isdisjoint(row):
+                self.columns_seen.add((*columns_of(row),))
             yield self._last_row, row
 
     def look_again(self, rows: Iterable[tuple[int, int, Row]]) -> None:

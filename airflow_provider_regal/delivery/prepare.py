@@ -19,7 +19,7 @@ from airflow_provider_regal.events.fast_path import QuickRows, quick_rows
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
 from airflow_provider_regal.events.mapping import RowMapper
 from airflow_provider_regal.events.models import EVENTS
-from airflow_provider_regal.events.names import NAME, PHONES, TRAITS, USER_ID
+from airflow_provider_regal.events.names import CHANNELS_OF, EMAILS, NAME, PHONES, TRAITS, USER_ID
 from airflow_provider_regal.events.opt_outs import Unreadable, loses_a_decision, opt_outs_of, unreadable_decisions
 from airflow_provider_regal.events.python_values import is_missing
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
@@ -183,6 +183,7 @@ class Preparer:
         if payload.opt_outs_elsewhere:
             phones = () if event.user_id is None else self._phones_of(event.user_id)
             payload = payload.with_opt_outs({PHONES: phones})
+            _check_left_out(event, payload, phones)
             if EVENT_MARK in row and payload.body.keys().isdisjoint((TRAITS, NAME)):
                 raise InvalidEventError(event.call, [NO_PHONE_ON_RECORD])
         if (letter_time := row.get(LETTER_TIME_MARK)) is not None:
@@ -262,6 +263,18 @@ class Preparer:
     def _is_too_old(self, call: str, timestamp: datetime | None, now: datetime) -> bool:
         oldest = self._settings.max_event_age
         return oldest is not None and timestamp is not None and call in NAMED_CALLS and now - timestamp > oldest
+
+
+def _check_left_out(event: Event, payload: Payload, phones: Sequence[str]) -> None:
+    """Check that an opt-out of a phone or email that is left out belongs to another that is known.
+
+    :raises InvalidEventError: it does not, and would be lost.
+    """
+    for many, found in ((PHONES, phones), (EMAILS, ())):
+        channels = CHANNELS_OF[many]
+        lost = [fault for kind, fault in event.left_out if kind == many]
+        if lost and not found and any(channel in channels for channel, _, _ in payload.opt_outs_elsewhere):
+            raise InvalidEventError(event.call, lost)
 
 
 def identifiers_of(event: Event) -> tuple[str, ...]:

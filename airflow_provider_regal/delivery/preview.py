@@ -83,6 +83,8 @@ def preview(
                 raise FixSourceError(
                     f"The source has {held.counts.read:,} rows, fewer than min_rows={settings.min_rows:,}."
                 )
+            if (slip := first_pass.slip(settings)) is not None:
+                raise FixSourceError(slip)
             held.rows_complete(first_pass.ambiguous(held.rows))
             drift = TypeDrift(account.types())
             recorder = Recorder(held, own, target, drift=drift, patience_s=0, clock=clock)

@@ -1,6 +1,6 @@
-"""The types a user asks for: a value of a column read as one of them, or refused.
+r"""The types a user asks for: a value of a column read as one of them, or refused.
 
-What says nothing (None, NaN; for all but text also white space, ``NULL``, ``\\N``) stays nothing, whatever the type.
+What says nothing (None, NaN; for all but text also white space, ``NULL``, ``\N``) stays nothing, whatever the type.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def coerce(value: Any, kind: ColumnType, timezone: tzinfo) -> Any:
         return COERCIONS[kind](value, timezone)
     except (ValueError, TypeError, InvalidOperation, OverflowError, RecursionError):
         pass
-    raise ValueError(f"cannot be read as {kind if isinstance(kind, str) else kind.__name__}")  # outside of the handler, whose error carries the value
+    raise ValueError(
+        f"cannot be read as {kind if isinstance(kind, str) else kind.__name__}"
+    )  # outside of the handler, whose error carries the value
 
 
 _FEWEST, _MOST = -40, 40  # powers of ten of numbers that are written out

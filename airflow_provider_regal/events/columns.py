@@ -104,7 +104,7 @@ def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
 _DEFAULT: Final = "\0default"
 
 
-def _our_names(columns: Sequence[str], lower_upper: bool) -> dict[str, str]:  # noqa: FBT001
+def _our_names(columns: Sequence[str], lower_upper: bool) -> dict[str, str]:
     """Return column -> the name it is known by: in lower case, where all of them are upper case."""
     all_upper = lower_upper and all(name.upper() == name for name in columns)
     return {column: column.lower() if all_upper else column for column in columns}
@@ -200,6 +200,7 @@ def reserved_names(how: RowMapping) -> frozenset[str]:
 _MOST_SHAPES: Final = 1_000  # rows that are no table may each have columns of their own
 # Near a reserved name, and right where they are: Regal's own names of traits, and its maps.
 _OTHER_NAMES: Final = frozenset((*MANY, *(path[-1] for path in STANDARD_TRAITS.values()), EVENT_SOURCE))
+_SHORTEST: Final = 5  # id is no slip of ip
 _WIRE_NAMES: Final = {key.lower(): name for key, name in EVENT_ALIASES.items() if key != EVENT_SOURCE}
 
 
@@ -207,7 +208,7 @@ def _meant(name: str, reserved: frozenset[str]) -> str | None:
     bare = _bare(name)
     if (meant := _WIRE_NAMES.get(bare)) in reserved:
         return meant
-    letters = [one for one in sorted(reserved) if _one_letter_apart(bare, _bare(one))]
+    letters = [one for one in sorted(reserved) if len(_bare(one)) >= _SHORTEST and _one_letter_apart(bare, _bare(one))]
     return next((one for one in sorted(reserved) if _bare(one) == bare), letters[0] if letters else None)
 
 

@@ -23,7 +23,7 @@ class RowMapper:
     """Maps rows; the plan of each set of columns is made once."""
 
     def __init__(self, how: RowMapping, reading: Reading) -> None:
-        self._how = how
+        self.how = how
         self._reading = reading
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
@@ -34,14 +34,14 @@ class RowMapper:
         """
         plan = self.plan(tuple(row))
         if plan.faults:
-            raise InvalidEventError(self._how.call, plan.faults)
+            raise InvalidEventError(self.how.call, plan.faults)
         written, columns, faults = self._written(row, plan)
         try:
-            event = EVENTS[self._how.call].read(written, self._reading)
+            event = EVENTS[self.how.call].read(written, self._reading)
         except InvalidEventError as error:
             faults += [Fault(_in_words_of_the_table(fault.field, columns), fault.reason) for fault in error.faults]
         if faults:
-            raise InvalidEventError(self._how.call, faults)
+            raise InvalidEventError(self.how.call, faults)
         return event
 
     def written(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,12 +59,12 @@ class RowMapper:
             except ValueError as error:
                 faults.append(Fault(path_of((column,)), str(error)))
                 continue
-            if self._how.values and _is_decision(path):
-                value = in_our_words(value, self._how.values)
+            if self.how.values and _is_decision(path):
+                value = in_our_words(value, self.how.values)
             _put(written, path, value, column, columns)
-        if self._how.event is not None:
-            written["event"] = self._how.event
-        _gather(written, columns, self._how.values)
+        if self.how.event is not None:
+            written["event"] = self.how.event
+        _gather(written, columns, self.how.values)
         return written, columns, faults
 
     def plan(self, columns: tuple[Any, ...]) -> Plan:
@@ -73,7 +73,7 @@ class RowMapper:
         if plan is None:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
-            plan = self._plans[columns] = plan_of(columns, self._how)
+            plan = self._plans[columns] = plan_of(columns, self.how)
         return plan
 
 

@@ -35,16 +35,35 @@ TYPES: Final[tuple[ColumnType, ...]] = (str, int, float, bool, date, datetime, "
 _OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
 
 
+#: What becomes of a row whose phone or email is not valid.
+OnInvalid = Literal["reject", "drop"]
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How values are read; the context of every validation.
 
     :param timezone: the zone of times that name none.
     :param send_nulls: send null for None, NaN and NaT instead of leaving them out.
+    :param on_invalid_phone: ``reject`` the row of a phone that is not valid, or ``drop`` the phone.
+    :param on_invalid_email: likewise.
     """
 
     timezone: tzinfo = UTC
     send_nulls: bool = False
+    on_invalid_phone: OnInvalid = "reject"
+    on_invalid_email: OnInvalid = "reject"
+
+    def __post_init__(self) -> None:
+        for name in ("on_invalid_phone", "on_invalid_email"):
+            if getattr(self, name) not in ("reject", "drop"):
+                raise ValueError(f"{name} must be 'reject' or 'drop', not {getattr(self, name)!r}")
+
+    @property
+    def drops(self) -> frozenset[str]:
+        """Which members lose what is not valid: ``phones``, ``emails``."""
+        chosen = zip(MANY, (self.on_invalid_phone, self.on_invalid_email), strict=True)
+        return frozenset(many for many, choice in chosen if choice == "drop")
 
     @classmethod
     def of(cls, info: ValidationInfo) -> Reading:
@@ -122,7 +141,12 @@ def _check_target(column: str, target: str, call: str) -> None:
     allowed = (*FIELDS, *_OWN_FIELDS.get(call, ()), *WIDE_FORM, *STANDARD_TRAITS)
     if kind in MANY and (found := OPT_IN_OF_LABEL.fullmatch(rest)) and found["channel"] not in CHANNELS_OF[kind]:
         raise ValueError(f"mapping[{column!r}]: an opt-in for {found['channel']} cannot belong to one of {kind}")
-    if target in allowed or target.removeprefix("address_") not in ("", target) or (kind in MANY and rest) or (kind in ("traits", "properties") and all(rest.split("."))):
+    if (
+        target in allowed
+        or target.removeprefix("address_") not in ("", target)
+        or (kind in MANY and rest)
+        or (kind in ("traits", "properties") and all(rest.split(".")))
+    ):
         if kind == "properties" and call == "identify":
             raise ValueError(f"mapping[{column!r}]: an identify has no properties; use 'traits.{rest}'")
         return
@@ -163,8 +187,12 @@ def _is_no(key: Any) -> bool:
 
 
 def key_of_decision(value: Any) -> str:
-    """Return what a decision is looked up by in ``values``: its text, trimmed and case-free; digits of a whole number."""
+    """Return by what ``values`` knows a decision: its text, trimmed and case-free; the digits of a whole number."""
     value = plain(value)
-    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and (number := whole(value)) is not None:
+    if (
+        isinstance(value, (int, float, Decimal))
+        and not isinstance(value, bool)
+        and (number := whole(value)) is not None
+    ):
         value = number
     return trimmed(str(value)).casefold()

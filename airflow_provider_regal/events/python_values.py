@@ -21,9 +21,7 @@ _PYTHONS_OWN: Final = frozenset(
     {str, int, float, bool, type(None), dict, list, tuple, bytes, datetime, date, Decimal, UUID}
 )
 _TRUTHS: Final = dict.fromkeys(("true", "t"), True) | dict.fromkeys(("false", "f", "no", "n", "off"), False)
-_NOES: Final = frozenset(
-    {"unsubscribed", "unsubscribe", "optedout", "optout", "stop", "revoked", "revoke", "denied"}
-)
+_NOES: Final = frozenset({"unsubscribed", "unsubscribe", "optedout", "optout", "stop", "revoked", "revoke", "denied"})
 _BETWEEN_WORDS: Final = re.compile(r"[\s_-]+")
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 # White space, and what no one sees: zero-width and direction marks, byte order marks, control characters.
@@ -84,7 +82,7 @@ def shortest(number: float | None) -> float | None:
     """Return the shortest number that a float of 32 bits can stand for."""
     if number is None or not math.isfinite(number):
         return number
-    return next(short for digits in range(6, 18) if _as_32_bits(short := float(f"{number:.{digits}g}")) == number)
+    return next(short for digits in range(1, 18) if _as_32_bits(short := float(f"{number:.{digits}g}")) == number)
 
 
 def _as_32_bits(number: float) -> float:
@@ -131,7 +129,7 @@ def is_blank(value: Any) -> bool:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether an identifier is not there: blank, or a missing value that became text (``None``, ``NULL``, ``\\N``)."""
+    """Whether an identifier is not there: blank, or a missing value that became text, such as ``None`` or ``NULL``."""
     if not isinstance(value, str):
         return is_nothing(value)
     text = trimmed(value)

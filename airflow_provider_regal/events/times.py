@@ -18,7 +18,9 @@ _EPOCH_TEXT = re.compile(r"-?\d{9,}(\.\d*)?", re.ASCII)
 _SPACE_BEFORE_OFFSET = re.compile(r" (?=[+-]\d\d(:?\d\d)?$)")
 _UTC_IN_WORDS = re.compile(r"\s*(?:UTC|GMT|Z)$", re.IGNORECASE)
 # As HTTP and mail headers have it: Mon, 02 Mar 2026 14:05:09 GMT.
-_OF_A_HEADER = re.compile(r"(?:[a-z]{3}, ?)?\d{1,2} [a-z]{3} \d{4} \d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|GMT|UTC)", re.IGNORECASE)
+_OF_A_HEADER = re.compile(
+    r"(?:[a-z]{3}, ?)?\d{1,2} [a-z]{3} \d{4} \d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|GMT|UTC)", re.IGNORECASE
+)
 _DATE_KEYS: Final = {8: "YYYYMMDD", 10: "YYYYMMDDHH", 12: "YYYYMMDDHHMM", 14: "YYYYMMDDHHMMSS"}
 _EXCEL_DAYS: Final = range(20_000, 80_000)  # 1954 to 2119
 
@@ -120,6 +122,6 @@ def _guess(number: float | Decimal) -> str:
     if days is not None and (form := _DATE_KEYS.get(len(str(days)))) and str(days)[:2] in ("19", "20"):
         return f" (a date key, {form}? Send a date)"
     with suppress(OverflowError, ValueError):
-        if int(number) in _EXCEL_DAYS:
+        if _EXCEL_DAYS[0] <= float(number) < _EXCEL_DAYS[-1]:
             return " (a day number of Excel? Send a date)"
     return ""

@@ -144,7 +144,7 @@ class ConsentRows:
                 continue
             if target in named:
                 faults.append(Fault(path_of((column,)), f"goes to {target}, as the column {columns[target]} does"))
-            is_decision = target == "subscribed" or WIDE_FORM.get(target, ("", ""))[1] == "subscribed"
+            is_decision = target == "subscribed" or (target in WIDE_FORM and WIDE_FORM[target][1] == "subscribed")
             named[target] = in_our_words(row[column], self._values) if is_decision else row[column]
             columns[target] = column
         return named, columns, faults
