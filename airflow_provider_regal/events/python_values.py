@@ -71,7 +71,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "as_py"):
         return shortest(value.as_py()) if kind.__name__ == "FloatScalar" else plain(value.as_py())
     dtype = getattr(value, "dtype", None)
-    if (unit := getattr(dtype, "kind", "")) in ("M", "m") and library == "numpy":
+    if (unit := getattr(dtype, "kind", "")) in ("M", "m") and library == "numpy" and not str(dtype).endswith("[D]"):
         value = value.astype(f"{unit}8[us]")  # in nanoseconds tolist() would give bare numbers
     if str(dtype) in ("float32", "float16"):
         return [plain(item) for item in value]

@@ -279,6 +279,8 @@ class RegalHook(BaseHook):
 
         if call is None:
             rows, call = only_events(rows), "track"
+        elif isinstance(rows, Mapping):
+            rows = [rows]  # one dictionary is one row
         context = current_context()
         if options.get("rate") == "pool_slots":
             if context is None:

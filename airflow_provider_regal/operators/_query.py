@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal._compat import AirflowFailException, BaseHook
 from airflow_provider_regal.errors import RetryLaterError
-from airflow_provider_regal.events.privacy import without_values
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
@@ -86,6 +85,8 @@ def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Ma
     except Exception as error:
         if not any(kind.__name__ == "Error" for kind in type(error).__mro__):  # of the driver, as PEP 249 has it
             raise
+        from airflow_provider_regal.events.privacy import without_values
+
         problem = f"The query failed ({type(error).__name__}: {without_values(str(error))}). Nothing was sent."
     else:
         return
