@@ -27,6 +27,7 @@ from airflow_provider_regal.delivery.report import DeliveryReport
 from airflow_provider_regal.delivery.resume import Plan, Work, plan_try
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.shared import SHARED, log_shared
 from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.delivery.thread import run_in_thread
 from airflow_provider_regal.delivery.type_drift import TypeDrift
@@ -213,6 +214,9 @@ class Delivery:
         if counts.guard and not held.kept:
             raise FixSourceError(f"{counts.guard} Nothing was sent.")
         held.rows_complete(ambiguous)
+        if index.shared:
+            self.report.notes[SHARED] += len(index.shared)
+            log_shared(index.shared)
         to_send = len(held.states) - counts.owed_rows
         _log.info("Delivery %d: read %s, %s to send", held.id, rows_(counts.read), f"{to_send:,}")
 

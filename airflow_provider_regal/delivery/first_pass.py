@@ -26,6 +26,7 @@ from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready, Refused
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.shared import SharedIdentifiers
 from airflow_provider_regal.delivery.slips import look_for_slips
 from airflow_provider_regal.errors import InvalidEventError, RegalError
 from airflow_provider_regal.events.columns import ColumnsSeen, reserved_names
@@ -42,6 +43,7 @@ from airflow_provider_regal.sources.marks import (
     CALL_MARK,
     CLAIMS_MARK,
     EVENT_MARK,
+    OWED_MARK,
     REJECT_MARK,
     ROW_MARK,
     SKIP_MARK,
@@ -56,6 +58,8 @@ _BATCH: Final = 1_000
 _CHUNKS_AT_ONCE: Final = 4
 # Rows that are not sent, and those of a sync, which has looked at them.
 _LOOKED_AT: Final = frozenset({REJECT_MARK, CLAIMS_MARK})
+# Rows that are no one's, or opt-outs alone.
+_NOT_A_PERSON: Final = frozenset({REJECT_MARK, SKIP_MARK, OWED_MARK})
 # Rows whose columns are not those of the source.
 _NOT_THE_SOURCES: Final = frozenset({EVENT_MARK, REJECT_MARK, SKIP_MARK, CALL_MARK})
 _MESSAGE_ID: Final = frozenset({"message_id", MESSAGE_ID})
@@ -101,6 +105,7 @@ class FirstPass:
         self._chunks: list[RowChunk] = []
         self._position = 0
         self._last_row = 0
+        self._shared = None if preparer.settings.sync else SharedIdentifiers(account)
         self.columns_seen = ColumnsSeen(lower_upper=preparer.mapper.how.lower_upper)
 
     def read(self, given: Iterable[Any]) -> None:
@@ -125,6 +130,7 @@ class FirstPass:
                     self._counts.opt_ins_withheld += weight
                     self._withheld(_withheld(row[ROW_MARK], source_row))
                 continue
+            self._note_who(source_row, row)
             self._look(self._position, row)
             self._add(source_row, row)
 
@@ -155,7 +161,8 @@ class FirstPass:
 
     def look_again(self, rows: Iterable[tuple[int, int, Row]]) -> None:
         """Look at the rows of a snapshot that an earlier try has read, for the index."""
-        for position, _, row in rows:
+        for position, source_row, row in rows:
+            self._note_who(source_row, row)
             self._look(position, row)
         self.finish()
 
@@ -163,6 +170,14 @@ class FirstPass:
         """Complete the index."""
         self._bar()
         self._index.finish()
+        if self._shared is not None:
+            self._index.shared = self._shared.finish()
+
+    def _note_who(self, source_row: int, row: Row, *, unchanged: bool = False) -> None:
+        if self._shared is None or not _NOT_A_PERSON.isdisjoint(row):
+            return
+        if (found := self._preparer.shared_by(row)) is not None:
+            self._shared.add(source_row, *found, unchanged=unchanged)
 
     def ambiguous(self, rows: Callable[[], Iterable[tuple[int, int, Row]]]) -> dict[int, int]:
         """Find the rows of the snapshot whose key is that of another row, too.
@@ -201,6 +216,7 @@ class FirstPass:
                 self._keys_seen.add(key)
                 if known.get(key, _NOTHING)[0] == row_hash:
                     unchanged += 1
+                    self._note_who(*one, unchanged=True)
                 else:
                     yield one
             self._counts.read += unchanged

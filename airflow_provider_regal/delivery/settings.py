@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_regal.client.guarantee import GUARANTEES, Guarantee
@@ -84,6 +84,7 @@ class DeliverySettings:
     :param dry_run: map and validate all, send nothing.
     :param restart: send everything again, whatever was sent before.
     :param only_changed: leave out contacts that are as they were when they were last acknowledged.
+    :param on_shared: of rows of different user ids with the same phone or email, ``report`` or ``reject`` them.
     :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
     :param sync: rows are consents, of which only what changed is sent.
     """
@@ -102,6 +103,7 @@ class DeliverySettings:
     restart: bool = False
     only_changed: bool = False
     key: str | Sequence[str] | None = None
+    on_shared: Literal["report", "reject"] = "report"
     sync: SyncSettings | None = None
     reading: Reading = field(default_factory=Reading)
     consent: ConsentPolicy = field(default_factory=ConsentPolicy)
@@ -110,6 +112,8 @@ class DeliverySettings:
         self._check_numbers()
         if self.guarantee is not None and self.guarantee not in GUARANTEES:
             raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}, not {self.guarantee!r}")
+        if self.on_shared not in ("report", "reject"):
+            raise ValueError(f"on_shared must be 'report' or 'reject', not {self.on_shared!r}")
         for name in ("dry_run", "restart", "only_changed"):
             check_flag(name, getattr(self, name))
         if self.only_changed and self.mapping.call != "identify":

@@ -52,6 +52,8 @@ class RegalBulkOperator(BaseOperator):
     :param send_nulls: send null for empty values instead of leaving them out.
     :param on_invalid_phone: ``reject`` a row whose phone is not valid, or ``drop`` the phone and send the rest.
     :param on_invalid_email: likewise.
+    :param on_shared: ``reject`` rows of different user ids that share a phone or email, which Regal would merge into one
+        contact; by default they are sent and reported.
     :param column_names: ``lower_upper`` lower-cases names that are all upper case; ``keep`` does not.
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.
@@ -90,6 +92,7 @@ class RegalBulkOperator(BaseOperator):
         send_nulls: bool = False,
         on_invalid_phone: OnInvalid = "reject",
         on_invalid_email: OnInvalid = "reject",
+        on_shared: Literal["report", "reject"] = "report",
         column_names: str = "lower_upper",
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
@@ -123,6 +126,7 @@ class RegalBulkOperator(BaseOperator):
             "send_nulls": send_nulls,
             "on_invalid_phone": on_invalid_phone,
             "on_invalid_email": on_invalid_email,
+            "on_shared": on_shared,
             "column_names": column_names,
             "require_ip": require_ip,
             "max_consent_age": max_consent_age,

@@ -30,6 +30,7 @@ _NOT_FOR_CONSENT: Final = (
     "send_nulls",
     "on_invalid_phone",
     "on_invalid_email",
+    "on_shared",
     "only_changed",
     "key",
 )

@@ -112,6 +112,10 @@ CASES = {
         lambda seen: (seen.report["rejected"], seen.requests),
         (0, 1), (1, 0), rows=[{**CONSENT, "sms_opt_in": "Yes"}], common={**IDENTIFY, "require_ip": False},
     ),
+    "on_shared": Case(
+        {"on_shared": "reject"}, lambda seen: (seen.report["rejected"], seen.requests), (2, 1), (0, 3),
+        rows=[{"user_id": f"u{n}", "phone": f"212555010{n // 2}"} for n in range(3)], common=IDENTIFY,
+    ),
     "on_invalid_phone": Case({"on_invalid_phone": "drop"}, lambda seen: (seen.report["rejected"], seen.requests),
                              (0, 1), (1, 0), rows=[{"user_id": "a", "phone": "12"}], common=IDENTIFY),
     "on_invalid_email": Case({"on_invalid_email": "drop"}, lambda seen: (seen.report["rejected"], seen.requests),
@@ -232,6 +236,7 @@ def test_no_option_is_forgotten_here():
         ({"values": {"no": True}}, "is a no"),
         ({"types": {"x": "text"}}, "must be str, int"),
         ({"on_invalid_phone": "skip"}, "must be 'reject' or 'drop'"),
+        ({"on_shared": "merge"}, "on_shared must be 'report' or 'reject'"),
         ({"call": "identify", "event": "Booked"}, "event names track events"),
         ({"mapping": {"x": 5}}, "must be text, or None"),
     ],
