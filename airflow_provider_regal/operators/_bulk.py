@@ -52,8 +52,8 @@ class RegalBulkOperator(BaseOperator):
     :param send_nulls: send null for empty values instead of leaving them out.
     :param on_invalid_phone: ``reject`` a row whose phone is not valid, or ``drop`` the phone and send the rest.
     :param on_invalid_email: likewise.
-    :param on_shared: ``reject`` rows of different user ids that share a phone or email, which Regal would merge into one
-        contact; by default they are sent and reported.
+    :param on_shared: ``reject`` rows of different user ids that share a phone or email, which Regal would merge into
+        one contact; by default they are sent and reported.
     :param column_names: ``lower_upper`` lower-cases names that are all upper case; ``keep`` does not.
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.

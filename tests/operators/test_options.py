@@ -105,8 +105,8 @@ CASES = {
     "limit": Case({"limit": 2}, lambda seen: (seen.report["read"], seen.requests), (2, 2), (3, 3)),
     "types": Case({"types": {"plan": str}}, lambda seen: seen.first["properties"]["plan"], "0", 0,
                   rows=[{"user_id": "u0", "plan": 0}]),
-    "types-json": Case({"types": {"prefs": "json"}}, lambda seen: seen.first["properties"]["prefs"], {"a": [1]}, '{"a": [1]}',
-                       rows=[{"user_id": "u0", "prefs": '{"a": [1]}'}]),
+    "types-json": Case({"types": {"prefs": "json"}}, lambda seen: seen.first["properties"]["prefs"],
+                       {"a": [1]}, '{"a": [1]}', rows=[{"user_id": "u0", "prefs": '{"a": [1]}'}]),
     "values": Case(
         {"values": {"Yes": True, "No": False}},
         lambda seen: (seen.report["rejected"], seen.requests),
