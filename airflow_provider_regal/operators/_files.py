@@ -58,7 +58,7 @@ def check_csv(file_format: str | None, delimiter: str, encoding: str) -> None:
     try:
         name = codecs.lookup(encoding).name
         codecs.getincrementaldecoder(name)()
-        b"".decode(name)  # not of one that makes bytes of bytes, such as base64
+        b"x".decode(name, "ignore")  # not of one that makes bytes of bytes, such as base64
     except (LookupError, TypeError, ValueError):
         raise ValueError(
             f"encoding must be the name of one that Python knows, such as 'cp1252', not {encoding!r}"

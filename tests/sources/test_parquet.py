@@ -145,7 +145,10 @@ def short(values):
     [
         (short([19.99, None]), 19.99),
         (pa.array([[19.99, None], None], pa.list_(pa.float32())), [19.99, None]),
-        (pa.array([{"a": 19.99, "b": 1}, None], pa.struct([("a", pa.float32()), ("b", pa.int8())])), {"a": 19.99, "b": 1}),
+        (
+            pa.array([{"a": 19.99, "b": 1}, None], pa.struct([("a", pa.float32()), ("b", pa.int8())])),
+            {"a": 19.99, "b": 1},
+        ),
         (
             pa.array([{"m": [("a", 0.1)]}, None], pa.struct([("m", pa.map_(pa.string(), pa.float32()))])),
             {"m": {"a": 0.1}},
