@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from airflow_provider_regal import events
 from airflow_provider_regal._compat import BaseOperator, mask_secret
@@ -191,9 +192,9 @@ class RegalEventOperator(BaseOperator):
     def _render(self, template: jinja2.Template, context: Context, dag: Any = None) -> Any:
         if not self._as_text:
             return super()._render(template, context, dag)
-        scope = template.environment.context_class(
-            template.environment, {**template.globals, **context}, template.name, template.blocks
-        )
+        environment, known = template.environment, cast("dict[str, Any]", copy(context))
+        known.update({name: value for name, value in template.globals.items() if name not in known})
+        scope = environment.context_class(environment, known, template.name, template.blocks)
         return "".join(map(str, template.root_render_func(scope)))
 
     def _hide_payload(self) -> dict[str, Any]:

@@ -516,3 +516,19 @@ def test_a_promotion_without_its_own_opt_in_is_reported(deliver):
     assert (count, report.as_dict()["notes"]) == (2, 2)
     assert "becomes primary without its own opt-in for sms" in note
     assert note in report.as_table()
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"user_id": "u", "x": 10**4301},
+        {"user_id": "u", "x": -(10**2000)},
+        {"$call": 1, 5: 2, "user_id": "u"},
+        {"$row": {"user_id": "u"}, 5: 2},
+        {5: 2, "user_id": "u"},
+    ],
+    ids=["4,301 digits", "2,000 digits", "a mark", "a row of ours", "a number as name"],
+)
+def test_a_poisoned_row_is_one_rejection(deliver, poison):
+    report = deliver([{"user_id": "before", "x": 1}, poison, {"user_id": "after", "x": 1}], max_rejected=1)
+    assert (report.acknowledged, report.rejected) == (2, 1)
