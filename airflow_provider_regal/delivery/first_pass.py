@@ -173,11 +173,11 @@ class FirstPass:
         if self._shared is not None:
             self._index.shared = self._shared.finish()
 
-    def _note_who(self, source_row: int, row: Row, *, unchanged: bool = False) -> None:
+    def _note_who(self, source_row: int, row: Row) -> None:
         if self._shared is None or not _NOT_A_PERSON.isdisjoint(row):
             return
         if (found := self._preparer.shared_by(row)) is not None:
-            self._shared.add(source_row, *found, unchanged=unchanged)
+            self._shared.add(source_row, *found)
 
     def ambiguous(self, rows: Callable[[], Iterable[tuple[int, int, Row]]]) -> dict[int, int]:
         """Find the rows of the snapshot whose key is that of another row, too.
@@ -216,7 +216,6 @@ class FirstPass:
                 self._keys_seen.add(key)
                 if known.get(key, _NOTHING)[0] == row_hash:
                     unchanged += 1
-                    self._note_who(*one, unchanged=True)
                 else:
                     yield one
             self._counts.read += unchanged

@@ -183,14 +183,14 @@ class Preparer:
                     with suppress(ValueError, TypeError, KeyError):
                         identifiers.append(reader(point[key]))
             return None if user_id is None or not identifiers else (user_id, identifiers)
-        plan = self.mapper_of(row).plan((*columns,))
-        if (of_user := plan.column_of("user_id")) is None or is_missing(columns[of_user]):
+        of_user, addresses = self.mapper_of(row).plan((*columns,)).of_person
+        if of_user is None or not addresses or is_missing(columns[of_user]):
             return None
         identifiers = []
-        for column, path, _ in plan.steps:
-            if (read := _OF_PERSON.get(path[0])) is not None and not is_missing(columns[column]):
+        for column, what in addresses:
+            if not is_missing(columns[column]):
                 with suppress(ValueError):
-                    identifiers.append(read(columns[column]))
+                    identifiers.append(_OF_PERSON[what](columns[column]))
         with suppress(ValueError):
             return (read_user_id(columns[of_user]), identifiers) if identifiers else None
         return None

@@ -31,7 +31,7 @@ def log_shared(shared: Mapping[int, str]) -> None:
 
 
 class SharedIdentifiers:
-    """Finds them, in a delivery and with the phones on record; 24 bytes for each phone and email of a row."""
+    """Finds them among the rows that are sent, and with the phones on record; 24 bytes for each phone and email."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -39,17 +39,16 @@ class SharedIdentifiers:
         self._to_look_up: list[tuple[int, str, str]] = []
         self._on_record: dict[int, str] = {}
 
-    def add(self, source_row: int, user_id: str, identifiers: Collection[str], *, unchanged: bool = False) -> None:
+    def add(self, source_row: int, user_id: str, identifiers: Collection[str]) -> None:
         """Take in whose row it is.
 
         :param identifiers: the row's phones and emails.
-        :param unchanged: it is not sent, so that it is not looked up in the ledger.
         """
         who = hash(user_id)
         for identifier in identifiers:
             hashed = hash(identifier)
             self._parts[hashed % _PARTS].extend((hashed, who, source_row))
-            if not unchanged and "@" not in identifier:
+            if "@" not in identifier:
                 self._to_look_up.append((source_row, user_id, identifier))
         if len(self._to_look_up) >= _AT_ONCE:
             self._look_up()

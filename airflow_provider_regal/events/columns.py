@@ -71,6 +71,12 @@ class Plan:
         """Whether one of the columns is the message's id."""
         return self.column_of("message_id") is not None
 
+    @cached_property
+    def of_person(self) -> tuple[str | None, list[tuple[str, str]]]:
+        """The column of the user id, and those of phones and emails, each with what it becomes."""
+        addresses = [(column, path[0]) for column, path, _ in self.steps if path[0] in ("phone", "email", *MANY)]
+        return self.column_of("user_id"), addresses
+
     def column_of(self, name: str) -> str | None:
         """Find the column that becomes a field."""
         return next((column for column, path, _ in self.steps if path == (name,)), None)
