@@ -156,8 +156,8 @@ def read_truth(value: Any) -> bool:
         text = trimmed(value).lower()
         if text in _TRUTHS:
             return _TRUTHS[text]
-        if _NUMBER.fullmatch(text) and float(text) in (0, 1):
-            return bool(float(text))
+        if (number := _NUMBER.fullmatch(text)) is not None and float(text) in ((0,) if number[2] else (0, 1)):
+            return bool(float(text))  # with an exponent it is a no only (0E-10): no stray text subscribes anyone
     raise ValueError("must be true or false")
 
 

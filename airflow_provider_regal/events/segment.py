@@ -125,7 +125,7 @@ def read_message(message: Mapping[str, Any], include: Collection[str] = ()) -> M
 def _written(call: str, message: Mapping[str, Any]) -> dict[str, Any]:
     # Under Segment's own names, so that a fault is in its words.
     said = (names.USER_ID, *_PARTS[call])
-    written = {name: message[name] for name in said if not is_missing(message.get(name))}
+    written = {name: message[name] for name in said if not is_blank(message.get(name))}
     when = next((name for name in _TIMES if not is_blank(message.get(name))), None)
     if when is not None:
         written[when] = message[when]

@@ -510,8 +510,8 @@ def test_a_rejected_row_counts_as_rejected_though_its_opt_out_was_sent(deliver, 
 
 def test_a_promotion_without_its_own_opt_in_is_reported(deliver):
     consent = {"subscribed": True, "timestamp": "2026-03-01T00:00:00Z", "ip": "203.0.113.9"}
-    phones = {"+12125550100": {"smsOptIn": consent}, "+12125550101": {"isPrimary": True}}
-    report = deliver([Identify(user_id=f"u{n}", phones=phones) for n in range(2)], call="identify")
+    phones = [{f"+1212555010{n}": {"smsOptIn": consent}, f"+1212555011{n}": {"isPrimary": True}} for n in range(2)]
+    report = deliver([Identify(user_id=f"u{n}", phones=phones[n]) for n in range(2)], call="identify")
     ((note, count),) = report.notes.items()
     assert (count, report.as_dict()["notes"]) == (2, 2)
     assert "becomes primary without its own opt-in for sms" in note
