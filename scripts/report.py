@@ -74,10 +74,10 @@ def figures_of(*runs: Run) -> list[tuple[str, ...]]:
     plans = [run.report["plan"] for run in runs]
     figures = (
         ("rows in the table", [run.report["read"] for run in runs]),
-        ("  repeat or precede another row", [plan["superseded"] for plan in plans]),
-        ("  no evidence or no valid phone: withheld", [plan["rejected"] for plan in plans]),
-        ("  older than what Regal has: withheld", [plan["stale"] for plan in plans]),
         ("  unchanged", [plan["unchanged"] for plan in plans]),
+        ("  older than another row or what Regal has", [plan["older"] for plan in plans]),
+        ("  no evidence: not sent", [plan["no_evidence"] for plan in plans]),
+        ("  unreadable, such as no valid phone: not sent", [plan["unreadable"] for plan in plans]),
         ("  opt-outs, sent first", [plan["opt_outs"] for plan in plans]),
         ("  opt-ins, sent after them", [plan["opt_ins"] for plan in plans]),
         ("requests", [len(run.requests) for run in runs]),

@@ -509,4 +509,104 @@ CONSENT = Command(
     run="airflow_provider_regal.cli.consent:run_consent",
     fault=_names_no_decisions,
 )
-COMMANDS: Final[tuple[Command | Group, ...]] = (SANDBOX, CHECK, DELIVERIES, OUTCOMES, FIND, REDELIVER, CONSENT, LEDGER)
+
+
+def _names_nobody(args: argparse.Namespace) -> str | None:
+    if (args.sql is None) != (args.sql_conn_id is None):
+        return "--sql and --sql-conn-id belong together"
+    return None if args.person or args.file or args.sql else "name people: PHONE|EMAIL|USER_ID, --file, or --sql"
+
+
+_PEOPLE = _argument(
+    "person", nargs="*", metavar="PHONE|EMAIL|USER_ID", help="whom; user:<id> for a user id that looks like a phone"
+)
+_FILE = _argument(
+    "--file", metavar="FILE", help="one identifier a line, or CSV with columns user_id, phone, email; - for stdin"
+)
+_SQL = (
+    _argument("--sql", metavar="QUERY", help="a query with columns user_id, phone or email"),
+    _argument("--sql-conn-id", metavar="ID", help="connection of the database for --sql"),
+)
+_ONE_ACCOUNT = _argument("--account", metavar="NAME", help="the account (default: the only one of the ledger)")
+SUPPRESS_LIST = Command(
+    name="list",
+    help="list who is suppressed or was forgotten",
+    description=(
+        "List who is suppressed, and hashes of who was forgotten. With identifiers, list these people alone, and exit\n"
+        "with 1 if none of them is suppressed. This prints personal data."
+    ),
+    example="examples:\n  %(prog)s\n  %(prog)s '(212) 555-0100' anne@example.com\n  %(prog)s --json",
+    arguments=(_PEOPLE, _FILE, _ACCOUNT, _JSON, _LEDGER),
+    run="airflow_provider_regal.cli.suppress:run_list",
+)
+SUPPRESS_ADD = Command(
+    name="add",
+    help="suppress people",
+    description=(
+        "Suppress people: from then on rows about them are skipped on every path, and only their opt-outs are sent.\n"
+        "A text is read as a phone, else as an email, else as a user id. What can't be read is listed, all else is\n"
+        "added."
+    ),
+    example=(
+        "examples:\n"
+        "  %(prog)s '(212) 555-0100' anne@example.com user:1042 --note 'by letter'\n"
+        "  %(prog)s --file do_not_contact.csv\n"
+        "  %(prog)s --sql-conn-id dwh --sql 'SELECT phone FROM do_not_call'"
+    ),
+    arguments=(
+        _PEOPLE,
+        _FILE,
+        *_SQL,
+        _argument("--note", metavar="TEXT", help="why, to be listed with them"),
+        _ONE_ACCOUNT,
+        _JSON,
+        _LEDGER,
+    ),
+    run="airflow_provider_regal.cli.suppress:run_add",
+    fault=_names_nobody,
+)
+SUPPRESS_REMOVE = Command(
+    name="remove",
+    help="let people be contacted again",
+    description=(
+        "Take people off the list. Of people who were forgotten, the times of their opt-outs are on record again:\n"
+        "they bar older opt-ins, and the next delivery of contacts sends them. Exits with 1 if none was suppressed."
+    ),
+    example="examples:\n  %(prog)s anne@example.com\n  %(prog)s --file contact_again.csv",
+    arguments=(_PEOPLE, _FILE, *_SQL, _ONE_ACCOUNT, _JSON, _LEDGER),
+    run="airflow_provider_regal.cli.suppress:run_remove",
+    fault=_names_nobody,
+)
+SUPPRESS = Group(
+    name="suppress",
+    help="look after the list of people who must not be contacted",
+    description="Look after the list of people who must not be contacted.",
+    example="example:\n  %(prog)s add anne@example.com",
+    commands=(SUPPRESS_LIST, SUPPRESS_ADD, SUPPRESS_REMOVE),
+)
+FORGET = Command(
+    name="forget",
+    help="remove all that is on record of a person",
+    description=(
+        "Remove a person from the ledger: outcomes, dead letters, rows of snapshots, consents and their log,\n"
+        "contacts, message ids. Other identifiers that are on record with those given are included: look at them with\n"
+        "--dry-run. A keyed hash stays, so that an old table does not bring the person back, with the times of their\n"
+        "opt-outs. Exits with 1 if a running delivery, or an opt-out that Regal lacks, is in the way.\n"
+        "This prints personal data, and can't be undone."
+    ),
+    example="examples:\n  %(prog)s anne@example.com --dry-run\n  %(prog)s +12125550100 user:1042 --account acme",
+    arguments=(
+        _argument("person", nargs="+", metavar="PHONE|EMAIL|USER_ID", help="identifiers of one person; user:<id>"),
+        _argument("--dry-run", action="store_true", help="show what would be removed; remove nothing"),
+        _argument(
+            "--lose-owed", action="store_true", help="even if Regal has not acknowledged an opt-out of the person"
+        ),
+        _ACCOUNT,
+        _JSON,
+        _LEDGER,
+    ),
+    run="airflow_provider_regal.cli.forget:run_forget",
+)
+COMMANDS: Final[tuple[Command | Group, ...]] = (
+    SANDBOX, CHECK, DELIVERIES, OUTCOMES, FIND, REDELIVER, CONSENT, SUPPRESS, FORGET, LEDGER,
+)  # fmt: skip

@@ -95,12 +95,13 @@ def _as_dict(record: Record, now: datetime) -> dict[str, Any]:
     names = ("id", "account", "dag_id", "run_id", "task_id", "map_index", "name", "call", "try_number", "state")
     told = {name: getattr(record, name) for name in names}
     counts = Counts.of(record)
-    more = ("known", "opt_ins_withheld", "without_time", "requests", "repeats", "outages")
+    more = ("known", "without_time", "requests", "repeats", "outages")
     return {
         **told,
         "live": history.is_live(record, now),
         **_counts(record),
         "skips": dict(counts.skips),
+        "withheld": dict(counts.withheld),
         **{name: getattr(counts, name) for name in more},
         "seconds": round(counts.seconds, 3),
         "error": record.error,

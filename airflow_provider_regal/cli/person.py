@@ -16,6 +16,7 @@ from airflow_provider_regal.ledger.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.history import ConsentNow, Person, PersonOutcome
 from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.suppressions import Suppression, find_suppressions
 from airflow_provider_regal.ledger.text import short
 
 _UNSENT_SHOWN: Final = 50
@@ -46,9 +47,15 @@ def run_find(args: argparse.Namespace) -> int:
             limit=args.limit,
             scan_rows=args.scan_rows,
         )
+        suppressions = _suppressions(database, wanted, stored, args.account)
     if args.json:
-        print(json.dumps(_as_dict(person), indent=1))
+        listed = [one._asdict() for one in suppressions]
+        print(json.dumps({**_as_dict(person), "suppressions": listed}, indent=1))
     else:
+        for one in suppressions:
+            note = f": {output.one_line(one.note)}" if one.note else ""
+            who, since = output.identifier(one.identifier), output.time(one.added_at)
+            print(f"{one.kind.capitalize()} since {since} in account {one.account} ({who}){note}")
         _print(person, {*wanted.phones, *wanted.emails, *wanted.user_ids, *map(stored.stored, args.person)})
     for name in hidden:
         print(
@@ -64,12 +71,20 @@ def run_find(args: argparse.Namespace) -> int:
         )
     if person.is_cut:
         print(f"There is more: only the newest {args.limit:,} rows and decisions are shown (--limit).", file=sys.stderr)
-    if not person:
+    if not person and not suppressions:
         told = [f"phone {phone}" for phone in wanted.phones] + [f"email {email}" for email in wanted.emails]
         told += [f"user id {user_id}" for user_id in wanted.user_ids]
         print(f"Nothing is on record ({', '.join(told)}).", file=sys.stderr)
         return 1
     return 0
+
+
+def _suppressions(
+    database: Database, wanted: history.Wanted, stored: Identifiers, account: str | None
+) -> list[Suppression]:
+    people = (*wanted.phones, *wanted.emails, *(f"user:{user_id}" for user_id in wanted.user_ids))
+    name = None if account is None else short(account)
+    return find_suppressions(database, people, identifiers=stored, account=name)
 
 
 def _hidden_accounts(database: Database, stored: Identifiers, account: str | None) -> list[str]:

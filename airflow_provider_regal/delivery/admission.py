@@ -2,13 +2,13 @@
 
 ::
 
-    snapshot ─▶ settled? ─▶ prepare ─▶ repeated? ─▶ newest consent? ─▶ unchanged? ─▶ types? ─▶ Ready, with its claims
-                               └─▶ rejected           (index)           (ledger)     (ledger)
+    snapshot ─▶ settled? ─▶ prepare ─▶ suppressed? ─▶ repeated? ─▶ newest consent? ─▶ unchanged? ─▶ types? ─▶ Ready
+                              └─▶ rejected (ledger)                   (index)           (ledger)     (ledger)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
@@ -21,6 +21,7 @@ from airflow_provider_regal.delivery.prepared import Claimed, Ready, Refused
 from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.delivery.suppressing import hold_back, may_be_held, person_of
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent
@@ -28,12 +29,13 @@ from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.deliveries import Held
 from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim
 from airflow_provider_regal.ledger.states import RowState, Skip
+from airflow_provider_regal.ledger.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
-from airflow_provider_regal.sources.marks import OWED_MARK, columns_of
+from airflow_provider_regal.sources.marks import EVENT_MARK, OWED_MARK, SKIP_MARK, columns_of
 
 # Looked up in the ledger at once.
 _CHUNK: Final = 200
-# So many rows are taken in before the loop looks at the network.
+# So many rows are prepared, and their people looked up, before the loop looks at the network.
 _AT_ONCE: Final = 32
 _TO_COME: Final = "the timestamp lay in the future when the row was read"
 _UNREADABLE: Final = "another row has a decision of this person that can't be read: it may be a later no"
@@ -47,6 +49,7 @@ class Admission:
 
     :param index: what rows have to know of each other.
     :param keys: skip contacts that did not change, by these keys; None to send all.
+    :param suppress_named_events: skip named events to people who opted out of all channels on record.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Admission:
         keys: ContactKeys | None,
         drift: TypeDrift,
         clock: Clock,
+        suppress_named_events: bool = False,
     ) -> None:
         self._held = held
         self._preparer = preparer
@@ -69,15 +73,39 @@ class Admission:
         self._keys = keys
         self._drift = drift
         self._clock = clock
+        self._suppressions = Suppressions(account, monotonic=clock.monotonic)
+        self._suppress_named_events = suppress_named_events
         self._seed = account.identifiers.seed(preparer.fingerprint)
 
     def rows(self) -> Iterator[Ready | None]:
         """Return the rows to send, in order; None where it is time to look at the network."""
-        rows = self._held.rows_to_send()
-        for count, (numbered, known) in enumerate(self._with_known(rows), 1):
-            ready = self._admit(*numbered, known)
-            if ready is not None or count % _AT_ONCE == 0:
-                yield ready
+        rows = self._with_known(self._held.rows_to_send())
+        while some := [*islice(rows, _AT_ONCE)]:
+            now = self._clock.now()
+            prepared = [self._prepare(numbered, now) for numbered, _ in some]
+            holds = self._holds(prepared)
+            for (numbered, known), row, hold in zip(some, prepared, holds, strict=True):
+                ready = self._admit(numbered, known, row, hold, now)
+                if ready is not None:
+                    yield ready
+            yield None
+
+    def _prepare(self, numbered: Numbered, now: datetime) -> Ready | Refused:
+        position, source_row, row = numbered
+        if _was_erased(row):
+            return self._preparer.refuse(position, row, self._held.record.call, (), source_row)
+        return self._preparer.prepare(position, row, now, source_row)
+
+    def _holds(self, rows: Sequence[Ready | Refused]) -> list[Hold | None]:
+        """Find whose rows must not be sent."""
+        holds = self._suppressions.find([person_of(row) for row in rows])
+        if self._suppress_named_events:
+            events = [number for number, row in enumerate(rows) if holds[number] is None and may_be_held(row)]
+            for number, opted_out in zip(
+                events, self._suppressions.opted_out([rows[number].identifiers for number in events]), strict=True
+            ):
+                holds[number] = Hold(False, {}) if opted_out else None
+        return holds
 
     def _with_known(self, rows: Iterator[Numbered]) -> Iterator[tuple[Numbered, _Known]]:
         """Return with each row what is on record of its contact."""
@@ -107,12 +135,16 @@ class Admission:
         known.row_hash = hash_of_row(columns, self._preparer.ignored_columns, self._seed)
         return known
 
-    def _admit(self, position: int, source_row: int, row: Mapping[str, Any], known: _Known) -> Ready | None:
-        now = self._clock.now()
+    def _admit(
+        self, numbered: Numbered, known: _Known, ready: Ready | Refused, hold: Hold | None, now: datetime
+    ) -> Ready | None:
+        position, source_row, row = numbered
         state = self._held.states[position]
-        ready = self._preparer.prepare(position, row, now, source_row)
         if state == RowState.RESERVED:
             self._died(ready, now)
+            return None
+        if _was_erased(row) or (hold is not None and hold_back(ready, hold)):
+            self._recorder.leave_out(position, Skip.SUPPRESSED, ready.weight)
             return None
         if isinstance(ready, Ready) and (
             faults := self._faults_of(ready, known, source_row, ambiguous=state == RowState.AMBIGUOUS)
@@ -243,6 +275,11 @@ class Admission:
         if ready.message_id is not None and ready.payload.call in NAMED_CALLS:
             claims.append(Claimed(Claim(TRACK, ready.message_id, once=once, force=ready.force)))
         return tuple(claims)
+
+
+def _was_erased(row: Mapping[str, Any]) -> bool:
+    """Return whether a row was taken out of the snapshot: its person was forgotten."""
+    return row.get(SKIP_MARK) == Skip.SUPPRESSED.value and EVENT_MARK not in row
 
 
 class _Known:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any, Final
@@ -20,6 +20,13 @@ from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.admission import Admission
 from airflow_provider_regal.delivery.first_pass import FirstPass
 from airflow_provider_regal.delivery.gate import Gate
+from airflow_provider_regal.delivery.guards import (
+    RUNS_COMPARED,
+    Refusals,
+    TooManyRefusedError,
+    too_few_runs,
+    why_stopped,
+)
 from airflow_provider_regal.delivery.owed import owed_rows, stated_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.recorder import FRESH_S, Recorder
@@ -193,18 +200,25 @@ class Delivery:
         if plan.work in (Work.RESUME, Work.RESUME_WITH_REJECTED):
             first_pass.look_again(held.rows())
             return
+        runs = self._deliveries.rows_of_runs(self._place, RUNS_COMPARED) if settings.volume else []
+        if (told := too_few_runs(settings, runs)) is not None:
+            _log.info("%s", told)
         with open_rows(
-            self._rows(held), settings, self._preparer, self._account, counts, clock=self._clock, stop=self._stop
+            self._rows(held),
+            settings,
+            self._preparer,
+            self._account,
+            counts,
+            runs=runs,
+            clock=self._clock,
+            stop=self._stop,
         ) as rows:
             first_pass.read(rows)
         if counts.plan:
             self.report.count(counts)
             _log.info("The plan\n%s", self.report.plan_as_table())
-        if counts.guard is None and counts.read < settings.min_rows:
-            counts.guard = (
-                f"The source has {rows_(counts.read)}, fewer than min_rows={settings.min_rows:,}. Check the query or "
-                "the files."
-            )
+        if settings.sync is None and (guard := why_stopped(counts.read, settings, runs)) is not None:
+            counts.guard = guard
             held.drop_rows()
         if counts.guard is None and (slip := first_pass.slip(settings)) is not None:
             counts.guard = slip
@@ -265,6 +279,7 @@ class Delivery:
             keys=self._preparer.keys,
             drift=drift,
             clock=self._clock,
+            suppress_named_events=settings.suppress_named_events,
         )
         if held.wait_s:
             _log.info("Waiting %.0f s: requests of an earlier try may still be under way", held.wait_s)
@@ -282,6 +297,7 @@ class Delivery:
                 gate=gate,
                 rate=settings.rate or self._target.rate_limit,
                 patience_s=patience_s,
+                refusals=Refusals(settings.max_refused),
                 wait_s=held.wait_s,
                 stop=self._stop,
                 clock=self._clock,
@@ -332,7 +348,7 @@ class Delivery:
             if number > allowed
         ]
         too_many += [
-            f"{number:,} {'row' if number == 1 else 'rows'} with an opt-out, or a decision that can't be read, {word}"
+            f"{number:,} {word} with an opt-out or a decision that can't be read (no threshold allows that)"
             for number, word in ((report.opt_outs_rejected, "rejected"), (report.opt_outs_unknown, "unknown"))
             if number
         ]
@@ -371,7 +387,8 @@ class Delivery:
     def _let_go(self, held: Held, error: BaseException) -> None:
         """Note why it stopped, where the ledger may be the very trouble: that must not hide the error."""
         report = self.report
-        report.status = FAILED if isinstance(error, (FixSourceError, TooManyFailedRowsError, ValueError)) else STOPPED
+        given_up = isinstance(error, (FixSourceError, TooManyFailedRowsError, ValueError))
+        report.status = FAILED if given_up and not isinstance(error, TooManyRefusedError) else STOPPED
         report.count(held.counts)
         if isinstance(error, (TakenOverError, LedgerError, TooManyFailedRowsError)):
             return
@@ -379,7 +396,7 @@ class Delivery:
             held.end(
                 report.status,
                 error=str(error) if isinstance(error, RegalError) else type(error).__name__,
-                drop_rows=isinstance(error, FixSourceError),
+                drop_rows=report.status == FAILED,
             )
             report.reasons = held.reasons()
             self._count_owed(held)
@@ -407,6 +424,7 @@ class open_rows:  # noqa: N801 - a context manager
         account: Account,
         counts: Counts,
         *,
+        runs: Sequence[int] = (),
         clock: Clock,
         stop: Stop,
         dry_run: bool = False,
@@ -427,6 +445,7 @@ class open_rows:  # noqa: N801 - a context manager
                 preparer=preparer,
                 account=account,
                 counts=counts,
+                runs=runs,
                 clock=clock,
                 dry_run=dry_run,
             )

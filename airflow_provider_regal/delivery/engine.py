@@ -23,6 +23,7 @@ from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.gate import FAILURES_OF_AN_OUTAGE, Gate
 from airflow_provider_regal.delivery.grants import FRESH_FOR_S
+from airflow_provider_regal.delivery.guards import Refusals
 from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.stopping import (
@@ -61,6 +62,7 @@ class Engine:
         gate: Gate,
         rate: int,
         patience_s: float,
+        refusals: Refusals,
         wait_s: float,
         stop: Stop,
         clock: Clock,
@@ -71,6 +73,7 @@ class Engine:
         self._gate = gate
         self._rate = rate
         self._patience_s = patience_s
+        self._refusals = refusals
         self._stop = stop
         self._clock = clock
         self._not_before = clock.monotonic() + wait_s
@@ -221,6 +224,7 @@ class Engine:
         if acknowledges(attempt):
             self._gate.succeed(row.position, now)
             self._just_lost.clear()
+            self._refusals.note(refused=False)
             self._recorder.acknowledge(row)
             self._window.settle(row)
             return
@@ -234,6 +238,9 @@ class Engine:
         self._gate.succeed(row.position, now)
         self._just_lost.clear()
         if decision.meaning is Meaning.REFUSED:
+            self._refusals.note(refused=True)
+            if (why := self._refusals.why_stopped(decision.reason)) is not None:
+                self._stop_for(why)
             if self._recorder.try_alone(row, decision):
                 self._window.repeat(row, now)
                 self._wake.set()

@@ -2,13 +2,13 @@
 
 ::
 
-    source ─▶ skipped by its source? ─▶ unchanged? ─▶ consent in it? ─▶ snapshot ─▶ what has to be sent
-                   counted               counted       │  (ledger)      (ledger)
-                                         (ledger)      ├─▶ newest per phone or email and channel ─▶ index
+    source ─▶ skipped by its source? ─▶ unchanged, forgotten? ─▶ consent in it? ─▶ snapshot ─▶ what has to be sent
+                   counted                  counted    │  (ledger)       (ledger)
+                                            (ledger)   ├─▶ newest per phone or email and channel ─▶ index
                                                        ├─▶ opt-outs ─▶ ledger, as barriers, whatever becomes of them
                                                        └─▶ message id: its first row ─▶ index
 
-Unchanged rows never enter the snapshot.
+Unchanged rows, and those of people who were forgotten, never enter the snapshot.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.shared import SharedIdentifiers
 from airflow_provider_regal.delivery.slips import look_for_slips
+from airflow_provider_regal.delivery.suppressing import person_of, says_news
 from airflow_provider_regal.errors import InvalidEventError, RegalError
 from airflow_provider_regal.events.columns import ColumnsSeen, reserved_names
 from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
@@ -38,6 +39,7 @@ from airflow_provider_regal.ledger.rows import RowChunk, decode_row, encode_row
 from airflow_provider_regal.ledger.rules import OPT_IN as CONSENT
 from airflow_provider_regal.ledger.rules import Claim
 from airflow_provider_regal.ledger.states import RowState, Skip
+from airflow_provider_regal.ledger.suppressions import Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     CALL_MARK,
@@ -121,13 +123,14 @@ class FirstPass:
 
     def _read(self, given: Iterable[Any]) -> None:
         rows = self._numbered(given)
-        for source_row, row in self._changed(rows) if self._keys is not None else rows:
+        changed = self._changed(rows) if self._keys is not None else rows
+        for source_row, row in self._without_forgotten(changed):
             weight = row.get(WEIGHT_MARK, 1)
             self._counts.read += weight
             if (why := row.get(SKIP_MARK)) is not None and EVENT_MARK not in row:
                 self._counts.skip(why if why in _SKIPS else Skip.NOT_INCLUDED, weight)
                 if why == Skip.OLDER and row.get(ROW_MARK, _NO_OPT_IN)["subscribed"]:  # of a sync
-                    self._counts.opt_ins_withheld += weight
+                    self._counts.withheld[OLDER] += weight
                     self._withheld(_withheld(row[ROW_MARK], source_row))
                 continue
             self._note_who(source_row, row)
@@ -221,6 +224,22 @@ class FirstPass:
             self._counts.read += unchanged
             if unchanged:
                 self._counts.skip(Skip.UNCHANGED, unchanged)
+
+    def _without_forgotten(self, rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+        """Return the rows, but for those of people who were forgotten and say nothing new; these are counted."""
+        suppressions = Suppressions(self._account)
+        if not suppressions.any_forgotten():
+            yield from rows
+            return
+        for chunk in in_chunks(rows, _BATCH):
+            seen = [self._preparer.prepare(0, decode_row(encode_row(row)), self._read_at) for _, row in chunk]
+            holds = suppressions.find([person_of(one) for one in seen])
+            for (source_row, row), one, hold in zip(chunk, seen, holds, strict=True):
+                if hold is None or says_news(one, hold):
+                    yield source_row, row
+                else:
+                    self._counts.read += one.weight
+                    self._counts.skip(Skip.SUPPRESSED, one.weight)
 
     def _add(self, source_row: int, row: Row) -> None:
         if not self._chunks or self._chunks[-1].is_full:

@@ -4,6 +4,7 @@
 
     claims ─▶ verdicts ─▶ go ───▶ sent, and settled in a commit
                   ├─────▶ busy ─▶ another delivery is sending it: asked again soon
+                  ├─────▶ known ─▶ another delivery has sent it: left out, or the row is unchanged
                   └─────▶ older, or sent before ─▶ the consent is withheld, or the row skipped
 """
 
@@ -34,6 +35,7 @@ class Grant:
     :param skip: it is not sent, and why.
     :param claims: what was granted of it.
     :param withheld: consents that are left out of it, and why.
+    :param known: consents that are left out since Regal has them.
     :param given_back: what was claimed for it, and is not sent.
     :param in_doubt: Regal may have a part of it already.
     :param instead_of: it was sent before; only its opt-outs are sent, those among ``claims``.
@@ -45,6 +47,7 @@ class Grant:
     skip: Skip | None = None
     claims: tuple[Claimed, ...] = ()
     withheld: dict[Consent, str] = field(default_factory=dict)
+    known: tuple[Consent, ...] = ()
     given_back: tuple[Claim, ...] = ()
     in_doubt: bool = False
     instead_of: Skip | None = None
@@ -52,13 +55,13 @@ class Grant:
     def apply(self) -> None:
         """Let the row be what was granted."""
         row = self.row
-        if self.busy or self.skip is Skip.DUPLICATE:
+        if self.busy or self.skip in (Skip.DUPLICATE, Skip.UNCHANGED):
             return
         if self.instead_of is not None:
             row.send_only_opt_outs(self.instead_of)
         row.claims = self.claims
-        if self.withheld:
-            row.send_instead(row.payload.without(self.withheld))
+        if self.withheld or self.known:
+            row.send_instead(row.payload.without(self.withheld).leaving_out(self.known))
         if self.in_doubt:
             row.key = None  # the contact is not unchanged the next time: more may be known by then
 
@@ -75,14 +78,18 @@ def grant(row: Ready, verdicts: Sequence[Verdict]) -> Grant:
         return _grant_opt_outs(row, told) or Grant(row, skip=Skip.DUPLICATE, given_back=given_back)
     if Verdict.BUSY in verdicts:
         return Grant(row, busy=True, given_back=given_back)
+    known = [claimed for claimed, verdict in told if verdict is Verdict.KNOWN]
+    left_out = tuple(one.consent for one in known if one.consent is not None)
+    if known and len(left_out) in (0, len(row.claims)):
+        return Grant(row, skip=Skip.UNCHANGED, given_back=given_back)
     denied = {claimed: _REASONS[verdict] for claimed, verdict in told if verdict in _REASONS}
     if not denied:
-        return Grant(row, go=True, claims=row.claims)
+        return Grant(row, go=True, claims=going, known=left_out)
     withheld = {claimed.consent: why for claimed, why in denied.items() if claimed.consent is not None}
     in_doubt = Verdict.BLOCKED in verdicts
-    if row.only_consent and set(row.payload.consents) <= set(withheld):
+    if row.only_consent and set(row.payload.consents) <= {*withheld, *left_out}:
         return Grant(row, skip=Skip.OLDER, claims=going, withheld=withheld, given_back=given_back, in_doubt=in_doubt)
-    return Grant(row, go=True, claims=going, withheld=withheld, in_doubt=in_doubt)
+    return Grant(row, go=True, claims=going, withheld=withheld, known=left_out, in_doubt=in_doubt)
 
 
 def _grant_opt_outs(row: Ready, told: Sequence[tuple[Claimed, Verdict]]) -> Grant | None:

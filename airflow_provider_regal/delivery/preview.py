@@ -19,6 +19,7 @@ from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.admission import Admission
 from airflow_provider_regal.delivery.delivery import OpenSource, open_rows
 from airflow_provider_regal.delivery.first_pass import FirstPass
+from airflow_provider_regal.delivery.guards import RUNS_COMPARED, why_stopped
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready
 from airflow_provider_regal.delivery.recorder import Recorder
@@ -43,6 +44,7 @@ def preview(
     rows: OpenSource,
     settings: DeliverySettings,
     *,
+    place: Place | None = None,
     target: Target,
     account: Account,
     stop: Stop,
@@ -50,12 +52,14 @@ def preview(
 ) -> DeliveryReport:
     """Find out what a delivery would send.
 
+    :param place: which task instance it is; None outside of a task.
     :param account: the ledger of the account, which is only read.
     :param log: gets the plan of a sync, why opt-ins are withheld, and samples without their values.
     :raises FixSourceError: the source is not plausible.
     :raises RetryLaterError: it was told to stop.
     """
     account.register(target.api_key, keep=False)
+    runs = Deliveries(account).rows_of_runs(place, RUNS_COMPARED) if settings.volume and place else []
     clock = Clock(now=account.now)
     preparer = Preparer(settings, event_source=target.event_source, phones_of=account.plain_phones_of)
     report = DeliveryReport(status="dry_run")
@@ -75,15 +79,14 @@ def preview(
                 preparer,
                 account,
                 held.counts,
+                runs=runs,
                 clock=clock,
                 stop=stop,
                 dry_run=True,
             ) as opened:
                 first_pass.read(opened)
-            if held.counts.read < settings.min_rows:
-                raise FixSourceError(
-                    f"The source has {held.counts.read:,} rows, fewer than min_rows={settings.min_rows:,}."
-                )
+            if settings.sync is None and (guard := why_stopped(held.counts.read, settings, runs)) is not None:
+                raise FixSourceError(f"{guard} Nothing was sent.")
             if (slip := first_pass.slip(settings)) is not None:
                 raise FixSourceError(slip)
             held.rows_complete(first_pass.ambiguous(held.rows))
@@ -101,6 +104,7 @@ def preview(
                 keys=preparer.keys,
                 drift=drift,
                 clock=clock,
+                suppress_named_events=settings.suppress_named_events,
             )
             samples = _Samples()
             for ready in admission.rows():

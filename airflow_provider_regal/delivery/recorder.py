@@ -24,14 +24,15 @@ from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.exchange import Decision
 from airflow_provider_regal.client.redact import fit_to_show
 from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery.grants import Grant, grant
+from airflow_provider_regal.delivery.grants import OLDER, Grant, grant
 from airflow_provider_regal.delivery.keys import hash_of_body
 from airflow_provider_regal.delivery.prepared import Ready, Refusal, Refused
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import FixConnectionError, LedgerError, TakenOverError
 from airflow_provider_regal.events import Consent
-from airflow_provider_regal.events.names import MESSAGE_ID, NAME, PHONES, PROPERTIES, TRAITS, Channel
+from airflow_provider_regal.events.names import IS_PRIMARY, MESSAGE_ID, NAME, PHONES, PROPERTIES, TRAITS, Channel
+from airflow_provider_regal.events.payload import lost_by_promotion
 from airflow_provider_regal.ledger import consent_log
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.consent_log import LoggedConsent
@@ -113,6 +114,7 @@ class Recorder:
         """Write what was noted, where nothing runs beside it."""
         changes, self._changes = self._changes, Changes()
         self._held.commit(changes)
+        self._note_promotions(changes)
 
     async def keep_committing(self) -> None:
         """Commit at least every second, and when much was noted."""
@@ -138,7 +140,7 @@ class Recorder:
             if one.skip is not None:
                 self._note_withheld(one.row)
                 if one.skip is Skip.OLDER and not one.row.payload.withheld:  # the event itself stands for the opt-in
-                    self._held.counts.opt_ins_withheld += 1
+                    self._held.counts.withheld[OLDER] += 1
                 self.skip(one.row, one.skip, moment)
         return grants
 
@@ -216,7 +218,14 @@ class Recorder:
             }
 
         states = prepared.write(reserve if rows else None)
+        self._note_promotions(prepared.changes)
         return grants, states
+
+    def _note_promotions(self, committed: Changes) -> None:
+        """Note phones that became primary without the opt-ins that another phone of the contact on record has."""
+        with suppress(LedgerError):  # it is only told, and what was committed stays committed
+            for channels in self._account.lost_by_promotion(committed.primaries):
+                self.notes[lost_by_promotion("the phone", channels, "another phone of the contact on record")] += 1
 
     # -- what became of rows ------------------------------------------------------------------------------------------
 
@@ -234,8 +243,8 @@ class Recorder:
         row.withheld_noted += len(new)
         if not new:
             return
-        self._held.counts.opt_ins_withheld += len(new)
         for one in new:
+            self._held.counts.withheld[one.reason] += 1
             at = None if one.consent.at is None else to_ledger_time(one.consent.at)
             self._log(row, one.consent, consent_log.WITHHELD, one.reason, at=at)
 
@@ -256,8 +265,11 @@ class Recorder:
         if row.key is not None:
             changes.contacts.append((row.key, row.row_hash, row.payload_hash))
         if row.user_id is not None and (phones := body.get(TRAITS, _NOTHING).get(PHONES)):
-            for phone in phones:
+            told = any(note.startswith("phones[") for note in row.payload.notes)  # by the event alone
+            for phone, info in phones.items():
                 changes.phones.append((row.user_id, phone))
+                if info.get(IS_PRIMARY) and not told:
+                    changes.primaries.append((row.user_id, phone))
         moment = to_ledger_time(self._clock.now())
         first = moment if row.first_time is None else to_ledger_time(row.first_time)
         user_id, phone, email = self._people(row)
@@ -296,6 +308,7 @@ class Recorder:
         if isinstance(what, Refused):
             self.reject(what, now)
         else:
+            self._changes.removed.append(row.source_row)  # of one event: the line it had while it was sent
             self.leave_out(row.position, what, row.weight)
 
     def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
@@ -429,7 +442,7 @@ class Recorder:
                 last_at=moment,
                 payload_hash=row.row_hash,
                 form=row.form,
-                payload=encoded(row.row),
+                payload=encoded(row.row) if row.row else None,  # none of a person who was forgotten since
             )
         )
         self._settle(row, Outcome.UNKNOWN)

@@ -15,17 +15,15 @@ _REASONS_LOGGED: Final = 20
 _LONGEST_REASON: Final = 120
 _MOST_BYTES: Final = 2_000
 _PLAN_WORDS: Final = {
-    "new": "nothing is on record",
-    "changed": "something else, or an older decision, is on record",
-    "unchanged": "as Regal acknowledged it",
-    "superseded": "the source has a newer row of the same consent",
-    "stale": "a newer decision from elsewhere is on record; withheld",
-    "in_doubt": "Regal may have it already; a redelivery may send it",
-    "silent": "rows that say neither yes nor no",
-    "rejected": "can never be sent as it is; withheld",
-    "opt_outs": "to send, all of them first",
-    "opt_ins": "to send after them",
-    "removed": "subscribed, and no longer in the source",
+    "sent": "new, or newer than what is on record: {opt_outs} first, then {opt_ins}",
+    "unchanged": "Regal has it, or may have it already; or the row says neither yes nor no",
+    "older": "a newer decision is in the source or on record",
+    "no_evidence": "an opt-in without a time or IP address that counts; rejected",
+    "unreadable": "can't be read or can't be sent as it is; rejected",
+}
+_RARE_WORDS: Final = {
+    "recorded": "Regal is known to have it, so nothing is sent",
+    "suppressed": "of people who must not be contacted; not sent",
 }
 
 
@@ -51,6 +49,7 @@ class DeliveryReport:
     :param unknown_of_outage: unknowns of a crash, a stop or an outage; they warn, but do not fail the task.
     :param opt_outs_rejected: rejected rows with a no that was not sent, or a decision that can't be read; and
         ``opt_outs_unknown``: rows with a no that Regal may not have. Either fails the task, whatever the thresholds.
+    :param withheld: why opt-ins were left out of their events -> opt-ins.
     :param reasons: reason -> rows, of rejected and unknown rows.
     """
 
@@ -66,7 +65,7 @@ class DeliveryReport:
     notes: Counter[str] = field(default_factory=Counter)
     plan: dict[str, int] = field(default_factory=dict)
     unknown_of_outage: int = 0
-    opt_ins_withheld: int = 0
+    withheld: Counter[str] = field(default_factory=Counter)
     owed_sent: int = 0
     opt_outs_owed: int = 0
     consents_on_record: int = 0
@@ -82,11 +81,16 @@ class DeliveryReport:
     def count(self, counts: Counts) -> None:
         """Take over what was counted."""
         for name in (
-            "read", "acknowledged", "rejected", "unknown", "skipped", "known", "unknown_of_outage", "opt_ins_withheld",
+            "read", "acknowledged", "rejected", "unknown", "skipped", "known", "unknown_of_outage",
             "opt_outs_rejected", "opt_outs_unknown", "without_time", "requests", "repeats", "outages", "seconds",
         ):  # fmt: skip
             setattr(self, name, getattr(counts, name))
-        self.skips, self.plan = Counter(counts.skips), dict(counts.plan)
+        self.skips, self.plan, self.withheld = Counter(counts.skips), dict(counts.plan), Counter(counts.withheld)
+
+    @property
+    def opt_ins_withheld(self) -> int:
+        """Opt-ins that were left out of their events."""
+        return self.withheld.total()
 
     @property
     def settled(self) -> int:
@@ -139,16 +143,22 @@ class DeliveryReport:
         return report
 
     def plan_as_table(self, *, with_reasons: bool = False) -> str:
-        """Draw for the log what a sync found out: the kinds with their counts, and what they mean.
+        """Draw for the log what a sync found out: five words with their counts, and what they mean.
 
         :param with_reasons: list why consents were rejected, too, once that is counted.
         """
-        lines = []
-        for kind, count in self.plan.items():
-            lines.append(f"{kind:<12}{count:>12,}   {_PLAN_WORDS[kind]}")
-            if kind == "rejected" and with_reasons:
-                shown = self.reasons.most_common(_REASONS_LOGGED)
-                lines += [f"{'':<12}{number:>12,} x {reason}" for reason, number in shown]
+        told = {name: _counted(self.plan[name], name.replace("_", "-")[:-1]) for name in ("opt_outs", "opt_ins")}
+        lines = [
+            f"{word.replace('_', ' '):<14}{self.plan[word]:>10,}   {meaning.format(**told)}"
+            for word, meaning in _PLAN_WORDS.items()
+        ]
+        if with_reasons:
+            lines += [f"{number:>24,} x {reason}" for reason, number in self.reasons.most_common(_REASONS_LOGGED)]
+        lines += [
+            f"{word:<14}{self.plan[word]:>10,}   {meaning}" for word, meaning in _RARE_WORDS.items() if self.plan[word]
+        ]
+        if removed := self.plan["removed"]:
+            lines.append(f"{_counted(removed, 'opt-in')} on record {'is' if removed == 1 else 'are'} not in the source")
         return "\n".join(lines)
 
     def as_table(self) -> str:
@@ -160,8 +170,11 @@ class DeliveryReport:
             lines.append(f"{'left':<14}{self.left:>12,}")
         if self.known:
             lines.append(f"{'rejected before':<16}{self.known:>10,}")
-        if self.opt_ins_withheld:
+        if self.withheld:
             lines.append(f"{'opt-ins withheld':<16}{self.opt_ins_withheld:>10,}")
+            lines += [f"{count:>10,} x {reason}" for reason, count in self.withheld.most_common()]
+            if self.delivery is not None:
+                lines.append(f"  List them: airflow regal consent --delivery {self.delivery}")
         if self.owed_sent:
             lines.append(f"{'opt-outs owed before, sent':<26}{self.owed_sent:>10,}")
         if self.opt_outs_owed:
@@ -169,12 +182,15 @@ class DeliveryReport:
         for name in ("opt_outs_rejected", "opt_outs_unknown"):
             if count := getattr(self, name):
                 lines.append(f"{name.replace('_', ' ').replace('opt ', 'opt-'):<18}{count:>8,}")
-        requests = "1 request" if self.requests == 1 else f"{self.requests:,} requests"
-        repeats = "1 repeat" if self.repeats == 1 else f"{self.repeats:,} repeats"
-        outages = "" if not self.outages else f", {self.outages} outage{'' if self.outages == 1 else 's'}"
+        requests, repeats = _counted(self.requests, "request"), _counted(self.repeats, "repeat")
+        outages = f", {_counted(self.outages, 'outage')}" if self.outages else ""
         lines.append(f"{requests} in {self.seconds:.1f} s ({self.per_second:.0f}/s), {repeats}{outages}")
         lines += [f"{count:>8,} x note: {note}" for note, count in self.notes.most_common(_REASONS_LOGGED)]
         lines += [f"{count:>8,} x {reason}" for reason, count in self.reasons.most_common(_REASONS_LOGGED)]
         if (more := len(self.reasons) - _REASONS_LOGGED) > 0:
             lines.append(f"and {more:,} more reasons: airflow regal outcomes {self.delivery}")
         return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -76,6 +76,11 @@ class DeliverySettings:
     :param max_rejected: fail if more rows were rejected; a whole number of rows or a share of those read.
     :param max_unknown: likewise for unknown rows; None for the larger of 10 rows and 1 %.
     :param min_rows: fail if the source gave fewer; of these, only opt-outs are sent.
+    :param max_rows: likewise if it gave more.
+    :param volume: likewise if they are outside of this range of the median of the task's last finished runs, such as
+        ``(0.5, 2.0)``; it needs five of them.
+    :param max_refused: stop, with the rest kept, when this share of the last 100 answers are refusals; None for no
+        limit.
     :param limit: deliver only the first rows.
     :param rate: requests a second; None for the connection's ``rate_limit``.
     :param max_connections: open at most at once.
@@ -87,6 +92,7 @@ class DeliverySettings:
     :param on_shared: of rows of different user ids with the same phone or email, ``report`` or ``reject`` them.
     :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
     :param sync: rows are consents, of which only what changed is sent.
+    :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
     """
 
     mapping: RowMapping
@@ -94,6 +100,9 @@ class DeliverySettings:
     max_rejected: float = 0
     max_unknown: float | None = None
     min_rows: int = 0
+    max_rows: int | None = None
+    volume: tuple[float, float] | None = None
+    max_refused: float | None = 0.2
     limit: int | None = None
     rate: int | None = None
     max_connections: int = 256
@@ -107,6 +116,7 @@ class DeliverySettings:
     sync: SyncSettings | None = None
     reading: Reading = field(default_factory=Reading)
     consent: ConsentPolicy = field(default_factory=ConsentPolicy)
+    suppress_named_events: bool = False
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -114,28 +124,29 @@ class DeliverySettings:
             raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}, not {self.guarantee!r}")
         if self.on_shared not in ("report", "reject"):
             raise ValueError(f"on_shared must be 'report' or 'reject', not {self.on_shared!r}")
-        for name in ("dry_run", "restart", "only_changed"):
+        _check_guards(self.volume, self.max_refused)
+        for name in ("dry_run", "restart", "only_changed", "suppress_named_events"):
             check_flag(name, getattr(self, name))
+        if self.suppress_named_events and self.mapping.call not in NAMED_CALLS:
+            raise ValueError("suppress_named_events is for track, page and screen: an identify is no named event")
         if self.only_changed and self.mapping.call != "identify":
             raise ValueError("only_changed is for identify: a named event is no state that could be unchanged")
         if self.key is not None and not self.only_changed:
             raise ValueError("key requires only_changed=True")
-        ages = {"max_event_age": self.max_event_age, "max_consent_age": self.consent.max_consent_age}
-        for name, age in ages.items():
-            if not isinstance(age, timedelta | None):
-                raise ValueError(f"{name} must be a timedelta, or None for no limit")
+        _check_age("max_event_age", self.max_event_age)
+        _check_age("max_consent_age", self.consent.max_consent_age)
 
     def _check_numbers(self) -> None:
         for name in ("max_rejected", "max_unknown"):
             _check_threshold(name, getattr(self, name))
-        for name in ("max_connections", "rate", "min_rows", "limit"):
+        for name in ("max_connections", "rate", "min_rows", "max_rows", "limit"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | None):
                 raise ValueError(f"{name} must be a whole number, not {value!r}")
         for name in ("max_connections", "outage_patience_s", "rate"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:  # nor NaN
                 raise ValueError(f"{name} must be above 0")
-        for name in ("min_rows", "limit"):
+        for name in ("min_rows", "max_rows", "limit"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be below 0")
 
@@ -236,6 +247,28 @@ def _seconds(given: timedelta | float) -> float:
 def _rows(threshold: float, read: int) -> int:
     # A share such as 0.29 of 100 rows is 28.999999999999996 in floats, and 29 to people.
     return threshold if isinstance(threshold, int) else int(threshold * read + 1e-6)
+
+
+def _check_guards(volume: object, max_refused: object) -> None:
+    match volume:
+        case None:
+            pass
+        case (int() | float() as low, int() | float() as high) if 0 <= low <= 1 <= high:
+            pass
+        case _:
+            raise ValueError(f"volume must be two factors around 1, such as (0.5, 2.0), not {volume!r}")
+    match max_refused:
+        case None:
+            pass
+        case int() | float() if not isinstance(max_refused, bool) and 0 <= max_refused <= 1:
+            pass
+        case _:
+            raise ValueError(f"max_refused must be a share from 0.0 to 1.0, or None for no limit, not {max_refused!r}")
+
+
+def _check_age(name: str, value: object) -> None:
+    if not isinstance(value, timedelta | None):
+        raise ValueError(f"{name} must be a timedelta, or None for no limit")
 
 
 def _check_threshold(name: str, value: float | None) -> None:

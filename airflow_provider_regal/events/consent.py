@@ -5,10 +5,13 @@ The rules (numbers as in the docs, *Opt-ins and consent*):
 1. No evidence, no opt-in: ``subscribed: true`` needs the time the person agreed and the person's IP address.
    Where they are missing or can't be read, the opt-in is *withheld*, the rest of the event goes. Nothing is invented.
 2. An opt-out is never held back, and read generously: by its channel and a no in any usual spelling.
-3. Unknown is left out; what can be read neither as yes nor as no is a fault, and bars an older yes.
-4. Per identifier and channel only the newest counts; at equal times the opt-out wins.
-5. Promoting a phone to primary without its own opt-in is reported.
+4. Unknown is left out; what can be read neither as yes nor as no is a fault, and bars an older yes.
+5. Per identifier and channel only the newest counts; at equal times the opt-out wins.
 6. A time in the future, or older than ``max_consent_age``, withholds the opt-in.
+7. Promoting a phone to primary without its own opt-in is reported.
+9. With ``opt_out_scope="person"`` an opt-out closes all channels of its phone or email.
+
+The others are about more than one event: 3 and 5 are the ledger's, 8 and 10 the sync's, 11 the consent log's.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ carry no consent have one (``quick``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -106,8 +106,15 @@ class Payload:
         """
         if not reasons:
             return self
+        withheld = tuple(Withheld(consent, reason) for consent, reason in reasons.items())
+        return replace(self.leaving_out(reasons), withheld=(*self.withheld, *withheld))
+
+    def leaving_out(self, left_out: Collection[Consent]) -> Payload:
+        """Leave consents out that need not be sent."""
+        if not left_out:
+            return self
         traits = dict(self.body[names.TRAITS])
-        for consent in reasons:
+        for consent in left_out:
             member, key = _place_of(consent.channel)
             addresses = traits[member] = dict(traits[member])
             info = addresses[consent.identifier] = dict(addresses[consent.identifier])
@@ -115,8 +122,7 @@ class Payload:
         return replace(
             self,
             body={**self.body, names.TRAITS: traits},
-            withheld=(*self.withheld, *(Withheld(consent, reason) for consent, reason in reasons.items())),
-            consents=tuple(consent for consent in self.consents if consent not in reasons),
+            consents=tuple(consent for consent in self.consents if consent not in left_out),
         )
 
 
@@ -234,7 +240,7 @@ def _what_happened(event: Event) -> dict[str, Any]:
 
 
 def _promotions(phones: Sequence[Phone], sent: dict[str, dict[str, Any]]) -> list[str]:
-    """Rule 5: Regal reaches people on the primary phone only, and consent does not move with the flag."""
+    """Rule 7: Regal reaches people on the primary phone only, and consent does not move with the flag."""
     notes = []
     for position, phone in enumerate(phones):
         if not phone.is_primary:
@@ -242,11 +248,16 @@ def _promotions(phones: Sequence[Phone], sent: dict[str, dict[str, Any]]) -> lis
         elsewhere = {o.channel for other in phones if other is not phone for o in other.opt_ins if o.subscribed}
         own = {channel for channel, key in names.OPT_IN_KEYS.items() if _subscribes(sent[phone.number].get(key))}
         if missing := sorted(elsewhere - own):
-            notes.append(
-                f"phones[{position}] becomes primary without its own opt-in for {' and '.join(missing)}, which "
-                f"another phone of the contact has: Regal will stop reaching this person there"
-            )
+            notes.append(lost_by_promotion(f"phones[{position}]", missing, "another phone of the contact"))
     return notes
+
+
+def lost_by_promotion(phone: str, channels: Sequence[str], other: str) -> str:
+    """Note that a phone becomes primary without the opt-ins of another one."""
+    return (
+        f"{phone} becomes primary without its own opt-in for {' and '.join(channels)}, which {other} has: Regal will "
+        "stop reaching this person there"
+    )
 
 
 def _subscribes(opt_in: dict[str, Any] | None) -> bool:

@@ -105,7 +105,13 @@ class TaskDelivery:
                 from airflow_provider_regal.delivery.preview import preview
 
                 self.report = preview(
-                    self._rows, settings, target=target, account=account, stop=self._stop, log=_log.info
+                    self._rows,
+                    settings,
+                    place=place,
+                    target=target,
+                    account=account,
+                    stop=self._stop,
+                    log=_log.info,
                 )
                 self._push(self.report)
                 return self.report

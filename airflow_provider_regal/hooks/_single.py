@@ -2,7 +2,8 @@
 
 ::
 
-    payload ─▶ bar opt-outs ─▶ claim, reserve (commit) ─▶ client.one ─▶ outcome (commit) ─▶ receipt | a typed error
+    payload ─▶ suppressed? ─▶ bar opt-outs ─▶ claim, reserve (commit) ─▶ client.one ─▶ outcome (commit)
+                                                                                           └─▶ receipt | a typed error
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from airflow_provider_regal.delivery.prepare import NO_PHONE_ON_RECORD, identifi
 from airflow_provider_regal.delivery.prepared import Claimed, Ready
 from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.delivery.suppressing import hold_back, may_be_held
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import (
     CheckRegalError,
@@ -30,6 +32,8 @@ from airflow_provider_regal.events.names import NAME, PHONES, TRAITS
 from airflow_provider_regal.hooks._ledger import open_account
 from airflow_provider_regal.ledger.deliveries import FINISHED, Deliveries, Place, Try
 from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim
+from airflow_provider_regal.ledger.states import Skip
+from airflow_provider_regal.ledger.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class SingleEvents:
         account = self._account = open_account(target, ledger_conn_id, source=str(place) if place.task_id else "")
         account.register(target.api_key)
         self._clock = Clock(now=account.now)
+        self._suppressions = Suppressions(account)
         deliveries = Deliveries(account)
         held = self._held = deliveries.begin(
             place,
@@ -78,12 +83,27 @@ class SingleEvents:
         held.note_state(FINISHED)  # nothing of it is ever left over
         self._recorder = Recorder(held, account, target, drift=TypeDrift({}), patience_s=patience_s, clock=self._clock)
 
-    def send(self, event: Event, payload: Payload, guarantee: Guarantee) -> Receipt:
+    def take_notes(self) -> list[str]:
+        """Return what Regal will do that the sender may not expect, as the ledger shows it of what was sent."""
+        notes = list(self._recorder.notes)
+        self._recorder.notes.clear()
+        return notes
+
+    def send(
+        self, event: Event, payload: Payload, guarantee: Guarantee, *, suppress_named_events: bool = False
+    ) -> Receipt:
         """Send one event.
 
+        :param suppress_named_events: skip a named event to somebody who opted out of all channels on record.
         :raises RegalError: as :meth:`airflow_provider_regal.client.one.Sender.send`.
         """
         row = self._ready(event, payload, guarantee)
+        if self._is_held_back(row, suppress_named_events=suppress_named_events):
+            self._held.counts.read += 1
+            self._recorder.leave_out(row.position, Skip.SUPPRESSED)
+            self._recorder.commit_now()
+            return _skipped(row)
+        self._claim(row)
         if (skip := self._reserve(row)) is not None:
             return skip
         row.tries = 1
@@ -143,7 +163,7 @@ class SingleEvents:
             payload = payload.with_opt_outs({PHONES: phones})
             if payload.body.keys().isdisjoint((TRAITS, NAME)):
                 raise InvalidEventError(event.call, [NO_PHONE_ON_RECORD])
-        row = Ready(
+        return Ready(
             0,
             payload,
             guarantee,
@@ -153,7 +173,18 @@ class SingleEvents:
             user_id=event.user_id,
             message_id=event.message_id,
         )
-        once = guarantee == "at_most_once"
+
+    def _is_held_back(self, row: Ready, *, suppress_named_events: bool) -> bool:
+        """Leave of an event to a person who must not be contacted its opt-outs; return whether there are none."""
+        people = [row.identifiers]
+        (hold,) = self._suppressions.find(people)
+        if hold is None and suppress_named_events and may_be_held(row):
+            hold = Hold(False, {}) if self._suppressions.opted_out(people)[0] else None
+        return hold is not None and hold_back(row, hold)
+
+    def _claim(self, row: Ready) -> None:
+        """Note what the ledger has to grant; opt-outs bar from now on."""
+        payload, once = row.payload, row.guarantee == "at_most_once"
         now = to_ledger_time(self._clock.now())
         dated = [(one, now if one.at is None else to_ledger_time(one.at)) for one in payload.consents]
         self._account.bar((one.identifier, one.channel, at) for one, at in dated if not one.subscribed)
@@ -171,10 +202,9 @@ class SingleEvents:
             )
             for one, at in dated
         ]
-        if event.message_id is not None and payload.call in NAMED_CALLS:
-            claims.append(Claimed(Claim(TRACK, event.message_id, once=once)))
+        if row.message_id is not None and payload.call in NAMED_CALLS:
+            claims.append(Claimed(Claim(TRACK, row.message_id, once=once)))
         row.claims = tuple(claims)
-        return row
 
     def _reserve(self, row: Ready) -> Receipt | None:
         """Reserve the event; a receipt where it is not sent.
@@ -187,7 +217,7 @@ class SingleEvents:
             if granted.go:
                 return None
             if not granted.busy:
-                return replace(Receipt.of(row.payload, http_status=None, seconds=0.0, tries=0), status="skipped")
+                return _skipped(row)
             if self._clock.monotonic() >= ends:
                 raise RetryLaterError(
                     f"Another delivery is sending a decision of the same person, so this {row.payload.call} event was "
@@ -195,6 +225,10 @@ class SingleEvents:
                     tries=0,
                 )
             time.sleep(_ASK_AGAIN_S)
+
+
+def _skipped(row: Ready) -> Receipt:
+    return replace(Receipt.of(row.payload, http_status=None, seconds=0.0, tries=0), status="skipped")
 
 
 def _decision(meaning: Meaning, status: int | None) -> Decision:

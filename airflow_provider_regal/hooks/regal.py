@@ -141,38 +141,61 @@ class RegalHook(BaseHook):
         return self.send(self._one(events.Identify, event, written), guarantee=guarantee)
 
     def track(
-        self, event: Track | str | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any
+        self,
+        event: Track | str | None = None,
+        *,
+        guarantee: Guarantee = "at_most_once",
+        suppress_named_events: bool = False,
+        **written: Any,
     ) -> Receipt:
         """Say that a person did something. It may start a journey, so it is never sent twice by default.
 
         :param event: a :class:`~airflow_provider_regal.events.Track`; or the event's name, with its fields by name.
         :param guarantee: ``at_least_once`` sends again what may have arrived, and may reach a person twice.
+        :param suppress_named_events: skip the event if the person opted out of all channels on record.
         :param written: the fields of ``Track``.
         :raises RegalError: as :meth:`identify`.
         """
         if isinstance(event, str):
             event, written = None, {**written, "event": event}
-        return self.send(self._one(events.Track, event, written), guarantee=guarantee)
+        track = self._one(events.Track, event, written)
+        return self.send(track, guarantee=guarantee, suppress_named_events=suppress_named_events)
 
-    def page(self, event: Page | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any) -> Receipt:
+    def page(
+        self,
+        event: Page | None = None,
+        *,
+        guarantee: Guarantee = "at_most_once",
+        suppress_named_events: bool = False,
+        **written: Any,
+    ) -> Receipt:
         """Say that a person saw a web page (Regal's event ``pageview``).
 
         :param event: a :class:`~airflow_provider_regal.events.Page`; or give its fields by name.
-        :param guarantee: as in :meth:`track`.
+        :param guarantee: as in :meth:`track`; so ``suppress_named_events``.
         :param written: the fields of ``Page``.
         :raises RegalError: as :meth:`identify`.
         """
-        return self.send(self._one(events.Page, event, written), guarantee=guarantee)
+        page = self._one(events.Page, event, written)
+        return self.send(page, guarantee=guarantee, suppress_named_events=suppress_named_events)
 
-    def screen(self, event: Screen | None = None, *, guarantee: Guarantee = "at_most_once", **written: Any) -> Receipt:
+    def screen(
+        self,
+        event: Screen | None = None,
+        *,
+        guarantee: Guarantee = "at_most_once",
+        suppress_named_events: bool = False,
+        **written: Any,
+    ) -> Receipt:
         """Say that a person saw a screen of your app (Regal's event ``screen``).
 
         :param event: a :class:`~airflow_provider_regal.events.Screen`; or give its fields by name.
-        :param guarantee: as in :meth:`track`.
+        :param guarantee: as in :meth:`track`; so ``suppress_named_events``.
         :param written: the fields of ``Screen``.
         :raises RegalError: as :meth:`identify`.
         """
-        return self.send(self._one(events.Screen, event, written), guarantee=guarantee)
+        screen = self._one(events.Screen, event, written)
+        return self.send(screen, guarantee=guarantee, suppress_named_events=suppress_named_events)
 
     def _one(self, kind: type[Event], event: Event | None, written: dict[str, Any]) -> Event:
         if event is None:
@@ -199,17 +222,20 @@ class RegalHook(BaseHook):
                     self.send(opt_outs, guarantee="at_least_once")
             raise
 
-    def send(self, event: Event, *, guarantee: Guarantee) -> Receipt:
+    def send(self, event: Event, *, guarantee: Guarantee, suppress_named_events: bool = False) -> Receipt:
         """Send one event of any kind.
 
         :param event: what to send.
         :param guarantee: whether an event that may have arrived is sent again.
+        :param suppress_named_events: skip a named event if the person opted out of all channels on record.
         :raises RegalError: as :meth:`identify`.
         """
         from airflow_provider_regal.client.receipt import Receipt
 
         if guarantee not in GUARANTEES:
             raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}")
+        if not isinstance(suppress_named_events, bool):
+            raise ValueError("suppress_named_events must be True or False")
         payload = events.to_payload(
             event, now=datetime.now(UTC), policy=self.consent, event_source=self.target.event_source
         )
@@ -221,10 +247,15 @@ class RegalHook(BaseHook):
             size = len(payload.encoded)
             self.log.info("Dry run: this %s event is valid (%d bytes) and was not sent", payload.call, size)
             return Receipt.of(payload, http_status=None, seconds=0.0, tries=0)
-        receipt = self._singles.send(event, payload, guarantee)
+        receipt = self._singles.send(event, payload, guarantee, suppress_named_events=suppress_named_events)
+        for note in self._singles.take_notes():
+            if note not in payload.notes:
+                self.log.warning("Note: %s", note)
         if receipt.http_status is None:
             self.log.info(
-                "This %s event was skipped: it was sent before, or a newer decision is on record", receipt.call
+                "This %s event was skipped: it was sent before, a newer decision is on record, or the person is "
+                "suppressed",
+                receipt.call,
             )
         else:
             self.log.info(

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, or_, select, text
+from sqlalchemy import bindparam, func, or_, select, text
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import WrongLedgerError
@@ -83,6 +83,9 @@ _PHONES: Final = select(_p.user_id, _p.phone).where(
 _USERS: Final = select(_p.user_id, _p.phone).where(
     (_p.account == bindparam("account")) & _p.phone.in_(bindparam("keys", expanding=True))
 )
+_OPTED_IN: Final = select(_c.identifier, _c.channel).where(
+    (_c.account == bindparam("account")) & _c.identifier.in_(bindparam("keys", expanding=True)) & (_c.subscribed == 1)
+)
 _TYPES: Final = select(schema.types.c.name, schema.types.c.type).where(schema.types.c.account == bindparam("account"))
 
 
@@ -137,12 +140,8 @@ class Account:
             )
         ).fetchall()
         mine = next((row for row in found if row[0] == self.name), None)
-        if mine is not None and mine[2] != self.identifiers.mark:
-            # Nothing on record would be found, and opt-outs would be forgotten silently.
-            raise WrongLedgerError(
-                f"The ledger of account {self.name!r} was written with another [regal] ledger_key, or without one, so "
-                "nothing in it would be found, opt-outs included. Restore that key, or use a new ledger."
-            )
+        if mine is not None:
+            self._check_secret(mine[2])
         if other := sorted(row[0] for row in found if row[0] != self.name and row[1] == hashed):
             raise WrongLedgerError(
                 f"The accounts {self.name!r} and {other[0]!r} have the same API key, so they are one account at Regal, "
@@ -150,6 +149,30 @@ class Account:
                 f'({{"account": "{other[0]}"}}).'
             )
         return mine is not None and mine[1] == hashed
+
+    def join(self) -> None:
+        """Check that this account may be written to, where its API key is not at hand; a new one keeps its secret.
+
+        :raises WrongLedgerError: it was written with another secret.
+        """
+
+        def work(connection: Connection) -> None:
+            table = schema.accounts
+            mark = connection.execute(select(table.c.identifiers).where(table.c.account == self.name)).first()
+            if mark is None:
+                connection.execute(table.insert(), {"account": self.name, "identifiers": self.identifiers.mark})
+            else:
+                self._check_secret(mark[0])
+
+        self.database.write(work)
+
+    def _check_secret(self, mark: str | None) -> None:
+        if mark != self.identifiers.mark:
+            # Nothing on record would be found, and opt-outs would be forgotten silently.
+            raise WrongLedgerError(
+                f"The ledger of account {self.name!r} was written with another [regal] ledger_key, or without one, so "
+                "nothing in it would be found, opt-outs included. Restore that key, or use a new ledger."
+            )
 
     def _register(self, connection: Connection, api_key: str) -> None:
         if self._is_registered(connection, api_key):
@@ -422,29 +445,40 @@ class Account:
         """Return the phones on record of one contact; none where the ledger has only hashes."""
         return self.phones_of([user_id]).get(user_id, []) if self.identifiers.plain else []
 
+    def lost_by_promotion(self, primaries: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+        """Return on which channels contacts are opted in with another phone on record, but not with their primary one.
+
+        :param primaries: user ids and their primary phones.
+        :returns: the channels, of those that have any.
+        """
+        if not primaries or not self.has_consents():
+            return []
+        stored = self.identifiers.stored
+        others = {
+            (user_id, phone): {other for other in phones if other != stored(phone)}
+            for some in batches(dict.fromkeys(primaries), _AT_ONCE)
+            for known in (self.phones_of({user_id for user_id, _ in some}),)
+            for user_id, phone in some
+            for phones in (known.get(user_id, ()),)
+            if len(phones) > 1
+        }
+        keys = sorted({stored(phone) for _, phone in others} | {one for phones in others.values() for one in phones})
+        opted_in: dict[str, set[str]] = {}
+        for some_keys in batches(keys, _AT_ONCE):
+            told = {"account": self.name, "keys": some_keys}
+            for key, channel in self.database.read(partial(raw_rows, statement=_OPTED_IN, told=told)):
+                opted_in.setdefault(key, set()).add(channel)
+        found = []
+        for (_, phone), phones in others.items():
+            elsewhere = set[str]().union(*(opted_in.get(one, ()) for one in phones))
+            if lost := sorted(elsewhere - opted_in.get(stored(phone), set())):
+                found.append(tuple(lost))
+        return found
+
     def types(self) -> dict[str, str]:
         """Return the types that traits and properties were first sent with."""
         rows = self.database.read(lambda connection: raw_rows(connection, _TYPES, {"account": self.name}))
         return dict(tuple(row) for row in rows)
-
-    def erase(self, identifiers: Iterable[str]) -> int:
-        """Remove what is on record of these identifiers: consents, contacts, phones, message ids; all or nothing.
-
-        :returns: how many entries.
-        """
-        stored = sorted({*map(self.identifiers.stored, identifiers)})
-        return self.database.write(lambda connection: self._erase(connection, stored))
-
-    def _erase(self, connection: Connection, stored: Sequence[str]) -> int:
-        columns = (
-            (schema.consents, "identifier"), (schema.contacts, "contact"), (schema.messages, "message_id"),
-            (schema.contact_phones, "user_id"), (schema.contact_phones, "phone"), (schema.consent_log, "identifier"),
-        )  # fmt: skip
-        return sum(
-            connection.execute(delete(table).where((table.c.account == self.name) & table.c[column].in_(some))).rowcount
-            for table, column in columns
-            for some in batches(stored, _AT_ONCE)
-        )
 
     def _by(self) -> By:
         return By.at(self.now(), delivery=self.delivery, source=self.source, lease_s=self._lease_s)

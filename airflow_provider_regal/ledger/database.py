@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -169,6 +169,18 @@ class Database:
         :raises LedgerError: nothing of it was recorded.
         """
         return self._retried(work, worth=is_worth_retrying, tries=1 if once else None)
+
+    def checkpoint(self) -> bool:
+        """Write the log of an SQLite ledger into its file and empty it: what was erased is then in neither.
+
+        :returns: False if another process is using what is in the log; it does so later by itself.
+        """
+        if self.dialect != "sqlite":
+            return True
+        with closing(self._engine.raw_connection()) as raw:
+            cursor = raw.cursor()
+            busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
 
     def close(self) -> None:
         """Return the connections."""

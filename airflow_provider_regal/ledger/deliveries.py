@@ -98,7 +98,7 @@ class Counts:
     :param skips: why rows were skipped -> rows.
     :param known: rejected rows that an earlier delivery had rejected with the same payload; they are only shown.
     :param unknown_of_outage: unknowns of a crash, a stop or an outage's first failures.
-    :param opt_ins_withheld: opt-ins left out of their events.
+    :param withheld: why opt-ins were left out of their events -> opt-ins.
     :param opt_outs_rejected: rejected rows with a no that was not sent, or a decision that can't be read.
     :param opt_outs_unknown: rows with a no of which it can't be known whether Regal received it.
     :param without_time: named events sent without the time they happened.
@@ -118,7 +118,7 @@ class Counts:
     skips: Counter[str] = field(default_factory=Counter)
     known: int = 0
     unknown_of_outage: int = 0
-    opt_ins_withheld: int = 0
+    withheld: Counter[str] = field(default_factory=Counter)
     opt_outs_rejected: int = 0
     opt_outs_unknown: int = 0
     without_time: int = 0
@@ -155,7 +155,7 @@ class Counts:
         rest = json.loads(record.counts) if record.counts else {}
         known = {one.name for one in fields(cls)}
         rest = {name: value for name, value in rest.items() if name in known}
-        rest["skips"] = Counter(rest.get("skips", {}))
+        rest |= {name: Counter(rest.get(name, {})) for name in ("skips", "withheld")}
         return cls(record.read_rows, record.acknowledged, record.rejected, record.unknown, record.skipped, **rest)
 
 
@@ -232,6 +232,7 @@ _LAST_WRITE: Final = select(_d.last_write).where(_d.id == bindparam("delivery"))
 class Changes:
     """What a commit writes beside the counts and the states of rows.
 
+    :param primaries: user ids and phones that became their primary ones; not written, but looked at after the commit.
     :param removed: rows whose lines are removed: they are open again, or were not applied.
     """
 
@@ -241,6 +242,7 @@ class Changes:
     released: list[Claim] = field(default_factory=list)
     contacts: list[Contact] = field(default_factory=list)
     phones: list[tuple[str, str]] = field(default_factory=list)
+    primaries: list[tuple[str, str]] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
     log: list[LoggedConsent] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
@@ -250,9 +252,9 @@ class Changes:
 
     def put_back(self, earlier: Changes) -> None:
         """Take in again what could not be committed; it comes before what was collected since."""
-        for name in ("outcomes", "acknowledged", "unknown", "released", "contacts", "phones", "log", "removed"):
-            setattr(self, name, getattr(earlier, name) + getattr(self, name))
-        self.types = earlier.types | self.types
+        for one in fields(self):
+            before, since = getattr(earlier, one.name), getattr(self, one.name)
+            setattr(self, one.name, before | since if isinstance(before, dict) else before + since)
 
 
 class Deliveries:
@@ -285,6 +287,20 @@ class Deliveries:
         )
         found = self.database.read(lambda connection: connection.execute(wanted).fetchall())
         return [number for number, held_at, hold_s in found if held_at is not None and age_s(held_at, now) <= hold_s]
+
+    def rows_of_runs(self, place: Place, most: int) -> list[int]:
+        """Return how many rows the last finished deliveries of a task had, the newest first; none outside of a task."""
+        if place.task_id is None:
+            return []
+        wanted = (
+            select(_d.read_rows)
+            .where((_d.account == self.account.name) & (_d.state == FINISHED))
+            .where((_d.dag_id == _name(place.dag_id)) & (_d.task_id == _name(place.task_id)))
+            .where((_d.map_index == place.map_index) & (_d.name == _name(place.name)))
+            .order_by(_d.started_at.desc(), _d.id.desc())
+            .limit(most)
+        )
+        return self.database.read(lambda connection: [row[0] for row in connection.execute(wanted)])
 
     def may_have_sent(self, record: Record) -> bool:
         """Return whether any row of a delivery may have reached Regal."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -365,12 +365,26 @@ class Wanted:
     such as id, key, no or number.
 
     :param given: as people write them. A text may be a phone and a user id at once.
+    :param phones: instead of those that can be read in the texts; so ``emails``.
+    :param words_anywhere: a user id that is only letters, such as ``gold``, is matched in any column, too; False where
+        a mistake can't be undone.
+    :param is_stored: whether a phone, email or user id is one of those that are known as the ledger stores them only.
     """
 
-    def __init__(self, given: Sequence[str]) -> None:
+    def __init__(
+        self,
+        given: Sequence[str],
+        *,
+        phones: Sequence[str] | None = None,
+        emails: Sequence[str] | None = None,
+        words_anywhere: bool = True,
+        is_stored: Callable[[str], bool] | None = None,
+    ) -> None:
         self.user_ids = sorted({text.strip() for text in given if text.strip()})
-        self.phones = sorted(_read(read_phone, self.user_ids))
-        self.emails = sorted(_read(read_email, self.user_ids))
+        self.phones = sorted(_read(read_phone, self.user_ids) if phones is None else phones)
+        self.emails = sorted(_read(read_email, self.user_ids) if emails is None else emails)
+        self._is_ambiguous = str.isdigit if words_anywhere else _is_a_word
+        self._is_stored = is_stored
         self._ends = tuple(phone[-7:] for phone in self.phones)
         self._ids, self._phones, self._emails = {*self.user_ids}, {*self.phones}, {*self.emails}
 
@@ -407,20 +421,30 @@ class Wanted:
                 written = read_user_id(value)
             except ValueError:
                 return False
-        return written in self._ids and (not written.isdigit() or _names_an_id(path))
+        is_theirs = written in self._ids or (self._is_stored is not None and self._is_stored(written))
+        return is_theirs and (not self._is_ambiguous(written) or _names_an_id(path))
 
     def _is_address(self, text: str) -> bool:
         if "@" in text:
-            return text.strip().lower() in self._emails
+            email = text.strip().lower()
+            return email in self._emails or (self._is_stored is not None and self._is_stored(email))
         # Reading a phone takes 30 us, and most values are none.
-        if not self._ends or len(text) < 7 or not _NOT_DIGITS.sub("", text).endswith(self._ends):
-            return False
-        return not _read(read_phone, [text]).isdisjoint(self._phones)
+        digits = _NOT_DIGITS.sub("", text) if len(text) >= _SHORTEST_PHONE else ""
+        if self._is_stored is not None and len(digits) >= _SHORTEST_PHONE:
+            return any(phone in self._phones or self._is_stored(phone) for phone in _read(read_phone, [text]))
+        return (
+            bool(self._ends) and digits.endswith(self._ends) and not _read(read_phone, [text]).isdisjoint(self._phones)
+        )
 
 
+_SHORTEST_PHONE: Final = 7
 _NOT_DIGITS: Final = re.compile(r"\D+")
 _WORDS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _WORDS_OF_IDS: Final = frozenset({"id", "ids", "userid", "key", "no", "nr", "number", "user", "customer", "contact"})
+
+
+def _is_a_word(user_id: str) -> bool:
+    return user_id.isdigit() or user_id.isalpha()
 
 
 def _names_an_id(path: str) -> bool:

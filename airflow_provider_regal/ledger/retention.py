@@ -5,7 +5,7 @@ payloads of dead letters                    ``dead_letter_days`` after their las
 snapshots of deliveries that did not finish ``dead_letter_days`` after the last commit; then they can't resume
 deliveries and the outcomes of their rows   ``history_days`` after the last commit
 lines of the consent log                    ``consent_days``, if set; what proves a current opt-in stays
-consents, contacts, message ids             until they are erased: what is forgotten could be sent again
+consents, contacts, message ids             until the person is forgotten: without them it could be sent again
 ==========================================  ===============================================================
 
 Everything is removed in small transactions, so that deliveries never wait long for a lock.

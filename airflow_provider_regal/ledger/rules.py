@@ -27,6 +27,7 @@ class Verdict(StrEnum):
     DUPLICATE = "duplicate"  #: Regal acknowledged it before
     STALE = "stale"  #: Regal has, or may have, something newer
     BLOCKED = "blocked"  #: Regal may have it already, and it must not be sent twice
+    KNOWN = "known"  #: Regal acknowledged the very same decision since it was compared with the ledger
     BUSY = "busy"  #: another run is sending this key right now: ask again
 
 
@@ -44,6 +45,7 @@ class Claim:
     :param owed: an opt-out that another delivery has read; it is sent only while Regal lacks it.
     :param inferred: an opt-out that no source states: the person is no longer in the source. It bars no opt-in of that
         source, should the person come back.
+    :param news: it is sent only while Regal does not have it.
     :param stored: the key is as the ledger stores it, for who knows it no other way.
     :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.
     """
@@ -59,6 +61,7 @@ class Claim:
     stored: bool = False
     owed: bool = False
     inferred: bool = False
+    news: bool = False
 
     def __post_init__(self) -> None:
         if self.call == OPT_IN:
@@ -131,6 +134,8 @@ def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
         return Verdict.STALE
     if acknowledged is not None and rank < acknowledged:
         return Verdict.STALE
+    if claim.news and rank == acknowledged and entry.pending_at is None:
+        return Verdict.KNOWN
     of_others = entry.delivery != by.delivery
     if entry.state == SENDING and of_others and by.busy_since < (entry.changed_at or "") < by.busy_until:
         return Verdict.BUSY
@@ -260,6 +265,13 @@ def owes_opt_out(entry: Entry) -> bool:
     if newest_yes is None:
         return entry.subscribed is None
     return newest_yes < _rank(entry.opt_out_at, subscribed=False)
+
+
+def has_opted_out(entry: Entry) -> bool | None:
+    """Return whether the newest decision on record is an opt-out, whether Regal has it or not; None without any."""
+    barred = None if entry.opt_out_at is None else _rank(entry.opt_out_at, subscribed=False)
+    newest = _newest(_acknowledged(entry), _pending(entry), entry.doubt, barred)
+    return None if newest is None else newest.endswith(_OUT)
 
 
 def with_debt(entry: Entry | None, by: By, *, reachable: bool) -> Entry | None:

@@ -256,6 +256,20 @@ consent_log: Final = Table(
     Index("regal_consent_log_delivery", "delivery"),
     sqlite_autoincrement=True,
 )
+suppressions: Final = Table(
+    "regal_suppressions",
+    metadata,
+    Column("account", _exact(LONGEST_KEY), primary_key=True),
+    Column("identifier", _exact(LONGEST_KEY), primary_key=True),  # phone, email or user:<id>; of the forgotten a hash
+    Column("kind", String(_WORD), nullable=False),  # suppressed, forgotten
+    _time("added_at", nullable=False),
+    Column("added_by", _words(LONGEST_NAME)),
+    Column("source", _words(LONGEST_NAME)),
+    Column("note", _words(LONGEST_MESSAGE)),
+    Column("opt_outs", _long_text()),  # JSON: channel -> time of the newest opt-out of one who was forgotten
+    Index("regal_suppressions_kind", "account", "kind"),
+    sqlite_with_rowid=False,
+)
 types: Final = Table(
     "regal_types",
     metadata,

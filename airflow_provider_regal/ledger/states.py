@@ -21,11 +21,11 @@ class Skip(StrEnum):
     UNCHANGED = "unchanged"  #: Regal has acknowledged it as it is
     DUPLICATE = "duplicate"  #: its message id was sent before
     OLDER = "older"  #: a newer decision, or a newer version of the contact, is on record
+    SUPPRESSED = "suppressed"  #: its person must not be contacted
     NOT_INCLUDED = "not_included"  #: its source says that it is not to be sent
     DRY_RUN = "dry_run"  #: nothing is sent
     REDELIVERED = "redelivered"  #: a redelivery has taken it
-    SILENT = "silent"  #: a consent row that says neither yes nor no
-    BASELINE = "baseline"  #: recorded as known to Regal, not sent
+    RECORDED = "recorded"  #: a consent that Regal is known to have: on record now, not sent
 
 
 class RowState(IntEnum):
@@ -42,8 +42,8 @@ class RowState(IntEnum):
     SKIPPED_NOT_INCLUDED = 8
     SKIPPED_DRY_RUN = 9
     SKIPPED_REDELIVERED = 10
-    SKIPPED_SILENT = 11
-    SKIPPED_BASELINE = 12
+    SKIPPED_RECORDED = 11
+    SKIPPED_SUPPRESSED = 12
     AMBIGUOUS = 13  #: to be rejected: another row of the source has the same key
 
     @classmethod

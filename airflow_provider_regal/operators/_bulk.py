@@ -41,6 +41,11 @@ class RegalBulkOperator(BaseOperator):
     :param max_rejected: fail if more rows were rejected: whole number of rows, or share of those read.
     :param max_unknown: likewise for unknown rows; by default the larger of 10 rows and 1 %.
     :param min_rows: fail if the source gives fewer; of those, only the opt-outs of contacts are sent.
+    :param max_rows: likewise if it gives more.
+    :param volume: likewise if the rows are outside of this range of the median of the task's last finished runs, such
+        as ``(0.5, 2.0)``; checked once there are five.
+    :param max_refused: stop, with the rest kept, when this share of the last 100 answers are refusals; None for no
+        limit.
     :param rate: requests a second; ``"pool_slots"`` for the task's pool slots; by default the connection's.
     :param max_connections: open at most at once.
     :param outage_patience: seconds or ``timedelta`` an outage may last before the task fails, to be retried.
@@ -58,6 +63,7 @@ class RegalBulkOperator(BaseOperator):
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.
     :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
+    :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
     :param ledger_conn_id: connection of the ledger's database, PostgreSQL or MySQL/MariaDB; by default that of
         ``[regal] ledger_conn_id``, else an SQLite file in Airflow's home (templated).
     :param only_changed: of identify, leave out contacts that are as they were when Regal last acknowledged them.
@@ -81,6 +87,9 @@ class RegalBulkOperator(BaseOperator):
         max_rejected: float = 0,
         max_unknown: float | None = None,
         min_rows: int = 0,
+        max_rows: int | None = None,
+        volume: tuple[float, float] | None = None,
+        max_refused: float | None = 0.2,
         rate: int | Literal["pool_slots"] | None = None,
         max_connections: int = 256,
         outage_patience: timedelta | float = 300.0,
@@ -97,6 +106,7 @@ class RegalBulkOperator(BaseOperator):
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
         opt_out_scope: OptOutScope = "channel",
+        suppress_named_events: bool = False,
         ledger_conn_id: str | None = None,
         only_changed: bool = False,
         key: str | Sequence[str] | None = None,
@@ -116,6 +126,9 @@ class RegalBulkOperator(BaseOperator):
             "max_rejected": max_rejected,
             "max_unknown": max_unknown,
             "min_rows": min_rows,
+            "max_rows": max_rows,
+            "volume": volume,
+            "max_refused": max_refused,
             "max_connections": max_connections,
             "outage_patience": outage_patience,
             "max_event_age": max_event_age,
@@ -131,6 +144,7 @@ class RegalBulkOperator(BaseOperator):
             "require_ip": require_ip,
             "max_consent_age": max_consent_age,
             "opt_out_scope": opt_out_scope,
+            "suppress_named_events": suppress_named_events,
             "only_changed": only_changed,
             "key": key,
         }

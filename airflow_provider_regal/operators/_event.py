@@ -74,6 +74,8 @@ class RegalEventOperator(BaseOperator):
     :param require_ip: withhold opt-ins without the person's IP address; False for consent on paper or by phone.
     :param max_consent_age: withhold opt-ins given longer ago; None for no limit.
     :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
+    :param suppress_named_events: of track, page and screen, skip the event if the person opted out of all channels on
+        record.
     :param timezone: zone of times that name none.
     :param send_nulls: send null for empty values instead of leaving them out.
     :param outage_patience: seconds or ``timedelta`` for which the event is repeated while Regal cannot take it; then
@@ -118,6 +120,7 @@ class RegalEventOperator(BaseOperator):
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
         opt_out_scope: OptOutScope = "channel",
+        suppress_named_events: bool = False,
         timezone: str = "UTC",
         send_nulls: bool = False,
         outage_patience: timedelta | float = 300.0,
@@ -141,6 +144,7 @@ class RegalEventOperator(BaseOperator):
         self.require_ip = require_ip
         self.max_consent_age = max_consent_age
         self.opt_out_scope = opt_out_scope
+        self.suppress_named_events = suppress_named_events
         self.timezone = timezone
         self.send_nulls = send_nulls
         self.outage_patience = outage_patience
@@ -249,6 +253,7 @@ class RegalEventOperator(BaseOperator):
             require_ip=self.require_ip,
             max_consent_age=self.max_consent_age,
             opt_out_scope=self.opt_out_scope,
+            suppress_named_events=self.suppress_named_events,
             outage_patience=self.outage_patience,
             restart=restart,
         )
@@ -290,6 +295,9 @@ class RegalEventOperator(BaseOperator):
                 "person twice."
             )
         status = "acknowledged" if report.acknowledged else report.status
+        if status == "finished":
+            status = "skipped"
+            self.log.info("This %s event was skipped: %s", call, ", ".join(report.skips))
         self.log.info("%s: %s after %.3f s, %d requests", call, status, report.seconds, report.requests)
         return {
             "call": call,

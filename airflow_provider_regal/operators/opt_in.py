@@ -33,6 +33,7 @@ _NOT_FOR_CONSENT: Final = (
     "on_shared",
     "only_changed",
     "key",
+    "suppress_named_events",
 )
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -532,3 +533,43 @@ def test_a_promotion_without_its_own_opt_in_is_reported(deliver):
 def test_a_poisoned_row_is_one_rejection(deliver, poison):
     report = deliver([{"user_id": "before", "x": 1}, poison, {"user_id": "after", "x": 1}], max_rejected=1)
     assert (report.acknowledged, report.rejected) == (2, 1)
+
+
+class TestANewPrimaryPhone:
+    OLD, NEW = "+12125550100", "+12125550199"
+    CONSENT: ClassVar = {"sms_opt_in": True, "sms_opt_in_at": "2026-11-01T08:00:00Z", "sms_opt_in_ip": "203.0.113.9"}
+    NOTE = (
+        "the phone becomes primary without its own opt-in for sms, which another phone of the contact on record has: "
+        "Regal will stop reaching this person there"
+    )
+
+    def contact(self, phone, **more):
+        return {"user_id": "anne", "phone": phone, **more}
+
+    @pytest.fixture
+    def notes(self, deliver):
+        runs = iter(range(10))
+
+        def run(*rows, **options):
+            return dict(deliver(list(rows), call="identify", of_run=f"{next(runs)}", **options).notes)
+
+        return run
+
+    @pytest.mark.parametrize("secret", [None, b"pepper"])
+    def test_is_reported_where_the_old_one_on_record_had_the_opt_in(self, notes, secret):
+        assert notes(self.contact(self.OLD, **self.CONSENT), secret=secret) == {}
+        assert notes(self.contact(self.NEW), secret=secret) == {self.NOTE: 1}
+
+    def test_is_not_reported_with_an_opt_in_of_its_own(self, notes):
+        notes(self.contact(self.OLD, **self.CONSENT))
+        assert notes(self.contact(self.NEW, **self.CONSENT)) == {}
+
+    def test_is_not_reported_where_the_old_one_had_opted_out(self, notes):
+        notes(self.contact(self.OLD, **self.CONSENT))
+        notes(self.contact(self.OLD, sms_opt_in=False))
+        assert notes(self.contact(self.NEW)) == {}
+
+    def test_is_not_reported_of_a_phone_beside_it(self, notes):
+        notes(self.contact(self.OLD, **self.CONSENT))
+        row = self.contact(self.OLD, work=self.NEW, **self.CONSENT)
+        assert notes(row, mapping={"work": "phones.work"}) == {}

@@ -127,7 +127,7 @@ def test_what_is_withheld_is_told_with_the_reason():
     ready = row(YES, VOICE)
     grant(ready, [GO, STALE]).apply()
     (withheld,) = ready.payload.withheld
-    assert (withheld.channel, withheld.reason, withheld.where) == ("voice", OLDER, "phones[0]")
+    assert (withheld.consent.channel, withheld.reason, withheld.consent.where) == ("voice", OLDER, "phones[0]")
     assert b"voiceOptIn" not in ready.body
     assert ready.key == "u"
 

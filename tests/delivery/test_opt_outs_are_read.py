@@ -96,7 +96,7 @@ class TestARowThatIsWrongElsewhere:
 
     def test_an_opt_out_that_cannot_be_sent_fails_the_task_whatever_is_allowed(self, run):
         rows = [{"phone": "12", "sms_opt_in": False}, {"phone": PHONE}]
-        with pytest.raises(TooManyFailedRowsError, match="1 row with an opt-out, or a decision"):
+        with pytest.raises(TooManyFailedRowsError, match="1 rejected with an opt-out or a decision"):
             run(rows, max_rejected=1.0, max_unknown=1.0)
 
     def test_it_fails_in_every_run_until_the_source_is_fixed(self, sync):
@@ -132,7 +132,7 @@ class TestWhatIsNeitherYesNorNo:
     def test_in_a_sync(self, sync, regal_sandbox, turned):
         rows = [yes(1, 1), yes(1, 2, subscribed="perhaps"), no(2, 1), yes(2, 2, subscribed="?"), yes(3, 3)]
         for _ in range(2):
-            with pytest.raises(TooManyFailedRowsError, match="2 rows with an opt-out"):
+            with pytest.raises(TooManyFailedRowsError, match="2 rejected with an opt-out"):
                 sync(rows[::-1] if turned else rows, max_rejected=1.0)
         assert sorted(told(regal_sandbox)) == [("u2", "sms", False), ("u3", "sms", True)]
 

@@ -92,7 +92,7 @@ def test_the_plan_of_a_sync_is_shown(dry_run, lines, ledger):
     report = dry_run(
         [yes(1), no(2), {**yes(3), "phone": "no phone"}], call="identify", sync=SyncSettings(initial="send")
     )
-    assert (report.plan["opt_ins"], report.plan["opt_outs"], report.plan["rejected"]) == (1, 1, 1)
+    assert (report.plan["opt_ins"], report.plan["opt_outs"], report.plan["unreadable"]) == (1, 1, 1)
     assert lines[0].startswith("The plan\n")
     assert ledger.consents() == {}
 

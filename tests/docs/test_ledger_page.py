@@ -14,12 +14,10 @@ from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.schema import metadata
 from tests.databases import EVERY, on
-from tests.docs.test_code import CODE, PROJECT
+from tests.docs.test_code import PROJECT
 
 PAGE = (PROJECT / "docs" / "ledger.md").read_text()
 QUERIES = [query for query in re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if "SELECT" in query]
-(ERASURE,) = [query for query in re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if "DELETE" in query]
-(ERASE,) = [code for code in CODE.findall(PAGE) if ".erase(" in code]
 
 
 def section_of(table: str) -> str:
@@ -60,21 +58,3 @@ def test_the_queries_find_what_a_delivery_has_left(regal, regal_ledger):
     empty = [query.splitlines()[0] for query, any_row in zip(QUERIES, found, strict=True) if not any_row]
     assert len(QUERIES) == 10
     assert len(empty) <= 2, empty  # nothing is left to send, and no opt-out is owed
-
-
-def test_a_person_is_erased_as_the_page_says(regal, regal_ledger):
-    RegalHook().identify(
-        user_id="anne-smith",
-        phone="+12125550100",
-        email="anne@example.com",
-        opt_in=[{"channel": "sms", "subscribed": False}],
-    )
-    exec(ERASE.replace("/opt/airflow/regal/ledger.db", str(regal_ledger)), {})
-    with closing(sqlite3.connect(regal_ledger)) as ledger:
-        ledger.execute("PRAGMA secure_delete = ON")
-        ledger.execute(ERASURE)
-        ledger.commit()
-        ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert b"2125550100" not in regal_ledger.read_bytes()
-    assert b"anne-smith" not in regal_ledger.read_bytes()
-    assert b"anne@example.com" not in regal_ledger.read_bytes()

@@ -22,7 +22,7 @@ from tests.events.saying import (
     sent,
 )
 
-# Rule 4: only the newest per identifier and channel counts.
+# Rule 5: only the newest per identifier and channel counts.
 
 
 @hostile.many
@@ -82,7 +82,7 @@ def opt_in_placed(**evidence: Any) -> dict[str, Any]:
     return entry
 
 
-# Rule 5: promotion without consent is reported.
+# Rule 7: promotion without consent is reported.
 
 
 def test_promoting_a_phone_without_the_consent_another_has_is_reported():

@@ -304,6 +304,14 @@ def test_the_reading_is_honoured(regal):
     assert [body.get("traits") for body in bodies(regal)] == [None, {"plan": None}]
 
 
+def test_a_primary_phone_without_the_opt_in_of_the_old_one_on_record_is_logged(regal, logged):
+    hook = RegalHook()
+    hook.identify(user_id="anne", phones={SECRETS["e164"]: {"smsOptIn": CONSENT}})
+    assert "becomes primary" not in logged()
+    hook.identify(user_id="anne", phone="+14155550199")
+    assert "Note: the phone becomes primary without its own opt-in for sms, which another phone" in logged()
+
+
 def test_withheld_opt_ins_and_notes_are_logged_without_values(regal, logged):
     RegalHook().identify(
         phones={

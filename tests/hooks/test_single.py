@@ -12,11 +12,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_regal.errors import CheckRegalError, RefusedEventError, RetryLaterError
+from airflow_provider_regal.errors import CheckRegalError, InvalidEventError, RefusedEventError, RetryLaterError
 from airflow_provider_regal.events import ConsentPolicy
 from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.ledger.forgetting import Forgetting
+from airflow_provider_regal.ledger.suppressions import suppress
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
 from tests.delivery.sync.syncing import hours_pass
+from tests.ledger.view import LedgerView
 from tests.ledger_file import consents, dead_letters, deliveries, outcomes, table
 from tests.operators.ways import context, set_current_context
 
@@ -87,6 +90,74 @@ def test_a_message_id_is_sent_once_whoever_sends_it(regal, regal_ledger):
     assert RegalHook().track("Lesson Booked", user_id="ben", message_id="m2").status == "skipped"
     assert regal.stats()["requests"] == 2
     assert all(adds_up(line) for line in deliveries(regal_ledger))
+
+
+def test_of_a_repeated_message_the_opt_out_is_sent_and_no_letter_is_left(regal, regal_ledger):
+    RegalHook().track("Lesson Booked", **ANNE, message_id="m1")
+    assert RegalHook().track("Lesson Booked", **ANNE, message_id="m1", opt_in=[no(1)]).call == "identify"
+    assert status(regal) == "Unsubscribed"
+    assert [line["status"] for line in outcomes(regal_ledger)] == ["acknowledged"]
+    assert all(adds_up(line) for line in deliveries(regal_ledger))
+
+
+class TestSomebodyWhoIsSuppressed:
+    @pytest.fixture
+    def suppressed(self, regal, regal_ledger):
+        with LedgerView(regal_ledger, account="regal_default").account() as account:
+            suppress(account, [PHONE])
+
+    @pytest.mark.parametrize("call", ["identify", "track", "page", "screen"])
+    def test_gets_no_event(self, suppressed, regal, regal_ledger, call):
+        more = {"event": "Lesson Booked", "message_id": "m1"} if call == "track" else {}
+        receipt = getattr(RegalHook(), call)(**ANNE, **more)
+        assert (receipt.call, receipt.status, receipt.http_status) == (call, "skipped", None)
+        assert regal.stats()["requests"] == 0
+        (line,) = deliveries(regal_ledger)
+        assert (line["read_rows"], line["skipped"], json.loads(line["counts"])["skips"]) == (1, 1, {"suppressed": 1})
+        assert (outcomes(regal_ledger), table(regal_ledger, "regal_messages")) == ([], [])
+
+    def test_is_opted_out_all_the_same(self, suppressed, regal, regal_ledger):
+        receipt = RegalHook().track("Lesson Booked", **ANNE, opt_in=[no(1)])
+        assert (receipt.call, receipt.status) == ("identify", "acknowledged")
+        assert status(regal) == "Unsubscribed"
+        (line,) = deliveries(regal_ledger)
+        assert (line["skipped"], line["acknowledged"]) == (1, 0)
+        assert outcomes(regal_ledger) == []
+
+    def test_is_opted_out_by_an_event_that_is_wrong_elsewhere(self, suppressed, regal):
+        with pytest.raises(InvalidEventError):
+            RegalHook().identify(**ANNE, opt_in=[no(1)], traits={"x": b"y"})
+        assert status(regal) == "Unsubscribed"
+
+    def test_is_opted_in_by_nothing(self, suppressed, regal, regal_ledger):
+        assert RegalHook().identify(**ANNE, opt_in=[yes(1)]).status == "skipped"
+        assert consents(regal_ledger) == {}
+
+
+def test_of_somebody_who_was_forgotten_nothing_is_recorded(regal, regal_ledger):
+    RegalHook().identify(**ANNE, opt_in=[no(2)])
+    with LedgerView(regal_ledger, account="regal_default").account() as account:
+        hours_pass(regal_ledger)
+        person = Forgetting(account, ["user:anne"])
+        person.suppress()
+        person.erase()
+    before = regal.stats()["requests"]
+    for opt_in in ([no(2)], [no()], [yes(1)], []):
+        assert RegalHook().identify(**ANNE, opt_in=opt_in).status == "skipped"
+    assert regal.stats()["requests"] == before
+    assert (consents(regal_ledger), [line["phone"] for line in outcomes(regal_ledger)]) == ({}, [None])
+    assert RegalHook().identify(**ANNE, opt_in=[no(1)]).status == "acknowledged", "an opt-out that is news"
+
+
+def test_named_events_to_who_opted_out_of_everything_are_skipped_where_that_is_asked_for(regal):
+    hook = RegalHook()
+    hook.identify(**ANNE, opt_in=[no(1)])
+    for send in (lambda **more: hook.track("Lesson Booked", **more), hook.page, hook.screen):
+        assert send(user_id="anne").status == "acknowledged"
+        assert send(user_id="anne", suppress_named_events=True).status == "skipped"
+        assert send(user_id="ben", suppress_named_events=True).status == "acknowledged"
+    with pytest.raises(ValueError, match="suppress_named_events must be True or False"):
+        hook.track("Lesson Booked", user_id="ben", suppress_named_events="True")
 
 
 def test_an_older_yes_does_not_follow_a_no_and_the_rest_of_its_event_goes(regal, regal_ledger):

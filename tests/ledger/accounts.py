@@ -10,7 +10,7 @@ from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim, Verdict
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.ledger.view import ACCOUNT
 
-GO, DUPLICATE, STALE, BLOCKED, BUSY = Verdict
+GO, DUPLICATE, STALE, BLOCKED, KNOWN, BUSY = Verdict
 PHONE = "+15550100"
 START = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 

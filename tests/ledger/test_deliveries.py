@@ -339,6 +339,7 @@ def changes_of_every_kind():
         released=[opt_in(9, "free")],
         contacts=[("c", "r", "p")],
         phones=[("c", PHONE)],
+        primaries=[("c", PHONE)],
         types={"plan": "str"},
         log=[LoggedConsent(PHONE, "sms", True, at(5), "203.0.113.9", "I agree", "form", 1, None, "acknowledged")],
         removed=[7],

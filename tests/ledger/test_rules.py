@@ -263,3 +263,27 @@ class TestWhatIsOwed:
         memory.settle("B", "acknowledged", opt_out(5))
         assert memory.claim("C", opt_out(5, owed=True)) is DUPLICATE
         assert memory.claim("C", opt_out(5)) is GO
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([], None),
+        ([("bar", 5)], True),
+        ([("bar", 5), ("acknowledged", opt_in(6))], False),
+        ([("acknowledged", opt_in(6)), ("bar", 5)], False),
+        ([("acknowledged", opt_in(5)), ("bar", 5)], True),
+        ([("acknowledged", opt_out(5))], True),
+        ([("acknowledged", opt_out(5, inferred=True))], True),
+        ([("bar", 5), ("unknown", opt_in(6))], False),
+        ([("acknowledged", opt_in(5)), ("unknown", opt_out(6))], True),
+    ],
+)
+def test_somebody_has_opted_out_if_their_newest_decision_is_a_no(told, expected):
+    memory = Memory()
+    for what, value in told:
+        if what == "bar":
+            memory.bar("A", at(value))
+        else:
+            memory.settle("A", what, value)
+    assert rules.has_opted_out(memory.entry or Entry()) is expected

@@ -23,8 +23,8 @@ def test_what_is_on_record_never_changes_its_meaning():
     """They are stored: a number must not come to mean something else."""
     assert [state.name for state in sorted(RowState)] == [
         "OPEN", "RESERVED", "ACKNOWLEDGED", "REJECTED", "UNKNOWN", "SKIPPED_UNCHANGED", "SKIPPED_DUPLICATE",
-        "SKIPPED_OLDER", "SKIPPED_NOT_INCLUDED", "SKIPPED_DRY_RUN", "SKIPPED_REDELIVERED", "SKIPPED_SILENT",
-        "SKIPPED_BASELINE", "AMBIGUOUS",
+        "SKIPPED_OLDER", "SKIPPED_NOT_INCLUDED", "SKIPPED_DRY_RUN", "SKIPPED_REDELIVERED", "SKIPPED_RECORDED",
+        "SKIPPED_SUPPRESSED", "AMBIGUOUS",
     ]  # fmt: skip
     assert [*map(int, sorted(RowState))] == list(range(14))
 

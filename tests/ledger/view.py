@@ -93,7 +93,13 @@ class LedgerView:
     def rows(self, run: str = "run") -> list[tuple[int, dict[str, Any]]]:
         """List the rows the snapshot still has: the number in the source, the row."""
         c = schema.row_chunks.c
-        chunks = self.query(select(c.rows).where(c.delivery == self.delivery(run).id).order_by(c.chunk))
+        return self._decoded(self.query(select(c.rows).where(c.delivery == self.delivery(run).id).order_by(c.chunk)))
+
+    def rows_of_all(self) -> list[tuple[int, dict[str, Any]]]:
+        """List the rows of all snapshots."""
+        return self._decoded(self.query(select(schema.row_chunks.c.rows)))
+
+    def _decoded(self, chunks: list[Any]) -> list[tuple[int, dict[str, Any]]]:
         return [(number, row) for (encoded,) in chunks for _, number, row in decode_chunk(bytes(encoded))]
 
     # -- outcomes -----------------------------------------------------------------------------------------------------

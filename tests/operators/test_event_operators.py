@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.ledger.suppressions import suppress
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.page import RegalPageOperator
 from airflow_provider_regal.operators.screen import RegalScreenOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
+from tests.ledger.view import LedgerView
 from tests.ledger_file import deliveries, everything, outcomes
 from tests.people import SECRETS
 
@@ -366,6 +369,38 @@ def test_one_opt_out_closes_all_channels_of_the_phone_where_that_is_asked_for(re
     operator = RegalIdentifyOperator(task_id="out", phone=ANNE["phone"], opt_in=[no], opt_out_scope="person")
     info = executed(regal, operator)["traits"]["phones"]["+19175554444"]
     assert info["smsOptIn"]["subscribed"] is info["voiceOptIn"]["subscribed"] is False
+
+
+def test_a_person_who_is_suppressed_gets_no_event_but_is_opted_out(run_dag, regal, regal_ledger):
+    with LedgerView(regal_ledger, account="regal_default").account() as account:
+        suppress(account, ["user:anne"])
+    no = {"channel": "sms", "subscribed": False}
+    with a_dag("suppressed") as dag:
+        track = RegalTrackOperator(task_id="track", event="Visited", user_id="anne")
+        out = RegalIdentifyOperator(task_id="out", user_id="anne", phone=ANNE["phone"], opt_in=[no])
+        track >> out
+    run = run_dag(dag)
+    assert [pulled(run, task)["status"] for task in ("track", "out")] == ["skipped", "skipped"]
+    (event,) = regal.events()
+    assert event["body"]["traits"] == {"phones": {"+19175554444": {"smsOptIn": {"subscribed": False}}}}
+    assert [line["state"] for line in deliveries(regal_ledger)] == ["finished", "finished"]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_named_events_to_who_opted_out_are_skipped_where_that_is_asked_for(regal, asked):
+    RegalHook().identify(user_id="anne", phone=ANNE["phone"], opt_in=[{"channel": "sms", "subscribed": False}])
+    operator = RegalTrackOperator(task_id="t", event="Visited", user_id="anne", suppress_named_events=asked)
+    operator.execute({})
+    assert [event["name"] for event in regal.events()] == [None, *([] if asked else ["Visited"])]
+
+
+@pytest.mark.parametrize(
+    ("operator", "value"), [(RegalTrackOperator, "True"), (RegalPageOperator, 1), (RegalIdentifyOperator, True)]
+)
+def test_suppress_named_events_is_a_boolean_of_named_events(operator, value):
+    more = {"event": "Visited"} if operator is RegalTrackOperator else {}
+    with pytest.raises(ValueError, match="suppress_named_events"):
+        operator(task_id="t", user_id="anne", suppress_named_events=value, **more)
 
 
 def test_naive_times_are_read_in_the_given_timezone(regal):

@@ -177,14 +177,14 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
     assert remembered(regal_ledger) == before
     assert there.report["status"] == "dry_run"
     assert there.report["plan"] == {
-        "new": 2, "changed": 2, "unchanged": 0, "superseded": 1, "stale": 0, "in_doubt": 0, "silent": 0,
-        "rejected": 2, "opt_outs": 2, "opt_ins": 2, "removed": 1,
+        "sent": 4, "unchanged": 0, "older": 1, "no_evidence": 2, "unreadable": 0, "opt_outs": 2, "opt_ins": 2,
+        "suppressed": 0, "removed": 1, "recorded": 0,
     }  # fmt: skip
     assert sum(there.report["reasons"].values()) == 2
     assert any("no ip" in reason for reason in there.report["reasons"])
     logged = "".join(capfd.readouterr()) + caplog.text
     table = [line.split() for line in logged.splitlines()]
-    for line in (["new", "2"], ["changed", "2"], ["rejected", "2"], ["opt_outs", "2"], ["opt_ins", "2"]):
+    for line in (["sent", "4"], ["unchanged", "0"], ["older", "1"], ["no", "evidence"], ["unreadable", "0"]):
         assert any(words[:2] == line for words in table), line
     assert "1 x ip: no ip" in logged
     assert "1 x timestamp: no timestamp" in logged
@@ -203,8 +203,8 @@ def test_the_report_with_its_plan_is_in_xcom_and_small(run_dag, regal):
     there = sync(run_dag, "opt_ins_small", rows=[*rows, consent(150)], initial="send", max_rejected=30)
 
     assert there.state == "success"
-    assert there.report["plan"]["rejected"] == 30
-    assert there.report["plan"]["new"] == 1
+    assert there.report["plan"]["unreadable"] == 30
+    assert there.report["plan"]["sent"] == 1
     assert len(json.dumps(there.report).encode()) < 2_048
     (ti,) = there.run.get_task_instances()
     assert ti.xcom_pull(task_ids="opt_ins", key="return_value") == there.report

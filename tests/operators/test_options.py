@@ -32,6 +32,7 @@ class Seen:
     regal: Sandbox
     report: dict
     error: str
+    log: str
 
     @property
     def requests(self):
@@ -84,6 +85,10 @@ CASES = {
     "max_unknown": Case({"max_unknown": 0}, lambda seen: "more than max_unknown=0" in seen.error, True, False,
                         faults=LOSE_ONE),
     "min_rows": Case({"min_rows": 4}, lambda seen: ("min_rows=4" in seen.error, seen.requests), (True, 0), (False, 3)),
+    "max_rows": Case({"max_rows": 2}, lambda seen: ("max_rows=2" in seen.error, seen.requests), (True, 0), (False, 3)),
+    "volume": Case({"volume": (1.0, 1.0)}, lambda seen: "volume is not checked yet" in seen.log, True, False),
+    "max_refused": Case({"max_refused": 0.01}, lambda seen: ("max_refused=0.01 stops at 1" in seen.error), True, False,
+                        faults=[{"do": {"status": 400}}], common={"max_rejected": 3}),
     "rate": Case({"rate": 8}, lambda seen: seen.regal.stats()["worst_window_1s_all"] <= 8, True, False, rows=PEOPLE),
     "rate-pool_slots": Case(
         {"rate": "pool_slots"}, lambda seen: seen.regal.stats()["worst_window_1s_all"] <= 9, True, False,
@@ -141,6 +146,11 @@ CASES = {
         ["isPrimary", "smsOptIn", "voiceOptIn"], ["isPrimary", "smsOptIn"],
         rows=[{"user_id": "a", "phone": "+12125550100", "sms_opt_in": False}], common=IDENTIFY,
     ),
+    "suppress_named_events": Case(
+        {"suppress_named_events": True}, lambda seen: (seen.report["skips"], seen.first.get("name")),
+        ({"suppressed": 1}, None), ({}, "Lesson Booked"),
+        rows=[{"user_id": "a", "phone": "+12125550100", "sms_opt_in": False}],
+    ),
     "mapping": Case({"mapping": {"plan": "properties.tariff"}}, lambda seen: seen.first["properties"],
                     {"tariff": 0}, {"plan": 0}, rows=[{"user_id": "u0", "plan": 0}]),
     "event": Case({"event": "Lesson Moved"}, lambda seen: seen.first["name"], "Lesson Moved", "Lesson Booked"),
@@ -157,7 +167,7 @@ def sandbox():
 
 
 @pytest.fixture
-def deliver(sandbox, tmp_path, monkeypatch):
+def deliver(sandbox, tmp_path, monkeypatch, caplog):
     """Deliver in one way, to a Regal and with a ledger that know of nothing before."""
     tries = itertools.count(1)
     monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_CONN_ID", "options_ledger")
@@ -176,12 +186,13 @@ def deliver(sandbox, tmp_path, monkeypatch):
         if options["event"] is None:
             del options["event"]
         here = context(pool_slots=case.pool_slots)
+        caplog.clear()
         before = options if not case.again else {**options, "restart": False}
         error = attempt(way, case.rows, here, before)
         if case.again:
             here = context(try_number=2, max_tries=1)
             error = attempt(way, case.rows, here, options)
-        return Seen(sandbox, here["ti"].report, error)
+        return Seen(sandbox, here["ti"].report, error, caplog.text)
 
     def attempt(way, rows, here, options):
         try:

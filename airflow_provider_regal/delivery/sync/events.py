@@ -28,8 +28,11 @@ _NO_LONGER_THERE: Final = (
 )
 
 
-def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
-    """Say all of it in one identify."""
+def as_contact(wanted: Sequence[Wanted], phase: int, *, news: bool = True) -> Marked:
+    """Say all of it in one identify.
+
+    :param news: what another run has sent meanwhile is left out.
+    """
     phones: dict[str, list[dict[str, Any]]] = {}
     emails: dict[str, list[dict[str, Any]]] = {}
     for one in wanted:
@@ -41,7 +44,7 @@ def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
             PHASE_MARK: phase,
             ONLY_CONSENT_MARK: True,
             WEIGHT_MARK: len(wanted),
-            CLAIMS_MARK: [_claim(one) for one in wanted],
+            CLAIMS_MARK: [_claim(one, news=news) for one in wanted],
             "user_id": wanted[0].user_id,
             "phones": [{"number": number, "opt_ins": opt_ins} for number, opt_ins in phones.items()],
             "emails": [{"address": address, "opt_ins": opt_ins} for address, opt_ins in emails.items()],
@@ -49,10 +52,11 @@ def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
     )
 
 
-def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int) -> Marked:
+def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int, news: bool = True) -> Marked:
     """Say it by an event that Regal's team takes for an opt-in; without a phone it would subscribe no one.
 
     :param phones: those that Regal has of the contact, as the ledger stores them: an opt-out of any of them holds.
+    :param news: it is not sent if another run has sent it meanwhile.
     """
     user = wanted.identifier.startswith("user:")
     if user and not phones:
@@ -63,7 +67,10 @@ def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int) -
             EVENT_MARK: "track",
             PHASE_MARK: phase,
             ONLY_CONSENT_MARK: True,
-            CLAIMS_MARK: [_claim(wanted), *([phone, *_claim(wanted)[1:4], None, True] for phone in phones if user)],
+            CLAIMS_MARK: [
+                _claim(wanted, news=news),
+                *([phone, *_claim(wanted)[1:4], None, True] for phone in phones if user),
+            ],
             "event": event,
             "user_id": wanted.user_id,
             "phones": [] if user else [{"number": wanted.identifier}],
@@ -93,5 +100,6 @@ def _opt_in(wanted: Wanted) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _claim(wanted: Wanted) -> list[Any]:
-    return [wanted.identifier, wanted.channel, bool(wanted.subscribed), wanted.at, wanted.row_hash]
+def _claim(wanted: Wanted, *, news: bool = False) -> list[Any]:
+    claim = [wanted.identifier, wanted.channel, bool(wanted.subscribed), wanted.at, wanted.row_hash]
+    return [*claim, False, False, True] if news else claim

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -22,13 +22,14 @@ from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.first_pass import in_chunks
+from airflow_provider_regal.delivery.guards import why_stopped
 from airflow_provider_regal.delivery.keys import hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.slips import look_for_slips
 from airflow_provider_regal.delivery.sync.columns import LONG_FORM
 from airflow_provider_regal.delivery.sync.events import as_contact, as_opt_out, as_track
-from airflow_provider_regal.delivery.sync.rows import ConsentRows, Said, user_key
+from airflow_provider_regal.delivery.sync.rows import ConsentRows, Said, Unfit, user_key
 from airflow_provider_regal.delivery.sync.store import SyncStore, Wanted
 from airflow_provider_regal.errors import FixSourceError, RegalError
 from airflow_provider_regal.events import ConsentPolicy
@@ -41,6 +42,7 @@ from airflow_provider_regal.ledger.deliveries import Counts
 from airflow_provider_regal.ledger.rows import decode_row, encode_row
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
+from airflow_provider_regal.ledger.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     LOST_MARK,
@@ -78,6 +80,7 @@ class Reconciliation:
     """Finds out what a sync has to send.
 
     :param counts: get the plan, and why a guard has stopped all but the opt-outs.
+    :param runs: how many consents the last finished runs of the task had.
     :param dry_run: commit nothing.
     """
 
@@ -89,6 +92,7 @@ class Reconciliation:
         preparer: Preparer,
         account: Account,
         counts: Counts,
+        runs: Sequence[int] = (),
         clock: Clock,
         dry_run: bool = False,
     ) -> None:
@@ -98,6 +102,7 @@ class Reconciliation:
         self._account = account
         self._counts = counts
         self._plan = counts.plan
+        self._runs = runs
         self._clock = clock
         self._dry_run = dry_run
         self._seed = account.identifiers.seed(preparer.fingerprint)
@@ -110,8 +115,10 @@ class Reconciliation:
             phone_needed=sync.as_event is None,
             phones_of=account.plain_phones_of,
         )
+        self._suppressions = Suppressions(account, monotonic=clock.monotonic)
         self._now = to_ledger_time(clock.now())
-        self._too_many_flips = False
+        self._older = 0
+        self._too_many_flips = self._only_records = False
         self._seen = ColumnsSeen(lower_upper=settings.mapping.lower_upper)
 
     def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
@@ -127,6 +134,8 @@ class Reconciliation:
                 "No consent is on record yet. Choose what the first run does: initial='send' sends all of the "
                 "source, initial='baseline' only records it, for a Regal account that has it already."
             )
+        baseline = first and self._sync.initial == "baseline"
+        self._only_records = baseline or self._sync.known_to_regal
         self._compare(given)
         guard = self._why_stopped()
         if guard is not None and self._dry_run:
@@ -141,10 +150,9 @@ class Reconciliation:
             return
         if not self._dry_run:
             self._account.record_said_again(map(claim_of, self._store.said_again()))
-        baseline = first and self._sync.initial == "baseline"
-        sends = not baseline and not self._sync.known_to_regal
+        sends = not self._only_records
         if not sends:
-            self._plan.update(opt_outs=0, opt_ins=0)
+            self._plan.update(recorded=self._plan["sent"], sent=0, opt_outs=0, opt_ins=0)
         yield from self._not_sent(sends=sends)
         if sends:
             yield from self._events()
@@ -226,11 +234,11 @@ class Reconciliation:
             same = store.unchanged(hashes) if skip_unchanged else [0] * len(chunk)
             unchanged += sum(same)
             if not all(same):
-                for position, (row, columns, row_hash, consents) in enumerate(
-                    zip(rows, chunk, hashes, same, strict=True), before + 1
-                ):
-                    if not consents:
-                        self._read_one(row, columns, row_hash, position)
+                numbered = enumerate(zip(rows, chunk, hashes, same, strict=True), before + 1)
+                fresh = [(*one[:3], number) for number, one in numbered if not one[3]]
+                holds = self._holds([columns for _, columns, *_ in fresh])
+                for (row, columns, row_hash, position), hold in zip(fresh, holds, strict=True):
+                    self._read_one(row, columns, row_hash, position, hold)
             before += len(chunk)
         self._add("unchanged", unchanged)
 
@@ -241,20 +249,34 @@ class Reconciliation:
             self._seen.add((*columns,))
         return columns
 
-    def _read_one(self, row: Any, columns: Mapping[str, Any], row_hash: str, position: int) -> None:
+    def _holds(self, rows: Sequence[Mapping[str, Any]]) -> list[Hold | None]:
+        """Find whose consents must not be sent; what is only recorded need not be kept from those suppressed."""
+        if not self._suppressions.is_any():
+            return [None] * len(rows)
+        holds = self._suppressions.find([self._reader.people_in(columns) for columns in rows])
+        if self._only_records:
+            holds = [hold if hold is not None and hold.is_forgotten else None for hold in holds]
+        return holds
+
+    def _read_one(self, row: Any, columns: Mapping[str, Any], row_hash: str, position: int, hold: Hold | None) -> None:
         marks = row if isinstance(row, Marked) else {}
         place = marks.get(ORIGIN_MARK) or f"row {position:,}"
         # Through the form of the snapshot, so that rows mean what they mean in every other delivery.
         line = encode_row(columns)
         if REJECT_MARK in marks:
-            self._add("rejected", 1)
+            self._add("unreadable", 1)
             self._store.reject(line, place, json.dumps(marks[REJECT_MARK]), loses_a_decision=False)
             return
         now = self._clock.now()
         told = self._reader.read(decode_row(line), now)
         if not told:
-            self._add("silent", 1)
+            self._add("empty", 1)
         for said in told:
+            if hold is not None and _is_held_back(said, hold):
+                self._add("suppressed", 1)
+                if (about := (said.identifier, said.channel) if isinstance(said, Said) else said.about) is not None:
+                    self._store.mention(self._account.identifiers.stored(about[0]), about[1])
+                continue
             if isinstance(said, Said):
                 self._store.want(
                     self._account.identifiers.stored(said.identifier),
@@ -262,7 +284,7 @@ class Reconciliation:
                 )
                 self._bar_the_user(said, now)
                 continue
-            self._add("rejected", 1)
+            self._add("no_evidence" if said.no_evidence else "unreadable", 1)
             faults = [(fault.field, fault.reason) for fault in said.faults]
             self._store.reject(line, place, json.dumps(faults), loses_a_decision=said.loses_a_decision)
             if said.about is not None:
@@ -284,35 +306,38 @@ class Reconciliation:
         self._plan[what] = self._plan.get(what, 0) + count
 
     def _count(self) -> None:
-        """Complete the plan, in the order in which it is shown."""
-        store, read, still = self._store, dict(self._plan), self._store.still
+        """Complete the plan, in the order in which it is shown; its first five are all consents of the source."""
+        store, read, resync = self._store, dict(self._plan), self._sync.full_resync
+        opt_outs = sum(1 for _ in store.to_send(subscribed=False, unchanged=resync))
+        opt_ins = sum(1 for _ in store.to_send(subscribed=True, unchanged=resync))
+        as_it_is = store.still + store.count("unchanged")
+        if resync:
+            as_it_is = store.still
+        self._older = store.superseded + read.get("unchanged", 0) - store.still
         self._plan.clear()
         self._plan.update(
-            new=store.count("new"),
-            changed=store.count("changed"),
-            unchanged=still + store.count("unchanged"),
-            superseded=store.superseded + read.get("unchanged", 0) - still,
-            stale=store.count("stale"),
-            in_doubt=store.count("in_doubt"),
-            silent=read.get("silent", 0),
-            rejected=read.get("rejected", 0),
-            opt_outs=sum(1 for _ in store.to_send(subscribed=False, unchanged=self._sync.full_resync)),
-            opt_ins=sum(1 for _ in store.to_send(subscribed=True, unchanged=self._sync.full_resync)),
+            sent=opt_outs + opt_ins,
+            unchanged=as_it_is + store.count("in_doubt") + read.get("empty", 0),
+            older=self._older + store.count("stale"),
+            no_evidence=read.get("no_evidence", 0),
+            unreadable=read.get("unreadable", 0),
+            opt_outs=opt_outs,
+            opt_ins=opt_ins,
+            suppressed=read.get("suppressed", 0),
             removed=0 if self._settings.limit is not None else store.removed(subscribed=True),
+            recorded=0,
         )
 
     @property
     def _consents_read(self) -> int:
-        kinds = ("new", "changed", "unchanged", "superseded", "stale", "in_doubt", "silent", "rejected")
-        return sum(self._plan[kind] for kind in kinds)
+        words = ("sent", "unchanged", "older", "no_evidence", "unreadable", "suppressed")
+        return sum(self._plan[word] for word in words)
 
     def _why_stopped(self) -> str | None:
         """Return why only opt-outs are sent: what the source says cannot be meant."""
-        if self._consents_read < self._settings.min_rows:
-            return (
-                f"The source has {self._consents_read:,} consents, fewer than min_rows={self._settings.min_rows:,}. "
-                "Check the query or the files."
-            )
+        guard = why_stopped(self._consents_read, self._settings, self._runs, what="consent")
+        if guard is not None:
+            return guard
         slip = look_for_slips(
             self._seen,
             {"mapping": self._sync.columns},
@@ -373,13 +398,11 @@ class Reconciliation:
             yield Marked({REJECT_MARK: json.loads(faults), ROW_MARK: decode_row(line), **marks})
         for wanted in self._store.stale():
             yield Marked({SKIP_MARK: Skip.OLDER.value, ROW_MARK: wanted._asdict()})
-        plan = self._plan
         skipped = {
-            Skip.UNCHANGED.value: 0 if self._sync.full_resync and sends else plan["unchanged"],
-            Skip.DUPLICATE.value: plan["in_doubt"],
-            Skip.OLDER.value: plan["superseded"],
-            Skip.SILENT.value: plan["silent"],
-            Skip.BASELINE.value: 0 if sends else plan["new"] + plan["changed"],
+            Skip.UNCHANGED.value: self._plan["unchanged"],
+            Skip.OLDER.value: self._older,
+            Skip.SUPPRESSED.value: self._plan["suppressed"],
+            Skip.RECORDED.value: self._plan["recorded"],
         }
         for why, count in skipped.items():
             if count:
@@ -388,22 +411,36 @@ class Reconciliation:
     def _events(self) -> Iterator[Marked]:
         """Return what is sent: one event for all that a phase has to say to a contact."""
         resync, as_event = self._sync.full_resync, self._sync.as_event
-        yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST)
+        yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST, news=not resync)
         if self._opts_out_removed:
             for identifier, channel in self._store.gone():
                 yield as_opt_out(identifier, channel, self._now, OPT_OUTS_FIRST)
         opt_ins = self._store.to_send(subscribed=True, unchanged=resync)
         if as_event is None:
-            yield from _by_contact(opt_ins, THEN_OPT_INS)
+            yield from _by_contact(opt_ins, THEN_OPT_INS, news=not resync)
             return
         while chunk := [*islice(opt_ins, _CHUNK)]:
             phones = self._account.phones_of(wanted.user_id for wanted in chunk if wanted.user_id is not None)
             for wanted in chunk:
-                yield as_track(wanted, as_event, phones=phones.get(wanted.user_id or "", ()), phase=THEN_OPT_INS)
+                yield as_track(
+                    wanted,
+                    as_event,
+                    phones=phones.get(wanted.user_id or "", ()),
+                    phase=THEN_OPT_INS,
+                    news=not resync,
+                )
 
     def _all_wanted(self) -> Iterator[Wanted]:
         for subscribed in (False, True):
             yield from self._store.to_send(subscribed=subscribed, unchanged=True)
+
+
+def _is_held_back(said: Said | Unfit, hold: Hold) -> bool:
+    """Return whether a consent of somebody who must not be contacted is left out: opt-outs are sent."""
+    if isinstance(said, Unfit):
+        return hold.is_forgotten or not said.loses_a_decision
+    at = None if said.at is None else to_ledger_time(said.at)
+    return said.subscribed or (hold.is_forgotten and not hold.is_news(said.identifier, said.channel, at))
 
 
 def _flip(wanted: Wanted, why: str, weight: int) -> Marked:
@@ -439,10 +476,10 @@ def _wanted(said: Said, row_hash: str | None, now: datetime, position: int = 0) 
     )
 
 
-def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
+def _by_contact(wanted: Iterator[Wanted], phase: int, *, news: bool = True) -> Iterator[Marked]:
     for _, told in groupby(wanted, lambda one: (one.user_id, one.user_id or one.identifier)):
         while some := [*islice(told, _CONSENTS_IN_EVENT)]:
-            yield as_contact(some, phase)
+            yield as_contact(some, phase, news=news)
 
 
 def _recorded(wanted: Wanted, why: str) -> tuple[Claim, LoggedConsent]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, cast
 
+from airflow_provider_regal.delivery.prepare import people_in
 from airflow_provider_regal.delivery.sync.columns import DETAILS, PERSON, check_columns
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Phone, Reading, to_payload
@@ -51,10 +52,15 @@ class Said:
     source: str | None
 
 
+class _NoEvidenceError(InvalidEventError):
+    """An opt-in that is withheld, and there is nothing else to send."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unfit:
     """One consent that can never be sent.
 
+    :param no_evidence: it is an opt-in whose evidence is missing, can't be read or doesn't count.
     :param about: identifier and channel, as far as they can be read.
     :param barrier: an opt-out that says whose it is, but not of which phone: no older opt-in may follow it, either.
     :param loses_a_decision: it is a no, or can be read neither as yes nor as no.
@@ -66,6 +72,7 @@ class Unfit:
     barrier: Said | None = None
     loses_a_decision: bool = False
     unreadable_at: datetime | None = None
+    no_evidence: bool = False
 
 
 class ConsentRows:
@@ -124,6 +131,11 @@ class ConsentRows:
                 read.append(self._one(person, opt_in, columns, now))
         return _closing_all_channels(read) if self._of_a_person else read
 
+    def people_in(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name the person of a row by all its identifiers, as far as they can be read."""
+        named, _, _ = self._named(row)
+        return people_in({name: named.get(name) for name in PERSON})[1]
+
     def _known_phones(self, person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> Sequence[str]:
         if opt_in["channel"] not in PHONE_CHANNELS or "user_id" not in person:
             return ()
@@ -156,7 +168,7 @@ class ConsentRows:
         try:
             return self._fit(written, opt_in, now)
         except InvalidEventError as error:
-            faults = error.faults
+            faults, no_evidence = error.faults, isinstance(error, _NoEvidenceError)
         if (outs := opt_outs_of(written, self._reading)) is not None:  # never held back
             for one in (*outs.phones, *outs.emails):  # there is at most one
                 mine = {"phone": one.number} if isinstance(one, Phone) else {"email": getattr(one, "address", None)}
@@ -169,6 +181,7 @@ class ConsentRows:
             self._barrier(written, opt_in, now),
             loses_a_decision=unreadable or is_opt_out(opt_in),
             unreadable_at=self._decided_at(written, now) if unreadable else None,
+            no_evidence=no_evidence,
         )
 
     def _decided_at(self, written: Mapping[str, Any], now: datetime) -> datetime:
@@ -203,7 +216,7 @@ class ConsentRows:
         payload = to_payload(event := Identify.read(written, self._reading), now=now, policy=self._policy)
         if payload.withheld:
             one = payload.withheld[0]
-            raise InvalidEventError("identify", [Fault(f"opt_in[0].{one.field}".rstrip("."), one.reason)])
+            raise _NoEvidenceError("identify", [Fault(f"opt_in[0].{one.field}".rstrip("."), one.reason)])
         if not payload.consents:
             reason = "is an opt-out of no phone or email, and no phone of this contact is on record"
             raise InvalidEventError("identify", [Fault("opt_in[0]", reason)])

@@ -69,7 +69,7 @@ def opt_out_meanwhile(path, number, minute):
 def test_an_opt_in_that_turns_out_older_when_it_is_claimed_is_withheld(sync, other, regal_sandbox, ledger_path):
     opt_out_meanwhile(ledger_path, 1, 6)
     report = sync([yes(1, 5), yes(2, 5), no(9)])
-    assert (report.plan["new"], report.plan["stale"]) == (3, 0)
+    assert (report.plan["sent"], report.plan["older"]) == (3, 0)
     assert (report.acknowledged, report.skips, report.opt_ins_withheld) == (2, {"older": 1}, 1)
     assert told(regal_sandbox) == [("u9", "sms", False), ("u2", "sms", True)]
 

@@ -33,9 +33,9 @@ def contact(number, minute):
 
 def test_it_is_recorded_and_not_sent(of_regal, regal_sandbox, ledger):
     report = of_regal([stop(1), stop(2, 9)])
-    assert (report.read, report.skips, report.requests, report.opt_outs_owed) == (2, {"baseline": 2}, 0, 0)
+    assert (report.read, report.skips, report.requests, report.opt_outs_owed) == (2, {"recorded": 2}, 0, 0)
     assert adds_up(report)
-    assert kinds(report) == {"new": 2}
+    assert kinds(report) == {"recorded": 2}
     assert regal_sandbox.stats()["requests"] == 0
     assert {key: entry[0] for (key, _), entry in ledger.consents().items()} == {phone(1): 0, phone(2): 0}
     ((acknowledged_at,), _) = ledger.query("SELECT acknowledged_at FROM regal_consents")
@@ -80,7 +80,7 @@ def test_an_older_opt_out_of_regal_changes_nothing(of_regal, sync, ledger):
 def test_a_yes_of_regal_needs_its_time_and_no_address(of_regal, sync, ledger):
     sync([yes(3)])
     rows = [{"phone": phone(1), "channel": "sms", "subscribed": True, "timestamp": at(8)}]
-    assert of_regal(rows).skips == {"baseline": 1}
+    assert of_regal(rows).skips == {"recorded": 1}
     assert ledger.consents()[phone(1), "sms"][:2] == (1, "2026-11-23T02:08:00.000000Z")
     assert sync([no(1, 7), yes(3)]).skips == {"older": 1, "unchanged": 1}
     with pytest.raises(TooManyFailedRowsError, match="timestamp"):
@@ -129,7 +129,7 @@ def test_a_dry_run_records_nothing(of_regal, ledger):
             target=Target("regal_test", "http://127.0.0.1:9", "sandbox-key"), account=account, stop=Stop(),
             log=lambda *told: None,
         )  # fmt: skip
-    assert report.skips == {"baseline": 1}
+    assert report.skips == {"recorded": 1}
     assert ledger.consents() == {}
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from airflow_provider_regal.errors import FixSourceError, TooManyFailedRowsError
+from airflow_provider_regal.errors import FixConnectionError, FixSourceError, TooManyFailedRowsError
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.delivery.consents import IP, NOW, adds_up, at, kinds, no, phone, told, yes
@@ -14,12 +14,12 @@ from tests.delivery.consents import IP, NOW, adds_up, at, kinds, no, phone, told
 
 def test_only_what_changed_is_sent(sync, regal_sandbox):
     first = sync([yes(1), yes(2), no(3)])
-    assert kinds(first) == {"new": 3, "opt_outs": 1, "opt_ins": 2}
+    assert kinds(first) == {"sent": 3, "opt_outs": 1, "opt_ins": 2}
     assert (first.acknowledged, first.read) == (3, 3)
     regal_sandbox.reset()
 
     second = sync([yes(1), no(2, 6), no(3), yes(4)])
-    assert kinds(second) == {"new": 1, "changed": 1, "unchanged": 2, "opt_outs": 1, "opt_ins": 1}
+    assert kinds(second) == {"sent": 2, "unchanged": 2, "opt_outs": 1, "opt_ins": 1}
     assert (second.read, second.acknowledged, second.skipped) == (4, 2, 2)
     assert second.skips == {"unchanged": 2}
     assert told(regal_sandbox) == [("u2", "sms", False), ("u4", "sms", True)]
@@ -44,11 +44,11 @@ def test_a_row_that_says_the_same_in_other_words_is_unchanged_too_and_known_by_i
 def test_of_several_rows_the_newest_holds_and_of_equal_times_the_opt_out(sync, regal_sandbox):
     rows = [yes(1, 7), no(1, 6), yes(1, 5), yes(2, 5), no(2, 5), yes(2, 5)]
     report = sync(rows)
-    assert kinds(report) == {"new": 2, "superseded": 4, "opt_outs": 1, "opt_ins": 1}
+    assert kinds(report) == {"sent": 2, "older": 4, "opt_outs": 1, "opt_ins": 1}
     assert adds_up(report)
     assert told(regal_sandbox) == [("u2", "sms", False), ("u1", "sms", True)]
     again = sync(rows)
-    assert kinds(again) == {"unchanged": 2, "superseded": 4}
+    assert kinds(again) == {"unchanged": 2, "older": 4}
     assert (again.opt_ins_withheld, again.requests) == (0, 0)
 
 
@@ -56,11 +56,39 @@ def test_what_is_older_than_known_is_withheld(sync, regal_sandbox):
     sync([no(1, 5), yes(2, 5)])
     regal_sandbox.reset()
     report = sync([yes(1, 4), yes(1, 5), no(2, 4)], of_run="late")
-    assert kinds(report) == {"stale": 2, "superseded": 1}
+    assert kinds(report) == {"older": 3}
     assert report.skips == {"older": 3}
     assert adds_up(report)
     assert regal_sandbox.stats()["requests"] == 0
     assert report.opt_ins_withheld == 1, "the other is an opt-out"
+
+
+def test_what_another_run_has_sent_meanwhile_is_left_out(sync, regal_sandbox, ledger):
+    regal_sandbox.set_faults([{"do": {"status": 401}}])
+    with pytest.raises(FixConnectionError):
+        sync([yes(1), yes(1, channel="voice"), yes(2)], of_run="first", max_connections=1)
+    regal_sandbox.set_faults([])
+    sync([yes(1), yes(2)], of_run="second")
+    report = sync([yes(1), yes(1, channel="voice"), yes(2)], of_run="first", number=2)
+    assert (report.acknowledged, report.skips, report.opt_ins_withheld) == (2, {"unchanged": 1}, 0)
+    assert told(regal_sandbox)[2:] == [("u1", "voice", True)]
+    assert adds_up(report)
+    assert [line.status for line in ledger.consent_log()] == ["acknowledged"] * 3
+
+
+def test_another_run_may_send_the_same_while_the_source_is_read(sync):
+    people = [yes(1), no(2), yes(3), yes(4)]
+    sync(people, task="dag.ours")
+
+    def source():
+        yield from people[:2]
+        theirs = sync([no(1, 9), yes(2, 9), yes(3), no(5)], task="dag.theirs")
+        assert (theirs.acknowledged, theirs.skips) == (3, {"unchanged": 1})
+        yield from [*people[2:], yes(5)]
+
+    report = sync(source, task="dag.ours", sync={"on_removed": "opt_out"})
+    assert adds_up(report)
+    assert (report.read, report.acknowledged, report.skipped) == (5, 0, 5)
 
 
 def test_what_is_withheld_since_it_is_older_is_a_line_of_the_consent_log(sync, ledger):
@@ -76,12 +104,12 @@ def test_what_is_withheld_since_it_is_older_is_a_line_of_the_consent_log(sync, l
 def test_what_says_nothing_and_what_is_wrong_has_an_outcome_too(sync, regal_sandbox):
     rows = [yes(1, subscribed=None), yes(2, ip=None), yes(3, phone="555"), no(4, phone="555"), yes(5)]
     with pytest.raises(
-        TooManyFailedRowsError, match="1 row with an opt-out, or a decision that can't be read"
+        TooManyFailedRowsError, match="1 rejected with an opt-out or a decision that can't be read"
     ) as error:
         sync(rows, max_rejected=3)
     report = error.value.report
     assert report.opt_outs_rejected == 1
-    assert kinds(report) == {"new": 1, "silent": 1, "rejected": 3, "opt_ins": 1}
+    assert kinds(report) == {"sent": 1, "unchanged": 1, "no_evidence": 1, "unreadable": 2, "opt_ins": 1}
     assert (report.read, report.rejected, report.skipped, report.acknowledged) == (5, 3, 1, 1)
     assert told(regal_sandbox) == [("u5", "sms", True)]
 
@@ -147,7 +175,7 @@ def test_the_plan_is_kept_for_the_report_of_a_later_try(sync, deliver):
 
 def test_an_opt_out_without_a_time_is_sent_once_and_again_only_against_a_newer_yes(sync, regal_sandbox, ledger):
     sync([yes(1, 5)])
-    assert kinds(sync([no(1, None)])) == {"changed": 1, "opt_outs": 1}
+    assert kinds(sync([no(1, None)])) == {"sent": 1, "opt_outs": 1}
     assert kinds(sync([no(1, None, text="other words")])) == {"unchanged": 1}
     assert ledger.consents()[phone(1), "sms"][:2] == (0, to_ledger_time(NOW))
     assert regal_sandbox.stats()["requests"] == 2
@@ -158,14 +186,14 @@ def test_an_opt_out_without_a_time_is_sent_against_a_yes_that_regal_may_have(syn
     in_doubt = Claim(OPT_IN, phone(1), "sms", True, to_ledger_time(NOW).replace("T02", "T01"))
     with ledger.account() as account:
         account.database.write(lambda connection: account.settle(connection, unknown=[in_doubt]))
-    assert kinds(sync([no(1, None)])) == {"changed": 1, "opt_outs": 1}
+    assert kinds(sync([no(1, None)])) == {"sent": 1, "opt_outs": 1}
     assert told(regal_sandbox)[-1] == ("u1", "sms", False)
 
 
 def test_a_limit_reads_no_further_and_takes_nobody_for_removed(sync):
     sync([yes(number) for number in range(5)])
     report = sync([no(number, 6) for number in range(5)], limit=2, sync={"on_removed": "opt_out"})
-    assert kinds(report) == {"changed": 2, "opt_outs": 2}
+    assert kinds(report) == {"sent": 2, "opt_outs": 2}
 
 
 class TestTheFirstRun:
@@ -212,7 +240,7 @@ class TestFullResync:
         sync(rows)
         regal_sandbox.reset()
         report = sync(rows, sync={"full_resync": True})
-        assert (report.acknowledged, kinds(report)) == (3, {"unchanged": 3, "opt_outs": 1, "opt_ins": 2})
+        assert (report.acknowledged, kinds(report)) == (3, {"sent": 3, "opt_outs": 1, "opt_ins": 2})
         assert [subscribed for _, _, subscribed in told(regal_sandbox)] == [False, True, True]
 
     def test_what_is_stale_stays_withheld(self, sync, regal_sandbox):

@@ -1,0 +1,105 @@
+"""Guards: what a source must not be before anything is sent, and how much Regal may refuse while it is. Pure.
+
+=============  ==============================================================  =====================================
+guard          stops when                                                      what becomes of the rest
+=============  ==============================================================  =====================================
+min_rows       the source has fewer rows                                       nothing was sent: a clear reads again
+max_rows       it has more                                                     likewise
+volume         they are too few or too many beside the last finished runs      likewise
+max_refused    too many of the last 100 answers are refusals                   kept: a clear resumes
+=============  ==============================================================  =====================================
+
+None of them holds back an opt-out of a contact that the source states.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from math import ceil
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_regal.errors import FixSourceError
+
+if TYPE_CHECKING:
+    from airflow_provider_regal.delivery.settings import DeliverySettings
+
+#: So many finished runs are looked at, at most and at least.
+RUNS_COMPARED: Final = 14
+RUNS_NEEDED: Final = 5
+_ANSWERS: Final = 100
+
+
+class TooManyRefusedError(FixSourceError):
+    """Regal refuses so many rows that the rest was not sent; it is kept, and a clear resumes with it."""
+
+
+def why_stopped(read: int, settings: DeliverySettings, runs: Sequence[int], *, what: str = "row") -> str | None:
+    """Return why nothing but opt-outs is sent; None if the source is plausible.
+
+    :param read: rows of the source.
+    :param runs: how many rows the last finished runs of the task had.
+    :param what: the source counts, in the singular.
+    """
+    found = f"The source has {_counted(read, what)}"
+    if read < settings.min_rows:
+        return f"{found}, fewer than min_rows={settings.min_rows:,}. Check the query or the files."
+    if settings.max_rows is not None and read > settings.max_rows:
+        return (
+            f"{found}, more than max_rows={settings.max_rows:,}. A broken join looks like this: check the query or the "
+            "files. If it is meant, raise max_rows and clear the task."
+        )
+    if settings.volume is None or len(runs) < RUNS_NEEDED:
+        return None
+    low, high = settings.volume
+    usual = median(runs)
+    if low * usual <= read <= high * usual:
+        return None
+    return (
+        f"{found}. Normal here are {_counted(round(usual), what)} (the median of the last {len(runs)} finished runs, "
+        f"{min(runs):,} to {max(runs):,}), and volume=({low:g}, {high:g}) allows {ceil(low * usual):,} to "
+        f"{int(high * usual):,}. Check the query or the files. If it is meant, set volume=None for one run and clear "
+        "the task."
+    )
+
+
+def too_few_runs(settings: DeliverySettings, runs: Sequence[int]) -> str | None:
+    """Return that ``volume`` can't be checked yet; None if it can, or is not set."""
+    if settings.volume is None or len(runs) >= RUNS_NEEDED:
+        return None
+    return f"volume is not checked yet: it needs {RUNS_NEEDED} finished runs of this task, and there are {len(runs)}"
+
+
+class Refusals:
+    """Watches the share of refusals among the last answers.
+
+    :param allowed: ``max_refused``, of the last 100 answers; None for no limit.
+    """
+
+    def __init__(self, allowed: float | None) -> None:
+        self._allowed = allowed
+        self._most = None if allowed is None else max(ceil(allowed * _ANSWERS - 1e-9), 1)
+        self._last: deque[bool] = deque(maxlen=_ANSWERS)
+
+    def note(self, *, refused: bool) -> None:
+        """Note an answer."""
+        if self._most is not None:
+            self._last.append(refused)
+
+    def why_stopped(self, reason: str) -> TooManyRefusedError | None:
+        """Return the error that stops the sending, once there are too many.
+
+        :param reason: of the last refusal.
+        """
+        if self._most is None or (count := sum(self._last)) < self._most:
+            return None
+        return TooManyRefusedError(
+            f"Regal refused {count} of the last {_counted(len(self._last), 'event')} (the last: {reason}), and "
+            f"max_refused={self._allowed:g} stops at {self._most} of {_ANSWERS}. Remaining rows are saved. Fix the "
+            "data or the mapping, then clear the task; if it is meant, raise max_refused as well."
+        )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
