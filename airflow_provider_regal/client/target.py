@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from airflow_provider_regal import defaults
 from airflow_provider_regal.errors import FixConnectionError
 
 EVENTS_PATH: Final = "/events"
+EXTRAS: Final = frozenset({"rate_limit", "timeout", "event_source", "dry_run", "account"})
 # Beyond these it is a slip, and not even a number the machine can wait for.
 _HIGHEST_RATE: Final = 10_000
 _LONGEST_TIMEOUT_S: Final = 3_600
@@ -56,6 +58,9 @@ def target_of(
 
     :raises FixConnectionError: one of them cannot be right; the message names the connection and the field.
     """
+    if odd := sorted(extra.keys() - EXTRAS):
+        named = ", ".join(map(repr, odd))
+        raise _wrong(conn_id, f"the extra holds {named}, which nothing reads. It may hold {', '.join(sorted(EXTRAS))}.")
     origin = _origin(conn_id, host, port)
     return Target(
         conn_id=conn_id,
@@ -67,6 +72,19 @@ def target_of(
         dry_run=_flag(conn_id, "dry_run", extra.get("dry_run")),
         account=_text(conn_id, "account", extra.get("account"), conn_id),
     )
+
+
+def check_extra(conn_id: str, extra: str | None) -> None:
+    """Check that the extra of a connection is an object of JSON: Airflow reads anything else as an empty one.
+
+    :raises FixConnectionError: it is not.
+    """
+    try:
+        usable = not extra or isinstance(json.loads(extra), dict)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise _wrong(conn_id, 'the extra is no JSON object, such as {"rate_limit": 100}, so none of it would be read.')
 
 
 def _wrong(conn_id: str, what: str) -> FixConnectionError:

@@ -147,7 +147,7 @@ class Admission:
             self._recorder.leave_out(position, Skip.SUPPRESSED, ready.weight)
             return None
         if isinstance(ready, Ready) and (
-            faults := self._faults_of(ready, known, ambiguous=state == RowState.AMBIGUOUS)
+            faults := self._faults_of(ready, known, source_row, ambiguous=state == RowState.AMBIGUOUS)
         ):
             refused = self._preparer.refuse(position, row, ready.payload.call, tuple(faults), source_row)
             ready = self._preparer.opt_outs(refused, row, now) or refused
@@ -180,10 +180,12 @@ class Admission:
             row.claims = tuple(one for one in row.claims if one not in denied)
         self._recorder.died(row, now)
 
-    def _faults_of(self, ready: Ready, known: _Known, *, ambiguous: bool) -> list[Fault]:
+    def _faults_of(self, ready: Ready, known: _Known, source_row: int, *, ambiguous: bool) -> list[Fault]:
         if ready.instead_of is not None:
             return []
         faults = [*known.faults, *([_AMBIGUOUS] if ambiguous else [])]
+        if (others := self._index.shared.get(source_row)) is not None and self._preparer.settings.on_shared == "reject":
+            faults.append(Fault("the phone or email", f"{others}; Regal would merge them into one contact"))
         return faults + self._drift.faults_of(ready.payload.body)
 
     def _decide_on(self, ready: Ready, known: _Known, now: datetime) -> Skip | None:

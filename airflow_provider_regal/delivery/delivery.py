@@ -34,6 +34,7 @@ from airflow_provider_regal.delivery.report import DeliveryReport
 from airflow_provider_regal.delivery.resume import Plan, Work, plan_try
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.shared import SHARED, log_shared
 from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.delivery.thread import run_in_thread
 from airflow_provider_regal.delivery.type_drift import TypeDrift
@@ -219,11 +220,17 @@ class Delivery:
         if settings.sync is None and (guard := why_stopped(counts.read, settings, runs)) is not None:
             counts.guard = guard
             held.drop_rows()
+        if counts.guard is None and (slip := first_pass.slip(settings)) is not None:
+            counts.guard = slip
+            held.drop_rows()
         ambiguous = {} if counts.guard else first_pass.ambiguous(held.rows)
         self._add_owed(held, index, first_pass)
         if counts.guard and not held.kept:
             raise FixSourceError(f"{counts.guard} Nothing was sent.")
         held.rows_complete(ambiguous)
+        if index.shared:
+            self.report.notes[SHARED] += len(index.shared)
+            log_shared(index.shared)
         to_send = len(held.states) - counts.owed_rows
         _log.info("Delivery %d: read %s, %s to send", held.id, rows_(counts.read), f"{to_send:,}")
 

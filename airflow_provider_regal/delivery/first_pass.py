@@ -25,8 +25,12 @@ from airflow_provider_regal.delivery.keys import ContactKeys, hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.prepared import Ready, Refused
 from airflow_provider_regal.delivery.row_index import RowIndex
+from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.shared import SharedIdentifiers
+from airflow_provider_regal.delivery.slips import look_for_slips
 from airflow_provider_regal.delivery.suppressing import person_of, says_news
 from airflow_provider_regal.errors import InvalidEventError, RegalError
+from airflow_provider_regal.events.columns import ColumnsSeen, reserved_names
 from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.consent_log import WITHHELD, LoggedConsent
@@ -38,8 +42,10 @@ from airflow_provider_regal.ledger.states import RowState, Skip
 from airflow_provider_regal.ledger.suppressions import Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
+    CALL_MARK,
     CLAIMS_MARK,
     EVENT_MARK,
+    OWED_MARK,
     REJECT_MARK,
     ROW_MARK,
     SKIP_MARK,
@@ -54,6 +60,10 @@ _BATCH: Final = 1_000
 _CHUNKS_AT_ONCE: Final = 4
 # Rows that are not sent, and those of a sync, which has looked at them.
 _LOOKED_AT: Final = frozenset({REJECT_MARK, CLAIMS_MARK})
+# Rows that are no one's, or opt-outs alone.
+_NOT_A_PERSON: Final = frozenset({REJECT_MARK, SKIP_MARK, OWED_MARK})
+# Rows whose columns are not those of the source.
+_NOT_THE_SOURCES: Final = frozenset({EVENT_MARK, REJECT_MARK, SKIP_MARK, CALL_MARK})
 _MESSAGE_ID: Final = frozenset({"message_id", MESSAGE_ID})
 _OPT_INS: Final = frozenset({OPT_IN, "opt_in"})
 _NO_OPT_IN: Final = {"subscribed": False}
@@ -97,6 +107,8 @@ class FirstPass:
         self._chunks: list[RowChunk] = []
         self._position = 0
         self._last_row = 0
+        self._shared = None if preparer.settings.sync else SharedIdentifiers(account)
+        self.columns_seen = ColumnsSeen(lower_upper=preparer.mapper.how.lower_upper)
 
     def read(self, given: Iterable[Any]) -> None:
         """Read all rows into the snapshot, but for those that need not be sent."""
@@ -121,8 +133,17 @@ class FirstPass:
                     self._counts.withheld[OLDER] += weight
                     self._withheld(_withheld(row[ROW_MARK], source_row))
                 continue
+            self._note_who(source_row, row)
             self._look(self._position, row)
             self._add(source_row, row)
+
+    def slip(self, settings: DeliverySettings) -> str | None:
+        """Return why no row can be meant as it is: an option names a column that none has. A sync looks for itself."""
+        how = settings.mapping
+        options = {"mapping": how.columns or {}, "types": how.types or {}}
+        return look_for_slips(
+            self.columns_seen, options, reserved=reserved_names(how), limited=settings.limit is not None
+        )
 
     def add_owed(self, opt_outs: Iterable[Row]) -> int:
         """Put opt-outs that Regal lacks behind the rows of the source, once the index is complete.
@@ -137,11 +158,14 @@ class FirstPass:
 
     def _numbered(self, given: Iterable[Any]) -> Iterator[tuple[int, Row]]:
         for self._last_row, row in enumerate(map(as_row, given), 1):
+            if _NOT_THE_SOURCES.isdisjoint(row):
+                self.columns_seen.add((*columns_of(row),))
             yield self._last_row, row
 
     def look_again(self, rows: Iterable[tuple[int, int, Row]]) -> None:
         """Look at the rows of a snapshot that an earlier try has read, for the index."""
-        for position, _, row in rows:
+        for position, source_row, row in rows:
+            self._note_who(source_row, row)
             self._look(position, row)
         self.finish()
 
@@ -149,6 +173,14 @@ class FirstPass:
         """Complete the index."""
         self._bar()
         self._index.finish()
+        if self._shared is not None:
+            self._index.shared = self._shared.finish()
+
+    def _note_who(self, source_row: int, row: Row) -> None:
+        if self._shared is None or not _NOT_A_PERSON.isdisjoint(row):
+            return
+        if (found := self._preparer.shared_by(row)) is not None:
+            self._shared.add(source_row, *found)
 
     def ambiguous(self, rows: Callable[[], Iterable[tuple[int, int, Row]]]) -> dict[int, int]:
         """Find the rows of the snapshot whose key is that of another row, too.

@@ -14,7 +14,7 @@ from uuid import UUID
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.mapping import RowMapper
-from airflow_provider_regal.events.python_values import is_blank, plain
+from airflow_provider_regal.events.python_values import is_missing, plain, trimmed, whole
 from airflow_provider_regal.ledger.rows import encode_row
 from airflow_provider_regal.sources.marks import EVENT_MARK, MARKS
 
@@ -63,12 +63,14 @@ def _text(column: str, value: Any) -> str:
     if type(value) is int:  # which is usual, and quicker
         return str(value)
     value = plain(value)
-    if is_blank(value):
+    if is_missing(value):
         reason = "is empty; with only_changed it is the key by which the ledger knows the contact"
+    elif isinstance(value, (float, Decimal)) and (number := whole(value)) is not None:
+        return str(number)
     elif isinstance(value, (Mapping, list, tuple, float)):
         reason = f"a {type(value).__name__} cannot be the key of a contact; use text or a whole number"
     else:
-        return str(value)
+        return trimmed(str(value))
     raise InvalidEventError("identify", [Fault(path_of((column,)), reason)])
 
 

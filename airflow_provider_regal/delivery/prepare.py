@@ -19,9 +19,9 @@ from airflow_provider_regal.events.fast_path import QuickRows, quick_rows
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
 from airflow_provider_regal.events.mapping import RowMapper
 from airflow_provider_regal.events.models import EVENTS
-from airflow_provider_regal.events.names import NAME, PHONES, TRAITS, USER_ID
+from airflow_provider_regal.events.names import CHANNELS_OF, EMAILS, NAME, PHONES, TRAITS, USER_ID
 from airflow_provider_regal.events.opt_outs import Unreadable, loses_a_decision, opt_outs_of, unreadable_decisions
-from airflow_provider_regal.events.python_values import is_blank
+from airflow_provider_regal.events.python_values import is_missing
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
 from airflow_provider_regal.sources.marks import (
@@ -50,6 +50,14 @@ NO_PHONE_ON_RECORD: Final = Fault(
 )
 
 
+_OF_PERSON: Final[dict[str, Callable[[Any], str]]] = {
+    "phone": read_phone,
+    PHONES: read_phone,
+    "email": read_email,
+    EMAILS: read_email,
+}
+
+
 def _no_phones(user_id: str) -> Sequence[str]:
     return ()
 
@@ -66,7 +74,7 @@ class Preparer:
     def __init__(
         self, settings: DeliverySettings, *, event_source: str, phones_of: Callable[[str], Sequence[str]] = _no_phones
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._phones_of = phones_of
         self._event_source = event_source
         self.mapper = RowMapper(settings.mapping, settings.reading)
@@ -90,7 +98,7 @@ class Preparer:
         if (usual := self._usual(position, row, now)) is not None:
             usual.source_row = source_row
             return usual
-        call = row.get(EVENT_MARK) or row.get(CALL_MARK) or self._settings.mapping.call
+        call = row.get(EVENT_MARK) or row.get(CALL_MARK) or self.settings.mapping.call
         if SKIP_MARK in row and (outs := self.only_opt_outs(position, row, now, source_row)) is not None:
             outs.only_consent, outs.instead_of = True, Skip.NOT_INCLUDED
             return outs
@@ -107,7 +115,7 @@ class Preparer:
         if (columns := (*row,)) not in self._quick:
             if len(self._quick) >= _MOST_PLANS:
                 self._quick.clear()
-            how, reading = self._settings.mapping, self._settings.reading
+            how, reading = self.settings.mapping, self.settings.reading
             self._quick[columns] = (
                 quick_rows(self.mapper.plan(columns), how, reading, event_source=self._event_source)
                 if MARKS.isdisjoint(columns)
@@ -125,7 +133,7 @@ class Preparer:
         return Ready(
             position,
             event.payload,
-            self._settings.guarantee_of(event.payload.call),
+            self.settings.guarantee_of(event.payload.call),
             event.identifiers,
             has_time=event.timestamp is not None,
             user_id=event.user_id,
@@ -151,21 +159,45 @@ class Preparer:
             row.get(LETTER_TIME_MARK),
             identifiers,
             user_id,
-            self._settings.mapping.event if call == "track" else None,
+            self.settings.mapping.event if call == "track" else None,
             row.get(LOST_MARK, False) or loses_a_decision(self.written(row)),
         )
 
     def _people_of(self, row: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
         """Read whose row it is, as far as that can be read: the rest of it is wrong."""
         columns = columns_of(row)
-        if self._settings.sync is not None or REJECT_MARK in row or EVENT_MARK in row:
+        if self.settings.sync is not None or REJECT_MARK in row or EVENT_MARK in row:
             return people_in(columns)
         with suppress(InvalidEventError, ValueError):
             return people_in(self.mapper_of(row).written(columns))
         return None, ()
 
+    def shared_by(self, row: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+        """Read the user id of a row, and its phones and emails; None without a user id, or without any of these."""
+        columns = columns_of(row)
+        if EVENT_MARK in row:
+            user_id, found = people_in(columns)
+            identifiers = [*found[1:]]
+            for many, key, reader in ((PHONES, "number", read_phone), (EMAILS, "address", read_email)):
+                points = columns.get(many)
+                for point in points if isinstance(points, (list, tuple)) else ():
+                    with suppress(ValueError, TypeError, KeyError):
+                        identifiers.append(reader(point[key]))
+            return None if user_id is None or not identifiers else (user_id, identifiers)
+        of_user, addresses = self.mapper_of(row).plan((*columns,)).of_person
+        if of_user is None or not addresses or is_missing(columns[of_user]):
+            return None
+        identifiers = []
+        for column, what in addresses:
+            if not is_missing(columns[column]):
+                with suppress(ValueError):
+                    identifiers.append(_OF_PERSON[what](columns[column]))
+        with suppress(ValueError):
+            return (read_user_id(columns[of_user]), identifiers) if identifiers else None
+        return None
+
     def _form_of(self, row: Mapping[str, Any]) -> str:
-        if self._settings.sync is not None:
+        if self.settings.sync is not None:
             return "consent"
         if REJECT_MARK in row:
             return "unreadable"
@@ -180,18 +212,19 @@ class Preparer:
         *,
         source_row: int = 0,
     ) -> Ready:
-        policy = self._settings.consent
+        policy = self.settings.consent
         if CLAIMS_MARK in row:  # whoever made the row has said which channels an opt-out closes
             policy = replace(policy, opt_out_scope="channel")
         payload = to_payload(event, now=now, policy=policy, event_source=self._event_source)
         if payload.opt_outs_elsewhere:
             phones = () if event.user_id is None else self._phones_of(event.user_id)
             payload = payload.with_opt_outs({PHONES: phones})
+            _check_left_out(event, payload, phones)
             if EVENT_MARK in row and payload.body.keys().isdisjoint((TRAITS, NAME)):
                 raise InvalidEventError(event.call, [NO_PHONE_ON_RECORD])
         if (letter_time := row.get(LETTER_TIME_MARK)) is not None:
             payload = replace(payload, consents=_dated(payload.consents, datetime.fromisoformat(letter_time)))
-        guarantee = self._settings.guarantee_of(event.call)
+        guarantee = self.settings.guarantee_of(event.call)
         return Ready(
             position,
             payload,
@@ -220,7 +253,7 @@ class Preparer:
 
     def only_opt_outs(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | None:
         """Return the opt-outs of a row, and nothing else of it; None if there are none."""
-        event = opt_outs_of(self.written(row), self._settings.reading)
+        event = opt_outs_of(self.written(row), self.settings.reading)
         if event is None:
             return None
         marks = {name: row[name] for name in (LETTER_TIME_MARK, ORIGIN_MARK, WEIGHT_MARK) if name in row}
@@ -235,37 +268,49 @@ class Preparer:
 
     def unreadable_in(self, row: Mapping[str, Any]) -> list[Unreadable]:
         """Return the decisions of a row that can be read neither as yes nor as no."""
-        return unreadable_decisions(self.written(row), self._settings.reading)
+        return unreadable_decisions(self.written(row), self.settings.reading)
 
     def _event(self, row: Mapping[str, Any]) -> Event:
         if REJECT_MARK in row:
-            raise InvalidEventError(self._settings.mapping.call, [Fault(*fault) for fault in row[REJECT_MARK]])
+            raise InvalidEventError(self.settings.mapping.call, [Fault(*fault) for fault in row[REJECT_MARK]])
         if EVENT_MARK in row:
             call = row[EVENT_MARK]
-            if call in NAMED_CALLS and self._settings.mapping.call not in NAMED_CALLS:
+            if call in NAMED_CALLS and self.settings.mapping.call not in NAMED_CALLS:
                 # It would be repeated as contacts are.
                 raise InvalidEventError(call, [Fault("the event", f"is a {call}, in a delivery of contacts")])
-            return EVENTS[call].read(columns_of(row), self._settings.reading)
+            return EVENTS[call].read(columns_of(row), self.settings.reading)
         return self.mapper_of(row).event(columns_of(row))
 
     def mapper_of(self, row: Mapping[str, Any]) -> RowMapper:
         """Find what maps a row that is no event; dead letters are of different calls."""
-        how, call = self._settings.mapping, row.get(CALL_MARK)
+        how, call = self.settings.mapping, row.get(CALL_MARK)
         if call is None or call == how.call:
             return self.mapper
         if call not in self._mappers:
-            self._mappers[call] = RowMapper(replace(how, call=call, event=None), self._settings.reading)
+            self._mappers[call] = RowMapper(replace(how, call=call, event=None), self.settings.reading)
         return self._mappers[call]
 
     def _check_age(self, event: Event, now: datetime) -> None:
         if self._is_too_old(event.call, event.timestamp, now):
-            oldest = self._settings.max_event_age
+            oldest = self.settings.max_event_age
             reason = f"the event is older than max_event_age ({oldest}); it could start a live journey"
             raise InvalidEventError(event.call, [Fault("timestamp", reason)])
 
     def _is_too_old(self, call: str, timestamp: datetime | None, now: datetime) -> bool:
-        oldest = self._settings.max_event_age
+        oldest = self.settings.max_event_age
         return oldest is not None and timestamp is not None and call in NAMED_CALLS and now - timestamp > oldest
+
+
+def _check_left_out(event: Event, payload: Payload, phones: Sequence[str]) -> None:
+    """Check that an opt-out of a phone or email that is left out belongs to another that is known.
+
+    :raises InvalidEventError: it does not, and would be lost.
+    """
+    for many, found in ((PHONES, phones), (EMAILS, ())):
+        channels = CHANNELS_OF[many]
+        lost = [fault for kind, fault in event.left_out if kind == many]
+        if lost and not found and any(channel in channels for channel, _, _ in payload.opt_outs_elsewhere):
+            raise InvalidEventError(event.call, lost)
 
 
 def identifiers_of(event: Event) -> tuple[str, ...]:
@@ -288,7 +333,7 @@ def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
         ("email", read_email, written.get("email", inner.get("email"))),
     ):
         with suppress(ValueError, TypeError):
-            if not is_blank(given):
+            if not is_missing(given):
                 read[name] = reader(given)
     user_id = read.pop("user", None)
     return user_id, (*([] if user_id is None else [f"user:{user_id}"]), *read.values())

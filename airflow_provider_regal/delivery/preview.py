@@ -26,6 +26,7 @@ from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.report import DeliveryReport
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.shared import SHARED, log_shared
 from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import FixSourceError
@@ -86,7 +87,12 @@ def preview(
                 first_pass.read(opened)
             if settings.sync is None and (guard := why_stopped(held.counts.read, settings, runs)) is not None:
                 raise FixSourceError(f"{guard} Nothing was sent.")
+            if (slip := first_pass.slip(settings)) is not None:
+                raise FixSourceError(slip)
             held.rows_complete(first_pass.ambiguous(held.rows))
+            if index.shared:
+                report.notes[SHARED] += len(index.shared)
+                log_shared(index.shared)
             drift = TypeDrift(account.types())
             recorder = Recorder(held, own, target, drift=drift, patience_s=0, clock=clock)
             admission = Admission(

@@ -39,6 +39,7 @@ from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held
 from airflow_provider_regal.ledger.outcomes import OutcomeLine, encoded, line_of
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
+from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
 from airflow_provider_regal.ledger.text import to_ledger_time
 
@@ -272,11 +273,18 @@ class Recorder:
         moment = to_ledger_time(self._clock.now())
         first = moment if row.first_time is None else to_ledger_time(row.first_time)
         user_id, phone, email = self._people(row)
+        dropped: tuple[str | None, ...] = (None, None, None)
+        if row.payload.left_out:
+            dropped = (
+                "dropped",
+                row.payload.left_out[0].field,
+                "; ".join(map(str, row.payload.left_out))[:LONGEST_MESSAGE],
+            )
         changes.outcomes.append(  # positional, and without NamedTuple's own checks: it is the usual outcome
             _line(
                 (
                     row.source_row, row.place, row.payload.call, body.get(NAME), user_id, phone, email, "acknowledged",
-                    None, None, None, row.tries, first, moment, None, None, None, None,
+                    *dropped, row.tries, first, moment, None, None, None, None,
                 )
             )
         )  # fmt: skip

@@ -52,6 +52,8 @@ class RowIndex:
         self._unreadable: list[tuple[str, str, str]] = []
         self._news: list[tuple[str]] = []
         self._messages: list[tuple[str, int]] = []
+        #: Numbers of rows that share a phone or email with another user id -> which rows.
+        self.shared: dict[int, str] = {}
 
     def add_consent(self, identifier: str, channel: str, at: str, *, subscribed: bool) -> None:
         """Take in what one row says; of equal times the opt-out holds."""

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_regal.client.guarantee import GUARANTEES, Guarantee
-from airflow_provider_regal.events.options import ConsentPolicy, OptOutScope, Reading, RowMapping
+from airflow_provider_regal.events.options import (
+    ColumnType,
+    ConsentPolicy,
+    OnInvalid,
+    OptOutScope,
+    Reading,
+    RowMapping,
+    decision_values,
+)
+from airflow_provider_regal.events.python_values import read_truth
 
 NAMED_CALLS: Final = frozenset({"track", "page", "screen"})
 
@@ -44,6 +53,8 @@ class SyncSettings:
     known_before: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("full_resync", "known_to_regal"):
+            check_flag(name, getattr(self, name))
         odd = [name for name in ("initial", "as_event", "on_removed", "full_resync") if getattr(self, name)]
         if self.known_to_regal and odd:
             raise ValueError(f"{', '.join(odd)}: not with known_to_regal, which sends nothing")
@@ -51,8 +62,9 @@ class SyncSettings:
             if getattr(self, name) not in (*choices, None):
                 raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}")
         ratio = self.max_change_ratio
-        if ratio is not None and (isinstance(ratio, bool) or not 0 <= ratio <= 1):
-            raise ValueError("max_change_ratio must be a share from 0.0 to 1.0, or None for no limit")
+        usable = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
+        if ratio is not None and (not usable or not 0 <= ratio <= 1):
+            raise ValueError(f"max_change_ratio must be a share from 0.0 to 1.0, or None for no limit, not {ratio!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,7 @@ class DeliverySettings:
     :param dry_run: map and validate all, send nothing.
     :param restart: send everything again, whatever was sent before.
     :param only_changed: leave out contacts that are as they were when they were last acknowledged.
+    :param on_shared: of rows of different user ids with the same phone or email, ``report`` or ``reject`` them.
     :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
     :param sync: rows are consents, of which only what changed is sent.
     :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
@@ -99,28 +112,21 @@ class DeliverySettings:
     restart: bool = False
     only_changed: bool = False
     key: str | Sequence[str] | None = None
+    on_shared: Literal["report", "reject"] = "report"
     sync: SyncSettings | None = None
     reading: Reading = field(default_factory=Reading)
     consent: ConsentPolicy = field(default_factory=ConsentPolicy)
     suppress_named_events: bool = False
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         if self.guarantee is not None and self.guarantee not in GUARANTEES:
             raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}, not {self.guarantee!r}")
-        for name in ("max_rejected", "max_unknown"):
-            _check_threshold(name, getattr(self, name))
-        for name in ("max_connections", "outage_patience_s", "rate"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:  # nor NaN
-                raise ValueError(f"{name} must be above 0")
-        for name in ("min_rows", "max_rows", "limit"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be below 0")
-        for name in ("max_connections", "rate", "min_rows", "max_rows", "limit"):
-            if not isinstance(getattr(self, name), int | None):
-                raise ValueError(f"{name} must be a whole number")
+        if self.on_shared not in ("report", "reject"):
+            raise ValueError(f"on_shared must be 'report' or 'reject', not {self.on_shared!r}")
         _check_guards(self.volume, self.max_refused)
-        for name in ("dry_run", "only_changed", "suppress_named_events"):
-            _check_boolean(name, getattr(self, name))
+        for name in ("dry_run", "restart", "only_changed", "suppress_named_events"):
+            check_flag(name, getattr(self, name))
         if self.suppress_named_events and self.mapping.call not in NAMED_CALLS:
             raise ValueError("suppress_named_events is for track, page and screen: an identify is no named event")
         if self.only_changed and self.mapping.call != "identify":
@@ -130,6 +136,20 @@ class DeliverySettings:
         _check_age("max_event_age", self.max_event_age)
         _check_age("max_consent_age", self.consent.max_consent_age)
 
+    def _check_numbers(self) -> None:
+        for name in ("max_rejected", "max_unknown"):
+            _check_threshold(name, getattr(self, name))
+        for name in ("max_connections", "rate", "min_rows", "max_rows", "limit"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | None):
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
+        for name in ("max_connections", "outage_patience_s", "rate"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:  # nor NaN
+                raise ValueError(f"{name} must be above 0")
+        for name in ("min_rows", "max_rows", "limit"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be below 0")
+
     @classmethod
     def of(
         cls,
@@ -137,10 +157,13 @@ class DeliverySettings:
         call: str,
         event: str | None = None,
         mapping: Mapping[str, str | None] | None = None,
-        types: Mapping[str, type] | None = None,
+        types: Mapping[str, ColumnType] | None = None,
+        values: Mapping[Any, bool | None] | None = None,
         column_names: str = "lower_upper",
         timezone: str = "UTC",
         send_nulls: bool = False,
+        on_invalid_phone: OnInvalid = "reject",
+        on_invalid_email: OnInvalid = "reject",
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
         opt_out_scope: OptOutScope = "channel",
@@ -151,11 +174,15 @@ class DeliverySettings:
 
         :raises ValueError: an option cannot be right.
         """
+        for name, flag in (("send_nulls", send_nulls), ("require_ip", require_ip)):
+            check_flag(name, flag)
         if column_names not in ("lower_upper", "keep"):
             raise ValueError("column_names must be 'lower_upper' or 'keep'")
         return cls(
-            mapping=RowMapping(call, event, mapping, types, lower_upper=column_names == "lower_upper"),
-            reading=Reading(timezone=zone_of(timezone), send_nulls=send_nulls),
+            mapping=RowMapping(
+                call, event, mapping, types, column_names == "lower_upper", values=decision_values(values)
+            ),
+            reading=Reading(zone_of(timezone), send_nulls, on_invalid_phone, on_invalid_email),
             consent=ConsentPolicy(require_ip, max_consent_age, opt_out_scope),
             outage_patience_s=_seconds(outage_patience),
             **options,
@@ -179,6 +206,26 @@ class DeliverySettings:
         return max(10, read // 100) if self.max_unknown is None else _rows(self.max_unknown, read)
 
 
+def check_flag(name: str, value: object) -> None:
+    """Check that an option is a boolean: what looks like one, such as ``"False"``, would mean its opposite.
+
+    :raises ValueError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}; it is not templated")
+
+
+def read_flag(name: str, value: object) -> bool:
+    """Read an option that is templated, and so may be a text.
+
+    :raises ValueError: it is neither true nor false.
+    """
+    try:
+        return read_truth(value)
+    except ValueError:
+        raise ValueError(f"{name} must be True or False, or render as one of them, not as {value!r}") from None
+
+
 def zone_of(timezone: str) -> ZoneInfo:
     """Find a time zone.
 
@@ -191,7 +238,10 @@ def zone_of(timezone: str) -> ZoneInfo:
 
 
 def _seconds(given: timedelta | float) -> float:
-    return given.total_seconds() if isinstance(given, timedelta) else float(given)
+    try:
+        return given.total_seconds() if isinstance(given, timedelta) else float(given)
+    except (TypeError, ValueError):
+        raise ValueError(f"outage_patience must be seconds or a timedelta, not {given!r}") from None
 
 
 def _rows(threshold: float, read: int) -> int:
@@ -216,11 +266,6 @@ def _check_guards(volume: object, max_refused: object) -> None:
             raise ValueError(f"max_refused must be a share from 0.0 to 1.0, or None for no limit, not {max_refused!r}")
 
 
-def _check_boolean(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not a {type(value).__name__}")
-
-
 def _check_age(name: str, value: object) -> None:
     if not isinstance(value, timedelta | None):
         raise ValueError(f"{name} must be a timedelta, or None for no limit")
@@ -229,5 +274,8 @@ def _check_age(name: str, value: object) -> None:
 def _check_threshold(name: str, value: float | None) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not value >= 0 or (isinstance(value, float) and value > 1):
-        raise ValueError(f"{name} must be a whole number of rows, or a share from 0.0 to 1.0")
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not usable or not value >= 0 or (isinstance(value, float) and value > 1):
+        raise ValueError(
+            f"{name} must be a whole number of rows, or a share from 0.0 to 1.0 such as 0.02, not {value!r}"
+        )

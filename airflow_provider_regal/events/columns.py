@@ -14,25 +14,32 @@ message_id                                    nothing at Regal: a repeated one i
 any other                                     a trait (identify) or a property (track, page, screen)
 ============================================  =======================================================
 
-``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | "phones.work_sms_opt_in" | None}``
-overrides. A column that ``mapping``
-or ``types`` names must be in the row: otherwise a typo would send it under another name.
+``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | "phones.work_sms_opt_in" | "sms_opt_in" |
+None}`` overrides: to any name of this table. A row that lacks a column has NULL there; what no row of a source has
+(:class:`ColumnsSeen`) is a slip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.faults import path_of
-from airflow_provider_regal.events.names import LOOSE_OPT_INS
-from airflow_provider_regal.events.options import FIELDS, MANY, OPT_IN_OF_LABEL, RowMapping
+from airflow_provider_regal.events.names import EVENT_ALIASES, EVENT_SOURCE, LOOSE_OPT_INS
+from airflow_provider_regal.events.options import (
+    EVIDENCE,
+    FIELDS,
+    MANY,
+    OPT_IN_OF_LABEL,
+    STANDARD_TRAITS,
+    WIDE_FORM,
+    ColumnType,
+    RowMapping,
+)
 
-_EVIDENCE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
-_STANDARD: Final = {"first_name": ("traits", "firstName"), "last_name": ("traits", "lastName")}
 _ADDRESS: Final = {"postal_code": "zipcode", "zip": "zipcode", "zip_code": "zipcode"}
 CONSENT: Final = "consent"
 _CONSENT_FIELDS: Final = (CONSENT, "opt_in")
@@ -50,7 +57,7 @@ class Plan:
     :param columns: place, as a fault of the event names it -> column, where the place does not hold its name.
     """
 
-    steps: list[tuple[str, Path, type | None]] = field(default_factory=list)
+    steps: list[tuple[str, Path, ColumnType | None]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
 
@@ -64,6 +71,12 @@ class Plan:
         """Whether one of the columns is the message's id."""
         return self.column_of("message_id") is not None
 
+    @cached_property
+    def of_person(self) -> tuple[str | None, list[tuple[str, str]]]:
+        """The column of the user id, and those of phones and emails, each with what it becomes."""
+        addresses = [(column, path[0]) for column, path, _ in self.steps if path[0] in ("phone", "email", *MANY)]
+        return self.column_of("user_id"), addresses
+
     def column_of(self, name: str) -> str | None:
         """Find the column that becomes a field."""
         return next((column for column, path, _ in self.steps if path == (name,)), None)
@@ -72,21 +85,13 @@ class Plan:
 def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
     """Decide where each column goes.
 
-    Faults: two columns go to the same place, one that ``mapping`` or ``types`` names is not there, a name is no text.
+    Faults: two columns go to the same place, a name is no text.
     """
     plan = Plan()
     if not all(isinstance(name, str) for name in columns):
         plan.faults.append(Fault("the row", "the name of a column is not text"))
         return plan
-    all_upper = how.lower_upper and all(name.upper() == name for name in columns)
-    names = {column: column.lower() if all_upper else column for column in columns}
-    there = {*columns, *names.values()}
-    for option, given in (("mapping", how.columns or {}), ("types", how.types or {})):
-        plan.faults += [
-            Fault(path_of((column,)), f"{option} names it, but the row has no such column")
-            for column in given
-            if column not in there
-        ]
+    names = _our_names(columns, how.lower_upper)
     taken: dict[Path, str] = {}
     for column, name in names.items():
         path = _path(_option(how.columns, name, column, _DEFAULT), name, how)
@@ -105,6 +110,12 @@ def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
 _DEFAULT: Final = "\0default"
 
 
+def _our_names(columns: Sequence[str], lower_upper: bool) -> dict[str, str]:
+    """Return column -> the name it is known by: in lower case, where all of them are upper case."""
+    all_upper = lower_upper and all(name.upper() == name for name in columns)
+    return {column: column.lower() if all_upper else column for column in columns}
+
+
 def _option(options: Mapping[str, Any] | None, name: str, column: str, default: Any) -> Any:
     """Find what an option says of a column, by its name in lower case or as the source writes it."""
     return options.get(name, options.get(column, default)) if options else default
@@ -117,25 +128,108 @@ def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
     kind, _, rest = written.partition(".")
     if kind in MANY and rest:
         return _of_many(kind, rest)
-    if target != _DEFAULT:
+    if target != _DEFAULT and kind in ("traits", "properties"):
         return tuple(target.split("."))
+    if written == "event" and how.call == "track":
+        return None if how.event is not None else (written,)
+    if (path := _reserved(written)) is not None:
+        return path
+    if target != _DEFAULT:  # the name of a page
+        return (target,)
+    return ("traits" if how.call == "identify" else "properties", name)
+
+
+def _reserved(name: str) -> Path | None:
+    """Return where a column of a reserved name goes."""
     if name in FIELDS:
         return (name,)
-    if name == "event" and how.call == "track":
-        return None if how.event is not None else (name,)
-    for channel in ("sms", "voice", "email"):
-        for suffix, evidence in _EVIDENCE.items():
-            if name == f"{channel}_opt_in{suffix}":
-                return (CONSENT, channel, evidence)
-    if name in _STANDARD:
-        return _STANDARD[name]
+    if name in WIDE_FORM:
+        return (CONSENT, *WIDE_FORM[name])
+    if name in STANDARD_TRAITS:
+        return STANDARD_TRAITS[name]
     if (part := name.removeprefix("address_")) not in ("", name):
         return ("traits", "address", _ADDRESS.get(part, part))
-    return ("traits" if how.call == "identify" else "properties", name)
+    return None
 
 
 def _of_many(kind: str, rest: str) -> Path:
     """Return where ``phones.work`` or ``phones.work_sms_opt_in_at`` goes."""
     if (found := OPT_IN_OF_LABEL.fullmatch(rest)) is None:
         return (kind, rest)
-    return (CONSENT, kind, found["label"], found["channel"], _EVIDENCE[found["evidence"] or ""])
+    return (CONSENT, kind, found["label"], found["channel"], EVIDENCE[found["evidence"] or ""])
+
+
+class ColumnsSeen:
+    """The columns that the rows of a source have: what options name and no row has, and what is nearly a reserved name.
+
+    :param lower_upper: lower-case the names where all of them are upper case.
+    """
+
+    def __init__(self, *, lower_upper: bool) -> None:
+        self._lower_upper = lower_upper
+        self._shapes: set[tuple[Any, ...]] = set()
+        self._names: dict[str, str] = {}
+
+    def add(self, columns: tuple[Any, ...]) -> None:
+        """Take in the columns of a row."""
+        if columns not in self._shapes:
+            if len(self._shapes) < _MOST_SHAPES:
+                self._shapes.add(columns)
+            self._names |= _our_names([name for name in columns if isinstance(name, str)], self._lower_upper)
+
+    def missing(self, given: Iterable[str]) -> list[str]:
+        """Return which of the columns that an option names no row has; none, where there was no row."""
+        there = {*self._names, *self._names.values()}
+        return [column for column in given if column not in there] if there else []
+
+    def near_misses(self, reserved: Iterable[str], mapped: Iterable[str]) -> dict[str, str]:
+        """Return the columns whose name is one letter or one case away from a reserved one -> that name.
+
+        :param mapped: columns that an option places.
+        """
+        reserved, mapped = frozenset(reserved), frozenset(mapped)
+        found: dict[str, str] = {}
+        for column, name in self._names.items():
+            if name in reserved or name in _OTHER_NAMES or column in mapped or name in mapped:
+                continue
+            if (meant := _meant(name, reserved)) is not None:
+                found[column] = meant
+        return found
+
+
+def reserved_names(how: RowMapping) -> frozenset[str]:
+    """Return the names by which columns are more than a trait or property."""
+    event = ("event",) if how.call == "track" and how.event is None else ()
+    return frozenset((*FIELDS, *event, *WIDE_FORM, *STANDARD_TRAITS))
+
+
+_MOST_SHAPES: Final = 1_000  # rows that are no table may each have columns of their own
+# Near a reserved name, and right where they are: Regal's own names of traits, and its maps.
+_OTHER_NAMES: Final = frozenset((*MANY, *(path[-1] for path in STANDARD_TRAITS.values()), EVENT_SOURCE))
+_SHORTEST: Final = 5  # id is no slip of ip
+_WIRE_NAMES: Final = {key.lower(): name for key, name in EVENT_ALIASES.items() if key != EVENT_SOURCE}
+
+
+def _meant(name: str, reserved: frozenset[str]) -> str | None:
+    bare = _bare(name)
+    if (meant := _WIRE_NAMES.get(bare)) in reserved:
+        return meant
+    letters = [one for one in sorted(reserved) if len(_bare(one)) >= _SHORTEST and _one_letter_apart(bare, _bare(one))]
+    return next((one for one in sorted(reserved) if _bare(one) == bare), letters[0] if letters else None)
+
+
+def _bare(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _one_letter_apart(one: str, other: str) -> bool:
+    """Whether a letter is missing, too much, another, or two have changed places; digits number columns on purpose."""
+    if abs(len(one) - len(other)) > 1:
+        return False
+    start = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    one, other = one[start:], other[start:]
+    if one[:2] == other[1::-1] and len(one) > 1 and one[2:] == other[2:]:
+        return True
+    shorter, longer = sorted((one, other), key=len)
+    rest = shorter[1:] if len(shorter) == len(longer) else shorter
+    return longer[1:] == rest and f"{shorter[:1]}{longer[:1]}".isalpha()

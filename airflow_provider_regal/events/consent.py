@@ -17,7 +17,6 @@ The others are about more than one event: 3 and 5 are the ledger's, 8 and 10 the
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,7 +28,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.names import EMAIL_CHANNELS, OPT_IN_ALIASES, PHONE_CHANNELS, Channel
 from airflow_provider_regal.events.options import ConsentPolicy, Reading
-from airflow_provider_regal.events.python_values import Text, is_blank, plain, read_truth, sendable
+from airflow_provider_regal.events.python_values import (
+    Text,
+    address_alone,
+    is_blank,
+    plain,
+    read_decision,
+    read_truth,
+    sendable,
+    trimmed,
+)
 from airflow_provider_regal.events.times import read_time
 
 _WHAT_TO_SEND: Final = "send the person's address, or require_ip=False where consent was given on paper or by phone"
@@ -37,27 +45,11 @@ _WHAT_TO_SEND: Final = "send the person's address, or require_ip=False where con
 _FIRST_REAL_YEAR: Final = 1991
 _SOON: Final = timedelta(days=1)
 _EVIDENCE: Final = ("timestamp", "ip", "text", "source", *OPT_IN_ALIASES)
-_NOES: Final = frozenset(
-    {
-        "unsubscribed", "unsubscribe", "optedout", "optout", "stop", "revoked", "revoke", "denied",
-    }
-)  # fmt: skip
-_BETWEEN_WORDS: Final = re.compile(r"[\s_-]+")
 # What a network hands out to its own machines says nothing about a person.
 _NOT_ROUTED: Final = tuple(
     ipaddress.ip_network(network)
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "0.0.0.0/8", "fc00::/7")
 )
-
-
-def read_decision(value: Any) -> bool:
-    """Read a yes or a no: as a boolean, or a no as a status such as ``unsubscribed``, ``opted-out``, ``STOP``.
-
-    :raises ValueError: neither, so that no stray text subscribes anyone.
-    """
-    if isinstance(value := plain(value), str) and _BETWEEN_WORDS.sub("", value.casefold()) in _NOES:
-        return False
-    return read_truth(value)
 
 
 def is_opt_out(opt_in: Any) -> bool:
@@ -86,7 +78,7 @@ def _decision_in(opt_in: Any) -> Any:
 
 def read_channel(value: Any) -> Any:
     """Return the name of a channel without white space and in lower case; anything else as it is."""
-    return value.strip().lower() if isinstance(value, str) else value
+    return trimmed(value).lower() if isinstance(value, str) else value
 
 
 def read_ip(value: Any) -> str:
@@ -94,8 +86,8 @@ def read_ip(value: Any) -> str:
 
     :raises ValueError: not one.
     """
-    if isinstance(value, (str, ipaddress.IPv4Address, ipaddress.IPv6Address)):
-        text = str(value).strip()
+    if isinstance(value := plain(value), str):
+        text = address_alone(trimmed(value))
         with suppress(ValueError):
             if "%" not in text:  # a zone (fe80::1%eth0) is a name inside one machine
                 return str(ipaddress.ip_address(text))

@@ -20,9 +20,9 @@ from airflow_provider_regal.events.identifiers import read_email, read_message_i
 from airflow_provider_regal.events.models import EVENTS, event_name
 from airflow_provider_regal.events.options import Reading, RowMapping
 from airflow_provider_regal.events.payload import Payload, state_note
-from airflow_provider_regal.events.python_values import is_blank, sendable
+from airflow_provider_regal.events.python_values import LARGEST_EXACT, is_missing, sendable
 from airflow_provider_regal.events.times import read_time, write_time
-from airflow_provider_regal.events.values import LARGEST_EXACT, LEFT_OUT, JsonWriter
+from airflow_provider_regal.events.values import LEFT_OUT, JsonWriter
 
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "user_id": read_user_id,
@@ -88,7 +88,7 @@ class QuickRows:
             row = dict(row)
             for column, kind in self._typed:
                 row[column] = coerce(row[column], kind, self._reading.timezone)
-        found = {name: read(row[column]) for name, column, read in self._fields if not is_blank(row[column])}
+        found = {name: read(row[column]) for name, column, read in self._fields if not is_missing(row[column])}
         traits, properties = self._read_members(row)
         identifiers, body = [], dict[str, Any]()
         if (user_id := found.get("user_id")) is not None:

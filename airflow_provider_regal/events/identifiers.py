@@ -8,19 +8,20 @@ from functools import cache, lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from airflow_provider_regal.events.python_values import is_blank, plain, sendable
+from airflow_provider_regal.events.python_values import is_missing, plain, sendable, trimmed, whole
 
 # Regal is a US product; numbers of other countries need their "+".
 _REGION: Final = "US"
 # As people of the region write a number of theirs; the number itself is then judged by libphonenumber's pattern.
 _USUAL = re.compile(r"(?:\+?1[-. ]?)?\(?([0-9]{3})\)?[-. ]?([0-9]{3})[-. ]?([0-9]{4})")
 _NOTHING: Final = r"(?!)"
+_FRACTION = re.compile(r"[^.]*\d\.0{0,2}|\+?\d+\.\d{1,3}")
+_NUMBERS_LOSE: Final = "a phone number that became a fraction or got an exponent; read the column as text"
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _LOCAL_PART = re.compile(r"[^\s@\"(),:;<>\[\\\]]{1,64}")
 _LABEL: Final = r"(?!-)[^\s@.!-,/:-@\[-`{-\x7f]{1,63}(?<!-)"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?P<last>{_LABEL})")
 _LONGEST_EMAIL: Final = 254
-_TOO_LONG: Final = 10**40
 
 
 def read_phone(value: Any) -> str:
@@ -32,10 +33,14 @@ def read_phone(value: Any) -> str:
     """
     value = plain(value)
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+        if isinstance(value, Decimal) and value.as_tuple().exponent != 0:
+            raise ValueError(_NUMBERS_LOSE)
         value = _digits(value, "a phone number")
+    if isinstance(value, float):
+        raise ValueError(_NUMBERS_LOSE)
     if not isinstance(value, str):
         raise ValueError(f"a phone number cannot be a {type(value).__name__}; write text such as +12125550100")
-    return _parse_phone(value.strip())
+    return _parse_phone(trimmed(value))
 
 
 def _parse_phone(text: str) -> str:
@@ -56,6 +61,8 @@ def _parse_any_phone(text: str) -> str:
         raise ValueError("not a phone number; write it in E.164, such as +12125550100") from None
     if number.extension:
         raise ValueError("has an extension, which E.164 cannot carry; send the number without it")
+    if _FRACTION.fullmatch(text):
+        raise ValueError(_NUMBERS_LOSE)  # libphonenumber would take the zero for a digit of the number
     if any(character.isalpha() for character in text):
         # libphonenumber finds the number in "do not call 2125550100"; we must not.
         raise ValueError("holds letters; send the number alone, such as +12125550100")
@@ -89,7 +96,7 @@ def read_email(value: Any) -> str:
     value = plain(value)
     if not isinstance(value, str):
         raise ValueError(f"an email address cannot be a {type(value).__name__}")
-    address = value.strip().lower()
+    address = trimmed(value).lower()
     local, at, domain = address.partition("@")
     well_formed = (
         bool(at)
@@ -108,7 +115,7 @@ def read_email(value: Any) -> str:
 
 
 def read_user_id(value: Any) -> str:
-    """Read a user id as text: whole numbers keep their digits, UUIDs their usual form.
+    """Read a user id as text, trimmed: whole numbers of any type are their digits, UUIDs have their usual form.
 
     :raises ValueError: not an id (a fraction, a boolean, a structure).
     """
@@ -116,32 +123,27 @@ def read_user_id(value: Any) -> str:
 
 
 def read_message_id(value: Any) -> str | None:
-    """Read the id of a message likewise; blank is none.
+    """Read the id of a message likewise; a missing one is None.
 
     :raises ValueError: not an id.
     """
-    return None if is_blank(value) else _read_id(value, "a message id")
+    return None if is_missing(value) else _read_id(value, "a message id")
 
 
 def _read_id(value: Any, what: str) -> str:
     value = plain(value)
     if isinstance(value, str):
-        return sendable(value)
+        if is_missing(value):
+            raise ValueError(f"{what} cannot be what looks like a missing value")
+        return sendable(trimmed(value))
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, float):
-        hint = "a whole-number column with NULLs becomes one; cast it to text"
-        raise ValueError(f"{what} cannot be a fraction ({hint})")
-    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         return _digits(value, what)
     raise ValueError(f"{what} cannot be a {type(value).__name__}; send text")
 
 
-def _digits(number: int | Decimal, what: str) -> str:
-    if isinstance(number, Decimal):
-        exponent = number.as_tuple().exponent
-        if not isinstance(exponent, int) or exponent < 0:  # NaN and infinity have letters there
-            raise ValueError(f"{what} cannot be a fraction; send text")
-    if not -_TOO_LONG < number < _TOO_LONG:
-        raise ValueError(f"{what} cannot be a number of more than 40 digits; send text")
-    return str(int(number))
+def _digits(number: float | Decimal, what: str) -> str:
+    if (digits := whole(number)) is None:
+        raise ValueError(f"{what} cannot be a fraction, or a number of more digits than its type keeps; send text")
+    return str(digits)

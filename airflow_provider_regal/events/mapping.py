@@ -11,8 +11,9 @@ from airflow_provider_regal.events.coercion import coerce
 from airflow_provider_regal.events.columns import CONSENT, Path, Plan, plan_of
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.models import EVENTS, Event
-from airflow_provider_regal.events.options import MANY, Reading, RowMapping
-from airflow_provider_regal.events.python_values import is_blank, is_nothing
+from airflow_provider_regal.events.names import LOOSE_OPT_INS
+from airflow_provider_regal.events.options import MANY, Reading, RowMapping, key_of_decision
+from airflow_provider_regal.events.python_values import is_blank, is_missing, is_nothing
 
 # Rows that are no table may each have columns of their own.
 _MOST_PLANS: Final = 1_000
@@ -22,7 +23,7 @@ class RowMapper:
     """Maps rows; the plan of each set of columns is made once."""
 
     def __init__(self, how: RowMapping, reading: Reading) -> None:
-        self._how = how
+        self.how = how
         self._reading = reading
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
@@ -33,14 +34,14 @@ class RowMapper:
         """
         plan = self.plan(tuple(row))
         if plan.faults:
-            raise InvalidEventError(self._how.call, plan.faults)
+            raise InvalidEventError(self.how.call, plan.faults)
         written, columns, faults = self._written(row, plan)
         try:
-            event = EVENTS[self._how.call].read(written, self._reading)
+            event = EVENTS[self.how.call].read(written, self._reading)
         except InvalidEventError as error:
             faults += [Fault(_in_words_of_the_table(fault.field, columns), fault.reason) for fault in error.faults]
         if faults:
-            raise InvalidEventError(self._how.call, faults)
+            raise InvalidEventError(self.how.call, faults)
         return event
 
     def written(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,10 +59,12 @@ class RowMapper:
             except ValueError as error:
                 faults.append(Fault(path_of((column,)), str(error)))
                 continue
+            if self.how.values and _is_decision(path):
+                value = in_our_words(value, self.how.values)
             _put(written, path, value, column, columns)
-        if self._how.event is not None:
-            written["event"] = self._how.event
-        _gather(written, columns)
+        if self.how.event is not None:
+            written["event"] = self.how.event
+        _gather(written, columns, self.how.values)
         return written, columns, faults
 
     def plan(self, columns: tuple[Any, ...]) -> Plan:
@@ -70,13 +73,13 @@ class RowMapper:
         if plan is None:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
-            plan = self._plans[columns] = plan_of(columns, self._how)
+            plan = self._plans[columns] = plan_of(columns, self.how)
         return plan
 
 
 def _put(written: dict[str, Any], path: Path, value: Any, column: str, columns: dict[str, str]) -> None:
     if path[0] in MANY:
-        if not is_blank(value):
+        if not is_missing(value):
             many = written.setdefault(path[0], [])
             columns[f"{path[0]}[{len(many)}]"] = column
             many.append({"number" if path[0] == "phones" else "address": value, "label": path[1]})
@@ -90,10 +93,26 @@ def _put(written: dict[str, Any], path: Path, value: Any, column: str, columns: 
     place[path[-1]] = value
 
 
-def _gather(written: dict[str, Any], columns: dict[str, str]) -> None:
+def _is_decision(path: Path) -> bool:
+    return (path[0] == CONSENT and path[-1] == "subscribed") or (len(path) == 2 and path[1] in LOOSE_OPT_INS)
+
+
+def in_our_words(decision: Any, values: Mapping[str, bool | None] | None) -> Any:
+    """Return a decision as ``values`` says it is meant; any other as it is."""
+    if not values or is_nothing(decision):
+        return decision
+    return values.get(key_of_decision(decision), decision)
+
+
+def _gather(written: dict[str, Any], columns: dict[str, str], values: Mapping[str, bool | None] | None) -> None:
     """Turn the wide form of consent into opt-ins; a channel without a yes or no says nothing."""
     given = _read_opt_ins(written.pop("opt_in", None))
     opt_ins = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    if values:
+        opt_ins = [
+            {**one, "subscribed": in_our_words(one.get("subscribed"), values)} if isinstance(one, Mapping) else one
+            for one in opt_ins
+        ]
     for (*of_label, channel), evidence in written.pop(CONSENT, {}).items():
         if "subscribed" not in evidence or is_nothing(evidence["subscribed"][0]):
             continue

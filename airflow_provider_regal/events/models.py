@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
@@ -28,21 +29,24 @@ from airflow_provider_regal.events.contact import Email, Phone, check_emails, ch
 from airflow_provider_regal.events.faults import as_faults
 from airflow_provider_regal.events.identifiers import read_message_id, read_user_id
 from airflow_provider_regal.events.options import Reading
-from airflow_provider_regal.events.python_values import Text
+from airflow_provider_regal.events.python_values import Text, is_missing, trimmed
 from airflow_provider_regal.events.reading import draft_of
 from airflow_provider_regal.events.traits import read_properties, read_traits
 
 
 def event_name(value: str) -> str:
-    """Return back the name of an event.
+    """Return the name of an event, trimmed.
 
     :raises ValueError: Regal could not take it for one.
     """
-    if not value.strip():
+    name = trimmed(value)
+    if not name:
         raise ValueError("is empty; Regal needs the name of the event")
-    if value.strip().lower() == "identify":
+    if is_missing(name):
+        raise ValueError("looks like a missing value that became text; Regal needs the name of the event")
+    if name.lower() == "identify":
         raise ValueError("'identify' is not an event to Regal; use Identify to update a contact")
-    return value
+    return name
 
 
 Properties = Annotated[dict[str, Any], BeforeValidator(read_properties)]
@@ -62,6 +66,7 @@ class Event(BaseModel):
     :param event_source: where the event comes from; the connection's ``event_source`` if left out.
     :param message_id: your own id of this message, by which a delivery sends it once; not sent to Regal.
     :param unplaced: opt-ins that belong to no phone or email of the event, or can't be told which.
+    :param left_out: phones and emails that are not valid, where the reading drops them: of which kind, where, why.
     :raises InvalidEventError: with every fault of the event.
     """
 
@@ -79,6 +84,7 @@ class Event(BaseModel):
     event_source: Text | None = None
     message_id: Annotated[str | None, BeforeValidator(read_message_id)] = None
     unplaced: tuple[OptIn, ...] = Field(default=(), repr=False)
+    left_out: tuple[tuple[str, Fault], ...] = Field(default=(), repr=False)
 
     if TYPE_CHECKING:  # what may be written is more than what is kept
 
@@ -91,13 +97,13 @@ class Event(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _read(cls, written: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _read(cls, written: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         if isinstance(written, cls):
             return handler(written)
         if not isinstance(written, Mapping):
             reason = f"must be an object, not a {type(written).__name__}"
             raise InvalidEventError(cls.call, [Fault("the event", reason)])
-        draft = draft_of(written, cls.aliases, promotes=cls.promotes)
+        draft = draft_of(written, cls.aliases, promotes=cls.promotes, drops=Reading.of(info).drops)
         faults = draft.faults
         try:
             event = handler(draft.fields)

@@ -5,6 +5,7 @@ And what can be read neither as yes nor as no, so that no older yes of the same 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, time, tzinfo
 from decimal import Decimal
@@ -16,7 +17,7 @@ from airflow_provider_regal.events.consent import is_opt_out, is_unreadable, rea
 from airflow_provider_regal.events.identifiers import read_email, read_phone
 from airflow_provider_regal.events.models import Identify
 from airflow_provider_regal.events.options import USUAL, Reading
-from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain
+from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain, trimmed
 from airflow_provider_regal.events.reading import Draft, draft_of
 from airflow_provider_regal.events.times import read_time
 
@@ -33,6 +34,7 @@ class Unreadable(NamedTuple):
 
 
 _KEYS: Final = {names.PHONES: "number", names.EMAILS: "address"}
+_ZEROS: Final = re.compile(r"(?<=\d)\.0{0,2}$")
 _LONGEST: Final = 10**15  # as E.164 allows; a float has all digits of such a number
 
 
@@ -111,8 +113,8 @@ def _read_phone(value: Any) -> str:
     value = plain(value)
     if isinstance(value, (float, Decimal)) and not is_nothing(value) and 0 < value < _LONGEST and value % 1 == 0:
         value = int(value)
-    elif isinstance(value, str) and value.strip().endswith(".0"):
-        value = value.strip()[:-2]
+    elif isinstance(value, str):
+        value = _ZEROS.sub("", trimmed(value))
     return read_phone(value)
 
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Final, Literal
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow_provider_regal.events.names import CALLS, CHANNELS_OF
+from airflow_provider_regal.events.python_values import plain, read_decision, trimmed, whole
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
@@ -16,11 +18,25 @@ if TYPE_CHECKING:
 # What a column may become beside a trait or a property, and what it may be read as.
 FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in", "message_id")
 MANY: Final = ("phones", "emails")
+EVIDENCE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
+#: Columns of an opt-in -> its channel, and what of it.
+WIDE_FORM: Final = {
+    f"{channel}_opt_in{suffix}": (channel, what)
+    for channels in CHANNELS_OF.values()
+    for channel in channels
+    for suffix, what in EVIDENCE.items()
+}
+STANDARD_TRAITS: Final = {"first_name": ("traits", "firstName"), "last_name": ("traits", "lastName")}
 OPT_IN_OF_LABEL: Final = re.compile(
     r"(?P<label>.+)_(?P<channel>sms|voice|email)_opt_in(?P<evidence>_at|_ip|_text|_source)?", re.DOTALL
 )
-TYPES: Final = (str, int, float, bool, date, datetime)
+ColumnType = type | Literal["json"]
+TYPES: Final[tuple[ColumnType, ...]] = (str, int, float, bool, date, datetime, "json")
 _OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
+
+
+#: What becomes of a row whose phone or email is not valid.
+OnInvalid = Literal["reject", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +45,25 @@ class Reading:
 
     :param timezone: the zone of times that name none.
     :param send_nulls: send null for None, NaN and NaT instead of leaving them out.
+    :param on_invalid_phone: ``reject`` the row of a phone that is not valid, or ``drop`` the phone.
+    :param on_invalid_email: likewise.
     """
 
     timezone: tzinfo = UTC
     send_nulls: bool = False
+    on_invalid_phone: OnInvalid = "reject"
+    on_invalid_email: OnInvalid = "reject"
+
+    def __post_init__(self) -> None:
+        for name in ("on_invalid_phone", "on_invalid_email"):
+            if getattr(self, name) not in ("reject", "drop"):
+                raise ValueError(f"{name} must be 'reject' or 'drop', not {getattr(self, name)!r}")
+
+    @property
+    def drops(self) -> frozenset[str]:
+        """Which members lose what is not valid: ``phones``, ``emails``."""
+        chosen = zip(MANY, (self.on_invalid_phone, self.on_invalid_email), strict=True)
+        return frozenset(many for many, choice in chosen if choice == "drop")
 
     @classmethod
     def of(cls, info: ValidationInfo) -> Reading:
@@ -74,16 +105,19 @@ class RowMapping:
     :param call: ``identify``, ``track``, ``page`` or ``screen``.
     :param event: the name of the track events; None if a column ``event`` holds it.
     :param columns: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, an opt-in of
-        one of these (``"phones.label_sms_opt_in"``, ``..._at`` and so on), a field's name, or None to leave it out.
-    :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date`` or ``datetime``: coerce, or refuse the row.
+        one of these (``"phones.label_sms_opt_in"``, ``..._at`` and so on), a reserved name, or None to leave it out.
+    :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date``, ``datetime`` or ``"json"``: coerce, or
+        refuse the row.
+    :param values: what a decision may say -> whether it is a yes, as :func:`decision_values` returns it.
     :param lower_upper: lower-case the names where all of them are upper case (Snowflake).
     """
 
     call: str
     event: str | None = None
     columns: Mapping[str, str | None] | None = None
-    types: Mapping[str, type] | None = None
+    types: Mapping[str, ColumnType] | None = None
     lower_upper: bool = True
+    values: Mapping[str, bool | None] | None = None
 
     def __post_init__(self) -> None:
         if self.call not in CALLS:
@@ -95,19 +129,70 @@ class RowMapping:
                 _check_target(column, target, self.call)
         for column, kind in (self.types or {}).items():
             if kind not in TYPES:
-                raise ValueError(f"types[{column!r}] must be one of {', '.join(kind.__name__ for kind in TYPES)}")
+                raise ValueError(
+                    f"types[{column!r}] must be str, int, float, bool, date, datetime (without quotes), or 'json'"
+                )
 
 
 def _check_target(column: str, target: str, call: str) -> None:
+    if not isinstance(target, str):
+        raise ValueError(f"mapping[{column!r}] must be text, or None to leave the column out")
     kind, _, rest = target.partition(".")
-    allowed = (*FIELDS, *_OWN_FIELDS.get(call, ()))
+    allowed = (*FIELDS, *_OWN_FIELDS.get(call, ()), *WIDE_FORM, *STANDARD_TRAITS)
     if kind in MANY and (found := OPT_IN_OF_LABEL.fullmatch(rest)) and found["channel"] not in CHANNELS_OF[kind]:
         raise ValueError(f"mapping[{column!r}]: an opt-in for {found['channel']} cannot belong to one of {kind}")
-    if target in allowed or (kind in MANY and rest) or (kind in ("traits", "properties") and all(rest.split("."))):
+    if (
+        target in allowed
+        or target.removeprefix("address_") not in ("", target)
+        or (kind in MANY and rest)
+        or (kind in ("traits", "properties") and all(rest.split(".")))
+    ):
         if kind == "properties" and call == "identify":
             raise ValueError(f"mapping[{column!r}]: an identify has no properties; use 'traits.{rest}'")
         return
     raise ValueError(
-        f"mapping[{column!r}] must be 'traits.x', 'properties.x', 'phones.label', 'emails.label', "
-        f"{', '.join(allowed)}, or None"
+        f"mapping[{column!r}] must be 'traits.x', 'properties.x', 'phones.label', 'emails.label', a reserved name "
+        f"({', '.join((*FIELDS, *_OWN_FIELDS.get(call, ()), *STANDARD_TRAITS))}, address_city, sms_opt_in, "
+        "sms_opt_in_at, ...), or None"
     )
+
+
+def decision_values(given: Mapping[Any, bool | None] | None) -> dict[str, bool | None] | None:
+    """Check what ``values`` says of decisions, and write its keys in the form in which decisions are looked up.
+
+    :param given: what a source writes -> True (yes), False (no) or None (unknown).
+    :raises ValueError: it is no such mapping, or turns a no into something else.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise ValueError("values must be a dictionary such as {'Yes': True, 'No': False}")
+    values: dict[str, bool | None] = {}
+    for key, meaning in given.items():
+        if meaning not in (True, False, None) or not isinstance(meaning, bool | None):
+            raise ValueError(f"values[{key!r}] must be True, False, or None for unknown")
+        if meaning is not False and _is_no(key):
+            raise ValueError(f"values[{key!r}] is a no; no opt-out is held back, so it can only be False")
+        if key_of_decision(key) in values:
+            raise ValueError(f"values[{key!r}]: given twice; case and spaces around it make no difference")
+        values[key_of_decision(key)] = meaning
+    return values
+
+
+def _is_no(key: Any) -> bool:
+    try:
+        return not read_decision(key)
+    except ValueError:
+        return False
+
+
+def key_of_decision(value: Any) -> str:
+    """Return by what ``values`` knows a decision: its text, trimmed and case-free; the digits of a whole number."""
+    value = plain(value)
+    if (
+        isinstance(value, (int, float, Decimal))
+        and not isinstance(value, bool)
+        and (number := whole(value)) is not None
+    ):
+        value = number
+    return trimmed(str(value)).casefold()

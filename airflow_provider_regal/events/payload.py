@@ -36,6 +36,7 @@ class Payload:
     :param withheld: opt-ins that were not sent, with their reasons.
     :param notes: what Regal will do that the sender may not expect.
     :param consents: the opt-ins and opt-outs that are in it.
+    :param left_out: phones and emails of the event that are not valid: where each was, and why.
     :param opt_outs_elsewhere: opt-outs that belong to no phone or email of it: channel, time, and as Regal gets it.
     """
 
@@ -45,6 +46,7 @@ class Payload:
     notes: tuple[str, ...] = ()
     consents: tuple[Consent, ...] = ()
     opt_outs_elsewhere: tuple[tuple[Channel, datetime | None, dict[str, Any]], ...] = ()
+    left_out: tuple[Fault, ...] = ()
 
     @cached_property
     def encoded(self) -> bytes:
@@ -169,6 +171,7 @@ def to_payload(
         *_promotions(event.phones, traits.get(names.PHONES, {})),
         *state_note(traits),
         *_unread_times(event),
+        *(f"{fault.field}: left out, since it is {fault.reason.partition(';')[0]}" for _, fault in event.left_out),
     )
     elsewhere, _ = judge([one for one in event.unplaced if not one.subscribed], where="", policy=policy, now=now)
     withheld += (_without_place(event, one) for one in event.unplaced if one.subscribed)
@@ -177,7 +180,9 @@ def to_payload(
         raise InvalidEventError(
             event.call, [Fault(one.consent.where, one.reason) for one in withheld]
         )  # it says nothing else
-    return Payload(event.call, body, tuple(withheld), notes, tuple(consents), outs)
+    return Payload(
+        event.call, body, tuple(withheld), notes, tuple(consents), outs, tuple(fault for _, fault in event.left_out)
+    )
 
 
 def _without_place(event: Event, opt_in: OptIn) -> Withheld:

@@ -13,6 +13,10 @@ _IP4 = r"\b\d{1,3}(?:\.\d{1,3}){3}\b"
 _IP6 = r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])"
 _PERSONAL = re.compile("|".join((_EMAIL, _IP4, _IP6, _PHONE)))
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_NAME = re.compile(
+    r"""\b((?:column|table|relation|function|schema|database|type)\s+)["'`]([\w.]+)["'`]""", re.IGNORECASE
+)
+_QUOTED = re.compile(r"""["'`].*["'`]|["'`].*$""")  # to the last quote: what is quoted may hold quotes
 _SHORTEST_SECRET: Final = 3
 _LONGEST_KEY: Final = 100
 _DEEPEST: Final = 8
@@ -67,6 +71,12 @@ def scrub(text: str, sent: Any) -> str:
         if len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, MASK)
     return _PERSONAL.sub(MASK, text)
+
+
+def without_values(message: str) -> str:
+    """Return the first line of a database's error without what it quotes, but for the names of columns and tables."""
+    line = message.strip().partition("\n")[0]
+    return _PERSONAL.sub(MASK, _QUOTED.sub(MASK, _NAME.sub(r"\1\2", line)))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,12 +1,14 @@
-"""Values before they are judged: Python's own types, what counts as nothing and as a yes, text that can be sent.
+"""Values of any driver or library as Python's own; what is missing, whole, or a yes; text that can be sent.
 
-Neither numpy nor pandas is imported: their values are known by the module of their type.
+Every value of every source passes through here. No library is imported: values are recognized by the module of their
+type.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import struct
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -19,27 +21,96 @@ _PYTHONS_OWN: Final = frozenset(
     {str, int, float, bool, type(None), dict, list, tuple, bytes, datetime, date, Decimal, UUID}
 )
 _TRUTHS: Final = dict.fromkeys(("true", "t"), True) | dict.fromkeys(("false", "f", "no", "n", "off"), False)
-_BITS: Final = {b"\0": False, b"\1": True}  # MariaDB's BIT(1)
-_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
+_NOES: Final = frozenset({"unsubscribed", "unsubscribe", "optedout", "optout", "stop", "revoked", "revoke", "denied"})
+_BETWEEN_WORDS: Final = re.compile(r"[\s_-]+")
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+# White space, and what no one sees: zero-width and direction marks, byte order marks, control characters.
+_INVISIBLE: Final = "".join(
+    chr(code)
+    for first, last in (
+        (0, 0x20), (0x7F, 0xA0), (0xAD, 0xAD), (0x61C, 0x61C), (0x1680, 0x1680), (0x180E, 0x180E), (0x2000, 0x200F),
+        (0x2028, 0x202F), (0x205F, 0x206F), (0x3000, 0x3000), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB),
+    )
+    for code in range(first, last + 1)
+)  # fmt: skip
+#: How a missing value looks once something has written it as text.
+MISSING_TEXTS: Final = frozenset(
+    {
+        "none", "null", "(null)", "<null>", "[null]", "nil", "nan", "nat", "na", "n/a", "#n/a", "<na>", "\\n",
+        "undefined",
+    }
+)  # fmt: skip
+_LONGEST_MISSING: Final = max(map(len, MISSING_TEXTS))
+# Beyond 2^53 a double has no longer all whole numbers.
+LARGEST_EXACT: Final = 2**53
+_LONGEST_BIT: Final = 8
+_MOST_DIGITS: Final = 10**40
 
 
 def plain(value: Any) -> Any:
-    """Turn a numpy or pandas value, or a member of an Enum, into Python's own; NA and NaT become None."""
+    """Turn a value of numpy, pandas, pyarrow or ipaddress, or a member of an Enum, into Python's own.
+
+    NA and NaT become None; a float of 32 bits its shortest form (19.99, not 19.989999771118164).
+    """
     kind = type(value)
     if kind in _PYTHONS_OWN:
         return value
     if isinstance(value, Enum):
         return plain(value.value)
     library = str(kind.__module__).partition(".")[0]
-    if library not in ("numpy", "pandas"):
+    if library == "ipaddress":
+        return address_alone(str(value))
+    if library not in ("numpy", "pandas", "pyarrow"):
         return value
     if kind.__name__ in ("NAType", "NaTType"):
         return None
     if kind.__name__ == "Timestamp":
         return value.to_pydatetime(warn=False)  # nanoseconds are cut off, as all fractions are when written
-    if library == "numpy" and (unit := getattr(getattr(value, "dtype", None), "kind", "")) in ("M", "m"):
+    if kind.__name__ in ("float32", "float16"):
+        return float(str(value))
+    if hasattr(value, "as_py"):
+        return shortest(value.as_py()) if kind.__name__ == "FloatScalar" else plain(value.as_py())
+    dtype = getattr(value, "dtype", None)
+    if (unit := getattr(dtype, "kind", "")) in ("M", "m") and library == "numpy" and not str(dtype).endswith("[D]"):
         value = value.astype(f"{unit}8[us]")  # in nanoseconds tolist() would give bare numbers
+    if str(dtype) in ("float32", "float16"):
+        return [plain(item) for item in value]
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def shortest(number: float | None) -> float | None:
+    """Return the shortest number that a float of 32 bits can stand for."""
+    if number is None or not math.isfinite(number):
+        return number
+    return next(short for digits in range(1, 18) if _as_32_bits(short := float(f"{number:.{digits}g}")) == number)
+
+
+def _as_32_bits(number: float) -> float:
+    try:
+        return float(struct.unpack("f", struct.pack("f", number))[0])
+    except OverflowError:
+        return math.inf
+
+
+def address_alone(text: str) -> str:
+    """Return an IP address without the length of a network that is nothing but this address (``/32``, ``/128``)."""
+    return text.removesuffix("/128" if ":" in text else "/32")
+
+
+def trimmed(text: str) -> str:
+    """Return a text without white space and invisible characters at its ends."""
+    return text.strip(_INVISIBLE)
+
+
+def whole(number: float | Decimal) -> int | None:
+    """Return a whole number of any type as an int; None if it is a fraction, or no one knows all of its digits."""
+    if isinstance(number, int):
+        return number if -_MOST_DIGITS < number < _MOST_DIGITS else None
+    if isinstance(number, float):
+        return int(number) if number.is_integer() and abs(number) <= LARGEST_EXACT else None
+    if not number.is_finite() or not -_MOST_DIGITS < number < _MOST_DIGITS:
+        return None
+    return int(number) if number == number.to_integral_value() else None
 
 
 def is_nothing(value: Any) -> bool:
@@ -53,8 +124,16 @@ def is_nothing(value: Any) -> bool:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether an identifier or a piece of evidence is simply not there: nothing, or only white space."""
-    return not value.strip() if isinstance(value, str) else is_nothing(value)
+    """Whether a value is simply not there: nothing, or a text that shows nothing."""
+    return not trimmed(value) if isinstance(value, str) else is_nothing(value)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether an identifier is not there: blank, or a missing value that became text, such as ``None`` or ``NULL``."""
+    if not isinstance(value, str):
+        return is_nothing(value)
+    text = trimmed(value)
+    return not text or (len(text) <= _LONGEST_MISSING and text.casefold() in MISSING_TEXTS)
 
 
 def read_truth(value: Any) -> bool:
@@ -69,15 +148,28 @@ def read_truth(value: Any) -> bool:
         return value
     if isinstance(value, (int, float, Decimal)) and not is_nothing(value) and value in (0, 1):
         return bool(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        bits = bytes(value)
+        if 0 < len(bits) <= _LONGEST_BIT and int.from_bytes(bits) in (0, 1):  # MariaDB's BIT
+            return bool(int.from_bytes(bits))
     if isinstance(value, str):
-        text = value.strip().lower()
+        text = trimmed(value).lower()
         if text in _TRUTHS:
             return _TRUTHS[text]
-        if _NUMBER.fullmatch(text) and float(text) in (0, 1):
-            return bool(float(text))
-    if isinstance(value, (bytes, bytearray, memoryview)) and (bit := bytes(value)) in _BITS:
-        return _BITS[bit]
+        if (number := _NUMBER.fullmatch(text)) is not None and float(text) in ((0,) if number[2] else (0, 1)):
+            return bool(float(text))  # with an exponent it is a no only (0E-10): no stray text subscribes anyone
     raise ValueError("must be true or false")
+
+
+def read_decision(value: Any) -> bool:
+    """Read a yes or a no: as a boolean, or a no as a status such as ``unsubscribed``, ``opted-out``, ``STOP``.
+
+    :raises ValueError: neither, so that no stray text subscribes anyone.
+    """
+    value = plain(value)
+    if isinstance(value, str) and _BETWEEN_WORDS.sub("", trimmed(value).casefold()) in _NOES:
+        return False
+    return read_truth(value)
 
 
 def sendable(text: str) -> str:

@@ -14,7 +14,7 @@ has no place (``unplaced``): a yes is then withheld. A no holds for every phone 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from airflow_provider_regal.events import names
 from airflow_provider_regal.events.consent import is_opt_out, read_channel
 from airflow_provider_regal.events.faults import Location, path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone
-from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain
+from airflow_provider_regal.events.python_values import is_blank, is_missing, is_nothing, plain
 
 # An opt-in as it was written, and where.
 _Found = tuple[Location, Any]
@@ -39,6 +39,7 @@ class Draft:
     origins: dict[Location, Location] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     lost: list[Any] = field(default_factory=list)  # opt-ins of no channel that Regal has
+    left_out: list[tuple[str, Fault]] = field(default_factory=list)  # of phones and emails, where these are dropped
     bare: set[Location] = field(default_factory=set)  # where a yes or no stands without an object around it
 
     def fault(self, where: Location, reason: str) -> None:
@@ -86,11 +87,14 @@ _PHONE = _Kind(names.PHONES, "phone", "number", _channels(names.PHONE_CHANNELS),
 _EMAIL = _Kind(names.EMAILS, "email", "address", _channels(names.EMAIL_CHANNELS), read_email)
 
 
-def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes: bool) -> Draft:
+def draft_of(
+    written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes: bool, drops: Collection[str] = ()
+) -> Draft:
     """Bring a written event into one shape.
 
     :param aliases: wire name -> our name, for the fields of this event.
     :param promotes: whether a single ``phone`` or ``email`` becomes the primary one, as in Segment's identify.
+    :param drops: ``phones``, ``emails``: leave out those that are not valid; their opt-ins then belong to none.
     """
     draft = Draft()
     for key, value in written.items():
@@ -102,7 +106,7 @@ def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes
                 draft.fault((key,), "given twice under two names; give it once")
             draft.fields[name] = value
             draft.origins[(name,)] = (key,)
-    if is_blank(draft.fields.get("user_id")):
+    if is_missing(draft.fields.get("user_id")):
         draft.fields.pop("user_id", None)
     traits = _take_traits(draft)
     opt_ins = [
@@ -113,9 +117,10 @@ def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes
     ]
     for kind in (_PHONE, _EMAIL):
         is_null = any(
-            kind.one in given and is_blank(given[kind.one]) for given in (written, _mapping(written.get(names.TRAITS)))
+            kind.one in given and is_missing(given[kind.one])
+            for given in (written, _mapping(written.get(names.TRAITS)))
         )
-        opt_ins = _place(draft, traits, kind, opt_ins, promotes=promotes, is_null=is_null)
+        opt_ins = _place(draft, traits, kind, opt_ins, promotes=promotes, is_null=is_null, drops=kind.many in drops)
     unplaced = [*draft.fields.pop("unplaced", ())]  # of an event that was read before
     for number, (where, opt_in) in enumerate(opt_ins, len(unplaced)):
         if _channel(opt_in) not in (*names.PHONE_CHANNELS, *names.EMAIL_CHANNELS):
@@ -129,7 +134,10 @@ def draft_of(written: Mapping[Any, Any], aliases: Mapping[str, str], *, promotes
     if traits:
         draft.fields[names.TRAITS] = traits
     if not draft.fields.keys() & {"user_id", names.PHONES, names.EMAILS}:
+        draft.faults += [fault for _, fault in draft.left_out]
         draft.fault(("user_id, phone, email",), "at least one is needed, so that Regal knows the person")
+    elif draft.left_out:
+        draft.fields["left_out"] = draft.left_out
     return draft
 
 
@@ -177,7 +185,14 @@ def _loose(draft: Draft, traits: dict[Any, Any]) -> list[_Found]:
 
 
 def _place(
-    draft: Draft, traits: dict[Any, Any], kind: _Kind, opt_ins: list[_Found], *, promotes: bool, is_null: bool
+    draft: Draft,
+    traits: dict[Any, Any],
+    kind: _Kind,
+    opt_ins: list[_Found],
+    *,
+    promotes: bool,
+    is_null: bool,
+    drops: bool,
 ) -> list[_Found]:
     """Gather the phones (or emails) and put the loose opt-ins where they belong; return those left over.
 
@@ -187,7 +202,7 @@ def _place(
     entries += _many(draft, (names.TRAITS, kind.many), traits.pop(kind.many, None), kind, lists=False)
     owner: _Entry | None = None  # of the loose opt-ins: the single phone, else the only one
     for where, value in (draft.take(kind.one), ((names.TRAITS, kind.one), traits.pop(kind.one, None))):
-        if is_blank(value):
+        if is_missing(value):
             continue
         entry = _join(entries, where, value, kind)
         if owner is None and promotes:
@@ -198,6 +213,9 @@ def _place(
     if owner is None and len(entries) == 1 and not is_null:
         owner = entries[0]
     left_over = [found for found in opt_ins if not _belongs(found, entries, owner, kind)]
+    if drops:
+        entries, left_out = _valid(draft, entries, kind)
+        left_over += left_out
     for position, entry in enumerate(entries):
         location = (kind.many, position)
         draft.origins[location] = draft.origins[(*location, kind.key)] = entry.where
@@ -214,6 +232,21 @@ def _place(
             {**entry.given, "opt_ins": [opt_in for _, opt_in in entry.opt_ins]}
         )
     return left_over
+
+
+def _valid(draft: Draft, entries: Sequence[_Entry], kind: _Kind) -> tuple[list[_Entry], list[_Found]]:
+    """Return the phones that are valid, and what is said of the others."""
+    valid: list[_Entry] = []
+    left_over: list[_Found] = []
+    for entry in entries:
+        try:
+            kind.read(entry.given.get(kind.key))
+        except ValueError as error:
+            draft.left_out.append((kind.many, Fault(path_of(entry.where), str(error))))
+            left_over += entry.opt_ins
+        else:
+            valid.append(entry)
+    return valid, left_over
 
 
 def _belongs(found: _Found, entries: Sequence[_Entry], owner: _Entry | None, kind: _Kind) -> bool:
@@ -239,7 +272,7 @@ def _many(draft: Draft, where: Location, given: Any, kind: _Kind, *, lists: bool
             if isinstance(item, (Mapping, BaseModel))
             else _Entry((*where, i), {kind.key: item})
             for i, item in enumerate(given)
-            if not is_nothing(item)
+            if not is_missing(item)
         ]
     draft.fault(where, f"must be an object keyed by the {kind.key}, not a {type(given).__name__}")
     return []

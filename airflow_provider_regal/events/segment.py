@@ -22,7 +22,7 @@ from airflow_provider_regal.events import names
 from airflow_provider_regal.events.consent import read_ip
 from airflow_provider_regal.events.identifiers import read_email, read_message_id, read_phone
 from airflow_provider_regal.events.opt_outs import opt_outs_of
-from airflow_provider_regal.events.python_values import is_blank, read_truth
+from airflow_provider_regal.events.python_values import is_blank, is_missing, read_truth, trimmed
 from airflow_provider_regal.events.times import read_time
 
 # Of messages whose event names no source of its own; Segment's Regal destination is another way to the same contact.
@@ -130,7 +130,7 @@ def _written(call: str, message: Mapping[str, Any]) -> dict[str, Any]:
     if when is not None:
         written[when] = message[when]
     message_id = message.get(names.MESSAGE_ID)
-    if not is_blank(message_id) and _reads(read_message_id, message_id):  # else of no use, and no reason to lose it
+    if not is_missing(message_id) and _reads(read_message_id, message_id):  # else of no use, and no reason to lose it
         written[_OUR_MESSAGE_ID] = message_id
     context = _object(message.get(_CONTEXT))
     traits = written.get(names.TRAITS)
@@ -147,7 +147,7 @@ def _add_identifiers(written: dict[str, Any], cached: Mapping[str, Any]) -> None
 
     One that cannot be read is no reason to lose the event, if there is another.
     """
-    given = {name: cached[name] for name in (_PHONE, _EMAIL) if not is_blank(cached.get(name))}
+    given = {name: cached[name] for name in (_PHONE, _EMAIL) if not is_missing(cached.get(name))}
     readers = {_PHONE: read_phone, _EMAIL: read_email}
     readable = {name: value for name, value in given.items() if _reads(readers[name], value)}
     written.update(readable if readable or names.USER_ID in written else given)
@@ -227,7 +227,7 @@ def _names_somebody(written: Mapping[str, Any]) -> bool:
     traits = _object(written.get(names.TRAITS))
     single = [found.get(name) for found in (written, traits) for name in (_PHONE, _EMAIL)]
     many = [traits.get(name) for name in (names.PHONES, names.EMAILS)]
-    return any(many) or not all(map(is_blank, (written.get(names.USER_ID), *single)))
+    return any(many) or not all(map(is_missing, (written.get(names.USER_ID), *single)))
 
 
 def _object(value: Any) -> Mapping[str, Any]:
@@ -235,7 +235,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _word(value: Any) -> str | None:
-    return value.strip().casefold() or None if isinstance(value, str) else None
+    return trimmed(value).casefold() or None if isinstance(value, str) else None
 
 
 def _time(value: Any) -> datetime | None:

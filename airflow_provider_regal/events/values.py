@@ -15,11 +15,9 @@ from uuid import UUID
 
 from airflow_provider_regal.events.faults import Location
 from airflow_provider_regal.events.options import USUAL, Reading
-from airflow_provider_regal.events.python_values import plain, sendable
+from airflow_provider_regal.events.python_values import LARGEST_EXACT, plain, sendable, whole
 from airflow_provider_regal.events.times import read_time, write_time
 
-# Beyond 2^53 a JSON reader that uses doubles rounds whole numbers without a word.
-LARGEST_EXACT: Final = 2**53
 _DEEPEST: Final = 32
 # No body of 256 KB holds more; it stops lists that repeat each other without end.
 _MOST_VALUES: Final = 100_000
@@ -90,7 +88,7 @@ class JsonWriter:
             written: object = self.members(value, where)
         else:
             items = (self.value(item, (*where, position)) for position, item in enumerate(value))
-            written = [item for item in items if item is not LEFT_OUT]
+            written = [None if item is LEFT_OUT else item for item in items]  # else the others would change places
         self._open.discard(id(value))
         return written
 
@@ -122,7 +120,7 @@ class JsonWriter:
             return self._null
         if not -LARGEST_EXACT <= value <= LARGEST_EXACT:  # abs() overflows at 1E+999999
             return self._fault(where, "a Decimal beyond 2^53 would be rounded by JSON readers; send it as text")
-        return int(value) if value.as_tuple().exponent == 0 else float(value)
+        return float(value) if (number := whole(value)) is None else number
 
     def _time(self, value: datetime, where: Location) -> object:
         try:

@@ -101,9 +101,10 @@ class RegalHook(BaseHook):
 
         :raises FixConnectionError: the connection cannot be right; the message says which field.
         """
-        from airflow_provider_regal.client.target import target_of
+        from airflow_provider_regal.client.target import check_extra, target_of
 
         conn = self.get_connection(self.regal_conn_id)
+        check_extra(self.regal_conn_id, conn.extra)
         return target_of(
             self.regal_conn_id,
             host=conn.host,
@@ -309,6 +310,8 @@ class RegalHook(BaseHook):
 
         if call is None:
             rows, call = only_events(rows), "track"
+        elif isinstance(rows, Mapping):
+            rows = [rows]  # one dictionary is one row
         context = current_context()
         if options.get("rate") == "pool_slots":
             if context is None:

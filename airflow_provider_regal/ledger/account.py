@@ -80,6 +80,9 @@ _p = schema.contact_phones.c
 _PHONES: Final = select(_p.user_id, _p.phone).where(
     (_p.account == bindparam("account")) & _p.user_id.in_(bindparam("keys", expanding=True))
 )
+_USERS: Final = select(_p.user_id, _p.phone).where(
+    (_p.account == bindparam("account")) & _p.phone.in_(bindparam("keys", expanding=True))
+)
 _OPTED_IN: Final = select(_c.identifier, _c.channel).where(
     (_c.account == bindparam("account")) & _c.identifier.in_(bindparam("keys", expanding=True)) & (_c.subscribed == 1)
 )
@@ -426,6 +429,16 @@ class Account:
             told = {"account": self.name, "keys": some}
             for user, phone in self.database.read(partial(raw_rows, statement=_PHONES, told=told)):
                 found.setdefault(stored[user], []).append(phone)
+        return found
+
+    def users_of(self, phones: Iterable[str]) -> dict[str, set[str]]:
+        """Return the user ids, as stored, of which Regal acknowledged these phones; those without any are left out."""
+        stored = {self.identifiers.stored(phone): phone for phone in phones}
+        found: dict[str, set[str]] = {}
+        for some in batches(sorted(stored), _AT_ONCE):
+            told = {"account": self.name, "keys": some}
+            for user, phone in self.database.read(partial(raw_rows, statement=_USERS, told=told)):
+                found.setdefault(stored[phone], set()).add(user)
         return found
 
     def plain_phones_of(self, user_id: str) -> list[str]:

@@ -33,6 +33,7 @@ _OTHER: Final = "$other"
 _DEEPEST: Final = 64
 _MOST_VALUES: Final = 200_000
 _MOST_BITS: Final = 4_000  # about 1,200 digits; Python refuses to write 4,300
+_MOST_DIGITS: Final = 1_200
 _AS_THEY_ARE: Final = frozenset({str, float, bool, type(None)})
 _SCALARS: Final = _AS_THEY_ARE | {int}
 _LEAVES: Final = _SCALARS | {datetime, date, Decimal, UUID, bytes}
@@ -87,9 +88,15 @@ def _plain(what: Any, values: Iterable[Any]) -> str | None:
     if types <= _LEAVES:
         with suppress(ValueError):
             if types <= _SCALARS:  # pydantic's writer takes 1 us for ten columns, where json takes 5
-                return to_json(what, inf_nan_mode="constants").decode()
+                line = to_json(what, inf_nan_mode="constants").decode()
+                # pydantic writes numbers of any length, and reads none of more than 4,300 digits.
+                return line if len(line) <= _MOST_DIGITS or not any(map(_is_too_long, values)) else None
             return _ENCODER.encode(what)
     return None
+
+
+def _is_too_long(value: Any) -> bool:
+    return isinstance(value, int) and value.bit_length() > _MOST_BITS
 
 
 def decode_row(line: str) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def storable(value: Any, depth: int = 0, budget: _Budget | None = None) -> Any:
         return value
     value = plain(value)
     if isinstance(value, int):
-        return value if value.bit_length() <= _MOST_BITS else {_OTHER: "number of so many digits"}
+        return {_OTHER: "number of so many digits"} if _is_too_long(value) else value
     if value is None or isinstance(value, float):
         return value
     if isinstance(value, str):

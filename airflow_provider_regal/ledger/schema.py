@@ -179,6 +179,7 @@ contact_phones: Final = Table(
     Column("account", _exact(LONGEST_KEY), primary_key=True),
     Column("user_id", _exact(LONGEST_KEY), primary_key=True),
     Column("phone", _exact(LONGEST_KEY), primary_key=True),
+    Index("regal_contact_phones_by_phone", "account", "phone"),
     sqlite_with_rowid=False,
 )
 messages: Final = Table(

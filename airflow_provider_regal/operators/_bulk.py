@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_regal._compat import BaseOperator
 from airflow_provider_regal.client.guarantee import Guarantee
-from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings, read_flag
 from airflow_provider_regal.delivery.stopping import Stop
-from airflow_provider_regal.events.options import OptOutScope
-from airflow_provider_regal.events.python_values import read_truth
+from airflow_provider_regal.events.options import ColumnType, OnInvalid, OptOutScope
 from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
@@ -31,7 +30,10 @@ class RegalBulkOperator(BaseOperator):
 
     :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``.
     :param event: the name of the track events, where no column ``event`` holds it (templated).
-    :param mapping: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a field, None.
+    :param mapping: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a reserved
+        name such as ``"sms_opt_in"``, or None to leave it out.
+    :param values: what decisions such as ``sms_opt_in`` say -> True (yes), False (no) or None (unknown), such as
+        ``{"Yes": True}``, beside what is read anyway.
     :param regal_conn_id: connection of type ``regal`` (templated).
     :param guarantee: ``at_most_once`` never sends again what may have arrived, ``at_least_once`` does; by default the
         former for track, page and screen, the latter for identify.
@@ -50,9 +52,13 @@ class RegalBulkOperator(BaseOperator):
     :param max_event_age: reject named events older than this; None for no limit.
     :param dry_run: map and validate everything, send nothing.
     :param limit: deliver only the first rows.
-    :param types: column -> type to coerce to.
+    :param types: column -> type to coerce to; ``"json"`` parses text.
     :param timezone: zone of times that name none.
     :param send_nulls: send null for empty values instead of leaving them out.
+    :param on_invalid_phone: ``reject`` a row whose phone is not valid, or ``drop`` the phone and send the rest.
+    :param on_invalid_email: likewise.
+    :param on_shared: ``reject`` rows of different user ids that share a phone or email, which Regal would merge into
+        one contact; by default they are sent and reported.
     :param column_names: ``lower_upper`` lower-cases names that are all upper case; ``keep`` does not.
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.
@@ -74,6 +80,7 @@ class RegalBulkOperator(BaseOperator):
         call: str,
         event: str | None = None,
         mapping: Mapping[str, str | None] | None = None,
+        values: Mapping[Any, bool | None] | None = None,
         regal_conn_id: str = "regal_default",
         guarantee: Guarantee | None = None,
         restart: bool | str = False,
@@ -89,9 +96,12 @@ class RegalBulkOperator(BaseOperator):
         max_event_age: timedelta | None = timedelta(days=7),
         dry_run: bool = False,
         limit: int | None = None,
-        types: Mapping[str, type] | None = None,
+        types: Mapping[str, ColumnType] | None = None,
         timezone: str = "UTC",
         send_nulls: bool = False,
+        on_invalid_phone: OnInvalid = "reject",
+        on_invalid_email: OnInvalid = "reject",
+        on_shared: Literal["report", "reject"] = "report",
         column_names: str = "lower_upper",
         require_ip: bool = True,
         max_consent_age: timedelta | None = None,
@@ -111,6 +121,7 @@ class RegalBulkOperator(BaseOperator):
         self.rate = rate
         self._options: dict[str, Any] = {
             "mapping": mapping,
+            "values": values,
             "guarantee": guarantee,
             "max_rejected": max_rejected,
             "max_unknown": max_unknown,
@@ -126,6 +137,9 @@ class RegalBulkOperator(BaseOperator):
             "types": types,
             "timezone": timezone,
             "send_nulls": send_nulls,
+            "on_invalid_phone": on_invalid_phone,
+            "on_invalid_email": on_invalid_email,
+            "on_shared": on_shared,
             "column_names": column_names,
             "require_ip": require_ip,
             "max_consent_age": max_consent_age,
@@ -134,7 +148,10 @@ class RegalBulkOperator(BaseOperator):
             "only_changed": only_changed,
             "key": key,
         }
-        DeliverySettings.of(call=call, **self._options)  # what cannot be right is said when the DAG is written
+        fixed_rate = None if rate == "pool_slots" else rate
+        DeliverySettings.of(
+            call=call, event=event, rate=fixed_rate, **self._options
+        )  # what cannot be right is said when the DAG is written
         self._sync: SyncSettings | None = None
         self._stop = Stop()
 
@@ -149,9 +166,9 @@ class RegalBulkOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver; return the report."""
         self._stop = Stop()  # Airflow may run the same object again
-        restart = read_truth(self.restart)
         rate = context["task"].pool_slots if self.rate == "pool_slots" else self.rate
         with failing_for_good():
+            restart = read_flag("restart", self.restart)
             settings = DeliverySettings.of(
                 call=self.call, event=self.event, rate=rate, restart=restart, sync=self._sync, **self._options
             )

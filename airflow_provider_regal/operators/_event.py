@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from airflow_provider_regal import events
 from airflow_provider_regal._compat import BaseOperator, mask_secret
 from airflow_provider_regal.client.guarantee import Guarantee
-from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.settings import DeliverySettings, read_flag
 from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import (
     CheckRegalError,
@@ -24,8 +25,8 @@ from airflow_provider_regal.errors import (
     RefusedEventError,
     TooManyFailedRowsError,
 )
+from airflow_provider_regal.events import names
 from airflow_provider_regal.events.options import OptOutScope
-from airflow_provider_regal.events.python_values import read_truth
 from airflow_provider_regal.operators._failing import failing_for_good
 
 if TYPE_CHECKING:
@@ -35,6 +36,22 @@ if TYPE_CHECKING:
     from airflow_provider_regal.delivery.report import DeliveryReport
     from airflow_provider_regal.hooks._delivering import TaskDelivery
     from airflow_provider_regal.hooks.regal import RegalHook
+
+
+_TEXT_FIELDS: Final = frozenset(
+    {
+        "regal_conn_id", "ledger_conn_id", "user_id", "phone", "email", "sub_brand", "event_source", "timestamp",
+        "event", "name", "category",
+    }
+)  # fmt: skip
+_TEXT_KEYS: Final = frozenset(
+    {
+        *("phone", "email", "user_id", "number", "channel", "ip", "text", "source", "timestamp", names.LABEL),
+        *names.EVENT_ALIASES, *names.EVENT_ALIASES.values(), *names.TEXT_TRAITS, *names.TEXT_ADDRESS,
+        *names.ADDRESS_ALIASES,
+    }
+    - {names.OPT_IN, "opt_in"}
+)  # fmt: skip
 
 
 class RegalEventOperator(BaseOperator):
@@ -135,6 +152,7 @@ class RegalEventOperator(BaseOperator):
         self.ledger_conn_id = ledger_conn_id
         self._settings(restart=False)  # what cannot be right is said when the DAG is written
         self._written: dict[str, Any] | None = None
+        self._as_text = False
         self._stop = Stop()
 
     def _do_render_template_fields(
@@ -146,9 +164,42 @@ class RegalEventOperator(BaseOperator):
         seen_oids: set[int],
     ) -> None:
         # The one place both a plain and a mapped task pass before Airflow stores what was rendered.
-        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        if parent is self:
-            self._hide_payload()
+        if parent is not self:
+            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+            return
+        for name in template_fields:
+            self._as_text = name in _TEXT_FIELDS
+            super()._do_render_template_fields(parent, (name,), context, jinja_env, seen_oids)
+        self._as_text = False
+        self._hide_payload()
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render templates, those of texts as text: a DAG that renders Python's own types would make numbers of them.
+
+        (``+442079460958`` would lose its plus, ``02110`` fail, and ``0x1F`` become 31.)
+        """
+        if type(content) is not dict:
+            return super().render_template(content, context, jinja_env, seen_oids)
+        rendered, outer = {}, self._as_text
+        for key, value in content.items():
+            self._as_text = outer or (isinstance(value, str) and key in _TEXT_KEYS)
+            rendered[key] = self.render_template(value, context, jinja_env, seen_oids)
+        self._as_text = outer
+        return rendered
+
+    def _render(self, template: jinja2.Template, context: Context, dag: Any = None) -> Any:
+        if not self._as_text:
+            return super()._render(template, context, dag)
+        environment, known = template.environment, cast("dict[str, Any]", copy(context))
+        known.update({name: value for name, value in template.globals.items() if name not in known})
+        scope = environment.context_class(environment, known, template.name, template.blocks)
+        return "".join(map(str, template.root_render_func(scope)))
 
     def _hide_payload(self) -> dict[str, Any]:
         """Keep what was written for ourselves and leave its keys in the fields that Airflow stores."""
@@ -170,14 +221,14 @@ class RegalEventOperator(BaseOperator):
 
         self._stop = Stop()  # Airflow may run the same object again
         written = self._hide_payload()
-        settings = self._settings(restart=read_truth(self.restart))
-        hook = RegalHook(
-            self.regal_conn_id,
-            outage_patience_s=settings.outage_patience_s,
-            consent=settings.consent,
-            ledger_conn_id=self.ledger_conn_id,
-        )
-        with failing_for_good(settings.guarantee):
+        with failing_for_good(self.guarantee):
+            settings = self._settings(restart=read_flag("restart", self.restart))
+            hook = RegalHook(
+                self.regal_conn_id,
+                outage_patience_s=settings.outage_patience_s,
+                consent=settings.consent,
+                ledger_conn_id=self.ledger_conn_id,
+            )
             event = hook.read(EVENTS[self.call], written, settings.reading)
             _mask({phone.number for phone in event.phones} | {email.address for email in event.emails})
             self._say_what_is_left_out(event, settings, hook)

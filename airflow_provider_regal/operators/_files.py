@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import re
@@ -35,6 +36,7 @@ def open_files(
     file_format: FileFormat,
     *,
     delimiter: str = ",",
+    encoding: str = "utf-8",
     include: Iterable[str] = (),
 ) -> Rows:
     """Find files and give their rows."""
@@ -42,7 +44,28 @@ def open_files(
 
     files = find_files(paths_of(path))
     _log.info("Reading %s", "1 file" if len(files) == 1 else f"{len(files):,} files")
-    return _saying_what_is_skipped(read_files(files, file_format, delimiter=delimiter, include=frozenset(include)))
+    rows = read_files(files, file_format, delimiter=delimiter, encoding=encoding, include=frozenset(include))
+    return _saying_what_is_skipped(rows)
+
+
+def check_csv(file_format: str | None, delimiter: str, encoding: str) -> None:
+    """Check the options that say how CSV is written.
+
+    :raises ValueError: one cannot be right, or the files are no CSV.
+    """
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError("delimiter must be one character, and no quote")
+    try:
+        name = codecs.lookup(encoding).name
+        codecs.getincrementaldecoder(name)()
+        b"x".decode(name, "ignore")  # not of one that makes bytes of bytes, such as base64
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(
+            f"encoding must be the name of one that Python knows, such as 'cp1252', not {encoding!r}"
+        ) from None
+    for option, is_usual in (("delimiter", delimiter == ","), ("encoding", name == "utf-8")):
+        if not is_usual and file_format != "csv":
+            raise ValueError(f"{option} is for format='csv'")
 
 
 def _saying_what_is_skipped(rows: Iterable[Marked]) -> Iterator[Marked]:
@@ -83,7 +106,11 @@ def _keys(where: ObjectStoragePath, path: str) -> Iterator[str]:
     if fs.isfile(key):
         yield key  # though it may hold a "["
     elif _MAGIC.search(key):
-        yield from sorted(name for name, info in fs.glob(key, detail=True).items() if info["type"] != "directory")
+        for name, info in sorted(fs.glob(key, detail=True).items()):
+            if info["type"] == "other":  # reading a pipe would wait forever
+                _log.warning("%s is skipped: it is no regular file, but a pipe, socket or device", name)
+            elif info["type"] != "directory":
+                yield name
     elif fs.isdir(key):
         raise FileNotFoundError(f"{path} is a folder: name its files, as {path.rstrip('/')}/*.jsonl")
     else:

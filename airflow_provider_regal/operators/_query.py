@@ -8,11 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal._compat import AirflowFailException, BaseHook
+from airflow_provider_regal.errors import RetryLaterError
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
 
 _ROWS_A_FETCH: Final = 1_000
+_BIGQUERY: Final = ("google_cloud_platform", "gcpbigquery")
 
 
 def open_query(
@@ -21,13 +23,36 @@ def open_query(
     """Run a query on a connection of Airflow's and give its rows.
 
     :param hook_params: passed to the database's hook.
-    :raises TypeError: the connection is not one of a database.
+    :raises ValueError: the connection is not one of a database.
     """
     connection: Any = BaseHook.get_connection(conn_id)
+    if connection.conn_type in _BIGQUERY:
+        return read_query(_bigquery(conn_id, dict(hook_params or {})), sql, parameters)
     hook = connection.get_hook(hook_params=dict(hook_params or {}))
     if not hasattr(hook, "get_conn") or not hasattr(hook, "run"):
-        raise TypeError(f"The connection {conn_id!r} is not one of a database: {type(hook).__name__}")
+        raise ValueError(f"The connection {conn_id!r} is not one of a database: {type(hook).__name__}")
     return read_query(hook.get_conn(), sql, parameters)
+
+
+def _bigquery(conn_id: str, hook_params: dict[str, Any]) -> Any:
+    """Connect to BigQuery by Google's own driver: the cursor of Airflow's hook has times as numbers, lists raw.
+
+    The type ``google_cloud_platform`` is of all of Google's services, and its hook knows no queries.
+    """
+    hooks: Any = import_module("airflow.providers.google.cloud.hooks.bigquery")
+    driver: Any = import_module("google.cloud.bigquery.dbapi")
+    hook = hooks.BigQueryHook(gcp_conn_id=conn_id, **hook_params)
+    client = hook.get_client(project_id=hook.project_id, location=hook.location)
+    return driver.connect(client=client, prefer_bqstorage_client=False)  # which needs a permission of its own
+
+
+def check_query(sql: Any) -> None:
+    """Refuse a list of queries: what each returns would be other columns.
+
+    :raises ValueError: saying so.
+    """
+    if isinstance(sql, (list, tuple, set)):
+        raise ValueError("sql must be one query as text, not a list; combine them with UNION ALL")
 
 
 def check_interval(context: Context, *templates: object) -> None:
@@ -53,7 +78,22 @@ def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Ma
 
     :param connection: of the database's driver; closed in the end.
     :raises ValueError: the query gives no rows, or two columns of one name.
+    :raises RetryLaterError: the database failed.
     """
+    try:
+        yield from _read(connection, sql, parameters)
+    except Exception as error:
+        if not any(kind.__name__ == "Error" for kind in type(error).__mro__):  # of the driver, as PEP 249 has it
+            raise
+        from airflow_provider_regal.events.privacy import without_values
+
+        problem = f"The query failed ({type(error).__name__}: {without_values(str(error))}). Nothing was sent."
+    else:
+        return
+    raise RetryLaterError(problem)  # outside of the handler, whose error carries values
+
+
+def _read(connection: Any, sql: str, parameters: Any) -> Iterator[Mapping[str, Any]]:
     with closing(connection), closing(streaming_cursor(connection)) as cursor:
         cursor.arraysize = _ROWS_A_FETCH
         cursor.execute(sql, parameters) if parameters is not None else cursor.execute(sql)

@@ -10,8 +10,8 @@ from airflow_provider_regal.delivery.settings import SyncSettings
 from airflow_provider_regal.delivery.sync.columns import check_columns
 from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
-from airflow_provider_regal.operators._files import open_files, paths_of
-from airflow_provider_regal.operators._query import check_interval, open_query
+from airflow_provider_regal.operators._files import check_csv, open_files, paths_of
+from airflow_provider_regal.operators._query import check_interval, check_query, open_query
 from airflow_provider_regal.operators.rows import resolved, set_upstream_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from airflow_provider_regal.hooks._delivering import TaskDelivery
 
 _FORMATS: Final = ("jsonl", "csv", "parquet")
-_NOT_FOR_CONSENT: Final = ("call", "event", "types", "send_nulls", "only_changed", "key", "suppress_named_events")
+_NOT_FOR_CONSENT: Final = (
+    "call",
+    "event",
+    "types",
+    "send_nulls",
+    "on_invalid_phone",
+    "on_invalid_email",
+    "on_shared",
+    "only_changed",
+    "key",
+    "suppress_named_events",
+)
 
 
 class RegalOptInSyncOperator(RegalBulkOperator):
@@ -48,6 +59,8 @@ class RegalOptInSyncOperator(RegalBulkOperator):
     :param sql_hook_params: passed to the database's hook.
     :param path: instead of ``sql``: a file, URI or glob, or a list of them (templated).
     :param format: of the files: ``jsonl``, ``csv`` or ``parquet``.
+    :param delimiter: between the fields of CSV.
+    :param encoding: of the text of CSV, such as ``cp1252`` or ``utf-16``.
     :param rows: instead of ``sql``: a list of rows, or the output of an upstream task. Never rendered.
     :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), or None to leave it out.
     :param initial: what a run does when no consent is on record yet: ``send`` sends all, ``baseline`` only records it;
@@ -79,6 +92,8 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         sql_hook_params: Mapping[str, Any] | None = None,
         path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         format: Literal["jsonl", "csv", "parquet"] = "jsonl",  # noqa: A002 - the word users know
+        delimiter: str = ",",
+        encoding: str = "utf-8",
         rows: Any = None,
         mapping: Mapping[str, str | None] | None = None,
         initial: Literal["send", "baseline"] | None = None,
@@ -92,6 +107,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         _check_source(sql, sql_conn_id, path, rows, {"parameters": parameters, "sql_hook_params": sql_hook_params})
         if format not in _FORMATS:
             raise ValueError(f"format must be one of {', '.join(_FORMATS)}, not {format!r}")
+        check_csv(format if path is not None else None, delimiter, encoding)
         if as_event is not None and not as_event.strip():
             raise ValueError("as_event must be the name of an event, or None to send opt-ins by identify")
         check_columns(mapping or {})
@@ -114,6 +130,8 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         self.sql_hook_params = sql_hook_params
         self.path = path
         self.format = format
+        self.delimiter = delimiter
+        self.encoding = encoding
         self.rows = rows
         set_upstream_of(self, rows)
 
@@ -155,7 +173,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         if self.sql is not None and self.sql_conn_id is not None:
             return open_query(self.sql_conn_id, self.sql, self.parameters, self.sql_hook_params)
         if self.path is not None:
-            return open_files(self.path, self.format)
+            return open_files(self.path, self.format, delimiter=self.delimiter, encoding=self.encoding)
         return resolved(self.rows, context)
 
 
@@ -165,5 +183,6 @@ def _check_source(sql: object, sql_conn_id: object, path: object, rows: object, 
         raise ValueError(f"give one of sql, path and rows; here is {' and '.join(given) or 'none'}")
     if (sql is None) != (sql_conn_id is None):
         raise ValueError("sql and sql_conn_id belong together")
+    check_query(sql)
     if sql is None and (odd := [name for name, value in of_sql.items() if value is not None]):
         raise ValueError(f"{', '.join(odd)}: for sql only")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_regal.delivery.settings import check_flag
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.delivery.delivery import OpenSource
     from airflow_provider_regal.delivery.settings import DeliverySettings
+    from airflow_provider_regal.events.options import ColumnType
     from airflow_provider_regal.sources.dead_letters import Fix
 
 _STATUSES: Final = ("rejected", "unknown")
@@ -70,11 +72,12 @@ class RegalRedeliverOperator(RegalBulkOperator):
         allow_empty: bool = False,
         event: str | None = None,
         mapping: Mapping[str, str | None] | None = None,
-        types: Mapping[str, type] | None = None,
+        types: Mapping[str, ColumnType] | None = None,
         **kwargs: Any,
     ) -> None:
         if odd := [name for name in _NOT_FOR_LETTERS if name in kwargs]:
             raise ValueError(f"{', '.join(odd)}: not for dead letters, each of which knows its own call")
+        check_flag("allow_empty", allow_empty)
         statuses = (status,) if isinstance(status, str) else tuple(status)
         if not statuses or not set(_STATUSES).issuperset(statuses):
             raise ValueError(f"status must be of {', '.join(_STATUSES)}, not {status!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
@@ -19,8 +19,8 @@ class RegalRowsOperator(RegalBulkOperator):
 
         RegalRowsOperator(task_id="lessons", call="track", event="Lesson Booked", rows=[{"user_id": "anne"}])
 
-    :param rows: a list of dictionaries, or the output of an upstream task. Never rendered; Airflow stores what stands
-        in the DAG file and what tasks return, so pass customer data by source.
+    :param rows: a list of dictionaries, one dictionary, or the output of an upstream task. Never rendered; Airflow
+        stores what stands in the DAG file and what tasks return, so pass customer data by source.
     :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
         task.
     """
@@ -51,4 +51,6 @@ def resolved(rows: Any, context: Context) -> Rows:
         rows = rows.resolve(context)
     elif callable(rows):
         rows = rows()
-    return [] if rows is None else rows
+    if rows is None:
+        return []
+    return [rows] if isinstance(rows, Mapping) else rows  # as .expand(rows=...) gives them

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from airflow_provider_regal.events.privacy import shown_key
+from airflow_provider_regal.events.python_values import trimmed
 from airflow_provider_regal.sources.marks import Marked
 from airflow_provider_regal.sources.rows import bad_row, row_of
-from airflow_provider_regal.sources.streams import TOO_LONG, Lines, is_too_long
+from airflow_provider_regal.sources.streams import TOO_LONG, UTF_8, Lines, is_too_long
 
 _OTHER_DELIMITERS: Final = ";\t|,"
 
@@ -36,23 +37,25 @@ class _Texts:
         return line.decode(errors="surrogateescape")
 
 
-def read_csv(stream: IO[bytes], name: str, *, delimiter: str = ",") -> Iterator[Marked]:
+def read_csv(stream: IO[bytes], name: str, *, delimiter: str = ",", encoding: str = UTF_8) -> Iterator[Marked]:
     """Return the rows of a CSV file, with their places; of a bad one its fields are kept, to be fixed.
 
-    :param stream: the file, plain or gzip, in UTF-8.
+    :param stream: the file, plain or gzip.
     :param name: of the file, for messages.
+    :param encoding: of its text.
     :raises ValueError: the header cannot be used.
     """
-    texts = _Texts(Lines(stream, name))
+    texts = _Texts(Lines(stream, name, encoding))
+    not_text = f"is not valid {encoding.upper()}; name the file's encoding, such as encoding='cp1252'"
     reader = csv.reader(texts, delimiter=delimiter, strict=True)
-    columns = _header(reader, name, delimiter)
+    columns = _header(reader, name, delimiter, not_text)
     while True:
         start = texts.lines.number + 1
         try:
             fields = next(reader, None)
             if fields is None:
                 return
-            problem = _problem(fields, columns)
+            problem = _problem(fields, columns, not_text)
         except csv.Error as error:
             fields, problem = [], f"is no CSV: {error}"
         except _TooLongError:
@@ -67,19 +70,21 @@ def read_csv(stream: IO[bytes], name: str, *, delimiter: str = ",") -> Iterator[
             yield bad_row("the line", problem, origin, {"fields": fields} if fields else None)
 
 
-def _problem(fields: list[str], columns: list[str]) -> str | None:
+def _problem(fields: list[str], columns: list[str], not_text: str) -> str | None:
     if not fields:
         return None
     if len(fields) != len(columns):
         return f"has {len(fields)} fields, and the header has {len(columns)}"
-    return None if all(map(_is_text, fields)) else "is not valid UTF-8"
+    if fields[0] and [trimmed(field) for field in fields] == columns:
+        return "is the header again, as where files were put together; take it out"
+    return None if all(map(_is_text, fields)) else not_text
 
 
 def _is_text(field: str) -> bool:
     return field.isascii() or not any("\udc80" <= character <= "\udcff" for character in field)
 
 
-def _header(reader: Iterator[list[str]], name: str, delimiter: str) -> list[str]:
+def _header(reader: Iterator[list[str]], name: str, delimiter: str, not_text: str) -> list[str]:
     """Read the names of the columns, without the spaces around them.
 
     :raises ValueError: saying what is wrong with them.
@@ -88,9 +93,9 @@ def _header(reader: Iterator[list[str]], name: str, delimiter: str) -> list[str]
         fields = next((fields for fields in reader if fields), [])
     except (csv.Error, _TooLongError):
         raise ValueError(f"{name}: the first line is no header of a CSV file.") from None
-    columns = [field.strip() for field in fields]
+    columns = [trimmed(field) for field in fields]
     if not all(map(_is_text, columns)):
-        raise ValueError(f"{name}: the header is not valid UTF-8.")
+        raise ValueError(f"{name}: the header {not_text}.")
     if twice := sorted({column for column in columns if columns.count(column) > 1 and column}):
         named = ", ".join(repr(shown_key(column)) for column in twice)
         raise ValueError(f"{name}: the header names {named} twice; name each column once.")

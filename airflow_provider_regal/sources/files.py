@@ -28,11 +28,17 @@ class SourceFile:
 
 
 def read_files(
-    files: Iterable[SourceFile], file_format: FileFormat, *, delimiter: str = ",", include: Collection[str] = ()
+    files: Iterable[SourceFile],
+    file_format: FileFormat,
+    *,
+    delimiter: str = ",",
+    encoding: str = "utf-8",
+    include: Collection[str] = (),
 ) -> Iterator[Marked]:
     """Return the rows of all files, in their order.
 
     :param delimiter: between the fields of CSV.
+    :param encoding: of the text of CSV.
     :param include: ``page``, ``screen``: which of these messages of Segment are sent.
     :raises OSError: a file cannot be read to its end.
     :raises ValueError: a file is not what its format says.
@@ -44,7 +50,7 @@ def read_files(
             if file_format == "jsonl":
                 yield from read_json_lines(stream, file.name)
             elif file_format == "csv":
-                yield from read_csv(stream, file.name, delimiter=delimiter)
+                yield from read_csv(stream, file.name, delimiter=delimiter, encoding=encoding)
             elif file_format == "parquet":
                 yield from read_parquet(stream, file.name)
             else:

@@ -67,6 +67,10 @@ MARKS: Final = frozenset(
 )
 
 
+# Stands for columns whose names are not text; its class is named as the fault names it.
+_NOT_TEXT: Final = type("column whose name is not text", (), {})()
+
+
 class Marked(dict[str, Any]):
     """A row with marks, made by a source of ours."""
 
@@ -93,7 +97,11 @@ def as_row(given: Any) -> Mapping[str, Any]:
         if isinstance(given, events.Event):
             return {EVENT_MARK: given.call, **given.model_dump()}
         given = _named(given)
-    return given if MARKS.isdisjoint(given) else {ROW_MARK: given}
+    row: Mapping[str, Any] = given
+    if MARKS.isdisjoint(row):
+        return row
+    texts = {name: value for name, value in row.items() if isinstance(name, str)}
+    return {ROW_MARK: row if len(texts) == len(row) else {**texts, "(not text)": _NOT_TEXT}}
 
 
 def _named(given: Any) -> dict[str, Any]:

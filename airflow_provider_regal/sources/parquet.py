@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import IO, Any, Final
 
 from airflow_provider_regal.events.privacy import shown_key
+from airflow_provider_regal.events.python_values import shortest
 from airflow_provider_regal.sources.marks import Marked
 from airflow_provider_regal.sources.rows import bad_row, row_of
 from airflow_provider_regal.sources.streams import DamagedFileError
 
 _ROWS_A_BATCH: Final = 1_000
+_INDEX: Final = re.compile(r"__index_level_\d+__")  # the numbers of pandas' rows, where the index had no name
 
 
 class MissingExtraError(ImportError):
@@ -62,8 +65,9 @@ def read_parquet(stream: IO[bytes], name: str) -> Iterator[Marked]:
 
 def _rows(arrow: Any, batch: Any) -> Iterator[dict[str, Any] | tuple[str, str]]:
     """Return each row, or the column that Python has no value for and why."""
-    columns = [_column(arrow, batch, position) for position in range(batch.num_columns)]
-    names = batch.schema.names
+    places = [place for place, name in enumerate(batch.schema.names) if not _INDEX.fullmatch(name)]
+    columns = [_column(arrow, batch, place) for place in places]
+    names = [batch.schema.names[place] for place in places]
     for values in zip(*columns, strict=True) if columns else ():
         bad = next(((n, str(value)) for n, value in zip(names, values, strict=True) if isinstance(value, _Bad)), None)
         yield bad or dict(zip(names, values, strict=True))
@@ -83,8 +87,8 @@ def _column(arrow: Any, batch: Any, position: int) -> list[Any]:
         values = column.to_pylist()
     except (ValueError, OverflowError):
         values = [_value(item) for item in column]
-    if arrow.types.is_map(column.type):
-        values = [_object(value) for value in values]
+    if (convert := _converter(arrow, column.type)) is not None:
+        values = [value if value is None or isinstance(value, _Bad) else convert(value) for value in values]
     return values
 
 
@@ -97,9 +101,35 @@ def _value(item: Any) -> Any:
         return _Bad("lies outside the years 1 to 9999")
 
 
-def _object(pairs: Any) -> Any:
+def _converter(arrow: Any, kind: Any) -> Callable[[Any], Any] | None:
+    """Return what makes of a value of this type, at every depth, what it means: objects of maps, and short floats."""
+    types = arrow.types
+    if types.is_float32(kind) or types.is_float16(kind):
+        return shortest
+    if types.is_struct(kind):
+        members = [kind.field(n) for n in range(kind.num_fields)]
+        inner = {member.name: made for member in members if (made := _converter(arrow, member.type))}
+        return (lambda value: _with(value, inner)) if inner else None
+    if types.is_map(kind):
+        item = _converter(arrow, kind.item_type)
+        return lambda pairs: _object(pairs if item is None else [(key, _each(item, value)) for key, value in pairs])
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        item = _converter(arrow, kind.value_type)
+        return None if item is None else lambda values: [_each(item, value) for value in values]
+    return None
+
+
+def _each(convert: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else convert(value)
+
+
+def _with(value: dict[str, Any], inner: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    return {name: _each(inner[name], member) if name in inner else member for name, member in value.items()}
+
+
+def _object(pairs: list[tuple[Any, Any]]) -> Any:
     """Make an object of a map; what cannot be one stays a list of pairs."""
-    if not isinstance(pairs, list) or not all(isinstance(key, str) for key, _ in pairs):
+    if not all(isinstance(key, str) for key, _ in pairs):
         return pairs
     made = dict(pairs)
     return made if len(made) == len(pairs) else pairs

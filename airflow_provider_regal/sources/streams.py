@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
+UTF_8: Final = "utf-8"
 # Four times the largest event that is sent, since JSON may write a character as \uXXXX.
 LONGEST_LINE: Final = 1024 * 1024
 _BUFFER: Final = 256 * 1024
 _GZIP: Final = b"\x1f\x8b"
-_DAMAGES: Final = (EOFError, zlib.error, gzip.BadGzipFile)
+_DAMAGES: Final = (EOFError, zlib.error, gzip.BadGzipFile, UnicodeError)
 _BOM: Final = b"\xef\xbb\xbf"
 # What files begin with that are no lines of text.
 _NO_TEXT: Final = {
@@ -21,8 +23,8 @@ _NO_TEXT: Final = {
     b"BZh": "a bzip2 file; zip it with gzip",
     b"\x28\xb5\x2f\xfd": "a Zstandard file; zip it with gzip",
     b"\xfd7zXZ": "an xz file; zip it with gzip",
-    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
+    b"\xff\xfe": "UTF-16 text; save it as UTF-8, or name its encoding (CSV: encoding='utf-16')",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8, or name its encoding (CSV: encoding='utf-16')",
 }
 
 
@@ -45,21 +47,46 @@ class _Raw(io.RawIOBase):
         return len(data)
 
 
+class _AsUtf8(io.RawIOBase):
+    """Text of another encoding as UTF-8; what cannot be decoded stays, so that its line is rejected and no other."""
+
+    def __init__(self, stream: io.BufferedReader, encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._left:
+            data = self._stream.read1(_BUFFER)
+            self._left = self._decoder.decode(data, final=not data).encode("utf-8", "surrogateescape")
+            if not data:
+                break
+        part, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
 class Lines:
-    """The lines of a file, one at a time.
+    """The lines of a file as UTF-8, one at a time.
 
     :param stream: opened for reading bytes; unzipped if it holds gzip, whatever its name.
     :param name: of the file, for messages.
+    :param encoding: of its text.
     :raises ValueError: it is none of text.
     """
 
-    def __init__(self, stream: IO[bytes], name: str) -> None:
+    def __init__(self, stream: IO[bytes], name: str, encoding: str = UTF_8) -> None:
         self._name = name
         self._damage: Exception | None = None
         self.number = 0
         self._plain = _buffered(_Raw(stream))
         if self._peek(_GZIP):
             self._plain = _buffered(gzip.GzipFile(fileobj=self._plain))
+        if codecs.lookup(encoding).name != UTF_8:
+            self._plain = _buffered(_AsUtf8(self._plain, encoding))
         for start, what in _NO_TEXT.items():
             if self._peek(start):
                 raise ValueError(f"{name} is {what}.")

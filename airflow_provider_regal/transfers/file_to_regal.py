@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.events.names import OPTIONAL_CALLS
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
-from airflow_provider_regal.operators._files import open_files, paths_of
+from airflow_provider_regal.operators._files import check_csv, open_files, paths_of
 from airflow_provider_regal.sources import FORMATS, FileFormat
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal.delivery.delivery import Rows
 
 # What a message of Segment says itself.
-_SAID_BY_MESSAGES: Final = ("event", "mapping", "types")
+_SAID_BY_MESSAGES: Final = ("event", "mapping", "types", "values")
 
 
 class FileToRegalOperator(RegalBulkOperator):
@@ -41,6 +41,7 @@ class FileToRegalOperator(RegalBulkOperator):
     :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``. Not for ``segment``.
     :param include: of a Segment archive: send ``page`` and ``screen`` messages too, which are skipped otherwise.
     :param delimiter: between the fields of CSV.
+    :param encoding: of the text of CSV, such as ``cp1252`` or ``utf-16``.
     :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
         task.
     """
@@ -55,15 +56,18 @@ class FileToRegalOperator(RegalBulkOperator):
         call: str | None = None,
         include: Sequence[str] = (),
         delimiter: str = ",",
+        encoding: str = "utf-8",
         **kwargs: Any,
     ) -> None:
-        check_format(format, call, include, delimiter, kwargs)
+        check_format(format, call, include, kwargs)
+        check_csv(format, delimiter, encoding)
         # To Segment's messages the call matters only for what is promised: as for events, nothing is sent twice.
         super().__init__(call=call or "track", **kwargs)
         self.path = path
         self.format = format
         self.include = include
         self.delimiter = delimiter
+        self.encoding = encoding
 
     def source(self) -> tuple[str, ...]:
         """Name the files, as they were asked for."""
@@ -71,12 +75,12 @@ class FileToRegalOperator(RegalBulkOperator):
 
     def open_rows(self, context: Context) -> Rows:
         """Find the files."""
-        return open_files(self.path, self.format, delimiter=self.delimiter, include=self.include)
+        return open_files(
+            self.path, self.format, delimiter=self.delimiter, encoding=self.encoding, include=self.include
+        )
 
 
-def check_format(
-    file_format: str, call: str | None, include: Sequence[str], delimiter: str, options: dict[str, Any]
-) -> None:
+def check_format(file_format: str, call: str | None, include: Sequence[str], options: dict[str, Any]) -> None:
     """Refuse options that do not go together.
 
     :raises ValueError: saying which.
@@ -85,10 +89,6 @@ def check_format(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {file_format!r}")
     if isinstance(include, str) or not OPTIONAL_CALLS.issuperset(include):
         raise ValueError(f"include must be a list of {', '.join(sorted(OPTIONAL_CALLS))}")
-    if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise ValueError("delimiter must be one character, and no quote")
-    if delimiter != "," and file_format != "csv":
-        raise ValueError("delimiter is for format='csv'")
     if file_format != "segment":
         if include:
             raise ValueError("include is for format='segment'; a file of pages has call='page'")

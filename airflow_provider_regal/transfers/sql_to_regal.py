@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
-from airflow_provider_regal.operators._query import check_interval, open_query
+from airflow_provider_regal.operators._query import check_interval, check_query, open_query
 
 if TYPE_CHECKING:
     import jinja2
@@ -51,6 +51,7 @@ class SqlToRegalOperator(RegalBulkOperator):
         sql_hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_query(sql)
         super().__init__(**kwargs)
         self.sql = sql
         self.sql_conn_id = sql_conn_id

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_regal import defaults
-from airflow_provider_regal.client.target import is_loopback, target_of
+from airflow_provider_regal.client.target import check_extra, is_loopback, target_of
 from airflow_provider_regal.errors import FixConnectionError
 
 KEY = "k3y-0f-R3gal"
@@ -211,3 +211,20 @@ def test_no_connection_is_too_odd_for_a_clear_error(host, port, key):
         assert not key or len(key) < 12 or key not in str(error)
     else:
         assert read.origin.startswith("https://") or is_loopback(read.origin.split("/")[2].split(":")[0])
+
+
+def test_an_extra_that_nothing_reads_is_refused_with_what_may_be_there():
+    said = complaint(dry_runn=True, rate_limit=5)
+    assert "the extra holds 'dry_runn', which nothing reads" in said
+    assert "dry_run" in said.partition("It may hold")[2]
+
+
+@pytest.mark.parametrize("extra", ['{"dry_run": true,}', "[1]", '"x"', "dry_run=true"])
+def test_an_extra_that_is_no_json_object_is_refused(extra):
+    with pytest.raises(FixConnectionError, match="the extra is no JSON object"):
+        check_extra("c", extra)
+
+
+@pytest.mark.parametrize("extra", [None, "", "{}", '{"rate_limit": 5}'])
+def test_an_extra_that_is_a_json_object_or_empty_is_fine(extra):
+    check_extra("c", extra)

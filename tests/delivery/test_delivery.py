@@ -268,7 +268,7 @@ def test_named_events_older_than_max_event_age_are_rejected(deliver):
 
 def test_hostile_cells_are_rejected_or_left_out_and_the_rest_goes(deliver, regal_sandbox):
     rows = [
-        {"user_id": "nan", "x": float("nan")},
+        {"user_id": "no number", "x": float("nan")},
         {"user_id": "inf", "x": float("inf")},
         {"user_id": "big", "x": "y" * 10_000_000},
         {"user_id": "half", "x": "\ud800"},
@@ -278,7 +278,7 @@ def test_hostile_cells_are_rejected_or_left_out_and_the_rest_goes(deliver, regal
     report = deliver(rows, max_rejected=1.0)
     assert adds_up(report)
     assert report.rejected == 3
-    assert set(arrivals(regal_sandbox)) == {"nan", "inf", "set"}
+    assert set(arrivals(regal_sandbox)) == {"no number", "inf", "set"}
 
 
 class TestClearing:
@@ -511,12 +511,28 @@ def test_a_rejected_row_counts_as_rejected_though_its_opt_out_was_sent(deliver, 
 
 def test_a_promotion_without_its_own_opt_in_is_reported(deliver):
     consent = {"subscribed": True, "timestamp": "2026-03-01T00:00:00Z", "ip": "203.0.113.9"}
-    phones = {"+12125550100": {"smsOptIn": consent}, "+12125550101": {"isPrimary": True}}
-    report = deliver([Identify(user_id=f"u{n}", phones=phones) for n in range(2)], call="identify")
+    phones = [{f"+1212555010{n}": {"smsOptIn": consent}, f"+1212555011{n}": {"isPrimary": True}} for n in range(2)]
+    report = deliver([Identify(user_id=f"u{n}", phones=phones[n]) for n in range(2)], call="identify")
     ((note, count),) = report.notes.items()
     assert (count, report.as_dict()["notes"]) == (2, 2)
     assert "becomes primary without its own opt-in for sms" in note
     assert note in report.as_table()
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"user_id": "u", "x": 10**4301},
+        {"user_id": "u", "x": -(10**2000)},
+        {"$call": 1, 5: 2, "user_id": "u"},
+        {"$row": {"user_id": "u"}, 5: 2},
+        {5: 2, "user_id": "u"},
+    ],
+    ids=["4,301 digits", "2,000 digits", "a mark", "a row of ours", "a number as name"],
+)
+def test_a_poisoned_row_is_one_rejection(deliver, poison):
+    report = deliver([{"user_id": "before", "x": 1}, poison, {"user_id": "after", "x": 1}], max_rejected=1)
+    assert (report.acknowledged, report.rejected) == (2, 1)
 
 
 class TestANewPrimaryPhone:

@@ -119,7 +119,8 @@ def test_a_single_phone_whose_opt_in_is_withheld_is_not_called_promoted():
         ("2026-11-23T12:00:01Z", "the timestamp lies in the future"),
         ("2999-01-01", "the timestamp lies in the future"),
         ("1970-01-01T00:00:00Z", "the timestamp lies before 1991, which is no real time of consent"),
-        (0, "the timestamp lies before 1991, which is no real time of consent"),
+        (631152001, "the timestamp lies before 1991, which is no real time of consent"),
+        (0, "the timestamp can't be read, so it is no evidence"),
     ],
 )
 def test_an_opt_in_of_an_impossible_time_is_withheld(time, reason):

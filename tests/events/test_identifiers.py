@@ -58,6 +58,21 @@ def test_every_area_code_of_the_country_code_is_judged_as_libphonenumber_does():
 
 
 @pytest.mark.parametrize(
+    "number",
+    ["+1212555010.0", "2125550100.0", "2125550100.", "2125550100.00", "(212) 555-010.0", "+1212555010.5",
+     2125550100.0, Decimal("2125550100.0"), Decimal("2.1255501E+9")],
+)  # fmt: skip
+def test_a_number_that_became_a_fraction_or_got_an_exponent_is_refused(number):
+    with pytest.raises(ValueError, match="read the column as text"):
+        read_phone(number)
+
+
+@pytest.mark.parametrize("dotted", ["212.555.0100", "1.212.555.0100", "212555.0100", "+33.1.42.68.53.00"])
+def test_dots_between_the_digits_are_no_fraction(dotted):
+    assert read_phone(dotted) in ("+12125550100", "+33142685300")
+
+
+@pytest.mark.parametrize(
     "extension", ["212-555-0100 ext 5", "+12125550100 x5", "(212) 555-0100 ext. 12", "2125550100;ext=7"]
 )
 def test_an_extension_is_refused(extension):
@@ -148,7 +163,12 @@ def test_any_email_is_canonical_or_refused(written):
         (hostile.NumpyLike(7), "7"),
         (hostile.Shade.DARK, "dark"),
         (hostile.Level.HIGH, "3"),
-        (" 7 ", " 7 "),
+        (" 7 ", "7"),
+        (42.0, "42"),
+        (Decimal("1790.0"), "1790"),
+        (Decimal("7E+2"), "700"),
+        ("u1        ", "u1"),  # a char(10)
+        ("\ufeffu1\u200b\u00a0", "u1"),
     ],
 )
 def test_a_user_id_is_text_with_all_its_digits(written, user_id):
@@ -157,8 +177,8 @@ def test_a_user_id_is_text_with_all_its_digits(written, user_id):
 
 @pytest.mark.parametrize(
     "invalid",
-    [7.0, float("inf"), Decimal("1.5"), Decimal("42.00"), Decimal("Infinity"), Decimal("sNaN"), Decimal("1E+999999999"),
-     10**400, True, None, [], {}, {1}, b"7", bytearray(b"7"), object(), hostile.NA, "a\ud800"],
+    [7.5, 2.0**60, float("inf"), "None", "\\N", Decimal("1.5"), Decimal("Infinity"), Decimal("sNaN"),
+     Decimal("1E+999999999"), 10**400, True, None, [], {}, {1}, b"7", bytearray(b"7"), object(), hostile.NA, "a\ud800"],
 )  # fmt: skip
 def test_what_is_no_id_is_refused(invalid):
     with pytest.raises(ValueError, match=r"user id|Unicode"):

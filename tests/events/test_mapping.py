@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import Event, Reading, to_payload
 from airflow_provider_regal.events.mapping import RowMapper
-from airflow_provider_regal.events.options import RowMapping
+from airflow_provider_regal.events.options import RowMapping, decision_values
 from tests.events.hostile import NA, SECRETS, emails, ips, many, opt_in_lists, phones, times, truths, values
 from tests.events.saying import GIVEN, IP, MAIL, NOW, OTHER, PHONE
 
@@ -140,10 +140,28 @@ class TestMapping:
         with pytest.raises(ValueError, match=r"use 'traits\.x'"):
             RowMapping("identify", columns={"x": "properties.x"})
 
-    @pytest.mark.parametrize("option", ["columns", "types"])
-    def test_a_column_that_is_named_and_not_there_rejects_the_row(self, option):
-        given = {"columns": {"ssn_": None}, "types": {"ssn_": str}}[option]
-        assert "no such column" in faults({"user_id": "1", "ssn": "x"}, **{option: given})["ssn_"]
+    @pytest.mark.parametrize("option", [{"columns": {"plan": "traits.tariff"}}, {"types": {"plan": str}}])
+    def test_a_row_without_a_column_that_an_option_names_has_null_there(self, option):
+        assert event({"user_id": "1", "x": 1}, **option).traits == {"x": 1}
+
+    def test_every_reserved_name_can_be_a_target(self):
+        made = event(
+            {"id": "1", "tel": PHONE, "ok": "true", "ok_at": GIVEN, "ok_ip": IP, "name": "Ines", "town": "Sample"},
+            columns={
+                "id": "user_id",
+                "tel": "phone",
+                "ok": "sms_opt_in",
+                "ok_at": "sms_opt_in_at",
+                "ok_ip": "sms_opt_in_ip",
+                "name": "first_name",
+                "town": "address_city",
+            },
+        )
+        ((opt_in,),) = (phone.opt_ins for phone in made.phones)
+        assert (opt_in.channel, opt_in.subscribed, opt_in.ip) == ("sms", True, IP)
+        assert made.traits == {"firstName": "Ines", "address": {"city": "Sample"}}
+        assert event({"user_id": "1", "kind": "Booked"}, "track", columns={"kind": "event"}).event == "Booked"
+        assert event({"user_id": "1", "title": "Home"}, "page", columns={"title": "name"}).name == "Home"
 
     @pytest.mark.parametrize(
         ("row", "columns"),
@@ -178,6 +196,15 @@ class TestUpperCase:
     [
         (str, 5, "5"),
         (str, Decimal("1.10"), "1.10"),
+        (str, 42.0, "42"),
+        (str, Decimal("7E+2"), "700"),
+        (str, Decimal("1790.0"), "1790"),
+        (str, Decimal("1E-7"), "0.0000001"),
+        (str, 1e-7, "0.0000001"),
+        (int, Decimal("7E+2"), 700),
+        (date, 20260302, "2026-03-02"),
+        ("json", '{"a": [1, null]}', {"a": [1, None]}),
+        ("json", [1], [1]),
         (str, True, "True"),
         (str, "", ""),
         (int, " 5 ", 5),
@@ -191,7 +218,7 @@ class TestUpperCase:
         (date, "2026-03-02T23:00:00", "2026-03-02"),
         (date, datetime.fromisoformat("2026-03-02T23:00:00"), "2026-03-02"),
         (datetime, "2026-03-02T00:00:00", "2026-03-02 05:00:00 +00:00"),
-        (datetime, 0, "1970-01-01 00:00:00 +00:00"),
+        (datetime, 1772409600, "2026-03-02 00:00:00 +00:00"),
     ],
 )
 def test_types_coerce(kind, value, read):
@@ -389,3 +416,31 @@ def test_what_is_neither_yes_nor_no_is_a_fault_with_and_without_a_phone():
     for phone in (None, "+12125550100"):
         with pytest.raises(InvalidEventError, match="sms_opt_in"):
             mapper.event({"email": "a@example.com", "phone": phone, "sms_opt_in": "perhaps"})
+
+
+class TestValues:
+    """What a decision may say, beside what is read anyway."""
+
+    YES_NO: ClassVar = {"values": decision_values({"Yes": True, "No": False, 9: False, "?": None})}
+
+    @pytest.mark.parametrize(
+        ("said", "subscribed"),
+        [("Yes", True), (" YES", True), ("No", False), (9.0, False), ("STOP", False), (True, True)],
+    )
+    def test_a_decision_is_what_values_says(self, said, subscribed):
+        (opt_in,) = event({**WIDE, "sms_opt_in": said}, **self.YES_NO).phones[0].opt_ins
+        assert opt_in.subscribed is subscribed
+
+    def test_a_decision_that_values_calls_unknown_says_nothing(self):
+        assert event({**WIDE, "sms_opt_in": "?"}, **self.YES_NO).phones[0].opt_ins == ()
+
+    def test_it_holds_for_lists_of_opt_ins_and_labels_and_for_no_other_column(self):
+        listed = {"phone": PHONE, "opt_in": '[{"channel": "sms", "subscribed": "No"}]', "loose": "Yes"}
+        made = event(listed, **self.YES_NO)
+        assert [one.subscribed for one in made.phones[0].opt_ins] == [False]
+        assert made.traits == {"loose": "Yes"}
+        labeled = {"user_id": "1", "phones.work": PHONE, "phones.work_sms_opt_in": "No"}
+        assert [one.subscribed for one in event(labeled, **self.YES_NO).phones[0].opt_ins] == [False]
+
+    def test_without_it_a_stray_text_subscribes_no_one(self):
+        assert "sms_opt_in" in faults({**WIDE, "sms_opt_in": "Yes"})

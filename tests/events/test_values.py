@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict, deque, namedtuple
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from ipaddress import ip_address, ip_interface, ip_network
 from types import MappingProxyType, SimpleNamespace
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -13,7 +15,16 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from airflow_provider_regal.events import Reading, Track
-from airflow_provider_regal.events.python_values import is_blank, is_nothing, plain
+from airflow_provider_regal.events.python_values import (
+    is_blank,
+    is_missing,
+    is_nothing,
+    plain,
+    read_decision,
+    shortest,
+    trimmed,
+    whole,
+)
 from tests.events import hostile
 from tests.events.saying import faults, trait, traits
 
@@ -35,9 +46,15 @@ Pair = namedtuple("Pair", "one two")
         (7.0, 7.0),
         (1e20, 1e20),
         (Decimal("7"), 7),
-        (Decimal("45.00"), 45.0),
+        (Decimal("45.00"), 45),
+        (Decimal("7E+2"), 700),
+        (ip_address("203.0.113.9"), "203.0.113.9"),
+        (ip_interface("203.0.113.9/32"), "203.0.113.9"),
+        (ip_network("203.0.113.0/24"), "203.0.113.0/24"),
+        ([38, None, 42], [38, None, 42]),
+        ([1.5, float("nan"), Decimal("NaN")], [1.5, None, None]),
         (Decimal("0.1"), 0.1),
-        (Decimal("1E+5"), 100000.0),
+        (Decimal("1E+5"), 100000),
         (Decimal("1E-999999"), 0.0),
         (date(2026, 3, 2), "2026-03-02"),
         (datetime.fromisoformat("2026-03-02T14:05:09"), "2026-03-02 14:05:09 +00:00"),
@@ -71,7 +88,7 @@ def test_a_value_gets_its_json_type(written, sent):
 def test_nothing_is_left_out_or_sent_as_null(nothing):
     assert trait(nothing) is ...
     assert trait(nothing, send_nulls=True) is None
-    assert trait([1, nothing, {"a": nothing}]) == [1, {}]
+    assert trait([1, nothing, {"a": nothing}]) == [1, None, {}]  # the others keep their places
     assert trait([1, nothing, {"a": nothing}], send_nulls=True) == [1, None, {"a": None}]
 
 
@@ -216,3 +233,59 @@ def test_nothing_and_blank():
     assert is_blank(" \n")
     assert not is_nothing("")
     assert not any(is_nothing(value) or is_blank(value) for value in (0, False, "a", [], {}, Decimal(0), float("inf")))
+
+
+@pytest.mark.parametrize(
+    "text", ["None", "nan", "NULL", "\\N", "<NA>", "undefined", " null\u200b", "NaT", "N/A", "", "\ufeff \u00a0"]
+)
+def test_a_missing_value_that_became_text_is_missing(text):
+    assert is_missing(text)
+    assert not is_missing(f"{text}x y")
+
+
+@pytest.mark.parametrize("present", ["0", "Nina", "nullable", "-", 0, False, "none of these"])
+def test_what_only_resembles_a_missing_value_is_there(present):
+    assert not is_missing(present)
+
+
+@pytest.mark.parametrize("padded", ["u1        ", "\ufeffu1", "u1\u200b", "\u00a0u1\u2060", "\x00u1\r\n"])
+def test_white_space_and_what_no_one_sees_is_trimmed(padded):
+    assert trimmed(padded) == "u1"
+    assert trimmed("u\u200b1") == "u\u200b1"
+
+
+@pytest.mark.parametrize(
+    ("number", "as_int"),
+    [(42.0, 42), (Decimal("7E+2"), 700), (Decimal("1790.0"), 1790), (10**39, 10**39), (-3.0, -3)]
+    + [(odd, None) for odd in (1.5, 2.0**60, float("nan"), float("inf"), 10**41, Decimal("1E+99"), Decimal("NaN"))],
+)
+def test_whole_numbers_of_every_type_are_known(number, as_int):
+    assert whole(number) == as_int
+
+
+@pytest.mark.parametrize("number", [19.99, 0.1, 3.4028235e38, 1e-45, 16777216.0, -0.0])
+def test_a_float_of_32_bits_gets_its_shortest_form(number):
+    (widened,) = struct.unpack("f", struct.pack("f", number))
+    written = shortest(widened)
+    assert struct.unpack("f", struct.pack("f", written)) == (widened,)
+    assert len(repr(written)) <= len(repr(number))
+
+
+@pytest.mark.parametrize(
+    "no",
+    [0, 0.0, -0.0, Decimal("0"), Decimal("0E-10"), "0.00", "0E-10", " 0\u200b", b"\0", bytearray(2), memoryview(b"\0"),
+     hostile.NumpyLike(0.0), "Opted Out", "STOP\ufeff"],
+)  # fmt: skip
+def test_a_no_is_any_zero_of_any_type(no):
+    assert read_decision(no) is False
+
+
+@pytest.mark.parametrize("yes", [1, 1.0, Decimal("1.00"), "1.0", b"\1", b"\0\1", hostile.NumpyLike(1), "TRUE "])
+def test_a_yes_is_any_one_of_any_type(yes):
+    assert read_decision(yes) is True
+
+
+@pytest.mark.parametrize("neither", [2, 0.5, Decimal("1E-3"), "1E1", b"", b"\2", b"\1\0", b"\0" * 9, "yes", "null"])
+def test_what_is_neither_one_nor_zero_is_no_decision(neither):
+    with pytest.raises(ValueError, match="true or false"):
+        read_decision(neither)

@@ -333,7 +333,7 @@ def test_an_opt_out_that_regal_does_not_have_is_owed(database_url, database):
         ("7", {"CUSTOMER_NO": Decimal(7)}, "CUSTOMER_NO"),
         ("7", {"quantity": 7, "note": "7"}, None),
         ("7", {"paid": 7, "width": 7}, None),
-        ("7", {"is_id": True, "id": 7.0}, None),
+        ("7", {"is_id": True, "id": 7.0}, "id"),
         ("00007", {"id": "7"}, None),
         ("123e4567-e89b-12d3-a456-426614174000", {"k": UUID("123e4567-e89b-12d3-a456-426614174000")}, "k"),
         (PHONE, {"mobile": "1 (212) 555-0100"}, "mobile"),

@@ -462,3 +462,36 @@ def test_an_impossible_option_is_refused_when_the_dag_is_written(options, compla
 def test_positional_arguments_are_refused():
     with pytest.raises((TypeError, Exception), match=r"keyword|positional"):
         RegalTrackOperator("Visited")
+
+
+def test_texts_render_as_text_where_a_dag_renders_pythons_own_types(run_dag, regal):
+    upstream = {"phone": "+442079460958", "zip": "02110", "id": "0x1F", "amount": "30000"}
+    with a_dag("native", render_template_as_native_obj=True, params=upstream) as dag:
+        RegalTrackOperator(
+            task_id="native",
+            user_id="{{ params.id }}",
+            event="{{ 404 }}",
+            phone="{{ params.phone }}",
+            traits={"firstName": "{{ 7 }}", "address": {"postalCode": "{{ params.zip }}"}, "plan": "{{ 1 + 1 }}"},
+            properties={"amount": "{{ params.amount | int }}", "list": "{{ [1, 2] }}"},
+        )
+
+    run = run_dag(dag)
+
+    assert str(run.state) == "success"
+    (event,) = regal.events()
+    sent = event["body"]
+    assert (sent["userId"], sent["name"]) == ("0x1F", "404")
+    assert list(sent["traits"]["phones"]) == ["+442079460958"]
+    assert sent["traits"]["firstName"] == "7"
+    assert sent["traits"]["address"] == {"zipcode": "02110"}
+    assert sent["traits"]["plan"] == 2  # a trait of any type is what it renders as
+    assert sent["properties"] == {"amount": 30000, "list": [1, 2]}
+
+
+def test_a_template_that_renders_as_none_is_no_person(run_dag, regal):
+    with a_dag("nobody") as dag:
+        RegalTrackOperator(task_id="nobody", event="Booked", user_id="{{ ti.xcom_pull('nope') }}")
+
+    assert str(run_dag(dag).state) == "failed"
+    assert regal.stats()["requests"] == 0

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
-from tests.ledger_file import remembered
+from tests.ledger_file import dead_letters, remembered
 from tests.operators.opt_ins import EVERYBODY, consent, phone, status
+from tests.operators.ways import context
 
 ALICE, BOB, CARL = EVERYBODY
 
@@ -218,3 +219,53 @@ def test_no_option_is_forgotten_here():
     for name, parameter in inspect.signature(RegalOptInSyncOperator.__init__).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
             assert f"{name}=" in tests or f'"{name}"' in tests, name
+
+
+def test_csv_of_another_program_is_read_and_its_bad_rows_are_named_by_file_and_line(regal, regal_ledger, tmp_path):
+    text = "Tel;Kanal;OK;am\n+12125550101;sms;Ja;2026-03-02\n+12125550102;sms;\u00d6\n12;sms;Nein;2026-03-02\n"
+    (tmp_path / "a.csv").write_bytes(text.encode("cp1252"))
+    here = context()
+    with pytest.raises(Exception, match="2 rejected"):
+        RegalOptInSyncOperator(
+            task_id="t",
+            path=f"{tmp_path}/a.csv",
+            format="csv",
+            delimiter=";",
+            encoding="cp1252",
+            mapping={"Tel": "phone", "Kanal": "channel", "OK": "subscribed", "am": "timestamp"},
+            values={"Ja": True, "Nein": False},
+            require_ip=False,
+            initial="send",
+        ).execute(here)
+    assert here["ti"].report["acknowledged"] == 1
+    assert regal.contact(phone="+12125550101")["phones"]["+12125550101"]["sms"]["status"] == "Subscribed"
+    letters = dead_letters(regal_ledger, here["ti"].report["delivery"])
+    assert {letter["place"]: letter["message"].partition(":")[0] for letter in letters} == {
+        "a.csv line 3": "the line",
+        "a.csv line 4": "Tel",
+    }
+
+
+def test_a_rejected_row_of_a_list_is_named_by_its_number(regal, regal_ledger):
+    here = context()
+    rows = [{"phone": f"+1212555010{n}", "channel": "sms", "subscribed": False} for n in range(3)]
+    rows[1]["phone"] = "12"
+    with pytest.raises(Exception, match="1 rejected"):
+        RegalOptInSyncOperator(task_id="t", rows=rows, initial="send").execute(here)
+    (letter,) = dead_letters(regal_ledger, here["ti"].report["delivery"])
+    assert letter["place"] == "row 2"
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ({"delimiter": ";"}, "delimiter is for format='csv'"),
+        ({"encoding": "cp1252"}, "encoding is for format='csv'"),
+        ({"values": {"STOP": True}}, "is a no"),
+        ({"on_shared": "reject"}, "on_shared: not for consents"),
+        ({"max_change_ratio": "half"}, "max_change_ratio must be a share"),
+    ],
+)
+def test_options_that_cannot_be_right_are_errors_when_the_dag_is_written(option, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        RegalOptInSyncOperator(task_id="t", rows=[], **option)

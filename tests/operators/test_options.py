@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -110,6 +110,21 @@ CASES = {
     "limit": Case({"limit": 2}, lambda seen: (seen.report["read"], seen.requests), (2, 2), (3, 3)),
     "types": Case({"types": {"plan": str}}, lambda seen: seen.first["properties"]["plan"], "0", 0,
                   rows=[{"user_id": "u0", "plan": 0}]),
+    "types-json": Case({"types": {"prefs": "json"}}, lambda seen: seen.first["properties"]["prefs"],
+                       {"a": [1]}, '{"a": [1]}', rows=[{"user_id": "u0", "prefs": '{"a": [1]}'}]),
+    "values": Case(
+        {"values": {"Yes": True, "No": False}},
+        lambda seen: (seen.report["rejected"], seen.requests),
+        (0, 1), (1, 0), rows=[{**CONSENT, "sms_opt_in": "Yes"}], common={**IDENTIFY, "require_ip": False},
+    ),
+    "on_shared": Case(
+        {"on_shared": "reject"}, lambda seen: (seen.report["rejected"], seen.requests), (2, 1), (0, 3),
+        rows=[{"user_id": f"u{n}", "phone": f"212555010{n // 2}"} for n in range(3)], common=IDENTIFY,
+    ),
+    "on_invalid_phone": Case({"on_invalid_phone": "drop"}, lambda seen: (seen.report["rejected"], seen.requests),
+                             (0, 1), (1, 0), rows=[{"user_id": "a", "phone": "12"}], common=IDENTIFY),
+    "on_invalid_email": Case({"on_invalid_email": "drop"}, lambda seen: (seen.report["rejected"], seen.requests),
+                             (0, 1), (1, 0), rows=[{"user_id": "a", "email": "none@"}], common=IDENTIFY),
     "timezone": Case(
         IN_NEW_YORK, lambda seen: seen.first["originalTimestamp"],
         "2026-03-02 19:05:09 +00:00", "2026-03-02 14:05:09 +00:00",
@@ -214,3 +229,51 @@ def test_no_option_is_forgotten_here():
     assert known - tested <= elsewhere
     assert tested <= known
     assert all(case.with_it != case.without for case in CASES.values()), "a test that cannot fail"
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ({"dry_run": "{{ params.dry }}"}, "dry_run must be True or False"),
+        ({"dry_run": "False"}, "dry_run must be True or False"),
+        ({"only_changed": "True"}, "only_changed must be True or False"),
+        ({"send_nulls": 1}, "send_nulls must be True or False"),
+        ({"require_ip": "no"}, "require_ip must be True or False"),
+        ({"limit": "10"}, "limit must be a whole number, not '10'"),
+        ({"min_rows": True}, "min_rows must be a whole number, not True"),
+        ({"max_rejected": "2%"}, "max_rejected must be a whole number of rows, or a share"),
+        ({"rate": "x"}, "rate must be a whole number, not 'x'"),
+        ({"outage_patience": "soon"}, "outage_patience must be seconds or a timedelta"),
+        ({"values": {"no": True}}, "is a no"),
+        ({"types": {"x": "text"}}, "must be str, int"),
+        ({"on_invalid_phone": "skip"}, "must be 'reject' or 'drop'"),
+        ({"on_shared": "merge"}, "on_shared must be 'report' or 'reject'"),
+        ({"call": "identify", "event": "Booked"}, "event names track events"),
+        ({"mapping": {"x": 5}}, "must be text, or None"),
+    ],
+)
+def test_an_option_that_cannot_be_right_is_an_error_when_the_dag_is_written(option, complaint):
+    from airflow_provider_regal.operators.rows import RegalRowsOperator
+
+    with pytest.raises(ValueError, match=complaint):
+        RegalRowsOperator(task_id="t", rows=[], **{"call": "track", **option})
+
+
+@pytest.mark.parametrize("option", ["full_resync", "known_to_regal"])
+def test_a_switch_of_a_sync_is_a_boolean(option):
+    from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
+
+    with pytest.raises(ValueError, match=f"{option} must be True or False"):
+        RegalOptInSyncOperator(task_id="t", rows=[], **{option: "False"})
+
+
+@pytest.mark.parametrize("way", ["RegalRowsOperator", "hook.deliver"])
+def test_one_dictionary_is_one_row(way, deliver):
+    seen = deliver(way, replace(CASES["limit"], rows=PEOPLE[0]), {})
+    assert (seen.report["read"], seen.report["acknowledged"]) == (1, 1)
+
+
+def test_a_restart_that_renders_as_neither_is_an_error_that_names_it(deliver):
+    assert "restart must be True or False, or render as one of them, not as 'None'" in deliver(
+        "RegalRowsOperator", CASES["limit"], {"restart": "None"}
+    ).error  # fmt: skip

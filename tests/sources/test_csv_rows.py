@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from airflow_provider_regal.sources.marks import ORIGIN_MARK, ROW_MARK
@@ -38,7 +40,9 @@ def test_a_row_that_does_not_fit_the_header_is_rejected_and_kept():
     ("line", "reason"),
     [
         (b'"1"x,2', "is no CSV"),
-        (b"1,\xff", "is not valid UTF-8"),
+        (b"1,\xff", "is not valid UTF-8; name the file's encoding, such as encoding='cp1252'"),
+        (b"a,b", "is the header again"),
+        (b'"a", b', "is the header again"),
         (b"1," + b"x" * 200_000, "field larger than"),
         (b"1," + b"x" * 2 * LONGEST_LINE, "is longer than"),
     ],
@@ -76,3 +80,24 @@ def test_a_header_that_cannot_be_used_is_said_once(header, complaint):
 def test_the_delimiter_can_be_another():
     assert good(csv_rows("a;b\n1;2,5\n", delimiter=";")) == [{"a": "1", "b": "2,5"}]
     assert good(csv_rows("a\tb\n1\t2\n", delimiter="\t")) == [{"a": "1", "b": "2"}]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "UTF8", "latin-1"])
+def test_text_of_another_encoding_is_read_where_it_is_named(encoding):
+    text = "id;note\n1;Caf\u00e9 \u00fc\n2;x\n"
+    assert good(csv_rows(text.encode(encoding), encoding=encoding, delimiter=";")) == [
+        {"id": "1", "note": "Caf\u00e9 \u00fc"},
+        {"id": "2", "note": "x"},
+    ]
+    zipped = gzip.compress(text.encode(encoding))
+    assert len(good(csv_rows(zipped, encoding=encoding, delimiter=";"))) == 2
+
+
+def test_a_byte_that_the_encoding_does_not_have_costs_its_line_only():
+    rows = csv_rows(b"a,b\n1,\x81\n2,\xe9\n", encoding="cp1252")
+    assert good(rows) == [{"a": "2", "b": "\u00e9"}]
+    assert "is not valid CP1252" in bad(rows)["line 2"]
+
+
+def test_the_header_is_trimmed_of_what_no_one_sees():
+    assert good(csv_rows("\u200buser_id\u00a0,b\n1,2\n")) == [{"user_id": "1", "b": "2"}]

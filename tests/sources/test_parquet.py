@@ -134,3 +134,37 @@ def test_a_long_time_is_left_to_the_mapping():
     assert rows(pa.table({"x": pa.array([1_500, None], pa.duration("ns"))}))[0][ROW_MARK]["x"] == timedelta(
         microseconds=1
     )
+
+
+def short(values):
+    return pa.array(values, pa.float32())
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (short([19.99, None]), 19.99),
+        (pa.array([[19.99, None], None], pa.list_(pa.float32())), [19.99, None]),
+        (
+            pa.array([{"a": 19.99, "b": 1}, None], pa.struct([("a", pa.float32()), ("b", pa.int8())])),
+            {"a": 19.99, "b": 1},
+        ),
+        (
+            pa.array([{"m": [("a", 0.1)]}, None], pa.struct([("m", pa.map_(pa.string(), pa.float32()))])),
+            {"m": {"a": 0.1}},
+        ),
+        (pa.array([[[("a", 1)]], None], pa.list_(pa.map_(pa.string(), pa.int64()))), [{"a": 1}]),
+        (
+            pa.array([[("a", [("b", None)])], None], pa.map_(pa.string(), pa.map_(pa.string(), pa.int64()))),
+            {"a": {"b": None}},
+        ),
+    ],
+)
+def test_maps_are_objects_and_short_floats_short_at_every_depth(array, expected):
+    assert value(array) == expected
+
+
+def test_the_index_that_pandas_writes_without_a_name_is_left_out_and_a_named_one_is_not():
+    table = pa.table({"user_id": ["u"], "__index_level_0__": [7], "index": [1]})
+    ((row),) = rows(table)
+    assert row[ROW_MARK] == {"user_id": "u", "index": 1}

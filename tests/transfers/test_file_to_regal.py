@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -244,3 +245,58 @@ def test_the_source_is_the_rendered_paths_and_the_format():
     same = FileToRegalOperator(task_id="b", path=[Path("/x/a.jsonl")], call="track", event="X")
     assert one.source() == same.source() == ("file", "jsonl", "/x/a.jsonl")
     assert FileToRegalOperator(task_id="c", path="/x/a.jsonl", format="segment").source() != one.source()
+
+
+def test_a_pipe_that_a_glob_finds_is_skipped_with_a_warning(files, caplog):
+    os.mkfifo(files / "a.jsonl")
+    (files / "b.jsonl").write_bytes(lines(person(101)))
+    assert [found.name for found in find_files([f"{files}/*.jsonl"])] == ["b.jsonl"]
+    assert "a.jsonl is skipped: it is no regular file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"format": "csv", "encoding": "latin-99"}, "encoding must be the name of one that Python knows"),
+        ({"format": "csv", "encoding": "base64"}, "encoding must be the name of one that Python knows"),
+        ({"format": "jsonl", "encoding": "cp1252"}, "encoding is for format='csv'"),
+        ({"format": "jsonl", "delimiter": ";"}, "delimiter is for format='csv'"),
+        ({"format": "segment", "values": {"Yes": True}}, "values: not for format='segment'"),
+    ],
+)
+def test_options_of_csv_that_cannot_be_right_are_errors_when_the_dag_is_written(options, complaint):
+    call = {} if options["format"] == "segment" else {"call": "identify"}
+    with pytest.raises(ValueError, match=complaint):
+        FileToRegalOperator(task_id="t", path="/x", **call, **options)
+
+
+def test_a_file_of_another_program_is_read_by_delimiter_encoding_mapping_and_values(run_dag, regal, files):
+    text = (
+        "Kundennr;Telefon;Vorname;SMS erlaubt;am;IP\n"
+        "42;+12125550101;J\u00fcrgen;Ja;2026-03-02 14:05:09 UTC;203.0.113.9\n"
+        "43;+12125550102;Zo\u00eb;Nein;;\n"
+    )
+    (files / "export.csv").write_bytes(text.encode("cp1252"))
+    state, report = deliver(
+        run_dag,
+        "foreign",
+        path=f"{files}/export.csv",
+        format="csv",
+        delimiter=";",
+        encoding="cp1252",
+        call="identify",
+        mapping={
+            "Kundennr": "user_id",
+            "Telefon": "phone",
+            "Vorname": "first_name",
+            "SMS erlaubt": "sms_opt_in",
+            "am": "sms_opt_in_at",
+            "IP": "sms_opt_in_ip",
+        },
+        values={"Ja": True, "Nein": False},
+    )
+    assert (state, report["acknowledged"]) == ("success", 2)
+    one, other = (regal.contact(user_id=user_id) for user_id in ("42", "43"))
+    assert one["traits"] == {"firstName": "J\u00fcrgen"}
+    assert one["phones"]["+12125550101"]["sms"]["status"] == "Subscribed"
+    assert other["phones"]["+12125550102"]["sms"]["status"] == "Unsubscribed"

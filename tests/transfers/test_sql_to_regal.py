@@ -108,7 +108,7 @@ def test_a_failed_delivery_of_contacts_says_what_a_clear_does_with_contacts(run_
     with a_dag("failing_contacts") as dag:
         SqlToRegalOperator(
             task_id="contacts",
-            sql="SELECT id AS user_id, CASE WHEN id = 103 THEN 'none' ELSE phone END AS phone FROM customers",
+            sql="SELECT id AS user_id, CASE WHEN id = 103 THEN '12' ELSE phone END AS phone FROM customers",
             sql_conn_id="warehouse",
             call="identify",
         )

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS
+from airflow_provider_regal.events.options import WIDE_FORM
 
-_CHANNELS: Final = (*PHONE_CHANNELS, *EMAIL_CHANNELS)
 PERSON: Final = ("user_id", "phone", "email")
-EVIDENCE: Final = ("timestamp", "ip", "text", "source")
-LONG_FORM: Final = (*PERSON, "channel", "subscribed", *EVIDENCE)
-WIDE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
-WIDE_FORM: Final = {
-    f"{channel}_opt_in{suffix}": (channel, name) for channel in _CHANNELS for suffix, name in WIDE.items()
-}
+DETAILS: Final = ("timestamp", "ip", "text", "source")
+LONG_FORM: Final = (*PERSON, "channel", "subscribed", *DETAILS)
 
 
 def check_columns(columns: Mapping[str, str | None]) -> None:

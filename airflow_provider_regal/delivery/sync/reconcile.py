@@ -26,12 +26,16 @@ from airflow_provider_regal.delivery.guards import why_stopped
 from airflow_provider_regal.delivery.keys import hashes_of_rows
 from airflow_provider_regal.delivery.prepare import Preparer
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
+from airflow_provider_regal.delivery.slips import look_for_slips
+from airflow_provider_regal.delivery.sync.columns import LONG_FORM
 from airflow_provider_regal.delivery.sync.events import as_contact, as_opt_out, as_track
 from airflow_provider_regal.delivery.sync.rows import ConsentRows, Said, Unfit, user_key
 from airflow_provider_regal.delivery.sync.store import SyncStore, Wanted
 from airflow_provider_regal.errors import FixSourceError, RegalError
 from airflow_provider_regal.events import ConsentPolicy
+from airflow_provider_regal.events.columns import ColumnsSeen
 from airflow_provider_regal.events.names import EMAIL_CHANNELS
+from airflow_provider_regal.events.options import WIDE_FORM
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.consent_log import RECORDED, LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Counts
@@ -106,6 +110,7 @@ class Reconciliation:
             sync.columns,
             lower_upper=settings.mapping.lower_upper,
             reading=settings.reading,
+            values=settings.mapping.values,
             policy=ConsentPolicy(require_ip=False) if sync.known_to_regal else settings.consent,
             phone_needed=sync.as_event is None,
             phones_of=account.plain_phones_of,
@@ -114,6 +119,7 @@ class Reconciliation:
         self._now = to_ledger_time(clock.now())
         self._older = 0
         self._too_many_flips = self._only_records = False
+        self._seen = ColumnsSeen(lower_upper=settings.mapping.lower_upper)
 
     def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
         """Return what is to be sent, opt-outs first, with all that is not.
@@ -221,19 +227,27 @@ class Reconciliation:
 
     def _read(self, given: Iterable[Any], *, skip_unchanged: bool) -> None:
         """Read the source; of rows that did not change only the hash."""
-        rows, store, unchanged, before = map(_columns, given), self._store, 0, 0
-        for chunk in in_chunks(rows, _CHUNK):
+        store, unchanged, before = self._store, 0, 0
+        for rows in in_chunks(given, _CHUNK):
+            chunk = [*map(self._columns, rows)]
             hashes = hashes_of_rows(chunk, self._seed)
             same = store.unchanged(hashes) if skip_unchanged else [0] * len(chunk)
             unchanged += sum(same)
             if not all(same):
-                rows_ = enumerate(zip(chunk, hashes, same, strict=True), before + 1)
-                fresh = [(columns, row_hash, number) for number, (columns, row_hash, consents) in rows_ if not consents]
-                holds = self._holds([columns for columns, *_ in fresh])
-                for (columns, row_hash, position), hold in zip(fresh, holds, strict=True):
-                    self._read_one(columns, row_hash, position, hold)
+                numbered = enumerate(zip(rows, chunk, hashes, same, strict=True), before + 1)
+                fresh = [(*one[:3], number) for number, one in numbered if not one[3]]
+                holds = self._holds([columns for _, columns, *_ in fresh])
+                for (row, columns, row_hash, position), hold in zip(fresh, holds, strict=True):
+                    self._read_one(row, columns, row_hash, position, hold)
             before += len(chunk)
         self._add("unchanged", unchanged)
+
+    def _columns(self, row: Any) -> Mapping[str, Any]:
+        # A plain dictionary is usual, and quicker.
+        columns = row if type(row) is dict and row.keys().isdisjoint(MARKS) else columns_of(as_row(row))
+        if not isinstance(row, Marked) or REJECT_MARK not in row:
+            self._seen.add((*columns,))
+        return columns
 
     def _holds(self, rows: Sequence[Mapping[str, Any]]) -> list[Hold | None]:
         """Find whose consents must not be sent; what is only recorded need not be kept from those suppressed."""
@@ -244,9 +258,15 @@ class Reconciliation:
             holds = [hold if hold is not None and hold.is_forgotten else None for hold in holds]
         return holds
 
-    def _read_one(self, columns: Mapping[str, Any], row_hash: str, position: int, hold: Hold | None) -> None:
+    def _read_one(self, row: Any, columns: Mapping[str, Any], row_hash: str, position: int, hold: Hold | None) -> None:
+        marks = row if isinstance(row, Marked) else {}
+        place = marks.get(ORIGIN_MARK) or f"row {position:,}"
         # Through the form of the snapshot, so that rows mean what they mean in every other delivery.
         line = encode_row(columns)
+        if REJECT_MARK in marks:
+            self._add("unreadable", 1)
+            self._store.reject(line, place, json.dumps(marks[REJECT_MARK]), loses_a_decision=False)
+            return
         now = self._clock.now()
         told = self._reader.read(decode_row(line), now)
         if not told:
@@ -266,7 +286,7 @@ class Reconciliation:
                 continue
             self._add("no_evidence" if said.no_evidence else "unreadable", 1)
             faults = [(fault.field, fault.reason) for fault in said.faults]
-            self._store.reject(line, json.dumps(faults), loses_a_decision=said.loses_a_decision)
+            self._store.reject(line, place, json.dumps(faults), loses_a_decision=said.loses_a_decision)
             if said.about is not None:
                 identifier, channel = said.about
                 key = self._account.identifiers.stored(identifier)
@@ -318,6 +338,14 @@ class Reconciliation:
         guard = why_stopped(self._consents_read, self._settings, self._runs, what="consent")
         if guard is not None:
             return guard
+        slip = look_for_slips(
+            self._seen,
+            {"mapping": self._sync.columns},
+            reserved=(*LONG_FORM, *WIDE_FORM),
+            limited=self._settings.limit is not None,
+        )
+        if slip is not None:
+            return slip
         if self._opts_out_removed and not self._account.identifiers.plain:
             return (
                 "on_removed='opt_out' needs the identifiers of the people to opt out, but with [regal] ledger_key the "
@@ -365,8 +393,8 @@ class Reconciliation:
 
     def _not_sent(self, *, sends: bool) -> Iterator[Marked]:
         """Return what is not sent, so that every consent of the source has an outcome."""
-        for line, faults, loses_a_decision in self._store.unfit():
-            marks = {LOST_MARK: True} if loses_a_decision else {}
+        for line, place, faults, loses_a_decision in self._store.unfit():
+            marks = {ORIGIN_MARK: place, **({LOST_MARK: True} if loses_a_decision else {})}
             yield Marked({REJECT_MARK: json.loads(faults), ROW_MARK: decode_row(line), **marks})
         for wanted in self._store.stale():
             yield Marked({SKIP_MARK: Skip.OLDER.value, ROW_MARK: wanted._asdict()})
@@ -445,12 +473,6 @@ def _wanted(said: Said, row_hash: str | None, now: datetime, position: int = 0) 
         row_hash,
         position,
     )
-
-
-def _columns(row: Any) -> Mapping[str, Any]:
-    if type(row) is dict and row.keys().isdisjoint(MARKS):  # which is usual, and quicker
-        return row
-    return columns_of(as_row(row))
 
 
 def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:

@@ -21,15 +21,17 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from airflow_provider_regal.delivery.prepare import people_in
-from airflow_provider_regal.delivery.sync.columns import EVIDENCE, PERSON, WIDE, WIDE_FORM, check_columns
+from airflow_provider_regal.delivery.sync.columns import DETAILS, PERSON, check_columns
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Phone, Reading, to_payload
 from airflow_provider_regal.events.consent import channels_beside, is_opt_out, is_unreadable, read_channel
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
+from airflow_provider_regal.events.mapping import in_our_words
 from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS, Channel
 from airflow_provider_regal.events.opt_outs import opt_outs_of, unreadable_decisions
-from airflow_provider_regal.events.python_values import is_blank, is_nothing
+from airflow_provider_regal.events.options import EVIDENCE, WIDE_FORM
+from airflow_provider_regal.events.python_values import is_blank, is_missing, is_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class ConsentRows:
     """Reads consents.
 
     :param columns: column -> a name of the long or the wide form, or None to leave it out.
+    :param values: what a decision may say -> whether it is a yes.
     :param phone_needed: whether an opt-in without a phone is wrong; it is not where an event stands for it.
     :param phones_of: finds the phones of a user id that are on record, for an opt-out that names none.
     """
@@ -88,12 +91,14 @@ class ConsentRows:
         lower_upper: bool,
         reading: Reading,
         policy: ConsentPolicy,
+        values: Mapping[str, bool | None] | None = None,
         phone_needed: bool,
         phones_of: Callable[[str], Sequence[str]] = lambda user_id: (),
     ) -> None:
         check_columns(columns or {})
         self._columns = columns or {}
         self._lower_upper = lower_upper
+        self._values = values
         self._reading = reading
         self._policy = replace(policy, opt_out_scope="channel")  # of one consent; see _closing_all_channels
         self._of_a_person = policy.opt_out_scope == "person"
@@ -108,12 +113,12 @@ class ConsentRows:
         named, columns, faults = self._named(row)
         if faults:
             return [Unfit(tuple(faults))]
-        person = {name: named[name] for name in PERSON if not is_blank(named.get(name))}
+        person = {name: named[name] for name in PERSON if not is_missing(named.get(name))}
         wide = _wide(named)
         if not wide and "channel" not in named:
             reason = "is missing: a row needs channel and subscribed, or a column such as sms_opt_in"
             return [Unfit((Fault("channel", reason),))]
-        long = [{name: named[name] for name in ("channel", "subscribed", *EVIDENCE) if name in named}]
+        long = [{name: named[name] for name in ("channel", "subscribed", *DETAILS) if name in named}]
         told = _without_contradictions([*wide, *(long if "channel" in named else ())])
         read: list[Said | Unfit] = []
         for opt_in in told:
@@ -151,9 +156,9 @@ class ConsentRows:
                 continue
             if target in named:
                 faults.append(Fault(path_of((column,)), f"goes to {target}, as the column {columns[target]} does"))
-            named[target], columns[target] = row[column], column
-        missing = [column for column in self._columns if column not in row and column.upper() not in row]
-        faults += [Fault(path_of((column,)), "mapping names it, but the row has no such column") for column in missing]
+            is_decision = target == "subscribed" or (target in WIDE_FORM and WIDE_FORM[target][1] == "subscribed")
+            named[target] = in_our_words(row[column], self._values) if is_decision else row[column]
+            columns[target] = column
         return named, columns, faults
 
     def _one(
@@ -221,7 +226,7 @@ class ConsentRows:
 
     def _without_phone(self, written: Mapping[str, Any], now: datetime) -> Said:
         """Read what somebody says whose phone Regal may have already; it is judged as if it were here."""
-        if is_blank(written.get("user_id")):
+        if is_missing(written.get("user_id")):
             raise InvalidEventError("track", [Fault("user_id, phone", "one is needed: who opted in?")])
         someone = {**written, "phone": _SOMEONE}
         said = self._fit(someone, written["opt_in"][0], now)
@@ -319,7 +324,7 @@ def _says_nothing(opt_in: Mapping[str, Any]) -> bool:
 def _in_words_of_the_table(place: str, opt_in: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     name = place.removeprefix("opt_in").removeprefix("[0]").removeprefix(".") or "subscribed"
     channel = opt_in.get("channel")
-    suffix = next((suffix for suffix, what in WIDE.items() if what == name), None)
+    suffix = next((suffix for suffix, what in EVIDENCE.items() if what == name), None)
     for candidate in (f"{channel}_opt_in{suffix}", name) if suffix is not None else (name,):
         if candidate in columns:
             return path_of((columns[candidate],))

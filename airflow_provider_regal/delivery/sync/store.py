@@ -36,7 +36,7 @@ CREATE TABLE opt_outs (
 ) WITHOUT ROWID;
 CREATE TABLE mentioned (key TEXT, channel TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
 CREATE TABLE doubted (key TEXT, channel TEXT, at TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
-CREATE TABLE unfit (row TEXT, faults TEXT, loses_a_decision INTEGER);
+CREATE TABLE unfit (row TEXT, place TEXT, faults TEXT, loses_a_decision INTEGER);
 """
 _WANT: Final = """
 INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
@@ -232,12 +232,13 @@ class SyncStore:
         """Note who decided something that can't be read: no yes of that time or before is sent."""
         self._db.execute(_DOUBT, (key, channel, at))
 
-    def reject(self, row: str, faults: str, *, loses_a_decision: bool) -> None:
+    def reject(self, row: str, place: str, faults: str, *, loses_a_decision: bool) -> None:
         """Keep what can never be sent.
 
+        :param place: where it is in the source.
         :param loses_a_decision: it is a no, or can be read neither as yes nor as no.
         """
-        self._db.execute("INSERT INTO unfit VALUES (?, ?, ?)", (row, faults, loses_a_decision))
+        self._db.execute("INSERT INTO unfit VALUES (?, ?, ?, ?)", (row, place, faults, loses_a_decision))
 
     def compare(self, *, once: bool, source: str) -> None:
         """Compare both sides, once all is known and wanted.
@@ -312,9 +313,9 @@ class SyncStore:
         """Return every opt-out that was read: identifier, channel, and the newest time, if only that of the reading."""
         return self._db.cursor().execute("SELECT identifier, channel, at FROM opt_outs")
 
-    def unfit(self) -> Iterator[tuple[str, str, int]]:
-        """Return what can never be sent: row, faults, and whether a decision is lost with it."""
-        return self._db.cursor().execute("SELECT row, faults, loses_a_decision FROM unfit ORDER BY rowid")
+    def unfit(self) -> Iterator[tuple[str, str, str, int]]:
+        """Return what can never be sent: row, place, faults, and whether a decision is lost with it."""
+        return self._db.cursor().execute("SELECT row, place, faults, loses_a_decision FROM unfit ORDER BY rowid")
 
     def close(self) -> None:
         """Close the file."""
