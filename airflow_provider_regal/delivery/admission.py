@@ -21,6 +21,7 @@ from airflow_provider_regal.delivery.prepared import Claimed, Ready, Refused
 from airflow_provider_regal.delivery.recorder import Recorder
 from airflow_provider_regal.delivery.row_index import RowIndex
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.delivery.shared import SharedIdentifiers
 from airflow_provider_regal.delivery.suppressing import hold_back, may_be_held, person_of
 from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import Fault, InvalidEventError
@@ -76,6 +77,8 @@ class Admission:
         self._suppressions = Suppressions(account, monotonic=clock.monotonic)
         self._suppress_named_events = suppress_named_events
         self._seed = account.identifiers.seed(preparer.fingerprint)
+        reports = preparer.settings.on_shared == "report" and preparer.settings.sync is None
+        self._shared = SharedIdentifiers(account) if reports else None
 
     def rows(self) -> Iterator[Ready | None]:
         """Return the rows to send, in order; None where it is time to look at the network."""
@@ -165,7 +168,14 @@ class Admission:
         if skip := self._decide_on(ready, known, now):
             self._recorder.skip(ready, skip, now)
             return None
+        if self._shared is not None and ready.user_id is not None:
+            addresses = [one for one in ready.identifiers if not one.startswith("user:")]
+            self._shared.add(source_row, ready.user_id, addresses)
         return ready
+
+    def shared(self) -> dict[int, str]:
+        """Return the rows of another user id's phone or email, among those that were let through."""
+        return {} if self._shared is None else self._shared.finish()
 
     def _died(self, row: Ready | Refused, now: datetime) -> None:
         """Settle a row that an earlier try had reserved."""

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from itertools import islice
 from typing import Any, Final
 
@@ -228,11 +228,14 @@ class Delivery:
         if counts.guard and not held.kept:
             raise FixSourceError(f"{counts.guard} Nothing was sent.")
         held.rows_complete(ambiguous)
-        if index.shared:
-            self.report.notes[SHARED] += len(index.shared)
-            log_shared(index.shared)
+        self._note_shared(index.shared)
         to_send = len(held.states) - counts.owed_rows
         _log.info("Delivery %d: read %s, %s to send", held.id, rows_(counts.read), f"{to_send:,}")
+
+    def _note_shared(self, shared: Mapping[int, str]) -> None:
+        if shared:
+            self.report.notes[SHARED] += len(shared)
+            log_shared(shared)
 
     def _add_owed(self, held: Held, index: RowIndex, first_pass: FirstPass) -> None:
         """Take in the opt-outs that Regal lacks; nothing holds them back, even where a guard stops all else."""
@@ -313,6 +316,8 @@ class Delivery:
             finally:
                 held.counts.outages += gate.outages
                 self.report.notes.update(recorder.notes)
+                with suppress(LedgerError):  # it is only told
+                    self._note_shared(admission.shared())
             await recorder.commit()
 
     def _judge(self, held: Held) -> None:

@@ -107,7 +107,8 @@ class FirstPass:
         self._chunks: list[RowChunk] = []
         self._position = 0
         self._last_row = 0
-        self._shared = None if preparer.settings.sync else SharedIdentifiers(account)
+        rejects = preparer.settings.on_shared == "reject" and preparer.settings.sync is None
+        self._shared = SharedIdentifiers(account) if rejects else None  # else admission looks, which costs less
         self.columns_seen = ColumnsSeen(lower_upper=preparer.mapper.how.lower_upper)
 
     def read(self, given: Iterable[Any]) -> None:

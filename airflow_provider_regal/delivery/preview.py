@@ -90,9 +90,6 @@ def preview(
             if (slip := first_pass.slip(settings)) is not None:
                 raise FixSourceError(slip)
             held.rows_complete(first_pass.ambiguous(held.rows))
-            if index.shared:
-                report.notes[SHARED] += len(index.shared)
-                log_shared(index.shared)
             drift = TypeDrift(account.types())
             recorder = Recorder(held, own, target, drift=drift, patience_s=0, clock=clock)
             admission = Admission(
@@ -117,6 +114,9 @@ def preview(
             report.count(held.counts)
             report.reasons = held.reasons()
             report.notes.update(recorder.notes)
+            if shared := index.shared or admission.shared():
+                report.notes[SHARED] += len(shared)
+                log_shared(shared)
     report.opt_outs_owed = account.count_owed(on_their_way=Deliveries(account).others_running(0))
     if report.plan:
         log("The plan\n%s", report.plan_as_table(with_reasons=True))

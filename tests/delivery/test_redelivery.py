@@ -27,7 +27,7 @@ def failing(deliver, regal, rows, fault=REFUSE, **options):
     """Deliver rows of which Regal takes none."""
     regal.set_faults([{"on": {"from": 1}, "do": fault}])
     with suppress(TooManyFailedRowsError):
-        deliver(rows, outage_patience=600, **{"max_unknown": 1.0, **options})
+        deliver(rows, outage_patience=600, **{"max_unknown": 1.0, "max_refused": None, **options})
     regal.set_faults([])
 
 

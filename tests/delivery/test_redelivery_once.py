@@ -41,7 +41,7 @@ def refused(deliver, regal_sandbox):
     def run(count=6, of_run="run", **options):
         regal_sandbox.set_faults([REFUSE])
         with suppress(TooManyFailedRowsError):
-            deliver(people(count), of_run=of_run, **options)
+            deliver(people(count), of_run=of_run, max_refused=None, **options)
         regal_sandbox.set_faults([])
 
     return run

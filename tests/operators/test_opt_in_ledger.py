@@ -94,12 +94,12 @@ def test_two_connections_can_share_an_account(sync, regal, ledger, monkeypatch):
 def test_a_dry_run_of_the_connection_remembers_nothing(sync, regal, regal_ledger, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(dry_run=True))
     seen = sync(EVERYBODY, initial="baseline")
-    assert (seen.requests, seen.report["status"], seen.plan["new"]) == (0, "dry_run", 3)
+    assert (seen.requests, seen.report["status"], seen.plan["recorded"]) == (0, "dry_run", 3)
     assert not any(remembered(regal_ledger).values())
 
 
 def test_a_ledger_key_may_be_chosen_after_a_dry_run(sync, monkeypatch):
-    assert sync(EVERYBODY, initial="send", dry_run=True).plan["new"] == 3
+    assert sync(EVERYBODY, initial="send", dry_run=True).plan["sent"] == 3
     monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_KEY", "a secret of many letters")
     assert sync(EVERYBODY, initial="send").requests == 3
     monkeypatch.delenv("AIRFLOW__REGAL__LEDGER_KEY")
