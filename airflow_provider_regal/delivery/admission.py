@@ -289,7 +289,7 @@ class Admission:
 
 def _was_erased(row: Mapping[str, Any]) -> bool:
     """Return whether a row was taken out of the snapshot: its person was forgotten."""
-    return row.get(SKIP_MARK) == Skip.SUPPRESSED.value and EVENT_MARK not in row
+    return SKIP_MARK in row and row[SKIP_MARK] == Skip.SUPPRESSED and EVENT_MARK not in row
 
 
 class _Known:

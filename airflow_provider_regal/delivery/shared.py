@@ -73,7 +73,8 @@ class SharedIdentifiers:
 
     def _look_up(self) -> None:
         users = self._account.users_of({phone for _, _, phone in self._to_look_up})
-        for row, user_id, phone in self._to_look_up:
-            if users.get(phone, set()) - {self._account.identifiers.stored(user_id)}:
+        stored = self._account.identifiers.stored
+        for row, user_id, phone in self._to_look_up if users else ():
+            if (known := users.get(phone)) and known - {stored(user_id)}:
                 self._on_record[row] = "another user id on record has it"
         self._to_look_up.clear()

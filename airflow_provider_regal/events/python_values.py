@@ -132,6 +132,8 @@ def is_missing(value: Any) -> bool:
     """Whether an identifier is not there: blank, or a missing value that became text, such as ``None`` or ``NULL``."""
     if not isinstance(value, str):
         return is_nothing(value)
+    if len(value) > _LONGEST_MISSING and "!" <= value[0] <= "~" and "!" <= value[-1] <= "~":
+        return False  # which is usual, and quicker
     text = trimmed(value)
     return not text or (len(text) <= _LONGEST_MISSING and text.casefold() in MISSING_TEXTS)
 
