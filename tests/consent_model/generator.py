@@ -144,7 +144,7 @@ class _Maker:
             self.by_event: 10, self.one: 10, self.regal: 4, self.redeliver: 4, self.retry: 12, self.clear: 5,
         }  # fmt: skip
         if not self.script and self.maybe(0.08):
-            self.script = self.chance.choice([self.tie, self.by_user_id, self.unreadable_later])()
+            self.script = self.chance.choice([self.tie, self.by_user_id, self.unreadable_later, self.in_doubt])()
         if self.script:
             return replace(self.script.pop(0), minutes=minutes)
         (make,) = self.chance.choices([*makers], [*makers.values()])
@@ -183,6 +183,15 @@ class _Maker:
         yes = Statement(f"u{person}", home(person), "sms", True, self.now - timedelta(minutes=2), "203.0.113.9")
         odd = replace(yes, answer="maybe", at=yes.at + timedelta(minutes=self.chance.randint(0, 1)))
         return [self.sync_of([yes, odd])]
+
+    def in_doubt(self) -> list[Step]:
+        """An event that one delivery could not send, another may have sent, and the first has still to send."""
+        person = self.person()
+        yes = Statement(f"u{person}", home(person), "sms", True, self.now - timedelta(minutes=1), "203.0.113.9")
+        down = Crash("down", 1, {"status": 503, "retry_after": 900, "store": False})
+        lost = Crash("lost", 1, {"status": 500, "store": True})
+        first, second = (self.sync_of([yes], as_event=EVENT) for _ in range(2))
+        return [replace(first, crash=down), replace(second, crash=lost), Step("retry")]
 
     def sync_of(self, told: list[Statement], **more: Any) -> Step:
         made = []

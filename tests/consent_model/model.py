@@ -252,6 +252,7 @@ class ConsentModel:
         self.heard: set[Key] = set()  # what Regal was told by others than us
         self._seen: set[tuple[str, Statement]] = set()
         self._rows: list[tuple[Options, Row]] = []
+        self._taken: set[Statement] = set()  # by a redelivery
 
     # -- reports
 
@@ -283,6 +284,7 @@ class ConsentModel:
         for delivery in self.deliveries.values():
             delivery.unreadable.clear()
         for options, row in self._rows:
+            self._taken.update(row.statements)
             for statement in row.statements:
                 meaning = meaning_of(statement, options, moment)
                 if isinstance(meaning, Yes) and row.yes != "never":
@@ -306,14 +308,15 @@ class ConsentModel:
         channel = statement.channel.strip().lower()
         early, late = (meaning_of(statement, this.options, moment) for moment in moments)
         keys = [*self._keys_of(statement, channel, this.options)]
-        this.mentioned.update(keys)
+        if answer_of(statement.answer) is not None:  # else the person is not in the source
+            this.mentioned.update(keys)
         for key in keys:
             if row.yes != "never":
                 self.yeses[key] |= {meaning for meaning in (early, late) if isinstance(meaning, Yes)}
             if isinstance(early, Yes):
                 if row.yes == "sent" and certain:
                     self.stated[key] = max(self.stated.get(key, early), early, key=lambda yes: yes.at)
-            elif isinstance(early, Unreadable) and row.yes == "sent":
+            elif isinstance(early, Unreadable) and row.yes == "sent" and statement not in self._taken:
                 _raise(this.unreadable, key, early.at)
         if isinstance(early, No) and isinstance(late, No):
             times = {early.at.replace(microsecond=0), late.at.replace(microsecond=0)}
@@ -479,7 +482,7 @@ class ConsentModel:
             return {True, False} if doubtful else {True}
         if barrier is not None:
             newer = self.newest_sent.get(key)  # of a yes that no row says soundly, such as that of a repeated message
-            return {False} if newer is None or newer <= barrier else {True, False}
+            return {False} if newer is None or newer <= barrier else {True, False, None}
         return {None, True, False} if perhaps is not None or key in self.newest_sent else {None}
 
 
