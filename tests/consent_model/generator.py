@@ -127,6 +127,7 @@ class _Maker:
         self.by_event_table: list[tuple[dict[str, Any], Row]] = []
         self.removes = chance.random() < 0.4
         self.messages = 0
+        self.script: list[Step] = []  # what is left of a scene
 
     def maybe(self, share: float) -> bool:
         return self.chance.random() < share
@@ -142,9 +143,66 @@ class _Maker:
             self.contacts: 24, self.segment: 10, self.named: 8, self.table_sync: 20, self.late_sync: 8,
             self.by_event: 10, self.one: 10, self.regal: 4, self.redeliver: 4, self.retry: 12, self.clear: 5,
         }  # fmt: skip
+        if not self.script and self.maybe(0.08):
+            self.script = self.chance.choice([self.tie, self.by_user_id, self.unreadable_later, self.in_doubt])()
+        if self.script:
+            return replace(self.script.pop(0), minutes=minutes)
         (make,) = self.chance.choices([*makers], [*makers.values()])
         step = replace(make(), minutes=minutes)
         return replace(step, crash=self.crash(step))
+
+    # -- scenes that chance alone would rarely make
+
+    def tie(self) -> list[Step]:
+        """A no that Regal does not get, and a yes of the same second; neither delivery sends what is owed."""
+        person, at = self.person(), self.now - timedelta(minutes=1)
+        no = Statement(f"u{person}", home(person), "sms", False, at, None)
+        yes = replace(no, answer=True, at=at + timedelta(milliseconds=900), ip="203.0.113.9")
+        down = Crash("down", 1, {"status": 503, "retry_after": 900, "store": False})
+        return [replace(self.event_of(no), crash=down), self.event_of(yes)]
+
+    def event_of(self, one: Statement) -> Step:
+        written = {"user_id": one.user, "phone": one.point, "event": "Lesson Booked", "opt_in": [self.opt_in(one)]}
+        return self.made("named", [(written, Row((one,)))], {}, Options(contacts=False))
+
+    def by_user_id(self) -> list[Step]:
+        """A no by a user id whose phone is on record only later, and an older yes by the user id."""
+        person, channel = self.person(), self.chance.choice(CHANNELS[:2])
+        no = Statement(f"u{person}", None, channel, False, self.now - timedelta(minutes=1), None)
+        yes = replace(no, answer=True, at=no.at - timedelta(minutes=self.chance.randint(0, 1)), ip="203.0.113.9")
+        contact = {"user_id": f"u{person}", "phone": home(person)}
+        return [
+            self.sync_of([no], as_event=EVENT),
+            self.made("contacts", [(contact, Row(()))], {}, Options()),
+            self.sync_of([yes], as_event=EVENT),
+        ]
+
+    def unreadable_later(self) -> list[Step]:
+        """A yes, and a later decision that can't be read, in one table."""
+        person = self.person()
+        yes = Statement(f"u{person}", home(person), "sms", True, self.now - timedelta(minutes=2), "203.0.113.9")
+        odd = replace(yes, answer="maybe", at=yes.at + timedelta(minutes=self.chance.randint(0, 1)))
+        return [self.sync_of([yes, odd])]
+
+    def in_doubt(self) -> list[Step]:
+        """An event that one delivery could not send, another may have sent, and the first has still to send."""
+        person = self.person()
+        yes = Statement(f"u{person}", home(person), "sms", True, self.now - timedelta(minutes=1), "203.0.113.9")
+        down = Crash("down", 1, {"status": 503, "retry_after": 900, "store": False})
+        lost = Crash("lost", 1, {"status": 500, "store": True})
+        first, second = (self.sync_of([yes], as_event=EVENT) for _ in range(2))
+        return [replace(first, crash=down), replace(second, crash=lost), Step("retry")]
+
+    def sync_of(self, told: list[Statement], **more: Any) -> Step:
+        made = []
+        for one in told:
+            row = {"user_id": one.user, "channel": one.channel, "subscribed": one.answer, "ip": one.ip}
+            whose = {} if one.point is None else {"phone": one.point}
+            made.append(({**row, **whose, "timestamp": self.written_time(one.at)}, Row((one,))))
+        settings = {"max_rejected": 1.0, "max_event_age": None}
+        options = Options(by_changes=True, once=True, as_event=bool(more))
+        sync = {"initial": "send", "max_change_ratio": None, **more}
+        return self.made("sync", made, settings, options, sync, source="dag.scene")
 
     # -- what people say
 
@@ -251,7 +309,7 @@ class _Maker:
         if self.maybe(0.15):
             settings["opt_out_scope"], options = "person", replace(options, scope="person")
         if self.maybe(0.4):
-            settings["max_connections"], options = 1, replace(options, in_order=True)
+            settings["max_connections"] = 1
         if self.maybe(0.07):
             settings["min_rows"], options = 1_000, replace(options, may_send="no")
         return settings, options
@@ -370,7 +428,7 @@ class _Maker:
     def one(self) -> Step:
         """One event, by an operator or the hook."""
         _, options = self.common()
-        options = replace(options, may_send="all", in_order=False, max_age=None)
+        options = replace(options, may_send="all", max_age=None)
         call = self.chance.choice(["identify", "identify", "track"])
         written, row = self.nested(self.person())
         if self.maybe(0.2):

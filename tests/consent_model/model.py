@@ -82,7 +82,6 @@ class Options:
     :param may_send: ``all``; ``no`` (a guard stops the rest); ``nothing`` (the rows are Regal's own).
     :param by_changes: rows that were read before need not be read again.
     :param once: what Regal acknowledged is not sent again.
-    :param in_order: one request at a time.
     :param repeats_unknown: told to send again what Regal may have.
     """
 
@@ -95,7 +94,6 @@ class Options:
     once: bool = False
     infers_opt_outs: bool = False
     as_event: bool = False
-    in_order: bool = False
     repeats_unknown: bool = False
 
 
@@ -254,6 +252,7 @@ class ConsentModel:
         self.heard: set[Key] = set()  # what Regal was told by others than us
         self._seen: set[tuple[str, Statement]] = set()
         self._rows: list[tuple[Options, Row]] = []
+        self._taken: set[Statement] = set()  # by a redelivery
 
     # -- reports
 
@@ -274,15 +273,18 @@ class ConsentModel:
         this, (first, last) = self.deliveries[delivery], moments
         for row in rows:
             self._rows.append((this.options, row))
-            overtaken = self._newest_yeses(row, this.options, first) if row.yes == "sent" else {}
+            overtaken = self._newest_yeses(row, this.options, first) if row.yes != "never" else {}
             for statement in row.statements:
                 known = this.options.by_changes and (source, statement) in self._seen
                 self._seen.add((source, statement))
                 self._read(this, row, statement, (first, last), overtaken, certain=certain and not known)
 
     def reads_letters(self, moment: datetime) -> None:
-        """A redelivery may read any row again: the time of a yes may have come by now."""
+        """A redelivery may take any row: it fails then for what can't be read, and the time of a yes may have come."""
+        for delivery in self.deliveries.values():
+            delivery.unreadable.clear()
         for options, row in self._rows:
+            self._taken.update(row.statements)
             for statement in row.statements:
                 meaning = meaning_of(statement, options, moment)
                 if isinstance(meaning, Yes) and row.yes != "never":
@@ -306,13 +308,15 @@ class ConsentModel:
         channel = statement.channel.strip().lower()
         early, late = (meaning_of(statement, this.options, moment) for moment in moments)
         keys = [*self._keys_of(statement, channel, this.options)]
-        this.mentioned.update(keys)
+        if answer_of(statement.answer) is not None:  # else the person is not in the source
+            this.mentioned.update(keys)
         for key in keys:
-            if isinstance(early, Yes) and row.yes != "never":
-                self.yeses[key].add(early)
+            if row.yes != "never":
+                self.yeses[key] |= {meaning for meaning in (early, late) if isinstance(meaning, Yes)}
+            if isinstance(early, Yes):
                 if row.yes == "sent" and certain:
                     self.stated[key] = max(self.stated.get(key, early), early, key=lambda yes: yes.at)
-            elif isinstance(early, Unreadable) and row.yes == "sent":
+            elif isinstance(early, Unreadable) and row.yes == "sent" and statement not in self._taken:
                 _raise(this.unreadable, key, early.at)
         if isinstance(early, No) and isinstance(late, No):
             times = {early.at.replace(microsecond=0), late.at.replace(microsecond=0)}
@@ -346,13 +350,13 @@ class ConsentModel:
         :param anew: the delivery has read its source in this try; it does not resume. :param calm: nothing failed.
         """
         this, broken = self.deliveries[delivery], list[str]()
-        others_seen = False
+        seen: set[str | None] = set()
         for one in found:
-            owed = one.key in this.owed_before and not one.subscribed
-            in_order = anew and calm and this.options.in_order and this.options.contacts
-            if in_order and owed and others_seen and one.key not in this.mentioned:
-                broken.append(f"rule 2: the owed opt-out of {one.key} was not sent first")
-            others_seen |= one.subscribed or one.user is not None  # what is owed goes without a user id
+            owed = one.key in this.owed_before and not one.subscribed and one.key not in this.mentioned
+            if anew and calm and this.options.contacts and owed and one.point in seen:
+                broken.append(f"rule 3: the owed opt-out of {one.key} was not the first that was sent of it")
+            if one.subscribed or one.user is not None:  # what is owed goes without a user id
+                seen.add(one.point)
             if one.user is not None and one.point is not None:
                 self.perhaps_phones[one.user].add(one.point)
             check = self._check_yes if one.subscribed else self._check_no
@@ -472,11 +476,13 @@ class ConsentModel:
         """Rule 5: what Regal may have once every sound decision was delivered again without a fault."""
         yes, barrier, perhaps = self.stated.get(key), self.barriers.get(key), self.perhaps.get(key)
         if yes is not None and (barrier is None or yes.at > barrier):
+            if self.newest_sent.get(key, yes.at) > yes.at:  # such as that of a repeated message; Regal may have it
+                return {True, False, None}
             doubtful = (perhaps is not None and yes.at <= perhaps) or (key in self.inferred)
             return {True, False} if doubtful else {True}
         if barrier is not None:
             newer = self.newest_sent.get(key)  # of a yes that no row says soundly, such as that of a repeated message
-            return {False} if newer is None or newer <= barrier else {True, False}
+            return {False} if newer is None or newer <= barrier else {True, False, None}
         return {None, True, False} if perhaps is not None or key in self.newest_sent else {None}
 
 

@@ -156,12 +156,13 @@ def test_an_opt_out_that_is_lost(model):
     assert model.final(KEY) == {False}
 
 
-def test_an_owed_opt_out_that_is_not_sent_first(model):
+def test_an_owed_opt_out_that_is_not_sent_before_all_else_of_that_phone(model):
     delivers(model, "one", NO)
-    other = replace(YES, point="+12125550102")
-    first = replace(SENT, point="+12125550102")
+    voice = replace(YES, channel="voice")
+    first = replace(SENT, channel="voice")
     owed = replace(SENT, number=2, user=None, subscribed=False)
-    assert "not sent first" in delivers(model, "two", other, found=[first, owed], in_order=True)[0]
+    assert "not the first" in delivers(model, "two", voice, found=[first, owed])[0]
+    assert delivers(model, "three", voice, found=[owed, first]) == []
 
 
 def test_a_decision_that_cannot_be_read_and_a_task_that_succeeds(model):
