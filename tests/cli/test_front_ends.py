@@ -175,6 +175,7 @@ def test_the_module_finds_connections_that_were_made_in_the_ui(stored):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_airflow_finds_connections_that_were_made_in_the_ui(stored):
     done = run_airflow("regal", "check", "--conn-id", stored)
     if "invalid choice" in done.stderr:

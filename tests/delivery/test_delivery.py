@@ -188,6 +188,7 @@ def test_an_outage_stops_retryably_and_the_next_try_delivers_the_rest_once(deliv
     assert set(arrivals(regal_sandbox).values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_regal_that_never_answers_leaves_no_more_unknown_than_were_under_way(deliver, regal_sandbox):
     regal_sandbox.set_faults([{"on": {"from": 101}, "do": {"hang": True}}])
 
@@ -389,6 +390,7 @@ class TestTheLedgerFails:
             told = [record.levelname for record in caplog.records if "ledger" in record.message.lower()]
             assert told == ["WARNING", "INFO"], caplog.messages
 
+    @pytest.mark.slow
     def test_beyond_the_patience_the_delivery_stops_and_a_later_try_resumes(self, deliver, regal_sandbox, ledger):
         with (
             cannot_be_written(ledger, regal_sandbox, after=20),

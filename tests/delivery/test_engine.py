@@ -103,6 +103,7 @@ def test_rows_that_wait_for_a_repeat_are_open_after_a_stop(deliver, regal_sandbo
     assert set(arrivals(regal_sandbox).values()) == {1}
 
 
+@pytest.mark.slow
 def test_an_outage_is_left_promptly_though_requests_hang(deliver, regal_sandbox):
     regal_sandbox.set_faults([{"on": {"from": 21}, "do": HANG}])
     started = time.monotonic()
@@ -157,6 +158,7 @@ def test_a_worker_is_not_held_where_regal_asks_for_more_than_the_patience(delive
         deliver(people(3), outage_patience=300)
 
 
+@pytest.mark.slow
 def test_429_without_end_costs_few_requests_and_leaves_no_row_in_doubt(deliver, regal_sandbox, ledger):
     regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 429}}])
     with pytest.raises(RetryLaterError):
@@ -167,6 +169,7 @@ def test_429_without_end_costs_few_requests_and_leaves_no_row_in_doubt(deliver, 
 
 
 @pytest.mark.parametrize(("rows", "rate", "patience"), [(20, 5, 300), (1_000, 100_000, 4)])
+@pytest.mark.slow
 def test_waiting_costs_no_cpu(deliver, regal_sandbox, rows, rate, patience):
     if rows > 20:
         regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 503, "retry_after": 1}}])
@@ -200,6 +203,7 @@ def test_rows_that_cannot_be_sent_do_not_keep_the_loop_from_its_requests(deliver
     assert first_answer[0] < (time.monotonic() - started) / 2
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_size_of_rows_not_by_their_number(deliver, regal_sandbox, monkeypatch):
     monkeypatch.setattr("airflow_provider_regal.delivery.window._MOST_BYTES", 1_000_000)
     regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"delay_ms": 20}}])

@@ -158,7 +158,7 @@ def kill_at(killable, record_property, guarantee, seed, kills=1):
 
 
 @on(PROVED)
-@pytest.mark.parametrize("guarantee", ["at_most_once", "at_least_once"])
+@pytest.mark.parametrize("guarantee", ["at_most_once", pytest.param("at_least_once", marks=pytest.mark.slow)])
 def test_a_kill_loses_nothing(killable, record_property, guarantee):
     kill_at(killable, record_property, guarantee, seed=1)
 
@@ -197,6 +197,7 @@ def test_a_kill_right_after_the_first_reservation_sends_no_row_twice(killable):
     assert report["unknown"] <= CONNECTIONS + LEAST_AHEAD
 
 
+@pytest.mark.slow
 def test_the_next_try_waits_until_requests_of_the_killed_one_are_over(killable, regal_sandbox):
     """A killed process's requests may still be read by Regal: order per person must hold."""
     delivery = killable(rows=300, timeout_s=1)
@@ -252,6 +253,7 @@ class TestOverlappingTries:
         assert report["unknown"] <= CONNECTIONS + reserved_ahead(300, 1)
 
     @on(PROVED)
+    @pytest.mark.slow
     def test_a_try_that_was_frozen_sends_and_commits_nothing_when_it_wakes(self, killable, regal_sandbox):
         delivery = killable(rows=1_500, rate=300)
         first = delivery.begin()
@@ -286,8 +288,8 @@ class TestOverlappingTries:
     ("number", "error"),
     [
         (signal.SIGTERM, "RetryLaterError"),  # Airflow's on_kill
-        (signal.SIGINT, "KeyboardInterrupt"),
-        (signal.SIGALRM, "TaskTimeoutError"),  # Airflow's execution_timeout
+        pytest.param(signal.SIGINT, "KeyboardInterrupt", marks=pytest.mark.slow),
+        pytest.param(signal.SIGALRM, "TaskTimeoutError", marks=pytest.mark.slow),  # Airflow's execution_timeout
     ],
 )
 def test_a_signal_stops_in_good_order_and_the_next_try_resumes_at_once(killable, regal_sandbox, number, error):
@@ -310,6 +312,7 @@ def test_a_signal_stops_in_good_order_and_the_next_try_resumes_at_once(killable,
     assert report["acknowledged"] == 600
 
 
+@pytest.mark.slow
 def test_a_signal_while_regal_hangs_settles_what_is_under_way_within_seconds(killable, regal_sandbox):
     regal_sandbox.set_faults([{"on": {"from": 100}, "do": {"hang": True}}])
     delivery = killable(rows=300, timeout_s=30)

@@ -107,6 +107,7 @@ def finish(process):
     assert process.exitcode == 0
 
 
+@pytest.mark.slow
 def test_processes_that_want_the_same_letters_send_each_once(refused, regal_sandbox, ledger_path, ledger):
     refused(60)
     processes = [begin(regal_sandbox, ledger_path, f"again{number}") for number in range(3)]
@@ -134,6 +135,7 @@ def test_threads_that_want_the_same_letters_send_each_once(refused, regal_sandbo
     assert arrivals(regal_sandbox) == Counter({f"u{number}": 3 for number in range(20)})
 
 
+@pytest.mark.slow
 def test_two_tries_of_one_redelivery_at_once_send_each_letter_once(refused, regal_sandbox, ledger_path):
     refused(60)
     processes = [begin(regal_sandbox, ledger_path, "again", number) for number in (1, 2)]
@@ -143,6 +145,7 @@ def test_two_tries_of_one_redelivery_at_once_send_each_letter_once(refused, rega
     assert arrivals(regal_sandbox) == once(60)
 
 
+@pytest.mark.slow
 def test_killed_while_taking_letters_it_takes_them_again_and_sends_each_once(
     refused, regal_sandbox, ledger_path, ledger, tmp_path
 ):

@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,7 @@ SAID = st.builds(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(event=SAID)
+@pytest.mark.slow
 def test_whatever_regal_refused_goes_out_as_it_was(deliver, redeliver, ledger, regal_sandbox, event):
     regal_sandbox.reset()
     ledger.change("DELETE FROM regal_types")  # each example has types of its own

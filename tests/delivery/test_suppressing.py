@@ -394,6 +394,7 @@ def test_on_every_database(run, suppressed, database_url, secret, regal_sandbox)
     assert told(regal_sandbox) == [(None, "sms", False)]
 
 
+@pytest.mark.slow
 def test_who_is_suppressed_while_a_delivery_runs_is_skipped_from_then_on(run, suppressed, regal_sandbox):
     report = []
     running = threading.Thread(

@@ -163,6 +163,7 @@ people = st.lists(st.sampled_from("abc"), max_size=2, unique=True)
     ),
     choices=st.randoms(use_true_random=False),
 )
+@pytest.mark.slow
 def test_whatever_happens_all_go_once_and_in_the_order_of_each_person(rows, choices):
     made = [row(n, *who, phase=phase) for n, (who, phase) in enumerate(rows)]
     one, sent, now, out = window(*made), [], 0.0, []

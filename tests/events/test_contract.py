@@ -66,6 +66,7 @@ def assert_consent_has_evidence(payload: Payload, policy: ConsentPolicy) -> None
 
 @hostile.many
 @given(st.sampled_from(EVENTS), hostile.written_events, st.booleans(), st.booleans())
+@pytest.mark.slow
 def test_any_event_becomes_a_valid_payload_or_is_invalid(event, written, require_ip, send_nulls):
     policy = ConsentPolicy(require_ip=require_ip)
     result = outcome(event, written, policy, Reading(send_nulls=send_nulls))

@@ -137,6 +137,7 @@ def test_an_outcome_tells_where_its_row_stands(database_url, database):
     assert (first.is_dead_letter, second.is_dead_letter) == (False, True)
 
 
+@pytest.mark.slow
 def test_many_outcomes_take_little_memory(database_url, database):
     number = write(database_url, lines=[line(one, user_id=f"u{one}") for one in range(1, 30_001)])
     rows = history.outcomes_of(database, number)
@@ -356,6 +357,7 @@ def test_a_row_is_matched_by_whole_values_only(who, row, found_in):
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.datetimes() | st.decimals(),
     lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside),
 ))  # fmt: skip
+@pytest.mark.slow
 def test_any_value_can_be_searched(value):
     found_in = Wanted([PHONE, "anne", "a@b.co", "7"]).found_in({"x": value})
     assert found_in is None or found_in.startswith("x")
