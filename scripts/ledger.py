@@ -29,8 +29,10 @@ def last_delivery(dag_id: str, task_id: str) -> dict[str, Any]:
     for status, reason, message, count in query(_REASONS, str(number), database=LEDGER):
         why = str(message).partition("; ")[0] if reason == "invalid" else f"{status}, {reason}"
         reasons[why] += int(str(count))
+    told = json.loads(str(counts))
     return {
-        **json.loads(str(counts)),
+        **told,
+        "opt_ins_withheld": sum(told["withheld"].values()),
         "delivery": number,
         "status": state,
         "read": read,

@@ -101,6 +101,7 @@ def _as_dict(record: Record, now: datetime) -> dict[str, Any]:
         "live": history.is_live(record, now),
         **_counts(record),
         "skips": dict(counts.skips),
+        "opt_ins_withheld": counts.withheld.total(),
         "withheld": dict(counts.withheld),
         **{name: getattr(counts, name) for name in more},
         "seconds": round(counts.seconds, 3),
