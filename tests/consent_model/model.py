@@ -406,10 +406,14 @@ class ConsentModel:
             yield f"no opt-out has this time ({sorted(map(str, stated))})"
 
     def _note(self, one: Received) -> None:
-        keys = [one.key] if one.point else [one.key, *((phone, one.channel) for phone in self.phones[one.user or ""])]
+        keys, perhaps = [one.key], set[Key]()
+        if one.point is None:  # the event counts for the phones that Regal has of the contact
+            keys += [(phone, one.channel) for phone in self.phones[one.user or ""]]
+            perhaps = {(phone, one.channel) for phone in self.perhaps_phones[one.user or ""]}
         for key in keys:
             if one.stored:
                 self.regal[key] = (one.subscribed, one.at)
+        for key in perhaps.union(keys):
             if one.subscribed and one.at is not None and not one.refused:
                 _raise(self.newest_sent, key, one.at)
 
