@@ -144,7 +144,9 @@ class _Maker:
             self.by_event: 10, self.one: 10, self.regal: 4, self.redeliver: 4, self.retry: 12, self.clear: 5,
         }  # fmt: skip
         if not self.script and self.maybe(0.08):
-            self.script = self.chance.choice([self.tie, self.by_user_id, self.unreadable_later, self.in_doubt])()
+            self.script = self.chance.choice(
+                [self.tie, self.by_user_id, self.unreadable_later, self.in_doubt, self.stop]
+            )()
         if self.script:
             return replace(self.script.pop(0), minutes=minutes)
         (make,) = self.chance.choices([*makers], [*makers.values()])
@@ -192,6 +194,13 @@ class _Maker:
         lost = Crash("lost", 1, {"status": 500, "store": True})
         first, second = (self.sync_of([yes], as_event=EVENT) for _ in range(2))
         return [replace(first, crash=down), replace(second, crash=lost), Step("retry")]
+
+    def stop(self) -> list[Step]:
+        """Somebody replies STOP, which only Regal knows; a yes from before comes by a sync."""
+        person = self.person()
+        no = Statement(f"u{person}", home(person), "sms", False, self.now)
+        yes = replace(no, answer=True, at=self.now - timedelta(minutes=self.chance.randint(0, 1)), ip="203.0.113.9")
+        return [self.regal_of(no), self.sync_of([yes])]
 
     def sync_of(self, told: list[Statement], **more: Any) -> Step:
         made = []
@@ -448,9 +457,11 @@ class _Maker:
         person, channel = self.person(), self.chance.choice(CHANNELS)
         point = email(person) if channel == "email" else home(person)
         answer = self.maybe(0.25)
-        one = Statement(f"u{person}", point, channel, answer, self.now)
-        name = "email" if channel == "email" else "phone"
-        written = {name: point, "channel": channel, "subscribed": answer, "timestamp": self.now.isoformat()}
+        return self.regal_of(Statement(f"u{person}", point, channel, answer, self.now))
+
+    def regal_of(self, one: Statement) -> Step:
+        name = "email" if one.channel == "email" else "phone"
+        written = {name: one.point, "channel": one.channel, "subscribed": one.answer, "timestamp": one.at.isoformat()}
         options = Options(require_ip=False, contacts=False, may_send="nothing")
         return self.made(
             "regal", [(written, Row((one,)))], {}, options, {"known_to_regal": True}, source="dag.webhooks"

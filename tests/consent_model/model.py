@@ -313,27 +313,30 @@ class ConsentModel:
         for key in keys:
             if row.yes != "never":
                 self.yeses[key] |= {meaning for meaning in (early, late) if isinstance(meaning, Yes)}
-            if isinstance(early, Yes):
-                if row.yes == "sent" and certain:
-                    self.stated[key] = max(self.stated.get(key, early), early, key=lambda yes: yes.at)
+            if isinstance(early, Yes) and row.yes == "sent" and certain:
+                self.stated[key] = max(self.stated.get(key, early), early, key=lambda yes: yes.at)
             elif isinstance(early, Unreadable) and row.yes == "sent" and statement not in self._taken:
                 _raise(this.unreadable, key, early.at)
         if isinstance(early, No) and isinstance(late, No):
-            times = {early.at.replace(microsecond=0), late.at.replace(microsecond=0)}
             for closed in channels_closed(channel, this.options):
-                if statement.point is None:
-                    for phone in self.perhaps_phones[statement.user]:
-                        self.no_times[phone, closed] |= times
-                        _raise(self.perhaps, (phone, closed), late.at)
-                for key in self._keys_of(statement, closed, this.options):
-                    this.mentioned.add(key)
-                    self.no_times[key] |= times
-                    _raise(self.perhaps, key, late.at)
-                    if not certain or overtaken.get(key, early.at) > early.at:
-                        continue
-                    _raise(self.barriers, key, early.at)
-                    if this.options.may_send != "nothing":
-                        _raise(this.nos, key, early.at)
+                self._read_no(this, statement, closed, (early, late), overtaken, certain=certain)
+
+    def _read_no(
+        self, this: Delivery, statement: Statement, channel: str, nos: tuple[No, No], overtaken: dict[Key, datetime],
+        *, certain: bool,
+    ) -> None:  # fmt: skip
+        early, late = nos
+        surely = {*self._keys_of(statement, channel, this.options)}
+        phones = self.perhaps_phones[statement.user] if statement.point is None else ()
+        for key in surely | {(phone, channel) for phone in phones}:
+            self.no_times[key] |= {early.at.replace(microsecond=0), late.at.replace(microsecond=0)}
+            _raise(self.perhaps, key, late.at)
+        this.mentioned |= surely
+        for key in surely:
+            if certain and overtaken.get(key, early.at) <= early.at:
+                _raise(self.barriers, key, early.at)
+                if this.options.may_send != "nothing":
+                    _raise(this.nos, key, early.at)
 
     def _keys_of(self, statement: Statement, channel: str, options: Options) -> Iterator[Key]:
         """Whose decision it is: where the row names no phone, that of every phone on record (rule 2)."""
@@ -403,10 +406,14 @@ class ConsentModel:
             yield f"no opt-out has this time ({sorted(map(str, stated))})"
 
     def _note(self, one: Received) -> None:
-        keys = [one.key] if one.point else [one.key, *((phone, one.channel) for phone in self.phones[one.user or ""])]
+        keys, perhaps = [one.key], set[Key]()
+        if one.point is None:  # the event counts for the phones that Regal has of the contact
+            keys += [(phone, one.channel) for phone in self.phones[one.user or ""]]
+            perhaps = {(phone, one.channel) for phone in self.perhaps_phones[one.user or ""]}
         for key in keys:
             if one.stored:
                 self.regal[key] = (one.subscribed, one.at)
+        for key in perhaps.union(keys):
             if one.subscribed and one.at is not None and not one.refused:
                 _raise(self.newest_sent, key, one.at)
 
