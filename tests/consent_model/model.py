@@ -301,7 +301,7 @@ class ConsentModel:
                     _raise(found, key, meaning.at)
         return found
 
-    def _read(  # noqa: PLR0912 - the rules of reading a row, one after the other
+    def _read(
         self, this: Delivery, row: Row, statement: Statement, moments: tuple[datetime, datetime],
         overtaken: dict[Key, datetime], *, certain: bool,
     ) -> None:  # fmt: skip
