@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 from airflow_provider_regal.cli import output, owed
 from airflow_provider_regal.cli.opening import CommandError, command, identifiers, opened
 from airflow_provider_regal.cli.output import Column, one_line, plural
+from airflow_provider_regal.cli.person import suppressed_since, suppressions_of
 from airflow_provider_regal.ledger import consent_log, history
 from airflow_provider_regal.ledger.consent_log import LogLine
 from airflow_provider_regal.ledger.history import ConsentNow, Wanted
@@ -39,8 +40,9 @@ def run_consent(args: argparse.Namespace) -> int:
         if wanted is not None:
             found = history.find_consents(database, wanted, identifiers=identifiers(), account=account)
             lines: Iterable[LogLine] = found.decisions
+            suppressions = suppressions_of(database, wanted, identifiers(), args.account)
         else:
-            found = None
+            found, suppressions = None, []
             lines = consent_log.stream_lines(
                 database,
                 account=account,
@@ -55,10 +57,12 @@ def run_consent(args: argparse.Namespace) -> int:
         if found is None:
             return _list(lines, args.delivery, as_json=args.json)
     if args.json:
-        print(json.dumps(_as_dict(found), indent=1))
-    elif found.consents or found.decisions:
-        print("\n\n".join(_explained(found, names)))
-    if not (found.consents or found.decisions):
+        print(json.dumps({**_as_dict(found), "suppressions": [one._asdict() for one in suppressions]}, indent=1))
+    else:
+        listed = [f"{suppressed_since(one)}: nothing but opt-outs is sent." for one in suppressions]
+        print("\n\n".join([*(["\n".join(listed)] if listed else []), *_explained(found, names)]), end="")
+        print("\n" if listed or found.consents or found.decisions else "", end="")
+    if not (found.consents or found.decisions or suppressions):
         print("No decision is on record of this person: nothing was sent, withheld or recorded.", file=sys.stderr)
         return 1
     return 0

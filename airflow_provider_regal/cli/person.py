@@ -47,15 +47,13 @@ def run_find(args: argparse.Namespace) -> int:
             limit=args.limit,
             scan_rows=args.scan_rows,
         )
-        suppressions = _suppressions(database, wanted, stored, args.account)
+        suppressions = suppressions_of(database, wanted, stored, args.account)
     if args.json:
         listed = [one._asdict() for one in suppressions]
         print(json.dumps({**_as_dict(person), "suppressions": listed}, indent=1))
     else:
         for one in suppressions:
-            note = f": {output.one_line(one.note)}" if one.note else ""
-            who, since = output.identifier(one.identifier), output.time(one.added_at)
-            print(f"{one.kind.capitalize()} since {since} in account {one.account} ({who}){note}")
+            print(suppressed_since(one))
         _print(person, {*wanted.phones, *wanted.emails, *wanted.user_ids, *map(stored.stored, args.person)})
     for name in hidden:
         print(
@@ -79,12 +77,20 @@ def run_find(args: argparse.Namespace) -> int:
     return 0
 
 
-def _suppressions(
+def suppressions_of(
     database: Database, wanted: history.Wanted, stored: Identifiers, account: str | None
 ) -> list[Suppression]:
+    """Find the entries of the suppression list of one person."""
     people = (*wanted.phones, *wanted.emails, *(f"user:{user_id}" for user_id in wanted.user_ids))
     name = None if account is None else short(account)
     return find_suppressions(database, people, identifiers=stored, account=name)
+
+
+def suppressed_since(one: Suppression) -> str:
+    """Say in a line that somebody must not be contacted."""
+    note = f": {output.one_line(one.note)}" if one.note else ""
+    who, since = output.identifier(one.identifier), output.time(one.added_at)
+    return f"{one.kind.capitalize()} since {since} in account {one.account} ({who}){note}"
 
 
 def _hidden_accounts(database: Database, stored: Identifiers, account: str | None) -> list[str]:

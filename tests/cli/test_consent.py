@@ -78,6 +78,23 @@ class TestOnePerson:
         contacts(opt_in("anne", ANNE))
         assert run("consent", ANNE)[1].startswith(f"{ANNE}, sms, account regal_default: opted in\n")
 
+    def test_who_is_suppressed_is_said_first(self, run, contacts):
+        contacts(opt_in("anne", ANNE))
+        run("suppress", "add", ANNE, "--note", "asked by letter")
+        suppressed, _, head, *_ = run("consent", ANNE)[1].splitlines()
+        assert suppressed.startswith("Suppressed since 20")
+        assert suppressed.endswith(f"({ANNE}): asked by letter: nothing but opt-outs is sent.")
+        assert head.endswith("opted in")
+        assert [one["kind"] for one in run.json("consent", ANNE)["suppressions"]] == ["suppressed"]
+
+    def test_who_was_forgotten_is_said_though_nothing_is_on_record(self, run, contacts):
+        contacts(opt_in("anne", ANNE))
+        run("forget", ANNE)
+        code, out, _ = run("consent", ANNE)
+        assert code == 0
+        assert out.startswith("Forgotten since 20")
+        assert ANNE not in out
+
     def test_nothing_is_on_record(self, run, contacts):
         contacts(opt_in("anne", ANNE))
         code, out, err = run("consent", BEN)
