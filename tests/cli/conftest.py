@@ -40,7 +40,7 @@ def deliver(home, regal, monkeypatch):
 
     def run(rows, faults=(), **options):
         regal.set_faults(list(faults))
-        given = {"call": "track", "event": "Lesson Booked", "max_unknown": 1.0, **options}
+        given = {"call": "track", "event": "Lesson Booked", "max_unknown": 1.0, "max_refused": None, **options}
         if given["call"] == "identify":
             del given["event"]
         report = None
