@@ -104,7 +104,7 @@ def test_every_type_arrives_as_it_should(run_dag, regal, warehouse):
         "naive": "2026-03-02 19:05:09 +00:00",
         "day": "2026-03-02",
         "ticket": "6f1c2d3e-4a5b-4c6d-8e7f-001122334455",
-        "nested": {"plan": {"seats": [1, 2.5]}},
+        "nested": {"plan": {"seats": [1, 2.5, None]}},
         "plain_json": {"a": 1},
         "tags": ["a", "b"],
         "grid": [[1, 2], [3, 4]],
