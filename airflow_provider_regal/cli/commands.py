@@ -518,7 +518,10 @@ def _names_nobody(args: argparse.Namespace) -> str | None:
 
 
 _PEOPLE = _argument(
-    "person", nargs="*", metavar="PHONE|EMAIL|USER_ID", help="whom; user:<id> for a user id that looks like a phone"
+    "person",
+    nargs="*",
+    metavar="PHONE|EMAIL|USER_ID",
+    help="the people; user:<id> for a user id that looks like a phone",
 )
 _FILE = _argument(
     "--file", metavar="FILE", help="one identifier a line, or CSV with columns user_id, phone, email; - for stdin"

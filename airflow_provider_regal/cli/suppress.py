@@ -47,7 +47,7 @@ def run_list(args: argparse.Namespace) -> int:
             found = suppressions.find_suppressions(database, people, identifiers=identifiers(), account=account)
         count = _print_json(found) if args.json else _print(found)
     if not count:
-        print("None of them is suppressed." if people.are_given else "Nobody is suppressed.", file=sys.stderr)
+        print("None of them is suppressed." if people.are_given else "No one is suppressed.", file=sys.stderr)
     return max(int(people.are_given and not count), people.report())
 
 

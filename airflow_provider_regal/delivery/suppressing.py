@@ -49,7 +49,7 @@ def says_news(row: Ready | Refused, hold: Hold) -> bool:
 
 
 def may_be_held(row: Ready | Refused) -> bool:
-    """Return whether a row is an event that ``suppress_named_events`` may hold back: it opts nobody in itself."""
+    """Return whether a row is an event that ``suppress_named_events`` may hold back: it opts no one in itself."""
     return (
         isinstance(row, Ready)
         and row.payload.call in NAMED_CALLS

@@ -132,7 +132,7 @@ def _read_consent(reading: Reading, mention: Mention, channel: str, statement: d
         form=form,
     )
     mention.consents.append((channel, consent))
-    # Only a subscription needs evidence; nobody has to prove that he wants to be left alone.
+    # Only a subscription needs evidence; no one has to prove that they want to be left alone.
     if subscribed and consent.timestamp is None:
         reading.found("opt_in_without_timestamp", f"{channel} opt-in of {mention.value} without timestamp")
     if subscribed and consent.ip is None:

@@ -61,7 +61,7 @@ def test_some_people_are_looked_up(run, ledger):
 
 
 def test_nobody_is_on_the_list(run, ledger):
-    assert run("suppress", "list") == (0, "", "Nobody is suppressed.\n")
+    assert run("suppress", "list") == (0, "", "No one is suppressed.\n")
     assert run.json("suppress", "list") == []
 
 
