@@ -36,8 +36,8 @@ CONN_FIELDS: Final[dict[str, Any]] = {
     "account": {
         "label": "Account",
         "description": (
-            "What ledgers call this Regal account. Give it where several connections lead to one account. Empty: the "
-            "connection's id."
+            "The name of this Regal account in the ledger. Set it if several connections lead to one account. "
+            "Empty: the connection id."
         ),
         "schema": {"type": ["string", "null"], "default": ""},
     },

@@ -7,6 +7,7 @@
     │   └── WrongLedgerError      the ledger is not for this account, key, version or executor
     ├── InvalidEventError         fix the data: we found the faults before sending (``faults``)
     ├── RefusedEventError         fix the data: Regal refused it (``status``)
+    ├── PlanError                 there is no such plan to send: plan again
     ├── FixSourceError            the source is not plausible; nothing was sent: check the query or the files
     ├── RetryLaterError           not applied, or rows are left; run it again: it resumes
     │   ├── LedgerError           the ledger's database cannot be reached or written
@@ -44,7 +45,7 @@ class Fault:
 
 
 class RegalError(Exception):
-    """Anything this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class FixConnectionError(RegalError):
@@ -60,7 +61,7 @@ class FixConnectionError(RegalError):
 
 
 class WrongLedgerError(FixConnectionError):
-    """The ledger can be read, but is not for us: retrying would not help."""
+    """The ledger can be read, but this process must not use it: a retry would not help."""
 
 
 class InvalidEventError(RegalError):
@@ -104,6 +105,10 @@ class RefusedEventError(_AnsweredError):
 
 class FixSourceError(RegalError):
     """The source is not plausible, such as too few rows; nothing was sent. Check the query or the files."""
+
+
+class PlanError(RegalError):
+    """The plan can't be sent: it is not there, was sent, replaced or expired. Nothing was sent; plan again."""
 
 
 class RetryLaterError(_AnsweredError):

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from airflow_provider_regal import __version__
 from airflow_provider_regal.connection_form import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
+
+#: Assets of Airflow 3, datasets of Airflow 2.
+_URIS: Final = [
+    {
+        "schemes": ["regal"],
+        "handler": "airflow_provider_regal.assets.regal.sanitize_uri",
+        "to_openlineage_converter": "airflow_provider_regal.assets.regal.to_openlineage",
+    }
+]
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -21,7 +30,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Regal",
                 "python-modules": [
                     f"airflow_provider_regal.operators.{call}"
-                    for call in ("identify", "track", "page", "screen", "rows", "opt_in", "redeliver")
+                    for call in ("identify", "track", "page", "screen", "rows", "opt_in", "plan", "redeliver")
                 ],
             }
         ],
@@ -40,6 +49,9 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "regal", "class-name": "airflow_provider_regal.decorators.regal.regal_task"},
         ],
+        "notifications": ["airflow_provider_regal.notifications.regal.RegalNotifier"],
+        "asset-uris": _URIS,
+        "dataset-uris": _URIS,
         "integrations": [
             {
                 "integration-name": "Regal",
@@ -106,6 +118,16 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "False",
                     },
+                    "people_page": {
+                        "description": (
+                            "Show the page about one person (all that is on record of a phone, email or user id) to "
+                            "users who may change connections. It needs Airflow 3.1."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "False",
+                    },
                     "history_days": {
                         "description": "Deliveries and the outcomes of their rows are kept for so many days.",
                         "version_added": "0.1.0",
@@ -120,10 +142,17 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "30",
                     },
+                    "plan_days": {
+                        "description": "A plan that is not sent within so many days expires: its rows are dropped.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "7",
+                    },
                     "consent_days": {
                         "description": (
                             "Lines of the consent log are kept for so many days, and longer while they prove an "
-                            "opt-in that Regal still has. Empty: for ever."
+                            "opt-in that Regal still has. Empty: forever."
                         ),
                         "version_added": "0.1.0",
                         "type": "integer",

@@ -23,13 +23,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from aiohttp import web
-
 from airflow_provider_regal.sandbox.account import Account
 from airflow_provider_regal.sandbox.api import find_contacts
 from airflow_provider_regal.sandbox.clock import Clock, ManualClock
 from airflow_provider_regal.sandbox.faults import parse_rules
-from airflow_provider_regal.sandbox.server import connection_json, listen, start, url_of
+from airflow_provider_regal.sandbox.server import Running, connection_json, listen, start, url_of
 from airflow_provider_regal.sandbox.settings import (
     DEFAULT_API_KEY,
     DEFAULT_HOST,
@@ -60,7 +58,8 @@ class Sandbox:
     :param retry_after: seconds announced when over the limit; ``None`` for no header.
     :param wrong_key_status: 401, or 403 with a JSON body.
     :param clock: where the sandbox reads the time; a :class:`ManualClock` moves only when told to.
-    :param settings: limits of memory and body size, by the names of ``SandboxSettings``.
+    :param allow_hosts: names by which clients reach it, beside ``localhost`` and IP addresses.
+    :param settings: limits of memory, body size, connections and time, by the names of ``SandboxSettings``.
     :raises ValueError: an option or a fault rule cannot be used.
     """
 
@@ -75,7 +74,8 @@ class Sandbox:
         retry_after: int | None = None,
         wrong_key_status: int = 401,
         clock: Clock | None = None,
-        **settings: int,
+        allow_hosts: Sequence[str] = (),
+        **settings: Any,
     ) -> None:
         self._account = Account(
             SandboxSettings(
@@ -85,6 +85,7 @@ class Sandbox:
                 lookup_order=tuple(lookup_order),
                 retry_after=retry_after,
                 wrong_key_status=wrong_key_status,
+                allow_hosts=tuple(allow_hosts),
                 **settings,
             ),
             clock,
@@ -92,7 +93,7 @@ class Sandbox:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._runner: web.AppRunner | None = None
+        self._running: Running | None = None
         self._port = 0
         self._url = ""
 
@@ -128,15 +129,15 @@ class Sandbox:
         self._thread = threading.Thread(target=loop.run_forever, name="regal-sandbox", daemon=True)
         self._thread.start()
         self._loop = loop
-        self._runner = asyncio.run_coroutine_threadsafe(start(self._account, listening), loop).result(_START_S)
+        self._running = asyncio.run_coroutine_threadsafe(start(self._account, listening), loop).result(_START_S)
 
     def stop(self) -> None:
         """Stop listening and close all connections, hanging ones too: an outage. What was received is kept."""
-        loop, thread, runner = self._loop, self._thread, self._runner
-        if loop is None or thread is None or runner is None:
+        loop, thread, running = self._loop, self._thread, self._running
+        if loop is None or thread is None or running is None:
             return
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(_START_S)
-        self._loop = self._thread = self._runner = None
+        asyncio.run_coroutine_threadsafe(running.stop(), loop).result(_START_S)
+        self._loop = self._thread = self._running = None
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -147,6 +148,8 @@ class Sandbox:
         :raises TimeoutError: that took longer than ``timeout_s``.
         """
         deadline = time.monotonic() + timeout_s
+        while self._loop is None and self._account.process_next():
+            pass
         while self._ask(lambda account: account.pending):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the sandbox still had events to process after {timeout_s} s")

@@ -39,7 +39,6 @@ LATENCIES: Final = ((20, 20), (100, 100), (300, 300), (20, 100), (100, 300), (30
 RAMP_S: Final = 1.5
 # How much of the limit has to be used, once running.
 WANTED: Final = {100: 0.95, 300: 0.95, 1_000: 0.94}
-PACED_CPU_LIMIT: Final = 300
 MOST_STALL_MS: Final = 20.0
 _MOST_REPEATS: Final = 5
 _DEFAULT_CONNECTIONS: Final = 256

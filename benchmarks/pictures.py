@@ -12,6 +12,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 
 from benchmarks import tables
+from benchmarks.sharing import BIN_S
 from benchmarks.stages import STAGES
 from benchmarks.where_it_goes import microseconds
 
@@ -73,6 +74,49 @@ def arrivals(results: dict[str, Any], file: Path) -> None:
         place.set_ylim(0, limit * 1.1)
     axes[0][0].set_ylabel("arrivals in the second before")
     axes[0][-1].legend(title="latency", fontsize=7, title_fontsize=8)
+    _keep(figure, file)
+
+
+def _moving(bins: list[int]) -> list[int]:
+    a_second = round(1 / BIN_S)
+    return [sum(bins[max(0, end - a_second) : end]) for end in range(1, len(bins) + 1)]
+
+
+def sharing(results: dict[str, Any], file: Path) -> None:
+    """Arrivals of the second before, of one to many senders that join and leave, for each limit."""
+    drawn = [run for run in results["rounds"] if run["ledger"] != "sqlite"] or results["rounds"]
+    drawn = [run for run in drawn if run["latency_ms"] == drawn[0]["latency_ms"]]
+    limits = sorted({run["limit"] for run in drawn})
+    figure, axes = plt.subplots(1, len(limits), figsize=(4.2 * len(limits), 3.2), squeeze=False)
+    for place, limit in zip(axes[0], limits, strict=True):
+        for run in (run for run in drawn if run["limit"] == limit and run["seed"] == 0):
+            moving = _moving(run["bins"])
+            place.plot([end * BIN_S for end in range(1, len(moving) + 1)], moving, lw=1, label=f"{run['senders']}")
+        place.axhline(limit, color=_LIMIT, lw=1)
+        place.set_title(f"limit {limit:,} a second", fontsize=10)
+        place.set_xlabel("seconds since the first arrival")
+        place.set_ylim(0, limit * 1.1)
+    axes[0][0].set_ylabel("arrivals in the second before")
+    axes[0][-1].legend(title="senders", fontsize=7, title_fontsize=8)
+    _keep(figure, file)
+
+
+def sharing_simulated(results: dict[str, Any], file: Path) -> None:
+    """Draw the same of simulated tasks, without and with other systems that send to the account."""
+    kinds = [(100, 0.0), (270, 0.0), (270, 60.0)]
+    figure, axes = plt.subplots(1, len(kinds), figsize=(4.2 * len(kinds), 3.2), squeeze=False)
+    for place, (limit, others) in zip(axes[0], kinds, strict=True):
+        for run in results["rounds"]:
+            if (run["limit"], run["others"]) == (limit, others) and run["bins"]:
+                moving = _moving(run["bins"])
+                place.plot([end * BIN_S for end in range(1, len(moving) + 1)], moving, lw=1, label=f"{run['tasks']}")
+        place.axhline(limit, color=_LIMIT, lw=1)
+        beside = f", beside {others:.0f} of others" if others else ""
+        place.set_title(f"limit {limit:,} a second{beside}", fontsize=10)
+        place.set_xlabel("seconds")
+        place.set_ylim(0, limit * 1.1)
+    axes[0][0].set_ylabel("arrivals in the second before")
+    axes[0][-1].legend(title="tasks", fontsize=7, title_fontsize=8)
     _keep(figure, file)
 
 

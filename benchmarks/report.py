@@ -31,14 +31,31 @@ TABLES: Final[dict[str, tuple[str, Callable[[Results], str]]]] = {
     "pacing": ("pacing", tables.pacing),
     "margins": ("pacing_margins", tables.margins),
     "paced_cpu": ("pacing_cpu", tables.paced_cpu),
+    "sharing": ("sharing", tables.sharing),
+    "sharing_singles": ("sharing_singles", tables.sharing),
+    "sharing_simulated": ("sharing_simulated", tables.sharing_simulated),
+    "storms": ("chaos", tables.storms),
+    "troubles": ("chaos", tables.troubles),
+    "outages": ("chaos_outages", tables.outages),
+    "scale_deliveries": ("at_scale", tables.scale_deliveries),
+    "scale_singles": ("at_scale", tables.scale_singles),
+    "scale_commits": ("at_scale", tables.scale_commits),
+    "scale_growth": ("at_scale", tables.scale_growth),
     "memory": ("memory", tables.memory),
     "unchanged_contacts": ("unchanged_contacts", tables.unchanged_contacts),
     "sync_unchanged": ("sync_unchanged", tables.by_candidate),
+    "contract": ("contract", tables.by_candidate),
     "dag_parse": ("dag_parse", tables.by_candidate),
     "start_up": ("start_up", tables.by_candidate),
 }
 # Picture, and the function of ``pictures`` that draws it -> the file of results.
-DRAWN: Final = {"whole_path": "whole_path", "arrivals": "pacing", "where_it_goes": "where_it_goes"}
+DRAWN: Final = {
+    "whole_path": "whole_path",
+    "arrivals": "pacing",
+    "sharing": "sharing",
+    "sharing_simulated": "sharing_simulated",
+    "where_it_goes": "where_it_goes",
+}
 
 
 def results(name: str) -> Results | None:
@@ -50,13 +67,13 @@ def results(name: str) -> Results | None:
 def filled(page: str) -> str:
     """Put the tables into a page.
 
-    :raises ValueError: the page has a table that nobody makes.
+    :raises ValueError: the page has a table that nothing makes.
     """
 
     def fill(block: re.Match[str]) -> str:
         begin, name, end = block.groups()
         if name not in TABLES:
-            raise ValueError(f"{PAGE.name} has a table {name!r}, which nobody makes")
+            raise ValueError(f"{PAGE.name} has a table {name!r}, which nothing makes")
         source, make = TABLES[name]
         found = results(source)
         return block[0] if found is None else f"{begin}{make(found).strip()}\n{end}"

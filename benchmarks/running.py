@@ -74,6 +74,12 @@ class Server:
         found.frombytes(self._ask("/arrivals"))
         return list(found)
 
+    def senders(self) -> list[int]:
+        """Return the numbers of who sent them, -1 where that is not known."""
+        found = array("h")
+        found.frombytes(self._ask("/senders"))
+        return list(found)
+
     def close(self) -> None:
         """Stop it."""
         self._process.terminate()

@@ -6,7 +6,7 @@ httptools. It answers 200 to a POST of a JSON object with the right key, 400 to 
 - ``POST /reset?latency_ms=100&jump_ms=300`` forgets all and sets how long an answer takes: steady, or jumping between
   the two with every second that passes.
 - ``GET /stats`` gives counts, CPU and the longest time it stood still; ``GET /arrivals`` the seconds at which events
-  came, as an array of doubles.
+  came, as an array of doubles; ``GET /senders`` the number of each event's sender, of user ids such as ``s<number>-5``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import ssl
 import time
 from array import array
@@ -28,6 +29,7 @@ KEY = "a-key-for-benchmarks"
 _OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"message":"ok"}'
 _BAD = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 _HEARTBEAT_S = 0.005
+_SENDER = re.compile(rb'"userId":"s([0-9]+)-')
 
 
 class Counts:
@@ -42,6 +44,7 @@ class Counts:
         self.began = time.monotonic()
         self.bad = 0
         self.arrivals = array("d")
+        self.senders = array("h")
         self.bodies: set[int] = set()
         self.stall_s = 0.0
 
@@ -57,7 +60,7 @@ class Counts:
     async def watch(self) -> None:
         """Notice when this process does not run: then what came in the meantime seems to come at once."""
         parent = os.getppid()
-        while os.getppid() == parent:  # nobody else would end it if that is killed
+        while os.getppid() == parent:  # nothing else would end it if that is killed
             due = time.monotonic() + _HEARTBEAT_S
             await asyncio.sleep(_HEARTBEAT_S)
             self.stall_s = max(self.stall_s, time.monotonic() - due)
@@ -114,6 +117,7 @@ class Connection(asyncio.Protocol):
         now = time.monotonic()
         counts.arrivals.append(now)
         counts.bodies.add(hash(body))
+        counts.senders.append(int(found[1]) if (found := _SENDER.search(body)) else -1)
         if counts.latency_s:
             self._loop.call_later(counts.answer_in(now), self._answer_late)
         else:
@@ -131,11 +135,13 @@ class Connection(asyncio.Protocol):
         content = json.dumps(self._counts.as_dict()).encode()
         if target.path == "/arrivals":
             content = self._counts.arrivals.tobytes()
+        elif target.path == "/senders":
+            content = self._counts.senders.tobytes()
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content)
 
 
 async def serve(port_file: Path, tls: ssl.SSLContext | None) -> None:
-    """Serve for ever; the port is written once it is open."""
+    """Serve forever; the port is written once it is open."""
     loop, counts = asyncio.get_running_loop(), Counts()
     server = await loop.create_server(lambda: Connection(counts, loop), "127.0.0.1", 0, ssl=tls, backlog=2_048)
     new = port_file.with_suffix(".new")

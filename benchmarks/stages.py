@@ -28,14 +28,17 @@ _STAGES: Final = (
     ("phone", (f"{_OURS}events/identifiers.py", "/phonenumbers/")),
     ("read the query", (f"{_OURS}operators/_query.py", "/airflow/providers/")),
     ("snapshot: write and read", (f"{_OURS}ledger/rows.py",)),
-    ("first pass and index", (f"{_OURS}delivery/first_pass.py", f"{_OURS}delivery/row_index.py")),
-    ("map", (f"{_OURS}events/mapping.py", f"{_OURS}events/columns.py", f"{_OURS}events/coercion.py")),
+    ("first pass and index", (f"{_OURS}delivery/reading/first_pass.py", f"{_OURS}delivery/reading/row_index.py")),
+    ("map", (f"{_OURS}events/rows/mapping.py", f"{_OURS}events/rows/columns.py", f"{_OURS}events/rows/coercion.py")),
     ("payload and JSON", (f"{_OURS}events/payload.py", f"{_OURS}events/consent.py")),
     ("validate", (f"{_OURS}events/", "/pydantic")),
     ("send: aiohttp", (f"{_OURS}client/many.py", f"{_OURS}client/deadlines.py", "/aiohttp/", "/yarl/", "/multidict/")),
     ("send: what an answer means", (f"{_OURS}client/exchange.py", f"{_OURS}client/")),
-    ("admission", (f"{_OURS}delivery/admission.py", f"{_OURS}delivery/prepare.py", f"{_OURS}delivery/keys.py")),
-    ("ledger", (f"{_OURS}delivery/recorder.py", f"{_OURS}ledger/", "/sqlalchemy/", "/psycopg2/")),
+    (
+        "admission",
+        tuple(f"{_OURS}delivery/{m}.py" for m in ("sending/admission", "reading/prepare", "reading/keys")),
+    ),
+    ("ledger", (f"{_OURS}delivery/sending/recorder.py", f"{_OURS}ledger/", "/sqlalchemy/", "/psycopg2/")),
     ("engine: order, pace, start", (f"{_OURS}delivery/",)),
     ("event loop", ("/asyncio/",)),
 )  # fmt: skip
@@ -43,7 +46,7 @@ STAGES: Final = (*(name for name, _ in _STAGES), OTHER)
 
 
 def stage_of(stack: str) -> str:
-    """Say at which stage a thread was.
+    """Return at which stage a thread was.
 
     :param stack: as py-spy writes it: ``function (file:line);function (file:line)``, the innermost last.
     """

@@ -93,7 +93,7 @@ def context() -> dict[str, Any]:
         max_tries=0,
         xcom_push=lambda **_: None,
     )
-    return {"ti": ti, "task": SimpleNamespace(retries=0, pool_slots=1)}
+    return {"ti": ti, "task": SimpleNamespace(retries=0)}
 
 
 def measure(candidate: str, port: int) -> dict[str, float]:

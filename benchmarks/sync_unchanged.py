@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.delivery.keys import hash_of_row
-from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.reading.keys import hash_of_row
+from airflow_provider_regal.delivery.reading.prepare import Preparer
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.sync.reconcile import Reconciliation
 from airflow_provider_regal.delivery.sync.store import SyncStore
@@ -85,7 +85,7 @@ def fill(path: Path, count: int) -> None:
 
     with sqlite3.connect(path) as connection:
         marks = ", ".join("?" * len(_COLUMNS.split(", ")))
-        connection.executemany(f"INSERT INTO regal_consents ({_COLUMNS}) VALUES ({marks})", entries())  # noqa: S608
+        connection.executemany(f"INSERT INTO regal_consents ({_COLUMNS}) VALUES ({marks})", entries())
     connection.close()
 
 

@@ -208,6 +208,122 @@ def paced_cpu(results: dict[str, Any]) -> str:
     return table(("requests a second", "latency", "% of a core", "runs"), rows)
 
 
+def sharing(results: dict[str, Any]) -> str:
+    """Each number of senders on one account: the worst second, how much of the limit was used, and how equally."""
+    cells: dict[tuple[Any, ...], Rounds] = {}
+    for run in results["rounds"]:
+        key = (run["ledger"], run["limit"], run["latency_ms"], run["senders"], run["singles"])
+        cells.setdefault(key, []).append(run)
+    rows = []
+    for (ledger, limit, latency_ms, senders, singles), runs in cells.items():
+        over = sum(run["worst"] > limit for run in runs)
+        many = f"{senders} + {singles} one by one" if singles else str(senders)
+        rows.append(
+            (
+                "SQLite" if ledger == "sqlite" else "PostgreSQL", limit, f"{latency_ms} ms", many,
+                f"{max(run['worst'] for run in runs)}" + (f" **({over} over)**" if over else ""),
+                spread([100 * run["share"] for run in runs], 1), spread([run["jain"] for run in runs], 3), len(runs),
+            )
+        )  # fmt: skip
+    head = (
+        "ledger",
+        "limit",
+        "latency",
+        "senders",
+        "worst second of all runs",
+        "% of the limit",
+        "Jain's index",
+        "runs",
+    )
+    return table(head, rows)
+
+
+def sharing_simulated(results: dict[str, Any]) -> str:
+    """Write the same table for many more tasks, on a simulated clock."""
+    rows = [
+        (
+            run["tasks"], run["limit"], f"{run['others']:.0f}" if run["others"] else "none", run["worst"],
+            f"{100 * run['share']:.1f}", f"{run['jain']:.3f}", run["refused"],
+        )
+        for run in results["rounds"]
+    ]  # fmt: skip
+    head = (
+        "tasks",
+        "limit",
+        "other systems, requests a second",
+        "worst second",
+        "% of the limit",
+        "Jain's index",
+        "429s",
+    )
+    return table(head, rows)
+
+
+def _of_part(results: dict[str, Any], part: str) -> Rounds:
+    return [{**run, "ledger": _LEDGERS[run["ledger"]]} for run in results["rounds"] if run["part"] == part]
+
+
+_LEDGERS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+def scale_deliveries(results: dict[str, Any]) -> str:
+    """Deliveries at once: what each takes, and how many an hour that is."""
+    rows = [
+        (
+            run["ledger"], run["at_once"], f"{run['events']:,}", f"{run['wall_s']:.1f}",
+            f"{1_000 * run['cpu_s'] / run['at_once']:.0f}", f"{run['longest_s']:.1f}",
+            f"{3_600 * run['at_once'] / run['wall_s']:,.0f}", f"{run['events'] / run['wall_s']:,.0f}",
+        )
+        for run in _of_part(results, "deliveries")
+    ]  # fmt: skip
+    head = ("ledger", "deliveries at once", "events", "wall s", "CPU ms each, with start-up", "longest, s",
+            "deliveries an hour", "events a second")  # fmt: skip
+    return table(head, rows)
+
+
+def scale_singles(results: dict[str, Any]) -> str:
+    """Single events: what each takes beside the start of its process."""
+    rows = [
+        (
+            run["ledger"], run["at_once"], f"{run['events']:,}", f"{run['events'] / run['sending_s']:,.0f}",
+            f"{1_000 * run['cpu_s'] / run['events']:.1f}",
+        )
+        for run in _of_part(results, "singles")
+    ]  # fmt: skip
+    return table(("ledger", "processes", "events", "events a second", "CPU ms an event, with start-up"), rows)
+
+
+def scale_commits(results: dict[str, Any]) -> str:
+    """Show commits of 100 outcomes."""
+    rows = [
+        (
+            run["ledger"], run["at_once"], f"{run['a_second']:,.0f}", f"{100 * run['a_second']:,.0f}",
+            f"{run['median_ms']:.1f}", f"{run['p99_ms']:.0f}", run["failed"],
+        )
+        for run in _of_part(results, "commits")
+    ]  # fmt: skip
+    head = ("ledger", "processes", "commits a second", "outcomes a second", "median ms", "99 %, ms", "failed")
+    return table(head, rows)
+
+
+def scale_growth(results: dict[str, Any]) -> str:
+    """Show what outcomes take on disk, and their removal."""
+    rows = [
+        (
+            run["ledger"], _KINDS[run["what"]], f"{run['mb_per_million']:,.0f}", f"{run['prune_s_per_million']:.0f}"
+        )
+        for run in _of_part(results, "growth")
+    ]  # fmt: skip
+    return table(("ledger", "a million outcomes of", "MB", "seconds to remove them"), rows)
+
+
+_KINDS: Final = {
+    "events": "events with a user id",
+    "contacts": "contacts with user id, phone and email",
+    "rejected": "rejected contacts, with their payload",
+}
+
+
 def memory(results: dict[str, Any]) -> str:
     """Peaks, and what the ledger takes on disk."""
     found = results["rounds"]
@@ -243,6 +359,47 @@ def unchanged_contacts(results: dict[str, Any]) -> str:
             (f"{count:,}", f"{runs[0]['acknowledged']:,}", spread(each, 1), spread(reading, 1), peak, len(runs))
         )
     head = ("rows", "of them changed", "us of CPU a row", "of them to read the query", "peak MB", "runs")
+    return table(head, rows)
+
+
+def storms(results: dict[str, Any]) -> str:
+    """Show what storms came to, by guarantee and ledger."""
+    kinds: dict[tuple[str, str], Rounds] = {}
+    for run in results["rounds"]:
+        kinds.setdefault((run["guarantee"], run["ledger"]), []).append(run)
+    names = ("rows", "tries", "kills", "repeats", "unknown")
+    rows = []
+    for (guarantee, ledger), runs in sorted(kinds.items()):
+        sums = [f"{sum(run[name] for run in runs):,}" for name in names]
+        busiest = max(run["worst_window"] / run["rate"] for run in runs)
+        late = sum(run["late"] for run in runs)
+        broken = sum(bool(run["broken"]) and not run["late"] for run in runs)
+        rows.append((f"`{guarantee}`", ledger, len(runs), *sums, f"{busiest:.0%}", late, broken))
+    head = ("guarantee", "ledger", "storms", "rows", "tries", "kills", "sent again", "unknown")
+    return table((*head, "busiest second, of the limit", "not judged", "storms that broke a promise"), rows)
+
+
+def troubles(results: dict[str, Any]) -> str:
+    """Show how many storms had which trouble."""
+    kinds: dict[str, Rounds] = {}
+    for run in results["rounds"]:
+        for kind in run["kinds"]:
+            kinds.setdefault(kind, []).append(run)
+    rows = [
+        (name, len(runs), *(f"{sum(run[what] for run in runs):,}" for what in ("tries", "repeats", "unknown")))
+        for name, runs in sorted(kinds.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    ]
+    return table(("trouble", "storms with it", "their tries", "rows sent again", "rows unknown"), rows)
+
+
+def outages(results: dict[str, Any]) -> str:
+    """Show what outages of ten minutes came to."""
+    names = ("rows", "tries", "acknowledged", "repeats", "unknown")
+    rows = [
+        (f"`{run['guarantee']}`", *(run[name] for name in names), f"{run['seconds']:.0f}", len(run["broken"]))
+        for run in results["rounds"]
+    ]
+    head = ("guarantee", "rows", "tries", "acknowledged", "sent again", "unknown", "seconds", "promises broken")
     return table(head, rows)
 
 

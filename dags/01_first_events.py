@@ -23,7 +23,8 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    # regal_sandbox leads to a local Regal (make demo). Put your own connection here to send to Regal.
+    default_args={"regal_conn_id": "regal_sandbox", "retries": 2, "retry_delay": timedelta(minutes=1)},
     tags=["regal", "example"],
     doc_md=__doc__,
 ) as dag:

@@ -28,8 +28,14 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    # regal_sandbox leads to a local Regal (make demo). Put your own connection here to send to Regal.
     # The next run finds whatever this one could not send; retries only do it sooner.
-    default_args={"retries": 3, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": True},
+    default_args={
+        "regal_conn_id": "regal_sandbox",
+        "retries": 3,
+        "retry_delay": timedelta(seconds=5),
+        "retry_exponential_backoff": True,
+    },
     tags=["regal", "example", "consent"],
     doc_md=__doc__,
 ) as dag:
@@ -44,6 +50,6 @@ with DAG(
         # A yes without its time or the person's IP address is not sent, but kept as a dead letter and counted here.
         # About one row in ten is like that; many more mean that a form has stopped recording them.
         max_rejected=0.2,
-        # What Regal acknowledged is in the ledger: a SQLite file on one machine. Workers on several machines need a
+        # What Regal acknowledged is in the ledger: an SQLite file on one machine. Workers on several machines need a
         # database, named by [regal] ledger_conn_id. All tasks that send to the same account share it.
     )

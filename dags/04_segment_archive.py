@@ -21,7 +21,13 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 3, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": True},
+    # regal_sandbox leads to a local Regal (make demo). Put your own connection here to send to Regal.
+    default_args={
+        "regal_conn_id": "regal_sandbox",
+        "retries": 3,
+        "retry_delay": timedelta(seconds=5),
+        "retry_exponential_backoff": True,
+    },
     tags=["regal", "example", "segment"],
     doc_md=__doc__,
 ) as dag:

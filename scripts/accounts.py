@@ -60,7 +60,7 @@ class Accounts:
         return Counter(properties["event_id"] for properties in stored if "event_id" in properties)
 
     def audit(self, stats: dict[str, Any]) -> list[str]:
-        """Say all that does not add up."""
+        """Return everything that does not add up."""
         return list(self._wrong(stats))
 
     def _wrong(self, stats: dict[str, Any]) -> Iterator[str]:

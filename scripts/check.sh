@@ -9,3 +9,10 @@ ruff format --check .
 mypy
 lint-imports
 python -m scripts.check_docs
+python -m scripts.check_english
+UV_PROJECT_ENVIRONMENT=.venv-package scripts/setup.sh --only-group package
+github() { .venv-package/bin/check-jsonschema --builtin-schema "vendor.$1" "${@:2}"; }
+github github-workflows .github/workflows/*.yml
+github dependabot .github/dependabot.yml
+github github-issue-config .github/ISSUE_TEMPLATE/config.yml
+github github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml

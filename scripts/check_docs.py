@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from scripts import compatibility
+from scripts.install_matrix import RELEASES
 from scripts.local import PROJECT
 
 LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]*)(?:#([^)]*))?\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-ANCHOR = re.compile(r'<a id="([^"]+)">')
-CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```(\S*).*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOCS = PROJECT / "docs"
 
 
@@ -46,10 +47,10 @@ def broken_links() -> Iterator[str]:
 
 @cache
 def anchors_of(document: Path) -> frozenset[str]:
-    """Return what a link into a document may name: its headings, as GitHub writes them, and explicit anchors."""
+    """Return what a link into a document may name: its headings, as GitHub writes them."""
     text = CODE.sub("", document.read_text())
     headings = (re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text))
-    return frozenset((*headings, *ANCHOR.findall(text)))
+    return frozenset(headings)
 
 
 def code_that_does_not_compile() -> Iterator[str]:
@@ -77,6 +78,7 @@ def options_without_a_word() -> Iterator[str]:
     from airflow_provider_regal.connection_form import CONN_FIELDS
     from airflow_provider_regal.get_provider_info import get_provider_info
     from airflow_provider_regal.hooks.regal import RegalHook
+    from airflow_provider_regal.notifications.regal import RegalNotifier
     from airflow_provider_regal.operators._bulk import RegalBulkOperator
     from airflow_provider_regal.operators._event import RegalEventOperator
     from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
@@ -104,6 +106,7 @@ def options_without_a_word() -> Iterator[str]:
         "file-to-regal.md": parameters(FileToRegalOperator),
         "opt-in-sync.md": parameters(RegalOptInSyncOperator),
         "hook.md": parameters(RegalHook),
+        "alerts.md": parameters(RegalNotifier),
         "connection.md": {*CONN_FIELDS, *get_provider_info()["config"]["regal"]["options"]},
         "redelivery.md": flags(REDELIVER) | parameters(RegalRedeliverOperator),
         "command-line.md": flags(*(command for command in COMMANDS if command is not SANDBOX)),
@@ -136,13 +139,37 @@ def dependencies_without_a_reason() -> Iterator[str]:
 
 def make_targets_that_are_not_there() -> Iterator[str]:
     """Make targets a document names and the Makefile lacks; more targets than a page can show."""
-    targets = set(re.findall(r"^([a-z0-9-]+):.*##", (PROJECT / "Makefile").read_text(), re.MULTILINE))
-    if len(targets) > 15:
-        yield f"Makefile: {len(targets)} targets in its help"
-    for document in documents():
-        for target in re.findall(r"(?:`|^)make ([a-z0-9-]+)", document.read_text(), re.MULTILINE):
+    makefile = (PROJECT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
+    shown = re.findall(r"^[a-z0-9-]+:.*##", makefile, re.MULTILINE)
+    if len(shown) > 15:
+        yield f"Makefile: {len(shown)} targets in its help"
+    for document in (*documents(), *sorted((PROJECT / ".github").rglob("*.*"))):
+        for target in re.findall(r"(?:`|^|run: )make ([a-z0-9-]+)", document.read_text(), re.MULTILINE):
             if target not in targets:
                 yield f"{document.relative_to(PROJECT)}: there is no 'make {target}'"
+
+
+def modules_that_are_not_there() -> Iterator[str]:
+    """Modules and folders that CONTRIBUTING.md names and the package lacks."""
+    text = CODE.sub("", (PROJECT / "CONTRIBUTING.md").read_text())
+    package = PROJECT / "airflow_provider_regal"
+    known = {path.name for path in package.rglob("*.py")}
+    for name in sorted(set(re.findall(r"`([\w/.]+(?:\.py|/))`", text))):
+        if not ((package / name).exists() or (PROJECT / name).exists() or name in known):
+            yield f"CONTRIBUTING.md: there is no {name}"
+
+
+def compatibility_that_did_not_run() -> Iterator[str]:
+    """A page, classifiers or a workflow that differ from the results of ``make matrix``."""
+    yield from compatibility.faults(
+        compatibility.read(),
+        page=compatibility.PAGE.read_text(),
+        classifiers=tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["classifiers"],
+    )
+    listed = re.findall(r'"(\d+\.\d+\.\d+)"', (PROJECT / ".github" / "workflows" / "ci.yml").read_text())
+    if listed != [release.airflow for release in RELEASES]:
+        yield f".github/workflows/ci.yml: its matrix is {listed}, not the versions of scripts/install_matrix.py"
 
 
 def main() -> None:
@@ -154,6 +181,8 @@ def main() -> None:
         options_without_a_word,
         dependencies_without_a_reason,
         make_targets_that_are_not_there,
+        modules_that_are_not_there,
+        compatibility_that_did_not_run,
     )
     wrong = [line for check in checks for line in check()]
     print("\n".join(wrong) or f"{len(documents())} documents: nothing wrong")

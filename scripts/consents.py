@@ -1,6 +1,6 @@
 """A table of consents as companies have them: every word anybody ever said, in the order in which it was loaded.
 
-They are of people who filled in a form and are no customers, so that no other example speaks of them; ``change`` is
+They are of people who filled in a form and are not customers, so that no other example speaks of them; ``change`` is
 what an hour does to the table.
 """
 

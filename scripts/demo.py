@@ -72,7 +72,7 @@ def find(env: dict[str, str], phone: str) -> None:
 
 
 def say(what: str) -> None:
-    """Return what is being done, with the time it started."""
+    """Print what is being done, with the time it started."""
     print(f"{time.strftime('%H:%M:%S')}  {what}", flush=True)
 
 
@@ -85,6 +85,7 @@ def main() -> None:
         opt_ins, accounts = run_dags(here, env)
         show(here, opt_ins, accounts)
         find(env, opt_ins.opted_out)
+        local.keep_received(here)
     print(
         "\nThe logs are in .demo. To look around in Airflow's UI and on the local Regal's pages: make ui\n"
         "What the tasks do is written in dags/; what it all means, in docs/index.md."

@@ -23,6 +23,7 @@ HOME = Path(os.environ.get("DEMO_HOME", PROJECT / ".demo"))
 KEY = "sandbox-key"
 WAREHOUSE = HOME / "warehouse.db"
 LEDGER = HOME / "airflow" / "regal" / "ledger.db"
+RECEIVED = HOME / "received.jsonl"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Regal:
     @property
     def connection(self) -> str:
         """The connection to it, as Airflow reads it from the environment."""
-        # A retry of a killed task waits until the requests of the try before must have ended: soon, here.
+        # A retry of a killed task waits until the requests of the previous try must have ended: soon, here.
         extra = {"rate_limit": self.rate_limit, "timeout": 5}
         return json.dumps({"conn_type": "regal", "host": self.url, "password": KEY, "extra": extra})
 
@@ -68,9 +69,34 @@ def regal(*, rate_limit: int) -> Iterator[Regal]:
 
 
 def forget_ledger() -> None:
-    """Remove the ledger of an earlier demo: the local Regal forgets everything when it stops, and so must we."""
-    for file in LEDGER.parent.glob("ledger.db*"):
-        file.unlink()
+    """Remove the ledger of an earlier demo, and what the local Regal had received then."""
+    for file in (*LEDGER.parent.glob("ledger.db*"), RECEIVED):
+        file.unlink(missing_ok=True)
+
+
+def keep_received(here: Regal) -> None:
+    """Write down what the local Regal has received: it forgets everything when it stops, and the ledger does not."""
+    bodies = [json.dumps(event["body"]) for event in here.ask("events?stored=true")]
+    RECEIVED.write_text("".join(f"{body}\n" for body in bodies))
+
+
+def send_again(here: Regal) -> int:
+    """Send a new local Regal what an earlier one has received, so that it agrees with the ledger again.
+
+    :returns: how many requests that were.
+    """
+    import requests
+
+    bodies = RECEIVED.read_text().splitlines()
+    headers = {"Authorization": KEY, "Content-Type": "application/json"}
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy
+        for body in bodies:
+            while (
+                session.post(f"{here.url}/events", data=body.encode(), headers=headers, timeout=10).status_code == 429
+            ):
+                time.sleep(0.1)
+    return len(bodies)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, *, patience_s: float) -> None:
@@ -83,6 +109,17 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, *, patience_
             return
         time.sleep(0.2)
     raise SystemExit(f"{url} did not answer. The last lines of {log}:\n" + log.read_text()[-2000:])
+
+
+def connections(here: Regal) -> dict[str, str]:
+    """Return the connections of the examples, and the default one: all of them to the local Regal, as one account."""
+    one_account = json.loads(here.connection)
+    one_account["extra"]["account"] = "regal_sandbox"
+    others = ("REGAL_DEFAULT", "REGAL_SANDBOX_NORTH", "REGAL_SANDBOX_SOUTH")
+    return {
+        "AIRFLOW_CONN_REGAL_SANDBOX": here.connection,
+        **{f"AIRFLOW_CONN_{name}": json.dumps(one_account) for name in others},
+    }
 
 
 def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
@@ -100,7 +137,7 @@ def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW_CONN_REGAL_DEFAULT": here.connection,
+        **connections(here),
         "AIRFLOW_CONN_REGAL_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(WAREHOUSE)}),
         "NO_PROXY": "127.0.0.1,localhost",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}",
@@ -134,7 +171,7 @@ def airflow(env: dict[str, str], *words: str, log: str, over: Callable[[], bool]
     """Run one ``airflow`` command, its output in a file that is shown if it fails.
 
     :param over: asked again and again while it runs; once it says yes, the command is given ten seconds to end by
-        itself. (In rare cases ``dags test --use-executor`` waits for an idle worker for ever.)
+        itself. (In rare cases ``dags test --use-executor`` waits for an idle worker forever.)
     """
     path = HOME / log
     with running([sys.executable, "-m", "airflow", *words], env, path) as process:

@@ -17,7 +17,7 @@ from scripts.crash import query
 from scripts.ledger import last_delivery
 from scripts.local import WAREHOUSE, Regal
 
-# A phone or email and a channel -> when the newest word was said, and whether it was a no.
+# A phone or email and a channel -> when the newest decision was made, and whether it was a no.
 Consents = dict[tuple[str, str], tuple[str, bool]]
 _NUMBER = re.compile(rf"1?({'|'.join(map(str, AREAS))})55501\d\d")
 _WHEN_IT_WAS_READ = "now"  # sorts after every date
@@ -27,8 +27,8 @@ _WHEN_IT_WAS_READ = "now"  # sorts after every date
 class Newest:
     """What a table of consents comes down to.
 
-    :param consents: the newest word of each phone or email and channel.
-    :param unfit: rows that can never be sent: a yes without evidence, or nobody it could be of.
+    :param consents: the newest decision of each phone or email and channel.
+    :param unfit: rows that can never be sent: a yes without evidence, or without a person.
     """
 
     consents: Consents
@@ -124,7 +124,7 @@ class OptIns:
         return sms
 
     def audit(self) -> list[str]:
-        """Say all that does not add up."""
+        """Return everything that does not add up."""
         return list(self._wrong())
 
     def _wrong(self) -> Iterator[str]:
@@ -136,7 +136,7 @@ class OptIns:
         held = self.held()
         expected = {key: "Unsubscribed" if no else "Subscribed" for key, (_, no) in known.items()}
         if wrong := sum(held.get(key) != expected.get(key) for key in held.keys() | expected.keys()):
-            yield f"opt-ins: Regal holds {wrong} of {len(expected)} consents otherwise than the newest word says"
+            yield f"opt-ins: Regal holds {wrong} of {len(expected)} consents that differ from the newest decision"
         if self.stale and held.get((self.stale, "sms")) != "Unsubscribed":
             yield "opt-ins: an old subscription undid an opt-out"
         if self.opted_out and held.get((self.opted_out, "sms")) != "Unsubscribed":

@@ -29,7 +29,7 @@ def print_contacts(contacts: Sequence[dict[str, Any]]) -> None:
 
 
 def consent(status: dict[str, Any]) -> str:
-    """Say in a line what holds for a channel, or what held: since when, and on which evidence."""
+    """Return one line about the consent on a channel: since when, and with which evidence."""
     if not (since := status.get("since") or status["timestamp"] or status["received_at"]):
         return str(status["status"])
     if status["status"] == "Subscribed":
@@ -86,7 +86,7 @@ def figures_of(*runs: Run) -> list[tuple[str, ...]]:
 
 
 def print_deliveries(accounts: Accounts) -> None:
-    """Print what became of the rows of the warehouse, and that the crash made nobody hear of anything twice."""
+    """Print what became of the rows of the warehouse, and that no one was reached twice because of the crash."""
     reports = {task: accounts.report(task) for task in ("contacts", "events")}
     heading("Rows delivered from the warehouse", sum(report["read"] for report in reports.values()))
     outcomes = ("read", "acknowledged", "rejected", "unknown", "skipped", "opt_ins_withheld")

@@ -23,7 +23,7 @@ SEED: Final = 20_260_101
 SCHEMA: Final = """
 CREATE TABLE customers (
     id INTEGER, loaded_at TEXT, first_name TEXT, last_name TEXT, phone TEXT, email TEXT, plan TEXT, balance, born TEXT,
-    sms_ok INTEGER, sms_at TEXT, sms_ip TEXT, voice_ok INTEGER, voice_at TEXT, voice_ip TEXT, wording TEXT
+    sms_ok INTEGER, sms_at TEXT, sms_ip TEXT, voice_ok INTEGER, voice_at TEXT, voice_ip TEXT, wording TEXT, brand TEXT
 );
 CREATE TABLE regal_webhooks (
     id INTEGER PRIMARY KEY, name TEXT, user_id TEXT, phone TEXT, email TEXT, channel TEXT, original_timestamp TEXT
@@ -58,7 +58,7 @@ def make_warehouse(path: Path, now: datetime, seed: int = SEED) -> Path:
     connection = sqlite3.connect(path)
     with connection:
         connection.executescript(SCHEMA + consents.SCHEMA)
-        connection.executemany("INSERT INTO customers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", customers(dice))
+        connection.executemany("INSERT INTO customers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", customers(dice))
         connection.executemany("INSERT INTO events VALUES (?,?,?,?,?,?,?)", events(dice, now))
         connection.executemany(consents.INSERT, consents.consents(seed, now))
     connection.close()
@@ -90,9 +90,9 @@ def _customer(dice: random.Random, number: int) -> Row:
     born = f"{dice.randrange(1950, 2008)}-{dice.randrange(1, 13):02d}-{dice.randrange(1, 29):02d}"
     plan = dice.choice(("basic", "silver", "gold", None))
     sms, voice = _consent(dice), _consent(dice)
-    if phone is None and number % 200 != 3:  # the others consented to calls, and nobody knows on which number
+    if phone is None and number % 200 != 3:  # the others consented to calls, but on an unknown number
         sms = voice = (None, None, None)
-    if phone in _BAD_PHONES and 0 in (sms[0], voice[0]):  # a no that reaches nobody would fail the task, as it should
+    if phone in _BAD_PHONES and 0 in (sms[0], voice[0]):  # a no without a person would fail the task, as it should
         sms = voice = (None, None, None)
     wording = _WORDING if sms[0] or voice[0] else None
     return (
@@ -108,6 +108,7 @@ def _customer(dice: random.Random, number: int) -> Row:
         *sms,
         *voice,
         wording,
+        ("north", "south")[number % 2],
     )
 
 
@@ -118,7 +119,7 @@ def _phone(dice: random.Random, number: int) -> str:
 
 
 def _consent(dice: random.Random) -> Row:
-    """Say yes, no or nothing; a yes has its evidence, or lacks the time or the address."""
+    """Return a yes, a no or nothing; a yes has its evidence, or lacks the time or the address."""
     said = dice.choice((None, None, 0, 1, 1, 1))
     when = f"2025-{dice.randrange(1, 13):02d}-{dice.randrange(1, 29):02d}"
     at = f"{when}T{dice.randrange(24):02d}:15:30{dice.choice(('', 'Z', '+02:00'))}"

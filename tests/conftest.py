@@ -1,17 +1,21 @@
-"""A real Airflow for the tests: a home of its own for every test process, migrated once when first needed."""
+"""A real Airflow for the tests: a home of its own forevery test process, migrated once when first needed."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 HOME = Path(tempfile.mkdtemp(prefix="airflow-"))
+CACHE = Path(__file__).parents[1] / ".cache"
 for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "AIRFLOW__"))]:
     del os.environ[name]
 os.environ.update(  # before anything imports Airflow
@@ -21,7 +25,12 @@ os.environ.update(  # before anything imports Airflow
     AIRFLOW__CORE__UNIT_TEST_MODE="False",
 )
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+# What a busy machine makes slow is not wrong.
+hypothesis.settings.register_profile("without_deadline", deadline=None)
+hypothesis.settings.load_profile("without_deadline")
 
 if TYPE_CHECKING:
     from airflow_provider_regal.testing import Sandbox
@@ -37,14 +46,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {measured}")
 
 
+def pytest_unconfigure() -> None:
+    """Leave nothing in the temporary folder."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def airflow_db() -> Iterator[Path]:
-    """Migrate Airflow's database; gives its file."""
+    """Return the file of Airflow's database: a copy of one that was migrated once for these versions of Airflow."""
     (HOME / "dags").mkdir(exist_ok=True)
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, env=dict(os.environ)
-    )
-    yield HOME / "airflow.db"
+    file = HOME / "airflow.db"
+    versions = sorted(f"{one.name} {one.version}" for one in distributions() if one.name.startswith("apache-airflow"))
+    migrated = CACHE / f"airflow-{hashlib.sha256(repr(versions).encode()).hexdigest()[:16]}.db"
+    if migrated.exists():
+        shutil.copy(migrated, file)
+    else:
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        subprocess.run(command, check=True, capture_output=True, env=dict(os.environ))
+        CACHE.mkdir(exist_ok=True)
+        shutil.copy(file, unfinished := CACHE / f"{migrated.name}.{os.getpid()}")
+        unfinished.replace(migrated)  # another process may do the same
+    yield file
 
 
 @pytest.fixture

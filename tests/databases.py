@@ -23,7 +23,7 @@ EVERY = ["sqlite", *SERVERS]
 
 
 def administer(url: str, *statements: str) -> None:
-    """Run statements outside of a transaction."""
+    """Run statements outside a transaction."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements:

@@ -41,6 +41,9 @@ def named_modules(info):
 def named_objects(info):
     for group, key in (("connection-types", "hook-class-name"), ("task-decorators", "class-name")):
         yield from (entry[key] for entry in info.get(group, []))
+    for group in ("asset-uris", "dataset-uris"):
+        for entry in info.get(group, []):
+            yield from (entry["handler"], entry["to_openlineage_converter"])
     for group in ("cli", "notifications", "extra-links"):
         yield from info.get(group, [])
 

@@ -205,16 +205,6 @@ def test_no_test_knows_what_another_has_sent(regal_sandbox, regal_ledger, monkey
     assert regal_sandbox.stats()["requests"] == 1
 
 
-@pytest.mark.slow
-def test_the_examples_of_the_documentation_work_in_a_project_of_their_own(tmp_path):
-    conftest, *tests = re.findall(r"```python\n(.*?)```", DOCUMENTATION, re.DOTALL)
-    (tmp_path / "conftest.py").write_text(conftest)
-    (tmp_path / "test_it.py").write_text("\n".join(tests))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=_environment())
-    assert "3 passed" in run.stdout, run.stdout + run.stderr
-
-
 def test_the_faults_of_the_documentation_can_be_used():
     (faults,) = re.findall(r"```json\n(.*?)```", DOCUMENTATION, re.DOTALL)
     with Sandbox(faults=json.loads(faults)) as regal:

@@ -9,13 +9,14 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
+from airflow_provider_regal.client.guarantee import GUARANTEES
 from airflow_provider_regal.sandbox.settings import (
     DEFAULT_API_KEY,
     DEFAULT_HOST,
@@ -139,7 +140,7 @@ class Group:
 
 @contextmanager
 def _stored_connections() -> Iterator[None]:
-    """Let Airflow 3 find connections made in its UI: outside of a task it looks into the environment alone."""
+    """Let Airflow 3 find connections made in its UI: outside a task it looks into the environment alone."""
     before = os.environ.get(_CONTEXT)
     os.environ.setdefault(_CONTEXT, "server")  # as `airflow connections test` does
     try:
@@ -163,10 +164,65 @@ _LEDGER = _argument(
 )
 _ACCOUNT = _argument("--account", metavar="NAME", help="only this account (default: all accounts of the ledger)")
 _JSON = _argument("--json", action="store_true", help="print JSON")
+_YES = _argument("--yes", action="store_true", help="do not ask before events that may reach people")
 _DAG = _argument("--dag", metavar="ID", help="only deliveries of this DAG")
 _TASK = _argument("--task", metavar="ID", help="only deliveries of this task")
 _RUN = _argument("--run", metavar="ID", help="only deliveries of this DAG run")
 
+
+def _names_no_source(args: argparse.Namespace) -> str | None:
+    """Return what is wrong with the arguments of ``ROW_SOURCE`` together."""
+    named = [name for name in ("dag", "sql", "file") if getattr(args, name) is not None]
+    if len(named) != 1:
+        return "name one source: --dag and --task, --sql and --sql-conn-id, or --file"
+    of_task = ("task", "run_id", "logical_date")
+    of_rows = ("call", "event", "mapping")
+    odd = [name for name in (*of_rows, "sql_conn_id", "format") if getattr(args, name) is not None]
+    if named == ["dag"]:
+        if odd:
+            return f"{_flags(odd)}: not with --dag, whose task has them"
+        if args.run_id is not None and args.logical_date is not None:
+            return "--run-id and --logical-date: name one of them"
+        return "--dag needs --task" if args.task is None else None
+    odd = [name for name in of_task if getattr(args, name) is not None] + ["map_index"] * (args.map_index >= 0)
+    if odd:
+        return f"{_flags(odd)}: only with --dag"
+    if (args.sql is None) != (args.sql_conn_id is None):
+        return "--sql and --sql-conn-id belong together"
+    if args.format is not None and args.file is None:
+        return "--format: only with --file"
+    if args.call is None and args.format != "segment":
+        return f"--{named[0]} needs --call: identify, track, page or screen"
+    return None
+
+
+def _flags(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+CALLS: Final = ("identify", "track", "page", "screen")
+#: Name the rows of a task, a query or a file; ``task_source.source_of`` opens them.
+ROW_SOURCE: Final = (
+    _argument("--dag", metavar="ID", help="the DAG; its file is processed as Airflow does"),
+    _argument("--task", metavar="ID", help="the task whose rows are meant"),
+    _argument("--run-id", metavar="ID", help="render templates for this run of Airflow's database, with its XComs"),
+    _argument(
+        "--logical-date",
+        type=When.read,
+        metavar="TIME",
+        help="render them as for a run triggered by hand at this time (default: now)",
+    ),
+    _argument("--map-index", type=int, default=-1, metavar="N", help="which instance of a mapped task"),
+    _argument("--sql", metavar="QUERY", help="a query, instead of a task"),
+    _argument("--sql-conn-id", metavar="ID", help="connection of the database for --sql"),
+    _argument("--file", metavar="PATH", help="a file, URI or glob, instead of a task"),
+    _argument(
+        "--format", choices=("jsonl", "csv", "parquet", "segment"), help="of --file (default: what its name ends in)"
+    ),
+    _argument("--call", choices=CALLS, help="what the rows of --sql or --file are"),
+    _argument("--event", metavar="NAME", help="name of the track events, where no column event has it"),
+    _argument("--mapping", metavar="JSON", help='column -> place, such as \'{"plan": "traits.tier"}\''),
+)
 SANDBOX = Command(
     name="sandbox",
     help="run a local Regal to try things out against",
@@ -220,6 +276,14 @@ SANDBOX = Command(
             help=f"which identifier finds a profile first (default: {','.join(IDENTIFIERS)})",
         ),
         _argument("--faults", metavar="FILE", help="JSON file with scripted faults"),
+        _argument(
+            "--allow-host",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="answer to this host name, too, such as the name of a Docker service; may be repeated\n"
+            "(default: only to localhost, IP addresses and the name in --host)",
+        ),
     ),
     run="airflow_provider_regal.sandbox.server:run_sandbox",
 )
@@ -257,8 +321,9 @@ DELIVERIES = Command(
         _argument(
             "--state",
             action="append",
-            choices=("reading", "sending", "finished", "failed", "stopped", "replaced"),
-            help="only deliveries in this state; may be repeated",
+            choices=("reading", "sending", "finished", "failed", "stopped", "replaced", "planned", "expired"),
+            metavar="STATE",
+            help="only deliveries in this state (%(choices)s); may be repeated",
         ),
         _ACCOUNT,
         _argument(
@@ -270,22 +335,43 @@ DELIVERIES = Command(
     ),
     run="airflow_provider_regal.cli.history:run_deliveries",
 )
+
+
+def _lists_or_copies(args: argparse.Namespace) -> str | None:
+    copying = {"--table": args.table, "--since": args.since, "--account": args.account, "--all": args.again or None}
+    if args.to_conn_id is None:
+        if args.delivery is None:
+            return "name a DELIVERY; or copy the outcomes of all with --to-conn-id and --table"
+        given = [name for name, value in copying.items() if value is not None]
+        return f"{given[0]} is for --to-conn-id" if given else None
+    if args.table is None:
+        return "--to-conn-id needs --table"
+    if args.delivery is not None or args.status or args.reason or args.format != "table":
+        return "--to-conn-id copies all outcomes: leave DELIVERY, --status, --reason and --format out"
+    return None
+
+
 OUTCOMES = Command(
     name="outcomes",
-    help="list the rows of a delivery that were not delivered, and why",
+    help="list the rows of a delivery that were not delivered, and why; or copy outcomes into a warehouse",
     description=(
         "List the rows of a delivery with what became of each: which row of the source (file and line where\n"
         "there is a file), why, and who it is about. Without --status: rejected and unknown rows. Skipped rows\n"
-        "are only counted. This prints personal data."
+        "are only counted. This prints personal data.\n"
+        "\n"
+        "With --to-conn-id, copy the outcomes of all deliveries into a table of another database, to be joined with\n"
+        "the rows they came from. Each run copies only what has changed. After an\n"
+        "interrupted run, the next one copies the rest."
     ),
     example=(
         "examples:\n"
         "  %(prog)s 17\n"
         "  %(prog)s 17 --status rejected --reason 'HTTP 400'\n"
-        "  %(prog)s 17 --status acknowledged --format csv > delivered.csv"
+        "  %(prog)s 17 --status acknowledged --format csv > delivered.csv\n"
+        "  %(prog)s --to-conn-id warehouse --table regal.outcomes --since 7d"
     ),
     arguments=(
-        _argument("delivery", type=_delivery, metavar="DELIVERY", help="id of the delivery"),
+        _argument("delivery", nargs="?", type=_delivery, metavar="DELIVERY", help="id of the delivery"),
         _argument(
             "--status",
             action="append",
@@ -294,13 +380,21 @@ OUTCOMES = Command(
         ),
         _argument("--reason", metavar="TEXT", help="only rows with this reason, or whose message begins with it"),
         _argument("--format", choices=("table", "csv", "jsonl"), default="table", help="default: table"),
+        _argument("--to-conn-id", metavar="CONN_ID", help="copy into the database of this connection"),
+        _argument("--table", help="into this table, and TABLE_deliveries; both are made where they are missing"),
+        _argument(
+            "--since", type=When.read, metavar="TIME", help="deliveries started at this time or later: 2026-11-29, 7d"
+        ),
+        _argument("--account", help="deliveries of this account"),
+        _argument("--all", dest="again", action="store_true", help="also deliveries that have not changed"),
         _LEDGER,
     ),
+    fault=_lists_or_copies,
     run="airflow_provider_regal.cli.history:run_outcomes",
 )
 FIND = Command(
     name="find",
-    help="show all that is on record of one person",
+    help="show everything on record about one person",
     description=(
         "Show what is on record of one person, by phone, email or user id: every row that was sent, rejected\n"
         "or is unknown, every decision on consent, consent as it is now, and rows that are still to be sent.\n"
@@ -332,7 +426,7 @@ FIND = Command(
         _JSON,
         _LEDGER,
     ),
-    run="airflow_provider_regal.cli.person:run_find",
+    run="airflow_provider_regal.cli.people.person:run_find",
 )
 
 
@@ -405,9 +499,10 @@ UPGRADE = Command(
 )
 PRUNE = Command(
     name="prune",
-    help="remove what is older than it is kept",
+    help="remove what is past its retention period",
     description=(
         "Remove payloads of dead letters, and rows of deliveries that never finished, after --dead-letter-days;\n"
+        "rows of plans that were not sent, after --plan-days;\n"
         "deliveries with the outcomes of their rows after --history-days; and, if that is set, lines of the consent\n"
         "log after --consent-days, but for what proves an opt-in that Regal still has. Consents, contacts and message\n"
         "ids stay. Works in small transactions while deliveries run."
@@ -416,8 +511,9 @@ PRUNE = Command(
     arguments=(
         _argument("--history-days", type=_days, metavar="D", help="default: the configured history_days (90)"),
         _argument("--dead-letter-days", type=_days, metavar="D", help="default: the configured dead_letter_days (30)"),
+        _argument("--plan-days", type=_days, metavar="D", help="default: the configured plan_days (7)"),
         _argument(
-            "--consent-days", type=_days, metavar="D", help="default: the configured consent_days (kept for ever)"
+            "--consent-days", type=_days, metavar="D", help="default: the configured consent_days (kept forever)"
         ),
         _LEDGER,
     ),
@@ -447,8 +543,8 @@ COPY = Command(
 )
 LEDGER = Group(
     name="ledger",
-    help="look after the ledger's database",
-    description="Look after the ledger's database.",
+    help="manage the ledger's database",
+    description="Manage the ledger's database.",
     example="example:\n  %(prog)s stats",
     commands=(UPGRADE, PRUNE, STATS, COPY),
 )
@@ -506,7 +602,7 @@ CONSENT = Command(
         _CONN_ID,
         _LEDGER,
     ),
-    run="airflow_provider_regal.cli.consent:run_consent",
+    run="airflow_provider_regal.cli.people.consent:run_consent",
     fault=_names_no_decisions,
 )
 
@@ -540,15 +636,15 @@ SUPPRESS_LIST = Command(
     ),
     example="examples:\n  %(prog)s\n  %(prog)s '(212) 555-0100' anne@example.com\n  %(prog)s --json",
     arguments=(_PEOPLE, _FILE, _ACCOUNT, _JSON, _LEDGER),
-    run="airflow_provider_regal.cli.suppress:run_list",
+    run="airflow_provider_regal.cli.people.suppress:run_list",
 )
 SUPPRESS_ADD = Command(
     name="add",
     help="suppress people",
     description=(
         "Suppress people: from then on rows about them are skipped on every path, and only their opt-outs are sent.\n"
-        "A text is read as a phone, else as an email, else as a user id. What can't be read is listed, all else is\n"
-        "added."
+        "A text is read as a phone, else as an email, else as a user id. Entries that can't be read are\n"
+        "listed; the others are added."
     ),
     example=(
         "examples:\n"
@@ -565,7 +661,7 @@ SUPPRESS_ADD = Command(
         _JSON,
         _LEDGER,
     ),
-    run="airflow_provider_regal.cli.suppress:run_add",
+    run="airflow_provider_regal.cli.people.suppress:run_add",
     fault=_names_nobody,
 )
 SUPPRESS_REMOVE = Command(
@@ -573,17 +669,17 @@ SUPPRESS_REMOVE = Command(
     help="let people be contacted again",
     description=(
         "Take people off the list. Of people who were forgotten, the times of their opt-outs are on record again:\n"
-        "they bar older opt-ins, and the next delivery of contacts sends them. Exits with 1 if none was suppressed."
+        "they block older opt-ins, and the next delivery of contacts sends them. Exits with 1 if none was suppressed."
     ),
     example="examples:\n  %(prog)s anne@example.com\n  %(prog)s --file contact_again.csv",
     arguments=(_PEOPLE, _FILE, *_SQL, _ONE_ACCOUNT, _JSON, _LEDGER),
-    run="airflow_provider_regal.cli.suppress:run_remove",
+    run="airflow_provider_regal.cli.people.suppress:run_remove",
     fault=_names_nobody,
 )
 SUPPRESS = Group(
     name="suppress",
-    help="look after the list of people who must not be contacted",
-    description="Look after the list of people who must not be contacted.",
+    help="manage the list of people who must not be contacted",
+    description="Manage the list of people who must not be contacted.",
     example="example:\n  %(prog)s add anne@example.com",
     commands=(SUPPRESS_LIST, SUPPRESS_ADD, SUPPRESS_REMOVE),
 )
@@ -608,8 +704,178 @@ FORGET = Command(
         _JSON,
         _LEDGER,
     ),
-    run="airflow_provider_regal.cli.forget:run_forget",
+    run="airflow_provider_regal.cli.people.forget:run_forget",
+)
+
+
+def _names_no_event(args: argparse.Namespace) -> str | None:
+    of_one = ("user_id", "phone", "email", "traits", "properties", "timestamp", "message_id")
+    given = [name for name in of_one if getattr(args, name) is not None]
+    if args.file is not None:
+        if given:
+            return f"{_flags(given)}: of one event, not with --file"
+        return "--event: with --file, only with --call track" if args.event and args.call != "track" else None
+    if args.call is None:
+        return "name what to send: --call with the event's options, or --file"
+    if args.call == "track" and args.event is None:
+        return "--call track needs --event"
+    if args.call == "identify" and (odd := [name for name in ("event", "properties") if getattr(args, name)]):
+        return f"{_flags(odd)}: not for identify; use --traits"
+    return None
+
+
+SEND = Command(
+    name="send",
+    help="send one event, or the events of a JSON Lines file",
+    description=(
+        "Send one event, or the lines of a file, as a delivery: by the rules of tasks, in the same ledger, at the\n"
+        "connection's rate. A line is an object with a call (identify, track, page, screen) and its fields, a call as\n"
+        "Segment writes it (type), or with --call a plain row. Ctrl-C stops it with the rest saved: the same command\n"
+        "resumes. Once it has finished, the same command sends everything again but for message ids that were sent.\n"
+        "Exits with 1 if a row was rejected, or it can't be known whether Regal received it."
+    ),
+    example=(
+        "examples:\n"
+        "  %(prog)s --call track --event Paid --user-id anne --properties '{\"price\": 30}'\n"
+        "  %(prog)s --call identify --phone '(212) 555-0100' --traits '{\"plan\": \"gold\"}'\n"
+        "  %(prog)s --file events.jsonl --dry-run\n"
+        "  jq -c '.[]' a.json | %(prog)s --file - --call identify"
+    ),
+    arguments=(
+        _argument("--file", metavar="PATH", help="JSON Lines, plain or gzip; a URI or glob; - for stdin"),
+        _argument("--call", choices=CALLS, help="of the one event; with --file, of rows that do not say it themselves"),
+        _argument("--event", metavar="NAME", help="name of the track event, page or screen"),
+        _argument("--user-id", metavar="ID", help="your own id of the person"),
+        _argument("--phone", metavar="PHONE", help="the person's phone"),
+        _argument("--email", metavar="EMAIL", help="the person's email"),
+        _argument("--traits", metavar="JSON", help="attributes of the contact, and optIn"),
+        _argument("--properties", metavar="JSON", help="what is to be known about the event"),
+        _argument("--timestamp", metavar="TIME", help="when it happened, ISO 8601 (default: Regal's time of receipt)"),
+        _argument("--message-id", metavar="ID", help="an event with the same message id is sent once"),
+        _argument(
+            "--guarantee",
+            choices=GUARANTEES,
+            help="whether what may have arrived is sent again (default: at_least_once for identify alone)",
+        ),
+        _argument("--rate", type=_positive, metavar="N", help="requests per second (default: the connection's)"),
+        _argument(
+            "--max-event-age-days",
+            type=_days,
+            default=7.0,
+            metavar="D",
+            help="reject older track, page and screen events, 0 for no limit (default: 7)",
+        ),
+        _argument("--dry-run", action="store_true", help="check and count; send and keep nothing"),
+        _YES,
+        _CONN_ID,
+        _LEDGER,
+    ),
+    run="airflow_provider_regal.cli.send:run_send",
+    fault=_names_no_event,
+)
+TRY = Command(
+    name="try",
+    help="show what becomes of one row, and send it if asked to",
+    description=(
+        "Show one row of a task, a query or a file: the row as it is read, what is decided about it, the exact\n"
+        "request, and what Regal would bill. Nothing is sent or kept without --send; with it the row is a delivery of\n"
+        "its own, by the same rules and in the same ledger, and Regal's answer is shown. This prints personal data.\n"
+        "Exits with 1 if the row is rejected, or Regal did not acknowledge it."
+    ),
+    example=(
+        "examples:\n"
+        "  %(prog)s --dag crm_sync --task contacts\n"
+        "  %(prog)s --dag crm_sync --task lessons --row 17 --logical-date 2026-11-28 --send\n"
+        "  %(prog)s --sql 'SELECT phone FROM leads' --sql-conn-id dwh --call identify\n"
+        "  %(prog)s --file contacts.csv --call identify --row 3"
+    ),
+    arguments=(
+        *ROW_SOURCE,
+        _argument("--row", type=_positive, default=1, metavar="N", help="which row, from 1 (default: 1)"),
+        _argument("--send", action="store_true", help="send this row now, and show what Regal answers"),
+        _YES,
+        _argument("--conn-id", metavar="ID", help="connection of type regal (default: the task's, else regal_default)"),
+        _LEDGER,
+    ),
+    run="airflow_provider_regal.cli.try_row:run_try",
+    fault=_names_no_source,
+)
+
+
+def _names_no_output(args: argparse.Namespace) -> str | None:
+    if args.merge and args.force:
+        return "--merge and --force: name one of them"
+    if (args.merge or args.force) and args.output is None:
+        return "--merge and --force: only with --output"
+    return _names_no_source(args)
+
+
+CONTRACT_INFER = Command(
+    name="infer",
+    help="write a first contract from the rows of a task, a query or a file",
+    description=(
+        "Read the rows of a task as its dry run does, and write a contract that they meet: the names and types of\n"
+        "traits and properties, and what every row has. It holds no value of a row. Nothing is sent, and nothing is\n"
+        "written to the ledger. Rows that would be rejected are counted and left out."
+    ),
+    example=(
+        "examples:\n"
+        "  %(prog)s --dag crm_sync --task contacts --output contract.json\n"
+        "  %(prog)s --dag crm_sync --task orders --output contract.json --merge\n"
+        "  %(prog)s --sql-conn-id dwh --sql 'SELECT * FROM people' --call identify"
+    ),
+    arguments=(
+        *ROW_SOURCE,
+        _argument("--rows", type=_positive, metavar="N", help="read at most this many rows (default: all)"),
+        _argument("--output", metavar="FILE", help="write to this new file (default: print)"),
+        _argument("--merge", action="store_true", help="add to the contract in --output what it lacks"),
+        _argument("--force", action="store_true", help="replace --output"),
+    ),
+    run="airflow_provider_regal.cli.contract:run_infer",
+    fault=_names_no_output,
+)
+CONTRACT_VALIDATE = Command(
+    name="validate",
+    help="check that a file is a contract",
+    description="Check that a file is a contract whose schemas can be used. Exits with 1 if it is not.",
+    example="example:\n  %(prog)s contract.json",
+    arguments=(_argument("file", metavar="FILE", help="path or URI of the JSON file"),),
+    run="airflow_provider_regal.cli.contract:run_validate",
+)
+CONTRACT_TYPES = Command(
+    name="types",
+    help="list the types that traits and properties are sent with",
+    description=(
+        "List the types that traits and properties were first sent with, and since when. Values of another type are\n"
+        "rejected (type_drift)."
+    ),
+    example="example:\n  %(prog)s --account acme",
+    arguments=(_ONE_ACCOUNT, _JSON, _LEDGER),
+    run="airflow_provider_regal.cli.contract:run_types",
+)
+CONTRACT_ACCEPT = Command(
+    name="accept",
+    help="accept another type of a trait or property",
+    description=(
+        "Record that a trait or property is sent with another type from now on, so that its values are no longer\n"
+        "rejected (type_drift). Regal keeps the first type it got, until its support resets it: ask for that first."
+    ),
+    example="examples:\n  %(prog)s traits.plan text\n  %(prog)s 'Order Placed: total' number",
+    arguments=(
+        _argument("name", metavar="NAME", help="as the rejected row and the list of types have it"),
+        _argument("type", choices=("text", "number", "boolean", "list", "object"), help="the new type"),
+        _ONE_ACCOUNT,
+        _LEDGER,
+    ),
+    run="airflow_provider_regal.cli.contract:run_accept",
+)
+CONTRACT = Group(
+    name="contract",
+    help="write and check contracts, and manage the types that Regal keeps",
+    description="Write and check contracts, and manage the types that Regal keeps.",
+    example="example:\n  %(prog)s infer --dag crm_sync --task contacts --output contract.json",
+    commands=(CONTRACT_INFER, CONTRACT_VALIDATE, CONTRACT_TYPES, CONTRACT_ACCEPT),
 )
 COMMANDS: Final[tuple[Command | Group, ...]] = (
-    SANDBOX, CHECK, DELIVERIES, OUTCOMES, FIND, REDELIVER, CONSENT, SUPPRESS, FORGET, LEDGER,
+    SANDBOX, CHECK, TRY, SEND, DELIVERIES, OUTCOMES, FIND, REDELIVER, CONSENT, SUPPRESS, FORGET, CONTRACT, LEDGER,
 )  # fmt: skip

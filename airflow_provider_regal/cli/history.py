@@ -14,10 +14,10 @@ from typing import Any, Final
 from airflow_provider_regal.cli import output
 from airflow_provider_regal.cli.opening import CommandError, command, opened
 from airflow_provider_regal.cli.output import Column, plural
-from airflow_provider_regal.ledger import history
+from airflow_provider_regal.ledger.admin import history
+from airflow_provider_regal.ledger.admin.history import DeliveryDetail, OutcomeRow
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import READING, SENDING, Counts, Record
-from airflow_provider_regal.ledger.history import DeliveryDetail, OutcomeRow
 from airflow_provider_regal.ledger.text import to_ledger_time
 
 _COUNTS: Final = ("read", "acknowledged", "rejected", "unknown", "skipped", "left")
@@ -74,8 +74,14 @@ def run_deliveries(args: argparse.Namespace) -> int:
 
 def task_of(record: Record) -> str:
     """Write which task delivered, and the name of the delivery if it has one."""
-    task = history.task_name(record.dag_id, record.task_id, record.map_index) or "outside of a task"
+    task = history.task_name(record.dag_id, record.task_id, record.map_index) or "outside a task"
     return f"{task}/{record.name}" if record.name else task
+
+
+def sender_of(sender: str) -> str:
+    """Write which task sends a plan."""
+    dag_id, run_id, task_id, map_index = json.loads(sender)
+    return f"{history.task_name(dag_id, task_id, map_index)} of run {run_id}"
 
 
 def _counts(record: Record) -> dict[str, int]:
@@ -123,6 +129,7 @@ def _show(database: Database, number: int, *, as_json: bool) -> int:
         ("State", _state(record, now) + (held if history.is_live(record, now) else "")),
         ("Task", task_of(record)),
         ("Run", record.run_id or "-"),
+        *([("Sent by", sender_of(record.sender))] if record.sender else []),
         ("Call", record.call),
         ("Started", f"{output.time(record.started_at)} UTC"),
         ("Ended", f"{output.time(record.ended_at)} UTC" if record.ended_at else "-"),
@@ -168,7 +175,11 @@ _COLUMNS: Final = (
 
 @command
 def run_outcomes(args: argparse.Namespace) -> int:
-    """List rows of a delivery with what became of them."""
+    """List rows of a delivery with what became of them, or copy those of all deliveries."""
+    if args.to_conn_id is not None:
+        from airflow_provider_regal.cli.write_back import copy_outcomes
+
+        return copy_outcomes(args)
     with opened(args.ledger_conn_id) as database:
         record = _required(database, args.delivery).record
         statuses = args.status or ["rejected", "unknown"]

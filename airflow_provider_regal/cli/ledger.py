@@ -12,9 +12,9 @@ from airflow_provider_regal.cli import output
 from airflow_provider_regal.cli.opening import CommandError, command, configured, opened
 from airflow_provider_regal.cli.output import Column, plural
 from airflow_provider_regal.hooks._ledger import kept_for, open_database
-from airflow_provider_regal.ledger.copying import copy_ledger
-from airflow_provider_regal.ledger.history import read_schema_version
-from airflow_provider_regal.ledger.retention import prune, read_stats
+from airflow_provider_regal.ledger.admin.copying import copy_ledger
+from airflow_provider_regal.ledger.admin.history import read_schema_version
+from airflow_provider_regal.ledger.admin.retention import prune, read_stats
 
 
 @command
@@ -36,16 +36,16 @@ def run_upgrade(args: argparse.Namespace) -> int:
 
 @command
 def run_prune(args: argparse.Namespace) -> int:
-    """Remove what is older than it is kept."""
-    given = {name: getattr(args, name) for name in ("history_days", "dead_letter_days", "consent_days")}
+    """Remove what is past its retention period."""
+    given = {name: getattr(args, name) for name in ("history_days", "dead_letter_days", "plan_days", "consent_days")}
     kept = replace(kept_for(), **{name: days for name, days in given.items() if days is not None})
     with opened(args.ledger_conn_id) as database:
         pruned = prune(database, now=database.now(), kept_for=kept)
     if not pruned:
-        consent = "for ever" if kept.consent_days is None else f"{kept.consent_days:g} d"
+        consent = "forever" if kept.consent_days is None else f"{kept.consent_days:g} d"
         print(
-            f"Nothing is older than it is kept (history {kept.history_days:g} d, dead letters "
-            f"{kept.dead_letter_days:g} d, consent log {consent})."
+            f"Nothing is past its retention period (history {kept.history_days:g} d, dead letters "
+            f"{kept.dead_letter_days:g} d, plans {kept.plan_days:g} d, consent log {consent})."
         )
         return 0
     print(

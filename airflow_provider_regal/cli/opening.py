@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_regal._compat import AirflowException, conf
+from airflow_provider_regal._compat import AirflowException
 from airflow_provider_regal.errors import RegalError
-from airflow_provider_regal.hooks._ledger import local_file, open_database
-from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.hooks._ledger import (
+    configured,
+    identifiers,
+    is_missing,
+    local_file,
+    missing_connection,
+    open_database,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_regal.ledger.database import Database
 
+__all__ = [
+    "CommandError",
+    "command",
+    "configured",
+    "identifiers",
+    "is_missing",
+    "log_on_stderr",
+    "missing_connection",
+    "opened",
+]
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -85,28 +99,3 @@ def opened(conn_id: str | None, *, migrate: bool = True) -> Iterator[Database]:
         )
     with closing(open_database(conn_id, migrate=migrate)) as database:
         yield database
-
-
-def configured(conn_id: str | None) -> str | None:
-    """Return the connection of the ledger; None for the SQLite file in Airflow's home."""
-    return conn_id or conf.get("regal", "ledger_conn_id", fallback="") or None
-
-
-def is_missing(conn_id: str | None) -> bool:
-    """Return whether the ledger is a file that does not exist."""
-    return configured(conn_id) is None and not local_file().exists()
-
-
-def identifiers() -> Identifiers:
-    """Return how the ledger stores identifiers, by ``[regal] ledger_key``."""
-    key = conf.get("regal", "ledger_key", fallback="")
-    return Identifiers(key.encode() if key else None)
-
-
-def missing_connection(error: AirflowException) -> str:
-    """Say that a connection can't be found from here, and what to do."""
-    home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
-    return (
-        f"{str(error).rstrip('.')}: not as AIRFLOW_CONN_..., not in a secrets backend, and not in Airflow's database "
-        f"as this shell reaches it (AIRFLOW_HOME={home}). Run this where the scheduler runs, or set the variable."
-    )

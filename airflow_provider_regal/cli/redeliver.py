@@ -8,15 +8,14 @@ import json
 import logging
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from airflow_provider_regal._compat import AirflowException
 from airflow_provider_regal.cli.commands import INTERRUPTED, When
+from airflow_provider_regal.cli.delivering import progress_on_stderr, stopped_by, which_try
 from airflow_provider_regal.cli.opening import CommandError, log_on_stderr, missing_connection
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.stopping import Stop
@@ -24,19 +23,13 @@ from airflow_provider_regal.errors import FixSourceError, RegalError
 from airflow_provider_regal.hooks._delivering import TaskDelivery
 from airflow_provider_regal.hooks._ledger import open_account
 from airflow_provider_regal.hooks.regal import RegalHook
-from airflow_provider_regal.ledger.deliveries import FAILED, FINISHED, REPLACED, Deliveries, Place, Try
-from airflow_provider_regal.ledger.history import is_live
+from airflow_provider_regal.ledger.deliveries import Place, Try
 from airflow_provider_regal.ledger.outcomes import Selection, read_letters
 from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_time
 from airflow_provider_regal.sources.dead_letters import Choice, read_dead_letters
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
-
-    from airflow_provider_regal.ledger.account import Account
-
-# A delivery that runs commits every second.
-_SIGN_OF_LIFE_S: Final = 4.0
 
 
 def run_redeliver(args: argparse.Namespace) -> int:
@@ -45,7 +38,7 @@ def run_redeliver(args: argparse.Namespace) -> int:
     :returns: 0 if it succeeded; 1 if not, with the reason on standard error; 130 if it was interrupted.
     """
     try:
-        with log_on_stderr(logging.INFO), _progress_on_stderr():
+        with log_on_stderr(logging.INFO), progress_on_stderr():
             return _redeliver(args)
     except FixSourceError:
         print(
@@ -78,7 +71,7 @@ def _redeliver(args: argparse.Namespace) -> int:
     account = open_account(hook.target, args.ledger_conn_id)
     with closing(account.database) as database:
         if not looks_only:
-            this = _which_try(account, place)
+            this = which_try(account, place)
         # A redelivery of nothing would only be one more line in the list of deliveries.
         if this.number == 1 and not database.read(partial(_any_letter, selection=choice.selection)):
             if not args.allow_empty:
@@ -97,11 +90,10 @@ def _redeliver(args: argparse.Namespace) -> int:
         this=this,
         stop=stop,
     )
-    before = signal.signal(signal.SIGTERM, stop.request)
     try:
-        redelivery.run()
+        with stopped_by(stop, signal.SIGTERM):
+            redelivery.run()
     finally:
-        signal.signal(signal.SIGTERM, before)
         if (report := redelivery.report) is not None and (report.read or args.allow_empty):
             print(report.as_table())
             print(
@@ -130,7 +122,7 @@ def _any_letter(connection: Connection, selection: Selection) -> bool:
 
 
 def _selection(args: argparse.Namespace) -> list[str]:
-    """Write which letters are meant, as they were named."""
+    """Write the selection of dead letters, as the user named it."""
     deliveries = ", ".join(map(str, sorted(set(args.delivery))))
     told = [f"delivery {deliveries}"] if deliveries else []
     for name in ("dag", "task", "run", "since", "until", "reason"):
@@ -138,40 +130,3 @@ def _selection(args: argparse.Namespace) -> list[str]:
         if given is not None:
             told.append(f"{name} {given.text if isinstance(given, When) else given}")
     return [*told, "status " + " or ".join(sorted(set(args.status or ["rejected"])))]
-
-
-def _which_try(account: Account, place: Place) -> Try:
-    """Resume the same command that was stopped or killed; otherwise begin a new delivery.
-
-    :raises CommandError: it is running now.
-    """
-    deliveries = Deliveries(account)
-    record = deliveries.latest(place)
-    if record is None or record.state in (FINISHED, FAILED, REPLACED):
-        return Try()
-    if is_live(record, account.now()):
-        print(f"Delivery {record.id} was running moments ago: looking whether it still is", file=sys.stderr)
-        time.sleep(_SIGN_OF_LIFE_S)
-        again = deliveries.latest(place)
-        if again is not None and again.held_at != record.held_at and again.holder is not None:
-            raise CommandError(f"The same redelivery is running now: delivery {record.id}. Wait until it has ended.")
-        if again is not None and again.state in (FINISHED, FAILED):
-            return Try()
-    return Try(number=record.try_number + 1)
-
-
-@contextmanager
-def _progress_on_stderr() -> Iterator[None]:
-    """Print the log lines of the package as they are, but for the report, which is printed by itself."""
-    ours, handler = logging.getLogger("airflow_provider_regal"), logging.StreamHandler(sys.stderr)
-    handler.addFilter(lambda record: record.msg not in ("%s\n%s", "Dry run\n%s"))
-    level, propagates = ours.level, ours.propagate
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
-    try:
-        yield
-    finally:
-        ours.removeHandler(handler)
-        ours.setLevel(level)
-        ours.propagate = propagates

@@ -30,13 +30,13 @@ from airflow_provider_regal.errors import FixConnectionError
 # ``requests`` and curl first: most users who set more than one have set these for Python.
 CA_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
-# The same words for every client: neither library's own are fit for users.
+# The same words forevery client: neither library's own are fit for users.
 NO_TLS: Final = "the TLS connection failed (certificate or protocol)"
 NO_PROXY_CONNECTION: Final = "the proxy of the environment refused or could not be reached"
 NO_HTTP: Final = "what answered does not speak HTTP properly"
 
 _PORTS: Final = {"https": 443, "http": 80}
-# Underscores are no part of a host name, but the service names of Docker and Kubernetes have them.
+# Underscores are not part of a host name, but the service names of Docker and Kubernetes have them.
 _PROXY_HOST: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 # OpenSSL finds a certificate in a folder only by the hash of its subject.
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")

@@ -73,11 +73,13 @@ class NoAnswer:
     :param before_body: nothing of the event had been written, so it cannot have been applied.
     :param reason: what happened, in words.
     :param cause: what the operating system said, for the traceback.
+    :param held_back: it was not for Regal to answer: the event was held back on this side.
     """
 
     before_body: bool
     reason: str
     cause: OSError | None = None
+    held_back: bool = False
 
 
 Attempt = Answer | NoAnswer
@@ -108,7 +110,7 @@ class Decision:
 
 
 def acknowledges(attempt: Attempt) -> bool:
-    """Say whether Regal has the event for sure; then nothing is left to decide."""
+    """Return whether Regal certainly has the event; then nothing is left to decide."""
     return isinstance(attempt, Answer) and 200 <= attempt.status < 300
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -22,7 +23,15 @@ from airflow_provider_regal.client.heads import write_heads_safely
 from airflow_provider_regal.client.target import Target
 
 _LONGEST_CONNECT_S: Final = 10.0
+#: The last second has room within a second; what lasts longer is a pause, or a share that is gone.
+_LONGEST_WAIT_S: Final = 3.0
 _EXCERPT_BYTES: Final = 2_048
+HEADERS: Final = {
+    "Accept-Encoding": "identity",  # otherwise Regal's message may come as gzip
+    "User-Agent": f"airflow-provider-regal/{__version__}",
+}
+#: Gets an attempt, and the seconds it took.
+Watch = Callable[[Attempt, float], None]
 
 
 class ManySender:
@@ -30,17 +39,25 @@ class ManySender:
 
     :param target: where, and with which key.
     :param max_connections: open at most at once.
-    :param may_write: asked before the first byte of an event: a connection may take seconds to open, and the right to
-        send may have ended since.
+    :param watch: gets each attempt and its seconds, with the body of every answer.
+    :param wait_s: asked when a request has its connection, before the first byte: in how many seconds it may go,
+        infinity if nothing may be sent any more. A connection may take seconds to open.
     :raises FixConnectionError: a variable of the environment names a bundle or a proxy that cannot be used.
     """
 
-    def __init__(self, target: Target, *, max_connections: int, may_write: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        max_connections: int,
+        wait_s: Callable[[], float] = lambda: 0.0,
+        watch: Watch | None = None,
+    ) -> None:
         # aiohttp's own trust_env would read the environment in another way, and let a .netrc file replace the key.
         network = network_for(target.origin)
         write_heads_safely()
         self._url = target.events_url
-        self._may_write = may_write
+        self._watch = watch
         # One bound for the whole exchange: connecting, headers and body.
         self._deadlines = Deadlines(target.timeout_s)
         self._proxy = network.proxy.url if network.proxy else None
@@ -48,11 +65,8 @@ class ManySender:
         # Not one of the session's own headers: aiohttp gives those to a proxy as well.
         self._authorization = {"Authorization": target.api_key}
         self._session = aiohttp.ClientSession(
-            headers={
-                "Accept-Encoding": "identity",  # otherwise Regal's message may come as gzip
-                "User-Agent": f"airflow-provider-regal/{__version__}",
-            },
-            connector=aiohttp.TCPConnector(limit=max_connections, ttl_dns_cache=60, ssl=network.ssl_context() or True),
+            headers=HEADERS,
+            connector=_Connections(wait_s, limit=max_connections, ttl_dns_cache=60, ssl=network.ssl_context() or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_LONGEST_CONNECT_S),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -70,10 +84,20 @@ class ManySender:
 
     async def attempt(self, body: bytes) -> Attempt:
         """Post one event; an answer or the lack of one, never an exception of the network."""
-        watched = _WatchedBody(body, self._may_write)
+        if self._watch is None:
+            return await self._attempt(body)
+        began = time.monotonic()
+        attempt = await self._attempt(body)
+        self._watch(attempt, time.monotonic() - began)
+        return attempt
+
+    async def _attempt(self, body: bytes) -> Attempt:
+        watched = _WatchedBody(body)
         try:
             with self._deadlines:
                 return await self._exchange(watched)
+        except _HeldBackError:
+            return NoAnswer(before_body=True, reason="nothing may be sent now", held_back=True)
         except asyncio.CancelledError:
             if watched.started:
                 raise
@@ -91,7 +115,7 @@ class ManySender:
             proxy_headers=self._proxy_headers,
         )
         try:
-            if 200 <= response.status < 300:  # then its body is not needed
+            if 200 <= response.status < 300 and self._watch is None:  # then its body is not needed
                 if not response.content.is_eof():  # but the connection can only be used again when it has said all
                     await _start_of(response)
                 return Answer(response.status, {})
@@ -119,7 +143,7 @@ class ManySender:
 
 
 async def _start_of(response: aiohttp.ClientResponse) -> bytes:
-    """Read the start of a body; the status has decided already, so whatever ends the reading is no failure."""
+    """Read the start of a body; the status has decided already, so an error while reading is not a failure."""
     excerpt, content = b"", response.content
     try:
         while len(excerpt) < _EXCERPT_BYTES and not content.at_eof():
@@ -129,24 +153,49 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
     return excerpt
 
 
+class _HeldBackError(Exception):
+    """A request has a connection, and may not go."""
+
+
+class _Connections(aiohttp.TCPConnector):
+    """Connections of which each, opened or used again, is handed out when its request may go.
+
+    :param wait_s: as of :class:`ManySender`.
+    """
+
+    def __init__(self, wait_s: Callable[[], float], **options: Any) -> None:
+        super().__init__(**options)
+        self._wait_s = wait_s
+
+    async def connect(self, *request: Any, **options: Any) -> aiohttp.connector.Connection:
+        connection = await super().connect(*request, **options)
+        try:
+            waited_s = 0.0
+            while wait_s := self._wait_s():
+                waited_s += wait_s
+                if waited_s > _LONGEST_WAIT_S:
+                    raise _HeldBackError
+                await asyncio.sleep(wait_s)
+            if waited_s and (connection.protocol is None or not connection.protocol.is_connected()):
+                raise _HeldBackError  # closed meanwhile: what is written to it would be in doubt
+        except BaseException:
+            connection.release()  # nothing was written to it
+            raise
+        return connection
+
+
 class _WatchedBody(aiohttp.BytesPayload):
     """A body that knows whether it was asked for: a failure before that means that Regal cannot have the event."""
 
-    def __init__(self, body: bytes, may_write: Callable[[], bool]) -> None:
+    def __init__(self, body: bytes) -> None:
         super().__init__(body, content_type="application/json")
-        self._may_write = may_write
         self.started = False
 
-    def _start(self) -> None:
-        if not self._may_write():
-            raise ConnectionAbortedError("nothing may be sent any more")
-        self.started = True
-
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self._start()
+        self.started = True
         await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         # What newer versions of aiohttp (3.12 and later) call instead.
-        self._start()
+        self.started = True
         await super().write_with_length(writer, content_length)

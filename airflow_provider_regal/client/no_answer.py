@@ -49,7 +49,7 @@ def cause_of(error: Exception) -> OSError | None:
 
 
 def _inside(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and what it wraps; not its context, which may be a trouble of the caller's own."""
+    """Return an error and what it wraps, without its context, which may be an error of the caller's own."""
     yield error
     for inner in (error.__cause__, getattr(error, "reason", None), *error.args):
         if isinstance(inner, BaseException):

@@ -23,7 +23,7 @@ from airflow_provider_regal.client.exchange import (
 )
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.client.no_answer import NO_ANSWER, cause_of, describe_failure
-from airflow_provider_regal.client.pace import Pacer
+from airflow_provider_regal.client.pace import Slots
 from airflow_provider_regal.client.receipt import Receipt
 from airflow_provider_regal.client.redact import fit_to_show
 from airflow_provider_regal.client.session import keyed_session
@@ -60,14 +60,25 @@ class Sender:
     :param pacer: says when a request may go.
     :param patience_s: seconds after which repeating ends; also ends it at once if Regal asks for a longer wait.
     :param clock: time and chance.
+    :param session: that carries the key; one of its own by default.
     """
 
-    def __init__(self, target: Target, *, pacer: Pacer, patience_s: float, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        pacer: Slots,
+        patience_s: float,
+        clock: Clock | None = None,
+        session: requests.Session | None = None,
+    ) -> None:
         self._target = target
         self._pacer = pacer
         self._patience_s = patience_s
         self._clock = clock or Clock()
-        self.session = keyed_session(target)
+        self.session = session or keyed_session(target)
+        #: Seconds until the last answer; None if the last event got none.
+        self.latency_s: float | None = None
 
     def send(self, payload: Payload, guarantee: Guarantee) -> Receipt:
         """Send one event, repeating it where that is safe under the guarantee.
@@ -77,7 +88,7 @@ class Sender:
         :raises RetryLaterError: not applied, and patience ran out.
         :raises CheckRegalError: it can't be known whether Regal received it.
         """
-        body = payload.encoded
+        body, self.latency_s = payload.encoded, None
         if not self._wait_for_slot(self._clock.monotonic() + self._patience_s):
             raise RetryLaterError(
                 "Regal asked this process to wait for longer than outage_patience_s "
@@ -114,7 +125,7 @@ class Sender:
 
     def _wait_for_slot(self, ends: float) -> bool:
         """Wait until the pacer lets a request go; False if a pause of all senders would outlast ``ends``."""
-        while (wait_s := self._pacer.take(now := self._clock.monotonic())) > 0:
+        while (wait_s := self._pacer.take(now := self._clock.monotonic()) or self._pacer.go(now)) > 0:
             pause_s = self._pacer.pause_left(now)
             if pause_s and now + pause_s > ends:
                 return False
@@ -124,6 +135,7 @@ class Sender:
     def _attempt(self, body: bytes) -> Attempt:
         watched = _WatchedBody(body)
         timeout = (min(self._target.timeout_s, _LONGEST_CONNECT_S), self._target.timeout_s)
+        began = self._clock.monotonic()
         try:
             response = self.session.post(
                 self._target.events_url,
@@ -135,6 +147,7 @@ class Sender:
             )
         except NO_ANSWER as error:
             return NoAnswer(not watched.started, describe_failure(error), cause_of(error))
+        self.latency_s = self._clock.monotonic() - began
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, self._excerpt(response))
 

@@ -43,7 +43,7 @@ class Receipt:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the receipt for XCom: counts and times, nothing personal, under 2 KB."""
+        """Return the receipt for XCom: counts and times, no personal data, under 2 KB."""
         return {
             "call": self.call,
             "status": self.status,

@@ -1,7 +1,7 @@
 """The ``requests`` session: it follows no redirect, and a timeout bounds a whole answer.
 
 ``requests`` counts a timeout anew with every piece that arrives: a server that sends one byte now and then holds it
-for ever. Here the socket's timeout is the time for all of it, headers and body.
+forever. Here the socket's timeout is the time for all of it, headers and body.
 """
 
 from __future__ import annotations

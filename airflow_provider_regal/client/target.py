@@ -84,7 +84,7 @@ def check_extra(conn_id: str, extra: str | None) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise _wrong(conn_id, 'the extra is no JSON object, such as {"rate_limit": 100}, so none of it would be read.')
+        raise _wrong(conn_id, 'the extra is not a JSON object, such as {"rate_limit": 100}, so it would not be read.')
 
 
 def _wrong(conn_id: str, what: str) -> FixConnectionError:
@@ -99,7 +99,7 @@ def _api_key(conn_id: str, key: str | None) -> str:
     if any(character.isspace() for character in key):
         raise _wrong(conn_id, "the API key contains a space or line break. Copy it again, without any.")
     if not (key.isascii() and key.isprintable()):
-        raise _wrong(conn_id, "the API key contains a character no key has. Copy it again.")
+        raise _wrong(conn_id, "the API key contains a character that no key has. Copy it again.")
     return key
 
 
@@ -119,9 +119,9 @@ def _origin(conn_id: str, host: str | None, port: int | None) -> str:
     if parts.scheme not in ("https", "http") or not (_HOST_NAME.fullmatch(name) or _is_ip6(name)):
         raise _wrong(conn_id, f"the host is not a host name or an http(s) URL. {example}.")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise _wrong(conn_id, f"the host carries a user, a query or a fragment. {example}.")
+        raise _wrong(conn_id, f"the host contains a user, a query or a fragment. {example}.")
     if parts.path.rstrip("/") not in ("", EVENTS_PATH):
-        raise _wrong(conn_id, f"the host carries a path other than {EVENTS_PATH}. {example}.")
+        raise _wrong(conn_id, f"the host contains a path other than {EVENTS_PATH}. {example}.")
     if parts.scheme == "http" and not is_loopback(name):
         raise _wrong(conn_id, "plain http would send the API key in clear. Use https; http is for 127.0.0.1 only.")
     number = in_url or port

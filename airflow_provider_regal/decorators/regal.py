@@ -15,6 +15,7 @@ from airflow_provider_regal.operators.rows import RegalRowsOperator
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
+    from airflow_provider_regal.delivery.delivery import Rows
 
 
 class _RegalDecoratedOperator(DecoratedOperator, RegalRowsOperator):
@@ -33,16 +34,20 @@ class _RegalDecoratedOperator(DecoratedOperator, RegalRowsOperator):
             python_callable=python_callable,
             op_args=op_args,
             op_kwargs=op_kwargs,
-            rows=None,  # the function is called in execute
+            rows=None,  # the function is called when they are opened
             **kwargs,
         )
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Call the function, and deliver what it gives. What it gives is data: it is never rendered."""
+    def open_rows(self, context: Context) -> Rows:
+        """Call the function. What it returns is data: it is never rendered."""
         context_merge(context, self.op_kwargs)
         self.rows = lambda: self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, context)
         )
+        return super().open_rows(context)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Deliver what the function returns or yields."""
         return RegalRowsOperator.execute(self, context)
 
 

@@ -2,10 +2,11 @@
 
 ::
 
-    rows ─▶ first_pass ─▶ snapshot ─▶ admission ─▶ window ─▶ engine: gate, pace, send ─▶ recorder ─▶ report
-                │         (ledger)       │                     └─── retry ───┘             │
-                └─▶ skipped: unchanged   └─▶ rejected, skipped ────────────────────────────┴─▶ commit (ledger)
+    rows ─▶ reading: first_pass ─▶ snapshot ─▶ sending: admission ─▶ window ─▶ engine ─▶ recorder ─▶ report
+                │                  (ledger)               │             └─ retry ─┘         │
+                └─▶ skipped: unchanged                    └─▶ rejected, skipped ────────────┴─▶ commit (ledger)
 
-``delivery`` decides what a try has to do (``resume``) and runs it; ``preview`` is the same without sending. ``sync``
-makes rows of a table of consents. Nothing here knows Airflow.
+``delivery`` decides what a try has to do (``resume``, and ``approved`` for a plan) and runs it; ``dry_run`` lets it run
+on a ledger that is thrown away. ``reading`` is what happens before the first send, ``sync`` the reading of a table of
+consents, ``sending`` what happens from then on. Nothing here knows Airflow.
 """

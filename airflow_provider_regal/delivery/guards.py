@@ -3,13 +3,17 @@
 =============  ==============================================================  =====================================
 guard          stops when                                                      what becomes of the rest
 =============  ==============================================================  =====================================
-min_rows       the source has fewer rows                                       nothing was sent: a clear reads again
+min_rows       the source has fewer rows                                       kept: see below
 max_rows       it has more                                                     likewise
 volume         they are too few or too many beside the last finished runs      likewise
 max_refused    too many of the last 100 answers are refusals                   kept: a clear resumes
 =============  ==============================================================  =====================================
 
-None of them holds back an opt-out of a contact that the source states.
+The first three stop before anything is sent. A clear looks at the number of kept rows with its own options: if they
+pass, they are sent as they were read; if not, the source is read again. Contacts and consents are read again after any
+clear, and dead letters stay where they are, so of these nothing is kept.
+
+No guard holds back an opt-out of a contact that the source states.
 """
 
 from __future__ import annotations
@@ -31,8 +35,8 @@ RUNS_NEEDED: Final = 5
 _ANSWERS: Final = 100
 
 
-class TooManyRefusedError(FixSourceError):
-    """Regal refuses so many rows that the rest was not sent; it is kept, and a clear resumes with it."""
+class StoppedByGuardError(FixSourceError):
+    """A guard stopped the delivery; the remaining rows are kept, and a clear resumes with them."""
 
 
 def why_stopped(read: int, settings: DeliverySettings, runs: Sequence[int], *, what: str = "row") -> str | None:
@@ -87,14 +91,14 @@ class Refusals:
         if self._most is not None:
             self._last.append(refused)
 
-    def why_stopped(self, reason: str) -> TooManyRefusedError | None:
+    def why_stopped(self, reason: str) -> StoppedByGuardError | None:
         """Return the error that stops the sending, once there are too many.
 
         :param reason: of the last refusal.
         """
         if self._most is None or (count := sum(self._last)) < self._most:
             return None
-        return TooManyRefusedError(
+        return StoppedByGuardError(
             f"Regal refused {count} of the last {_counted(len(self._last), 'event')} (the last: {reason}), and "
             f"max_refused={self._allowed:g} stops at {self._most} of {_ANSWERS}. Remaining rows are saved. Fix the "
             "data or the mapping, then clear the task; if it is meant, raise max_refused as well."

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 REASONS_SHOWN: Final = 5
 _REASONS_LOGGED: Final = 20
 _LONGEST_REASON: Final = 120
+_LONGEST_SAMPLE: Final = 200
 _MOST_BYTES: Final = 2_000
 _PLAN_WORDS: Final = {
     "sent": "new, or newer than what is on record: {opt_outs} first, then {opt_ins}",
-    "unchanged": "Regal has it, or may have it already; or the row says neither yes nor no",
+    "unchanged": "Regal has it, or may have it already",
     "older": "a newer decision is in the source or on record",
     "no_evidence": "an opt-in without a time or IP address that counts; rejected",
     "unreadable": "can't be read or can't be sent as it is; rejected",
@@ -24,6 +25,7 @@ _PLAN_WORDS: Final = {
 _RARE_WORDS: Final = {
     "recorded": "Regal is known to have it, so nothing is sent",
     "suppressed": "of people who must not be contacted; not sent",
+    "no_decision": "the row says neither yes nor no; nothing is sent",
 }
 
 
@@ -35,8 +37,8 @@ class DeliveryReport:
 
     :param delivery: its id in the ledger; None for a dry run.
     :param status: ``finished``; ``failed`` (beyond a threshold, or stopped by a guard); ``stopped`` (rows are left, a
-        retry resumes); ``dry_run``; ``nothing_to_do``.
-    :param read: rows the source gave.
+        retry resumes); ``planned`` (``left`` rows wait to be sent); ``dry_run``; ``nothing_to_do``.
+    :param read: rows that the source returned.
     :param repeats: requests beyond the first of each row.
     :param known: rejected rows that an earlier delivery had rejected with the same payload; only shown.
     :param skips: why rows were skipped -> rows.
@@ -51,6 +53,7 @@ class DeliveryReport:
         ``opt_outs_unknown``: rows with a no that Regal may not have. Either fails the task, whatever the thresholds.
     :param withheld: why opt-ins were left out of their events -> opt-ins.
     :param reasons: reason -> rows, of rejected and unknown rows.
+    :param samples: what a few of the rows of a plan or dry run would say, without their values.
     """
 
     delivery: int | None = None
@@ -77,6 +80,7 @@ class DeliveryReport:
     outages: int = 0
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
+    samples: list[str] = field(default_factory=list)
 
     def count(self, counts: Counts) -> None:
         """Take over what was counted."""
@@ -108,8 +112,10 @@ class DeliveryReport:
         return self.requests / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report for XCom: every key, with as many of the top reasons as fit."""
+        """Return the report for XCom: every key, with as many of the top reasons and samples as fit."""
         reasons: dict[str, int] = {}
+        withheld: dict[str, int] = {}
+        samples: list[str] = []
         report = {
             "delivery": self.delivery,
             "status": self.status,
@@ -134,28 +140,32 @@ class DeliveryReport:
             "seconds": round(self.seconds, 3),
             "per_second": round(self.per_second, 1),
             "reasons": reasons,
+            "withheld": withheld,
+            "samples": samples,
         }
-        for reason, count in self.reasons.most_common(REASONS_SHOWN):
-            short = reason[:_LONGEST_REASON]
-            reasons[short] = reasons.get(short, 0) + count
+        for counted, most in ((reasons, self.reasons), (withheld, self.withheld)):
+            for reason, count in most.most_common(REASONS_SHOWN):
+                short = reason[:_LONGEST_REASON]
+                counted[short] = counted.get(short, 0) + count
+                if len(json.dumps(report)) > _MOST_BYTES:
+                    del counted[short]
+        for sample in self.samples:
+            samples.append(sample[:_LONGEST_SAMPLE])
             if len(json.dumps(report)) > _MOST_BYTES:
-                del reasons[short]
+                samples.pop()
         return report
 
-    def plan_as_table(self, *, with_reasons: bool = False) -> str:
-        """Draw for the log what a sync found out: five words with their counts, and what they mean.
-
-        :param with_reasons: list why consents were rejected, too, once that is counted.
-        """
+    def plan_as_table(self) -> str:
+        """Draw for the log what a sync found out: five words with their counts, and what they mean."""
         told = {name: _counted(self.plan[name], name.replace("_", "-")[:-1]) for name in ("opt_outs", "opt_ins")}
         lines = [
             f"{word.replace('_', ' '):<14}{self.plan[word]:>10,}   {meaning.format(**told)}"
             for word, meaning in _PLAN_WORDS.items()
         ]
-        if with_reasons:
-            lines += [f"{number:>24,} x {reason}" for reason, number in self.reasons.most_common(_REASONS_LOGGED)]
         lines += [
-            f"{word:<14}{self.plan[word]:>10,}   {meaning}" for word, meaning in _RARE_WORDS.items() if self.plan[word]
+            f"{word.replace('_', ' '):<14}{self.plan[word]:>10,}   {meaning}"
+            for word, meaning in _RARE_WORDS.items()
+            if self.plan.get(word)
         ]
         if removed := self.plan["removed"]:
             lines.append(f"{_counted(removed, 'opt-in')} on record {'is' if removed == 1 else 'are'} not in the source")

@@ -1,4 +1,4 @@
-"""What a try has to do, given what is on record of the tries before it. Pure.
+"""What a try has to do, given what is on record of earlier tries. Pure.
 
 ============================  ==========================================  =================================
 on record                     named events (track, page, screen)          contacts and opt-ins
@@ -6,6 +6,7 @@ on record                     named events (track, page, screen)          contac
 nothing                       start                                       start
 a try of this run, unfinished resume with the rows that are not settled   the same
 a try of this run, finished   nothing                                     nothing
+a try of this run, failed     resume, rejected rows again                 resume: nothing is left, it fails again
 cleared, had finished         nothing                                     read again: a new delivery
 cleared, had failed           resume, rejected rows again                 read again: a new delivery
 a run deleted, made again     ended: a new delivery; else resume          ended or not: read again
@@ -13,7 +14,18 @@ source changed, rows sent     fail: restore it, or ``restart``            fail o
 ``restart=True``              start: a new delivery, once                 the same
 ============================  ==========================================  =================================
 
-A delivery whose source was not read to its end has sent nothing: it is read again.
+A delivery whose source was not read to its end has sent nothing: it is read again. So is one of named events which a
+guard stopped before the first send, if it stops the kept rows again. With a plan on record, or ``plan=True``:
+
+============================  ==========================================  =================================
+on record                     named events                                contacts and opt-ins
+============================  ==========================================  =================================
+a plan in the making          a retry resumes; else start                 the same
+a plan that waits             a retry: nothing; else start                the same
+a plan, failed or expired     start                                       the same
+a plan that a task sends      finished: nothing; rows sent: fail          start
+another delivery              finished: nothing; rows sent: fail          start
+============================  ==========================================  =================================
 """
 
 from __future__ import annotations
@@ -21,8 +33,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_regal.ledger.deliveries import FAILED, FINISHED, REPLACED, Record, Try
-from airflow_provider_regal.ledger.retention import DROPPED
+from airflow_provider_regal.ledger.admin.retention import DROPPED
+from airflow_provider_regal.ledger.deliveries import (
+    FAILED,
+    FINISHED,
+    PLANNED,
+    READING,
+    REPLACED,
+    SENDING,
+    STOPPED,
+    Record,
+    Try,
+)
 
 
 class Work(StrEnum):
@@ -37,7 +59,7 @@ class Work(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ToDo:
     """What to do, and what to tell the user about it."""
 
     work: Work
@@ -45,69 +67,108 @@ class Plan:
     restarted: bool = False
 
 
-def plan_try(
-    record: Record | None, this: Try, *, named: bool, restart: bool, fingerprint: str, may_have_sent: bool
-) -> Plan:
+def what_to_do(
+    record: Record | None,
+    this: Try,
+    *,
+    named: bool,
+    restart: bool,
+    fingerprint: str,
+    may_have_sent: bool,
+    plans: bool = False,
+    stopped_again: bool = False,
+) -> ToDo:
     """Decide what this try does.
 
     :param record: the last delivery of this task instance.
+    :param plans: it makes a plan.
     :param named: the events are named: a repeat may reach a person.
     :param may_have_sent: rows of it may have been sent.
+    :param stopped_again: a guard stopped it before anything was sent, and would stop its kept rows again.
     """
     if record is None:
-        return Plan(Work.START, restarted=restart)
+        return ToDo(Work.START, restarted=restart)
     ended = record.state in (FINISHED, FAILED)
     same_epoch = record.epoch == this.epoch
     retry = same_epoch and record.try_number < this.number
     if restart and not (retry and record.restarted):
-        return Plan(Work.START, "restart=True: everything is sent again.", restarted=True)
+        return ToDo(Work.START, "restart=True: everything is sent again.", restarted=True)
     if record.state == REPLACED:
-        return Plan(Work.START)
+        return ToDo(Work.START)
+    if plans or record.plan is not None:
+        is_first = (this.epoch, this.number) == (0, 1)  # of a run that was deleted and made again
+        sent = named and may_have_sent and not is_first
+        return _with_a_plan(record, retry=retry, sent=sent, same_source=record.source == fingerprint, plans=plans)
     if same_epoch and not retry and ended:
-        return Plan(
+        return ToDo(
             Work.START,
             f"Delivery {record.id} of the same run id has ended, and this is not a retry: this is a new delivery.",
         )
     same_source = record.source == fingerprint
     if record.source == DROPPED and may_have_sent and named and record.state != FINISHED:
-        return Plan(
+        return ToDo(
             Work.FAIL,
             f"The rows of delivery {record.id} were dropped after dead_letter_days, so it can't be resumed. Look at "
             f"what was sent (airflow regal outcomes {record.id}); then set restart=True to send everything again.",
         )
     if not same_source and may_have_sent and (named or retry) and record.state != FINISHED:
-        return Plan(
+        return ToDo(
             Work.FAIL,
             "The source (connection, SQL or path) has changed since rows were sent. Restore it, or set restart=True to "
             "send everything again.",
         )
     if record.state == FINISHED and retry:
-        return Plan(Work.NOTHING, f"Delivery {record.id} had finished: nothing is sent again.")
+        return ToDo(Work.NOTHING, f"Delivery {record.id} had finished: nothing is sent again.")
+    if stopped_again:
+        return ToDo(
+            Work.READ_AGAIN, f"A guard stops the kept rows of delivery {record.id} again: the source is read again."
+        )
     if named:
         return _named(record, retry=retry, ended=ended, same_source=same_source)
-    if retry and not ended:
+    if retry:
         return _resume(record, same_source=same_source)
-    return Plan(Work.START, "The task was cleared: the source is read again, in a new delivery.")
+    return ToDo(Work.START, "The task was cleared: the source is read again, in a new delivery.")
 
 
-def _named(record: Record, *, retry: bool, ended: bool, same_source: bool) -> Plan:
+def _with_a_plan(record: Record, *, retry: bool, sent: bool, same_source: bool, plans: bool) -> ToDo:
+    if record.plan is None or record.sender is not None:
+        if sent and record.state == FINISHED:
+            return _nothing_twice(record)
+        if sent:
+            return ToDo(
+                Work.FAIL,
+                f"Rows of delivery {record.id} were sent, and events are not sent twice. Clear the task that sends it "
+                "to resume; or set restart=True to read the source again and send everything again.",
+            )
+    elif retry and plans and record.state in (READING, SENDING, STOPPED):
+        return _resume(record, same_source=same_source)
+    elif retry and plans and same_source and record.state == PLANNED:
+        return ToDo(Work.NOTHING, f"Delivery {record.id} is planned, and waits until a task sends it.")
+    return ToDo(Work.START)
+
+
+def _nothing_twice(record: Record) -> ToDo:
+    return ToDo(
+        Work.NOTHING,
+        f"The task was cleared, and delivery {record.id} had finished: events are not sent twice. To send them again, "
+        "set restart=True.",
+    )
+
+
+def _named(record: Record, *, retry: bool, ended: bool, same_source: bool) -> ToDo:
     if record.state == FINISHED:
-        return Plan(
-            Work.NOTHING,
-            f"The task was cleared, and delivery {record.id} had finished: events are not sent twice. To send them "
-            "again, set restart=True.",
-        )
-    plan = _resume(record, same_source=same_source)
-    if plan.work is not Work.RESUME or (retry and not ended):
-        return plan
-    return Plan(
+        return _nothing_twice(record)
+    todo = _resume(record, same_source=same_source)
+    if todo.work is not Work.RESUME or (retry and not ended):
+        return todo
+    return ToDo(
         Work.RESUME_WITH_REJECTED,
         "The task was cleared: rejected rows are tried again; acknowledged and unknown rows are not.",
     )
 
 
-def _resume(record: Record, *, same_source: bool) -> Plan:
+def _resume(record: Record, *, same_source: bool) -> ToDo:
     if record.kept_rows is None or not same_source:
-        return Plan(Work.READ_AGAIN)
+        return ToDo(Work.READ_AGAIN)
     settled = record.acknowledged + record.rejected + record.unknown + record.skipped
-    return Plan(Work.RESUME, f"Resuming delivery {record.id}: {settled:,} of {record.read_rows:,} rows are settled.")
+    return ToDo(Work.RESUME, f"Resuming delivery {record.id}: {settled:,} of {record.read_rows:,} rows are settled.")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_regal.client.guarantee import GUARANTEES, Guarantee
+from airflow_provider_regal.events.data_contract import DataContract
 from airflow_provider_regal.events.options import (
+    TYPES,
     ColumnType,
     ConsentPolicy,
     OnInvalid,
@@ -21,6 +25,9 @@ from airflow_provider_regal.events.options import (
 from airflow_provider_regal.events.python_values import read_truth
 
 NAMED_CALLS: Final = frozenset({"track", "page", "screen"})
+
+
+_TYPE_OF: Final[Mapping[str, ColumnType]] = {getattr(kind, "__name__", str(kind)): kind for kind in TYPES}
 
 
 def default_guarantee(call: str) -> Guarantee:
@@ -75,9 +82,9 @@ class DeliverySettings:
     :param guarantee: ``at_most_once`` or ``at_least_once``; by default that of the call.
     :param max_rejected: fail if more rows were rejected; a whole number of rows or a share of those read.
     :param max_unknown: likewise for unknown rows; None for the larger of 10 rows and 1 %.
-    :param min_rows: fail if the source gave fewer; of these, only opt-outs are sent.
-    :param max_rows: likewise if it gave more.
-    :param volume: likewise if they are outside of this range of the median of the task's last finished runs, such as
+    :param min_rows: fail if the source returned fewer; of these, only opt-outs are sent.
+    :param max_rows: likewise if it returned more.
+    :param volume: likewise if they are outside this range of the median of the task's last finished runs, such as
         ``(0.5, 2.0)``; it needs five of them.
     :param max_refused: stop, with the rest kept, when this share of the last 100 answers are refusals; None for no
         limit.
@@ -87,12 +94,14 @@ class DeliverySettings:
     :param outage_patience_s: seconds an outage may last before the delivery stops, to be resumed by a retry.
     :param max_event_age: reject named events older than this, since they may start live journeys; None for no limit.
     :param dry_run: map and validate all, send nothing.
+    :param plan: send opt-outs only, and keep the rest until a task sends it.
     :param restart: send everything again, whatever was sent before.
     :param only_changed: leave out contacts that are as they were when they were last acknowledged.
     :param on_shared: of rows of different user ids with the same phone or email, ``report`` or ``reject`` them.
     :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
     :param sync: rows are consents, of which only what changed is sent.
     :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
+    :param contract: reject what does not meet it.
     """
 
     mapping: RowMapping
@@ -109,6 +118,7 @@ class DeliverySettings:
     outage_patience_s: float = 300.0
     max_event_age: timedelta | None = timedelta(days=7)
     dry_run: bool = False
+    plan: bool = False
     restart: bool = False
     only_changed: bool = False
     key: str | Sequence[str] | None = None
@@ -117,20 +127,27 @@ class DeliverySettings:
     reading: Reading = field(default_factory=Reading)
     consent: ConsentPolicy = field(default_factory=ConsentPolicy)
     suppress_named_events: bool = False
+    contract: DataContract | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        if self.contract is not None:
+            self.contract.check_describes(self.mapping.call, self.mapping.event)
         if self.guarantee is not None and self.guarantee not in GUARANTEES:
             raise ValueError(f"guarantee must be one of {', '.join(GUARANTEES)}, not {self.guarantee!r}")
         if self.on_shared not in ("report", "reject"):
             raise ValueError(f"on_shared must be 'report' or 'reject', not {self.on_shared!r}")
         _check_guards(self.volume, self.max_refused)
-        for name in ("dry_run", "restart", "only_changed", "suppress_named_events"):
+        for name in ("dry_run", "plan", "restart", "only_changed", "suppress_named_events"):
             check_flag(name, getattr(self, name))
+        if self.plan and self.dry_run:
+            raise ValueError("plan and dry_run: a dry run keeps nothing that could be sent; choose one")
+        if self.plan and self.sync is not None and self.sync.known_to_regal:
+            raise ValueError("plan: not with known_to_regal, which sends nothing")
         if self.suppress_named_events and self.mapping.call not in NAMED_CALLS:
-            raise ValueError("suppress_named_events is for track, page and screen: an identify is no named event")
+            raise ValueError("suppress_named_events is for track, page and screen: an identify is not a named event")
         if self.only_changed and self.mapping.call != "identify":
-            raise ValueError("only_changed is for identify: a named event is no state that could be unchanged")
+            raise ValueError("only_changed is for identify: a named event has no state that could be unchanged")
         if self.key is not None and not self.only_changed:
             raise ValueError("key requires only_changed=True")
         _check_age("max_event_age", self.max_event_age)
@@ -168,6 +185,7 @@ class DeliverySettings:
         max_consent_age: timedelta | None = None,
         opt_out_scope: OptOutScope = "channel",
         outage_patience: timedelta | float = 300.0,
+        contract: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> DeliverySettings:
         """Build the settings from the options as users write them.
@@ -185,8 +203,34 @@ class DeliverySettings:
             reading=Reading(zone_of(timezone), send_nulls, on_invalid_phone, on_invalid_email),
             consent=ConsentPolicy(require_ip, max_consent_age, opt_out_scope),
             outage_patience_s=_seconds(outage_patience),
+            contract=None if contract is None else DataContract(contract),
             **options,
         )
+
+    def to_json(self) -> str:
+        """Write the options down, to be kept with a plan."""
+        told = asdict(replace(self, contract=None))
+        told["contract"] = None if self.contract is None else dict(self.contract.document)
+        types = told["mapping"]["types"] or {}
+        told["mapping"]["types"] = {column: getattr(kind, "__name__", kind) for column, kind in types.items()} or None
+        told["reading"]["timezone"] = str(self.reading.timezone)
+        for of, name in ((told, "max_event_age"), (told["consent"], "max_consent_age")):
+            of[name] = None if of[name] is None else of[name].total_seconds()
+        return json.dumps(told)
+
+    @classmethod
+    def from_json(cls, written: str) -> DeliverySettings:
+        """Read options back that :meth:`to_json` wrote; those of an older version lack what is new."""
+        told = json.loads(written)
+        types = told["mapping"]["types"] or {}
+        told["mapping"]["types"] = {column: _TYPE_OF[name] for column, name in types.items()} or None
+        told["reading"]["timezone"] = zone_of(told["reading"]["timezone"])
+        for of, name in ((told, "max_event_age"), (told["consent"], "max_consent_age")):
+            of[name] = None if of[name] is None else timedelta(seconds=of[name])
+        if told.get("contract") is not None:
+            told["contract"] = DataContract(told["contract"])
+        parts = {"mapping": RowMapping, "reading": Reading, "consent": ConsentPolicy, "sync": SyncSettings}
+        return cls(**told | {name: part(**told[name]) for name, part in parts.items() if told[name] is not None})
 
     @property
     def named(self) -> bool:
@@ -194,7 +238,7 @@ class DeliverySettings:
         return self.mapping.call in NAMED_CALLS and self.sync is None
 
     def guarantee_of(self, call: str) -> Guarantee:
-        """Say under which guarantee an event of a call is sent."""
+        """Return under which guarantee an event of a call is sent."""
         return self.guarantee or default_guarantee(call)
 
     def rejected_allowed(self, read: int) -> int:

@@ -18,7 +18,7 @@ SAVED: Final = "Remaining rows are saved; the next try resumes with them."
 
 
 class Stop:
-    """Tells a delivery to stop soon, with everything unsettled kept.
+    """Asks a delivery to stop soon, with everything unsettled kept.
 
     Whoever runs the delivery makes one and passes it down.
     """

@@ -2,7 +2,8 @@
 
 ::
 
-    written event ─▶ reading ─▶ models (contact, consent, traits, identifiers, times, values) ─▶ payload ─▶ JSON
+    written event ─▶ reading ─┬─▶ models (contact, consent, traits, identifiers, times, values) ─▶ payload ─▶ JSON
+    row, Segment call ─▶ rows ┘
 
 The names below are loaded when they are first used: making the models takes time, which a DAG file need not spend.
 """

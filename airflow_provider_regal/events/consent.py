@@ -38,7 +38,7 @@ from airflow_provider_regal.events.python_values import (
     sendable,
     trimmed,
 )
-from airflow_provider_regal.events.times import read_time
+from airflow_provider_regal.events.times import READABLE_TIMES, read_time
 
 _WHAT_TO_SEND: Final = "send the person's address, or require_ip=False where consent was given on paper or by phone"
 # Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
@@ -201,7 +201,7 @@ class Consent:
 
     @classmethod
     def of(cls, opt_in: OptIn, identifier: str, where: str) -> Consent:
-        """Say whose opt-in it is."""
+        """Return the opt-in with its phone or email."""
         return cls(
             identifier,
             opt_in.channel,
@@ -235,7 +235,7 @@ def judge(
     """Decide which opt-ins of one phone or email are sent: at most one a channel, each with its evidence.
 
     :param identifier: that phone or email.
-    :param where: it stands in the event, by position.
+    :param where: its place in the event, by position.
     :param now: the current time, aware.
     :returns: those to send, and those withheld with the reason.
     """
@@ -260,7 +260,7 @@ def channels_beside(channel: Channel) -> list[Channel]:
 
 
 def _of_the_other_channels(opt_ins: Iterable[OptIn]) -> Iterator[OptIn]:
-    """Say each opt-out of the other channels, too: only a newer opt-in of theirs stands beside it."""
+    """Repeat each opt-out for the other channels, unless they have a newer opt-in."""
     for opt_in in opt_ins:
         if not opt_in.subscribed:
             for channel in channels_beside(opt_in.channel):
@@ -296,7 +296,8 @@ def _rank(opt_in: OptIn, now: datetime) -> tuple[datetime, bool]:
 def _why_withheld(opt_in: OptIn, policy: ConsentPolicy, now: datetime) -> Fault | None:
     if opt_in.unreadable:
         name = opt_in.unreadable[0]
-        return Fault(name, f"the {name} can't be read, so it is no evidence")
+        format_ = f"; write {READABLE_TIMES}" if name == "timestamp" else ""
+        return Fault(name, f"the {name} can't be read, so it is not evidence{format_}")
     if (reason := _what_is_wrong_with_the_time(opt_in.timestamp, policy, now)) is not None:
         return Fault("timestamp", reason)
     if policy.require_ip and opt_in.ip is None:
@@ -310,7 +311,7 @@ def _what_is_wrong_with_the_time(given: datetime | None, policy: ConsentPolicy, 
     if given is None:
         return "no timestamp: send the time the person agreed"
     if given.year < _FIRST_REAL_YEAR:
-        return f"the timestamp lies before {_FIRST_REAL_YEAR}, which is no real time of consent"
+        return f"the timestamp lies before {_FIRST_REAL_YEAR}, which is not a plausible time of consent"
     if given > now:
         return "the timestamp lies in the future"
     if policy.max_consent_age is not None and now - given > policy.max_consent_age:

@@ -16,8 +16,11 @@ _REGION: Final = "US"
 _USUAL = re.compile(r"(?:\+?1[-. ]?)?\(?([0-9]{3})\)?[-. ]?([0-9]{3})[-. ]?([0-9]{4})")
 _NOTHING: Final = r"(?!)"
 _FRACTION = re.compile(r"[^.]*\d\.0{0,2}|\+?\d+\.\d{1,3}")
+_EXPONENT = re.compile(r"\+?\d+(\.\d*)?[eE][+-]?\d{1,3}")
 _NUMBERS_LOSE: Final = "a phone number that became a fraction or got an exponent; read the column as text"
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+# Addresses of this kind, in these lengths, are most of all; the others are looked at part by part.
+_USUAL_EMAIL = re.compile(r"[a-z0-9_+\-]{1,32}(?:\.[a-z0-9_+\-]{1,31})?@(?:[a-z0-9]{1,63}\.){1,3}[a-z]{2,24}")
 _LOCAL_PART = re.compile(r"[^\s@\"(),:;<>\[\\\]]{1,64}")
 _LABEL: Final = r"(?!-)[^\s@.!-,/:-@\[-`{-\x7f]{1,63}(?<!-)"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?P<last>{_LABEL})")
@@ -52,6 +55,8 @@ def _parse_phone(text: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def _parse_any_phone(text: str) -> str:
+    if _EXPONENT.fullmatch(text):
+        raise ValueError(_NUMBERS_LOSE)
     # Loads in 50 ms and is not needed where a DAG file is only parsed.
     import phonenumbers
 
@@ -93,6 +98,8 @@ def read_email(value: Any) -> str:
 
     :raises ValueError: not an email address.
     """
+    if type(value) is str and _USUAL_EMAIL.fullmatch(value):
+        return value
     value = plain(value)
     if not isinstance(value, str):
         raise ValueError(f"an email address cannot be a {type(value).__name__}")

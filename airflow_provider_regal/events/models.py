@@ -109,7 +109,7 @@ class Event(BaseModel):
             event = handler(draft.fields)
         except ValidationError as error:
             faults += as_faults(error, draft.origin)
-        # Raised outside of the handler: pydantic's error carries the values, the faults say all of it without.
+        # Raised outside the handler: pydantic's error carries the values, the faults say all of it without.
         if faults:
             raise InvalidEventError(cls.call, faults)
         return event
@@ -130,7 +130,7 @@ class Identify(Event):
 
 
 class Track(Event):
-    """Say that a person did something; in Regal it can start a journey, and so a call.
+    """Record that a person did something. In Regal this can start a journey, and so a call.
 
     :param event: the name of the event, case sensitive in Regal's triggers.
     :param properties: what is to be known about it.
@@ -144,7 +144,7 @@ class Track(Event):
 
 
 class Page(Event):
-    """Say that a person saw a web page; Regal gets it as the event ``pageview``.
+    """Record that a person saw a web page; Regal receives the event ``pageview``.
 
     :param name: the page's own name; it goes into the properties.
     :param category: the page's category; likewise.
@@ -160,7 +160,7 @@ class Page(Event):
 
 
 class Screen(Page):
-    """Say that a person saw a screen of your app; Regal gets it as the event ``screen``.
+    """Record that a person saw a screen of your app; Regal receives the event ``screen``.
 
     :param name: the screen's own name; it goes into the properties.
     :param category: the screen's category; likewise.

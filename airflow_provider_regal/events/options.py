@@ -161,7 +161,7 @@ def decision_values(given: Mapping[Any, bool | None] | None) -> dict[str, bool |
     """Check what ``values`` says of decisions, and write its keys in the form in which decisions are looked up.
 
     :param given: what a source writes -> True (yes), False (no) or None (unknown).
-    :raises ValueError: it is no such mapping, or turns a no into something else.
+    :raises ValueError: it is not such a mapping, or turns a no into something else.
     """
     if given is None:
         return None

@@ -55,7 +55,7 @@ def plain(value: Any) -> Any:
     kind = type(value)
     if kind in _PYTHONS_OWN:
         return value
-    if isinstance(value, Enum):
+    if issubclass(kind, Enum):
         return plain(value.value)
     library = str(kind.__module__).partition(".")[0]
     if library == "ipaddress":
@@ -138,6 +138,10 @@ def is_missing(value: Any) -> bool:
     return not text or (len(text) <= _LONGEST_MISSING and text.casefold() in MISSING_TEXTS)
 
 
+#: The reason for a value that is not a boolean.
+NO_TRUTH: Final = "must be true or false"
+
+
 def read_truth(value: Any) -> bool:
     """Read a boolean: true or false, a number equal to 1 or 0 (of any type, or as text), or a word.
 
@@ -160,7 +164,7 @@ def read_truth(value: Any) -> bool:
             return _TRUTHS[text]
         if (number := _NUMBER.fullmatch(text)) is not None and float(text) in ((0,) if number[2] else (0, 1)):
             return bool(float(text))  # with an exponent it is a no only (0E-10): no stray text subscribes anyone
-    raise ValueError("must be true or false")
+    raise ValueError(NO_TRUTH)
 
 
 def read_decision(value: Any) -> bool:
@@ -185,7 +189,7 @@ def sendable(text: str) -> str:
         problem = "the text is not valid Unicode (half of a surrogate pair)"
     else:
         return text
-    raise ValueError(problem)  # outside of the handler, whose error carries the text
+    raise ValueError(problem)  # outside the handler, whose error carries the text
 
 
 # Strict, since pydantic would else read bytes as text.

@@ -9,7 +9,7 @@ The draft remembers where each part came from, so that a fault is named in the w
 validated here: a value that cannot be placed is a fault, everything else is pydantic's to judge.
 
 An opt-in beside the phones belongs to the single ``phone``, else to the only one there is. With none, or several, it
-has no place (``unplaced``): a yes is then withheld. A no holds for every phone of the event.
+has no place (``unplaced``): a yes is then withheld. A no holds forevery phone of the event.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def draft_of(
             for given in (written, _mapping(written.get(names.TRAITS)))
         )
         opt_ins = _place(draft, traits, kind, opt_ins, promotes=promotes, is_null=is_null, drops=kind.many in drops)
-    unplaced = [*draft.fields.pop("unplaced", ())]  # of an event that was read before
+    unplaced = _read_before(draft)
     for number, (where, opt_in) in enumerate(opt_ins, len(unplaced)):
         if _channel(opt_in) not in (*names.PHONE_CHANNELS, *names.EMAIL_CHANNELS):
             draft.fault((*where, "channel"), "must be sms, voice or email")
@@ -139,6 +139,16 @@ def draft_of(
     elif draft.left_out:
         draft.fields["left_out"] = draft.left_out
     return draft
+
+
+def _read_before(draft: Draft) -> list[Any]:
+    """Take the unplaced opt-ins of an event that was read before."""
+    where, unplaced = draft.take("unplaced")
+    if isinstance(unplaced, (list, tuple)):
+        return [*unplaced]
+    if unplaced is not None:
+        draft.fault(where, f"must be a list, not a {type(unplaced).__name__}")
+    return []
 
 
 def _take_traits(draft: Draft) -> dict[Any, Any]:

@@ -113,11 +113,11 @@ def _from_epoch(number: float | Decimal) -> datetime:
         for unit in _UNITS:
             if _FIRST_EPOCH <= (seconds := float(number) / unit) <= tomorrow:
                 return datetime.fromtimestamp(seconds, UTC)
-    raise ValueError(f"as an epoch, this number gives a time outside of 1990 to tomorrow{_guess(number)}")
+    raise ValueError(f"as an epoch, this number gives a time outside 1990 to tomorrow{_guess(number)}")
 
 
 def _guess(number: float | Decimal) -> str:
-    """Return what a number that is no epoch may be."""
+    """Return what a number that is not an epoch may be."""
     days = whole(number)
     if days is not None and (form := _DATE_KEYS.get(len(str(days)))) and str(days)[:2] in ("19", "20"):
         return f" (a date key, {form}? Send a date)"

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from airflow_provider_regal._compat import AirflowException, get_current_context
+from airflow_provider_regal._compat import AirflowException, ObjectStoragePath, get_current_context, may_have_xcom
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.stopping import Stop
-from airflow_provider_regal.events import Event
-from airflow_provider_regal.hooks._ledger import open_account, tidy
+from airflow_provider_regal.errors import FixSourceError, PlanError, RegalError, RetryLaterError, TakenOverError
+from airflow_provider_regal.hooks._ledger import kept_for, open_account, tidy
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
-    from airflow_provider_regal.client.pace import Pacer
+    from airflow_provider_regal.client.many import Watch
     from airflow_provider_regal.client.target import Target
     from airflow_provider_regal.delivery.delivery import OpenSource, Rows
     from airflow_provider_regal.delivery.report import DeliveryReport
+    from airflow_provider_regal.ledger.account import Account
     from airflow_provider_regal.ledger.deliveries import Place, Try
 
 REPORT_KEY: Final = "regal_report"
@@ -41,20 +43,21 @@ class Connected(Protocol):
     def dry_run(self) -> bool:
         """Whether nothing is sent."""
 
-    def pacer(self, rate: int) -> Pacer:
-        """Return the one pacer of this process for a rate."""
-
 
 class TaskDelivery:
-    """Delivers rows for a task instance, or outside of one.
+    """Delivers rows for a task instance, or outside one.
 
-    :param context: Airflow's; None outside of a task.
+    :param context: Airflow's; None outside a task.
     :param source: what identifies the source, without its rows: connection, rendered SQL, paths.
-    :param name: tells deliveries of one task instance apart.
+    :param name: of this delivery, if the task instance makes more than one.
     :param ledger_conn_id: the ledger's database; None for the configured one.
-    :param place: where it belongs, outside of a task instance; None for a place of its own.
+    :param place: where it belongs, outside a task instance; None for a place of its own.
     :param this: which try it is, likewise.
     :param stop: makes it stop soon, with everything unsettled kept.
+    :param progress_every_s: seconds between progress lines.
+    :param watch: gets each attempt to send, with its seconds.
+    :param plan: the delivery whose rows are sent, since they were approved; with the options it was made with.
+    :param changes: names of the settings that are not the plan's.
     :raises ValueError: a second delivery of one task instance has no name of its own.
     """
 
@@ -71,6 +74,10 @@ class TaskDelivery:
         place: Place | None = None,
         this: Try | None = None,
         stop: Stop | None = None,
+        progress_every_s: float = 10.0,
+        watch: Watch | None = None,
+        plan: int | None = None,
+        changes: Collection[str] = (),
     ) -> None:
         self._hook = hook
         self._context = context
@@ -82,6 +89,10 @@ class TaskDelivery:
         self._place = place
         self._this = this
         self._stop = stop or Stop()
+        self._progress_every_s = progress_every_s
+        self._watch = watch
+        self._plan = plan
+        self._changes = changes
         self.report: DeliveryReport | None = None
 
     def run(self) -> DeliveryReport:
@@ -89,10 +100,16 @@ class TaskDelivery:
 
         :raises RegalError: as :meth:`airflow_provider_regal.delivery.delivery.Delivery.run`.
         """
+        from airflow_provider_regal.assets.regal import add_counts, sent_by
+        from airflow_provider_regal.delivery.approved import Approved
         from airflow_provider_regal.delivery.delivery import Delivery
+        from airflow_provider_regal.delivery.report import DeliveryReport
+        from airflow_provider_regal.hooks._metrics import Metrics
         from airflow_provider_regal.ledger.deliveries import Place
 
         target, settings = self._hook.target, self._with_memory()
+        if settings.contract is not None:
+            settings.contract.load(read_file, call=settings.mapping.call, event=settings.mapping.event)
         place, this = self._where()
         account = open_account(
             target,
@@ -101,50 +118,61 @@ class TaskDelivery:
             patience_s=settings.outage_patience_s,
         )
         with closing(account.database):
+            approved = None if self._plan is None else Approved(self._plan, place, kept_for().plan_days)
+            if approved is not None:
+                try:
+                    settings = approved.settings(account, settings, self._changes)
+                except PlanError:
+                    self._push(DeliveryReport(approved.number, "failed"))
+                    raise
             if settings.dry_run or self._hook.dry_run:
-                from airflow_provider_regal.delivery.preview import preview
-
-                self.report = preview(
-                    self._rows,
-                    settings,
-                    place=place,
-                    target=target,
-                    account=account,
-                    stop=self._stop,
-                    log=_log.info,
-                )
-                self._push(self.report)
-                return self.report
-            if self._context is not None:
+                settings = replace(settings, dry_run=True, plan=False)
+            elif self._context is not None:
                 _use_once(self._context, self._name)
+            metrics = Metrics(account=account.name, call=settings.mapping.call)
+
+            def show(line: str) -> None:
+                self._progress(line)
+                metrics.tick(delivery)
+
             delivery = Delivery(
                 place=place or Place.outside_a_task(self._name),
                 rows=self._rows,
                 fingerprint=hashlib.sha256("\0".join(self._source).encode("utf-8", "surrogatepass")).hexdigest(),
                 settings=settings,
                 target=target,
-                pacer=self._hook.pacer(settings.rate or target.rate_limit),
                 account=account,
                 this=this,
                 stop=self._stop,
-                on_progress=self._progress,
+                on_begin=metrics.begin,
+                on_progress=show,
+                progress_every_s=self._progress_every_s,
+                watch=self._watch,
+                approved=approved,
             )
             self.report = delivery.report
             try:
                 return delivery.run()
+            except (RegalError, ValueError) as error:
+                _add_next_steps(error, account, delivery.report)
+                raise
             finally:
                 self._push(delivery.report)
-                tidy(account)
+                if not settings.dry_run:
+                    if self._context is not None:
+                        add_counts(self._context, delivery.report, target.account, sent_by(settings, target.account))
+                    metrics.end(delivery, delivery.report)
+                    tidy(account)
 
     def _with_memory(self) -> DeliverySettings:
-        """Tell a sync how many consents were on record after an earlier run, as XCom has it from then."""
+        """Set how many consents were on record after an earlier run, from its XCom, for a sync to compare."""
         settings, context = self._settings, self._context
         if settings.sync is None or context is None:
             return settings
         ti: Any = context["ti"]
         map_index = getattr(ti, "map_index", -1)
         try:
-            known = ti.xcom_pull(
+            known = may_have_xcom(ti, CONSENTS_KEY) and ti.xcom_pull(
                 task_ids=ti.task_id,
                 key=CONSENTS_KEY,
                 include_prior_dates=True,
@@ -153,7 +181,7 @@ class TaskDelivery:
         except Exception as error:  # noqa: BLE001 - whatever Airflow raises; it is a guard more, not a need
             _log.warning("What was on record after earlier runs could not be read (%s)", type(error).__name__)
             return settings
-        known = known if isinstance(known, int) else 0
+        known = int(known) if isinstance(known, int) else 0
         return replace(settings, sync=replace(settings.sync, known_before=known))
 
     def _where(self) -> tuple[Place, Try | None]:
@@ -162,11 +190,9 @@ class TaskDelivery:
         if self._context is None:
             return self._place or Place.outside_a_task(self._name), self._this
         ti: Any = self._context["ti"]
-        map_index = getattr(ti, "map_index", -1)
-        place = Place(ti.dag_id, ti.run_id, ti.task_id, -1 if map_index is None else map_index, self._name)
         # Grows when a finished task is cleared, and stays through automatic retries.
         epoch = max(int(ti.max_tries) - int(self._context["task"].retries or 0), 0)
-        return place, Try(epoch, int(ti.try_number))
+        return place_of(ti, self._name), Try(epoch, int(ti.try_number))
 
     def _progress(self, line: str) -> None:
         """Show the line in Airflow, where it keeps what a task notes (3.3 and later)."""
@@ -186,6 +212,33 @@ class TaskDelivery:
             self._context["ti"].xcom_push(key=key, value=report.as_dict())
 
 
+def place_of(ti: Any, name: str | None) -> Place:
+    """Return where the deliveries of a task instance belong."""
+    from airflow_provider_regal.ledger.deliveries import Place
+
+    map_index = getattr(ti, "map_index", -1)
+    return Place(ti.dag_id, ti.run_id, ti.task_id, -1 if map_index is None else map_index, name)
+
+
+def _add_next_steps(error: Exception, account: Account, report: DeliveryReport) -> None:
+    """Add to an error how many rows are left and what to do next, as the page of the delivery says it."""
+    from airflow_provider_regal.ledger.admin.monitoring import letters
+    from airflow_provider_regal.ledger.admin.words import left_of, what_to_do
+    from airflow_provider_regal.ledger.deliveries import Counts, Deliveries
+
+    if report.delivery is None or isinstance(error, TakenOverError):
+        return
+    try:
+        record = Deliveries(account).find(report.delivery)
+        refused = letters(account.database, report.delivery).refused
+    except RegalError:  # the ledger may be the very trouble
+        return
+    steps = what_to_do(record, Counts.of(record), account.now(), refused=refused) if record is not None else []
+    if record is not None and steps:
+        numbered = "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1))
+        error.add_note(f"Of {record.read_rows:,} rows, {left_of(record):,} are left. Next:{numbered}")
+
+
 def _use_once(context: Any, name: str | None) -> None:
     used = context.setdefault(_USED, set())
     if name in used:
@@ -194,24 +247,63 @@ def _use_once(context: Any, name: str | None) -> None:
 
 
 def current_context() -> Context | None:
-    """Find Airflow's context of the running task; None outside of one."""
+    """Find Airflow's context of the running task; None outside one."""
     try:
         return get_current_context()
     except (AirflowException, RuntimeError):
         return None
 
 
-def only_events(rows: Rows) -> Rows:
-    """Return the rows on, as long as they are events.
+def given_rows(rows: Rows) -> Rows:
+    """Return the rows of a source that is not ours; where it fails, say at which row, and none of its values.
 
-    :raises ValueError: one is not; then ``call`` is needed.
+    :raises FixSourceError: it raised a ValueError.
+    :raises RetryLaterError: it raised anything else. Errors of ours, and of Airflow, pass.
     """
-    for row in rows:
-        if not isinstance(row, Event):
+    number = 1
+    source = iter(rows)
+    while True:
+        try:
+            row = next(source)
+        except StopIteration:
+            return
+        except (RegalError, AirflowException):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a source raises
+            kind = FixSourceError if isinstance(error, ValueError) else RetryLaterError
+            problem = f"The source failed at row {number:,} ({type(error).__name__}{_line_of(error)})"
+        else:
+            yield row
+            number += 1
+            continue
+        # Outside the handler: the text of the source's error may hold values.
+        raise kind(f"{problem}. Nothing was sent. Fix the source and clear the task: all of it is read again.")
+
+
+def _line_of(error: Exception) -> str:
+    """Write where the source failed: in its own code, not in what that calls."""
+    frame = error.__traceback__.tb_next if error.__traceback__ is not None else None  # the first is ours
+    return "" if frame is None else f" at {Path(frame.tb_frame.f_code.co_filename).name} line {frame.tb_lineno}"
+
+
+def only_events(rows: Rows) -> Rows:
+    """Return the rows on, as long as none is a dictionary.
+
+    :raises ValueError: one is; then ``call`` is needed.
+    """
+    from airflow_provider_regal.sources.marks import EVENT_MARK, REJECT_MARK
+    from airflow_provider_regal.sources.rows import as_row
+
+    for row in map(as_row, rows):
+        if EVENT_MARK not in row and REJECT_MARK not in row:
             raise ValueError("call= is needed where rows are dictionaries: identify, track, page or screen")
         yield row
 
 
-def ignoring_delivery(rows: Callable[[], Rows]) -> OpenSource:
-    """Let a source that needs no ledger be opened for a delivery."""
-    return lambda held: rows()
+def read_file(path: str) -> bytes:
+    """Read a small file, on this machine or on object storage.
+
+    :raises OSError: it can't be read.
+    """
+    found: bytes = ObjectStoragePath(path).read_bytes()
+    return found

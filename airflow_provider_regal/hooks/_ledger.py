@@ -15,8 +15,9 @@ from airflow_provider_regal.errors import FixConnectionError, WrongLedgerError
 if TYPE_CHECKING:
     from airflow_provider_regal.client.target import Target
     from airflow_provider_regal.ledger.account import Account
+    from airflow_provider_regal.ledger.admin.retention import KeptFor
     from airflow_provider_regal.ledger.database import Database
-    from airflow_provider_regal.ledger.retention import KeptFor
+    from airflow_provider_regal.ledger.identifiers import Identifiers
 
 MOST_DAYS: Final = 36_500
 _log = logging.getLogger(__name__)
@@ -25,12 +26,39 @@ _LOCAL: Final = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
 # How long a row may wait between its claim and its request.
 _LEASE_BEYOND_TIMEOUT_S: Final = 90.0
 # A delivery reads on one connection while it commits on another: 200 tasks must not use up a server's connections.
-_ENGINE: Final = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
+ENGINE: Final = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
 
 
 def local_file() -> Path:
     """Return the file of the default ledger: ``regal/ledger.db`` in Airflow's home."""
     return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "regal" / "ledger.db"
+
+
+def configured(conn_id: str | None) -> str | None:
+    """Return the connection of the ledger; None for the SQLite file in Airflow's home."""
+    return conn_id or conf.get("regal", "ledger_conn_id", fallback="") or None
+
+
+def is_missing(conn_id: str | None) -> bool:
+    """Return whether the ledger is a file that does not exist."""
+    return configured(conn_id) is None and not local_file().exists()
+
+
+def identifiers() -> Identifiers:
+    """Return how the ledger stores identifiers, by ``[regal] ledger_key``."""
+    from airflow_provider_regal.ledger.identifiers import Identifiers
+
+    key = conf.get("regal", "ledger_key", fallback="")
+    return Identifiers(key.encode() if key else None)
+
+
+def missing_connection(error: AirflowException) -> str:
+    """Return the message for a connection that can't be found from here, with what to do."""
+    home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
+    return (
+        f"{str(error).rstrip('.')}: not as AIRFLOW_CONN_..., not in a secrets backend, and not in Airflow's database "
+        f"as this shell reaches it (AIRFLOW_HOME={home}). Run this where the scheduler runs, or set the variable."
+    )
 
 
 def open_database(conn_id: str | None = None, *, migrate: bool = True, patience_s: float | None = None) -> Database:
@@ -45,7 +73,7 @@ def open_database(conn_id: str | None = None, *, migrate: bool = True, patience_
     # Only where there is a ledger: it loads SQLAlchemy.
     from airflow_provider_regal.ledger.database import Database, sqlite_engine
 
-    conn_id = conn_id or conf.get("regal", "ledger_conn_id", fallback="") or None
+    conn_id = configured(conn_id)
     if conn_id is not None:
         name = f"the ledger (connection {conn_id!r})"
         return Database(_engine_of(conn_id), name=name, migrate=migrate, patience_s=patience_s)
@@ -110,13 +138,13 @@ def open_account(
 def kept_for() -> KeptFor:
     """Read from the configuration for how long things are kept.
 
-    :raises ValueError: an option is no number of days.
+    :raises ValueError: an option is not a number of days.
     """
-    from airflow_provider_regal.ledger.retention import KeptFor
+    from airflow_provider_regal.ledger.admin.retention import KeptFor
 
     usual = KeptFor()
     given: dict[str, float] = {}
-    for option in ("history_days", "dead_letter_days", "consent_days"):
+    for option in ("history_days", "dead_letter_days", "plan_days", "consent_days"):
         text = conf.get("regal", option, fallback="").strip()
         if text:
             try:
@@ -129,8 +157,8 @@ def kept_for() -> KeptFor:
 
 
 def tidy(account: Account) -> None:
-    """Remove some of what is older than it is kept; never raises."""
-    from airflow_provider_regal.ledger.retention import prune_a_little
+    """Remove some of what is past its retention period; never raises."""
+    from airflow_provider_regal.ledger.admin.retention import prune_a_little
 
     try:
         kept = kept_for()
@@ -155,4 +183,4 @@ def _engine_of(conn_id: str) -> Any:
             f"The ledger's connection {conn_id!r} is not of an SQL database ({type(hook).__name__}). Name one of "
             "PostgreSQL or MySQL/MariaDB in ledger_conn_id."
         )
-    return hook.get_sqlalchemy_engine(engine_kwargs=_ENGINE)
+    return hook.get_sqlalchemy_engine(engine_kwargs=ENGINE)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.exchange import Decision, Meaning
 from airflow_provider_regal.client.receipt import Receipt
-from airflow_provider_regal.delivery.prepare import NO_PHONE_ON_RECORD, identifiers_of
-from airflow_provider_regal.delivery.prepared import Claimed, Ready
-from airflow_provider_regal.delivery.recorder import Recorder
+from airflow_provider_regal.delivery.reading.prepare import NO_PHONE_ON_RECORD, identifiers_of
+from airflow_provider_regal.delivery.reading.prepared import Claimed, Ready
+from airflow_provider_regal.delivery.reading.suppressing import hold_back, may_be_held
+from airflow_provider_regal.delivery.reading.type_drift import TypeDrift
+from airflow_provider_regal.delivery.sending.recorder import Recorder
+from airflow_provider_regal.delivery.sending.share import SlotPacer
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
-from airflow_provider_regal.delivery.suppressing import hold_back, may_be_held
-from airflow_provider_regal.delivery.type_drift import TypeDrift
 from airflow_provider_regal.errors import (
     CheckRegalError,
     InvalidEventError,
@@ -30,18 +31,24 @@ from airflow_provider_regal.errors import (
 )
 from airflow_provider_regal.events.names import NAME, PHONES, TRAITS
 from airflow_provider_regal.hooks._ledger import open_account
+from airflow_provider_regal.hooks._metrics import EventMetrics
 from airflow_provider_regal.ledger.deliveries import FINISHED, Deliveries, Place, Try
 from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim
+from airflow_provider_regal.ledger.shares import Shares
 from airflow_provider_regal.ledger.states import Skip
 from airflow_provider_regal.ledger.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import requests
+
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.client.guarantee import Guarantee
-    from airflow_provider_regal.client.one import Sender
+    from airflow_provider_regal.client.pace import Pacer
     from airflow_provider_regal.client.target import Target
-    from airflow_provider_regal.events import Event, Payload
+    from airflow_provider_regal.events import Consent, Event, Payload
 
 _ASK_AGAIN_S: Final = 1.0
 
@@ -49,27 +56,34 @@ _ASK_AGAIN_S: Final = 1.0
 class SingleEvents:
     """The events that one hook sends one by one: in the ledger they are one delivery.
 
-    :param sender: sends them.
+    :param session: sends them.
+    :param pacer: of this process.
     :param patience_s: seconds to wait for another delivery that sends the same consent.
     """
 
     def __init__(
         self,
-        sender: Sender,
         target: Target,
         *,
+        session: requests.Session,
+        pacer: Pacer,
         context: Context | None,
         ledger_conn_id: str | None,
         patience_s: float,
     ) -> None:
-        self._sender = sender
+        from airflow_provider_regal.client.one import Sender
+
         self._number = 0
+        self._why = ""  # the last event was rejected or is unknown
         self._patience_s = patience_s
         place = _place_of(context)
         account = self._account = open_account(target, ledger_conn_id, source=str(place) if place.task_id else "")
         account.register(target.api_key)
+        self._metrics = EventMetrics(account.name)
         self._clock = Clock(now=account.now)
         self._suppressions = Suppressions(account)
+        slots = SlotPacer(Shares(account, rate_limit=target.rate_limit), pacer, clock=Clock())
+        self._sender = Sender(target, session=session, pacer=slots, patience_s=patience_s)
         deliveries = Deliveries(account)
         held = self._held = deliveries.begin(
             place,
@@ -79,9 +93,12 @@ class SingleEvents:
             options="",
             hold_s=int(target.timeout_s) + 1,
             replaces=deliveries.latest(place),
+            conn_id=target.conn_id,
+            logs_tries=False,
         )
         held.note_state(FINISHED)  # nothing of it is ever left over
-        self._recorder = Recorder(held, account, target, drift=TypeDrift({}), patience_s=patience_s, clock=self._clock)
+        drift = self._drift = TypeDrift(account.types())
+        self._recorder = Recorder(held, account, target, drift=drift, patience_s=patience_s, clock=self._clock)
 
     def take_notes(self) -> list[str]:
         """Return what Regal will do that the sender may not expect, as the ledger shows it of what was sent."""
@@ -97,12 +114,23 @@ class SingleEvents:
         :param suppress_named_events: skip a named event to somebody who opted out of all channels on record.
         :raises RegalError: as :meth:`airflow_provider_regal.client.one.Sender.send`.
         """
+        counts = self._held.counts
+        before = replace(counts, skips=counts.skips.copy(), withheld=counts.withheld.copy())
+        self._why, self._sender.latency_s = "", None
+        try:
+            return self._send(event, payload, guarantee, suppress_named_events=suppress_named_events)
+        finally:
+            self._metrics.tell(event.call, before, counts, reason=self._why, latency_s=self._sender.latency_s)
+
+    def _send(self, event: Event, payload: Payload, guarantee: Guarantee, *, suppress_named_events: bool) -> Receipt:
         row = self._ready(event, payload, guarantee)
         if self._is_held_back(row, suppress_named_events=suppress_named_events):
             self._held.counts.read += 1
             self._recorder.leave_out(row.position, Skip.SUPPRESSED)
             self._recorder.commit_now()
             return _skipped(row)
+        if faults := self._drift.faults_of(row.payload.body):
+            raise InvalidEventError(event.call, faults)
         self._claim(row)
         if (skip := self._reserve(row)) is not None:
             return skip
@@ -114,6 +142,7 @@ class SingleEvents:
             row.tries = error.tries
             self._held.counts.read += 1
             decision = _decision(Meaning.REFUSED, error.status)
+            self._why = decision.reason
             if self._recorder.try_alone(row, decision):
                 self._send_alone(row, guarantee)
             else:
@@ -154,6 +183,7 @@ class SingleEvents:
 
     def _lose_sight_of(self, row: Ready, decision: Decision) -> None:
         self._held.counts.read += 1
+        self._why = decision.reason
         self._recorder.unknown(row, decision, self._clock.now(), in_outage=False)
 
     def _ready(self, event: Event, payload: Payload, guarantee: Guarantee) -> Ready:
@@ -179,15 +209,24 @@ class SingleEvents:
         people = [row.identifiers]
         (hold,) = self._suppressions.find(people)
         if hold is None and suppress_named_events and may_be_held(row):
-            hold = Hold(False, {}) if self._suppressions.opted_out(people)[0] else None
+            dated = self._dated(row)
+            self._bar(dated)  # its own opt-outs count
+            opt_ins = [(one.identifier, one.channel, at) for one, at in dated if one.subscribed]
+            hold = Hold(False, {}) if self._suppressions.opted_out(people, [opt_ins])[0] else None
         return hold is not None and hold_back(row, hold)
+
+    def _dated(self, row: Ready) -> list[tuple[Consent, str]]:
+        now = to_ledger_time(self._clock.now())
+        return [(one, now if one.at is None else to_ledger_time(one.at)) for one in row.payload.consents]
+
+    def _bar(self, dated: Iterable[tuple[Consent, str]]) -> None:
+        self._account.bar((one.identifier, one.channel, at) for one, at in dated if not one.subscribed)
 
     def _claim(self, row: Ready) -> None:
         """Note what the ledger has to grant; opt-outs bar from now on."""
         payload, once = row.payload, row.guarantee == "at_most_once"
-        now = to_ledger_time(self._clock.now())
-        dated = [(one, now if one.at is None else to_ledger_time(one.at)) for one in payload.consents]
-        self._account.bar((one.identifier, one.channel, at) for one, at in dated if not one.subscribed)
+        dated = self._dated(row)
+        self._bar(dated)
         claims = [
             Claimed(
                 Claim(

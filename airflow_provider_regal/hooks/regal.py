@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from threading import Lock
@@ -21,27 +22,28 @@ from airflow_provider_regal.client.guarantee import GUARANTEES, Guarantee
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import FixConnectionError, InvalidEventError
+from airflow_provider_regal.events.data_contract import DataContract
 from airflow_provider_regal.events.options import ConsentPolicy, Reading
 
 if TYPE_CHECKING:
     import requests
 
-    from airflow_provider_regal.client.one import Sender
+    from airflow_provider_regal._compat import Context
     from airflow_provider_regal.client.receipt import Receipt
     from airflow_provider_regal.client.target import Target
     from airflow_provider_regal.delivery.report import DeliveryReport
-    from airflow_provider_regal.events import Event, Identify, Page, Screen, Track
+    from airflow_provider_regal.events import Event, Identify, Page, Payload, Screen, Track
     from airflow_provider_regal.hooks._single import SingleEvents
 
 
-# One pacer for the process, so that a task that makes a hook per row keeps the rate all the same.
+# One pacer for the process, so that a 429 pauses all of a task that makes a hook per row.
 _one_pacer_of = lru_cache(maxsize=64)(lambda origin, api_key, rate_limit: Pacer(rate_limit))
 _pacer_lock = Lock()
 
 
-def _pacer_of(target: Target, rate: int) -> Pacer:
+def _pacer_of(target: Target) -> Pacer:
     with _pacer_lock:  # two threads that miss the cache at once would get one each
-        return _one_pacer_of(target.origin, target.api_key, rate)
+        return _one_pacer_of(target.origin, target.api_key, target.rate_limit)
 
 
 class RegalHook(BaseHook):
@@ -58,6 +60,8 @@ class RegalHook(BaseHook):
     :param consent: which evidence opt-ins need before they are sent.
     :param reading: how times without a zone and nulls are read.
     :param ledger_conn_id: the ledger's database; None for that of ``[regal] ledger_conn_id``.
+    :param contract: reject what does not meet this contract, as of
+        :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
     """
 
     conn_name_attr = "regal_conn_id"
@@ -73,13 +77,19 @@ class RegalHook(BaseHook):
         consent: ConsentPolicy | None = None,
         reading: Reading | None = None,
         ledger_conn_id: str | None = None,
+        contract: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
+        if contract is not None:
+            DataContract(contract)  # what cannot be one is said at once
+        self.contract = contract
         self.ledger_conn_id = ledger_conn_id
         self.regal_conn_id = regal_conn_id
         self.outage_patience_s = outage_patience_s
         self.consent = consent or ConsentPolicy()
         self.reading = reading or Reading()
+        #: The task instance whose events these are, where it is not the one that runs, as in a callback.
+        self.context: Context | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -115,14 +125,13 @@ class RegalHook(BaseHook):
 
     def get_conn(self) -> requests.Session:
         """Return the one ``requests.Session`` of this hook; it carries the key."""
-        return self._sender.session
+        return self._session
 
     @cached_property
-    def _sender(self) -> Sender:
-        from airflow_provider_regal.client.one import Sender
+    def _session(self) -> requests.Session:
+        from airflow_provider_regal.client.session import keyed_session
 
-        pacer = self.pacer(self.target.rate_limit)
-        return Sender(self.target, pacer=pacer, patience_s=self.outage_patience_s)
+        return keyed_session(self.target)
 
     def identify(
         self, event: Identify | None = None, *, guarantee: Guarantee = "at_least_once", **written: Any
@@ -148,7 +157,7 @@ class RegalHook(BaseHook):
         suppress_named_events: bool = False,
         **written: Any,
     ) -> Receipt:
-        """Say that a person did something. It may start a journey, so it is never sent twice by default.
+        """Record that a person did something. It may start a journey, so by default it is never sent twice.
 
         :param event: a :class:`~airflow_provider_regal.events.Track`; or the event's name, with its fields by name.
         :param guarantee: ``at_least_once`` sends again what may have arrived, and may reach a person twice.
@@ -169,7 +178,7 @@ class RegalHook(BaseHook):
         suppress_named_events: bool = False,
         **written: Any,
     ) -> Receipt:
-        """Say that a person saw a web page (Regal's event ``pageview``).
+        """Record that a person saw a web page (Regal's event ``pageview``).
 
         :param event: a :class:`~airflow_provider_regal.events.Page`; or give its fields by name.
         :param guarantee: as in :meth:`track`; so ``suppress_named_events``.
@@ -187,7 +196,7 @@ class RegalHook(BaseHook):
         suppress_named_events: bool = False,
         **written: Any,
     ) -> Receipt:
-        """Say that a person saw a screen of your app (Regal's event ``screen``).
+        """Record that a person saw a screen of your app (Regal's event ``screen``).
 
         :param event: a :class:`~airflow_provider_regal.events.Screen`; or give its fields by name.
         :param guarantee: as in :meth:`track`; so ``suppress_named_events``.
@@ -211,16 +220,19 @@ class RegalHook(BaseHook):
 
         :raises InvalidEventError: with every fault of the event.
         """
-        from airflow_provider_regal.events.opt_outs import opt_outs_of
-
         try:
             return kind.read(written, reading)
         except InvalidEventError:
-            if (opt_outs := opt_outs_of(written, reading)) is not None:
-                self.log.warning("This %s event is invalid; the opt-outs in it are sent all the same", kind.call)
-                with suppress(InvalidEventError):  # such as without a phone; the event's own faults say so
-                    self.send(opt_outs, guarantee="at_least_once")
+            self._send_opt_outs(kind.call, written, reading)
             raise
+
+    def _send_opt_outs(self, call: str, written: Mapping[str, Any], reading: Reading) -> None:
+        from airflow_provider_regal.events.rows.opt_outs import opt_outs_of
+
+        if (opt_outs := opt_outs_of(written, reading)) is not None:
+            with suppress(InvalidEventError):  # such as without a phone; the event's own faults say so
+                self._send(opt_outs, guarantee="at_least_once")
+                self.log.warning("This %s event is invalid; its opt-outs are still sent", call)
 
     def send(self, event: Event, *, guarantee: Guarantee, suppress_named_events: bool = False) -> Receipt:
         """Send one event of any kind.
@@ -230,6 +242,38 @@ class RegalHook(BaseHook):
         :param suppress_named_events: skip a named event if the person opted out of all channels on record.
         :raises RegalError: as :meth:`identify`.
         """
+        contract = self._contract
+        if contract is not None:
+            contract.check_describes(event.call)
+        with self._sending_opt_outs_of(event):
+            return self._send(
+                event, guarantee=guarantee, suppress_named_events=suppress_named_events, contract=contract
+            )
+
+    def check(self, event: Event, payload: Payload, contract: DataContract) -> None:
+        """Check what would be sent against a contract; opt-outs are sent before it is said what is wrong.
+
+        :raises InvalidEventError: with all that is wrong.
+        """
+        with self._sending_opt_outs_of(event):
+            _check(payload, contract)
+
+    @contextmanager
+    def _sending_opt_outs_of(self, event: Event) -> Iterator[None]:
+        try:
+            yield
+        except InvalidEventError:
+            self._send_opt_outs(event.call, event.model_dump(), self.reading)
+            raise
+
+    def _send(
+        self,
+        event: Event,
+        *,
+        guarantee: Guarantee,
+        suppress_named_events: bool = False,
+        contract: DataContract | None = None,
+    ) -> Receipt:
         from airflow_provider_regal.client.receipt import Receipt
 
         if guarantee not in GUARANTEES:
@@ -239,6 +283,8 @@ class RegalHook(BaseHook):
         payload = events.to_payload(
             event, now=datetime.now(UTC), policy=self.consent, event_source=self.target.event_source
         )
+        if contract is not None:
+            _check(payload, contract)
         for withheld in payload.withheld:
             self.log.warning("Opt-in withheld - %s", withheld)
         for note in payload.notes:
@@ -265,14 +311,25 @@ class RegalHook(BaseHook):
         return receipt
 
     @cached_property
+    def _contract(self) -> DataContract | None:
+        from airflow_provider_regal.hooks._delivering import read_file
+
+        if self.contract is None:
+            return None
+        contract = DataContract(self.contract)
+        contract.load(read_file)
+        return contract
+
+    @cached_property
     def _singles(self) -> SingleEvents:
         from airflow_provider_regal.hooks._delivering import current_context
         from airflow_provider_regal.hooks._single import SingleEvents
 
         return SingleEvents(
-            self._sender,
             self.target,
-            context=current_context(),
+            session=self._session,
+            pacer=_pacer_of(self.target),
+            context=self.context or current_context(),
             ledger_conn_id=self.ledger_conn_id,
             patience_s=self.outage_patience_s,
         )
@@ -289,7 +346,7 @@ class RegalHook(BaseHook):
     ) -> DeliveryReport:
         """Deliver many rows, each with an outcome; a retry of the task resumes where the last try stopped.
 
-        Outside of a task every call is a delivery of its own.
+        Outside a task every call is a delivery of its own.
 
         .. code-block:: python
 
@@ -298,7 +355,7 @@ class RegalHook(BaseHook):
         :param rows: dictionaries (give ``call``), or events. Read completely before the first is sent.
         :param call: what the dictionaries are: ``identify``, ``track``, ``page`` or ``screen``.
         :param event: the name of the track events, where no column ``event`` holds it.
-        :param name: tells the deliveries of one task apart; needed from the second one on.
+        :param name: of this delivery; needed if a task makes more than one.
         :param ledger_conn_id: and all the other options: as of
             :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
         :raises TooManyFailedRowsError: more rows were rejected or are unknown than allowed.
@@ -306,17 +363,13 @@ class RegalHook(BaseHook):
         :raises FixConnectionError: the connection or its key is wrong.
         :raises RetryLaterError: an outage; a later try resumes.
         """
-        from airflow_provider_regal.hooks._delivering import TaskDelivery, current_context, only_events
+        from airflow_provider_regal.hooks._delivering import TaskDelivery, current_context, given_rows, only_events
 
+        rows = given_rows([rows] if isinstance(rows, Mapping) else rows)  # one dictionary is one row
         if call is None:
             rows, call = only_events(rows), "track"
-        elif isinstance(rows, Mapping):
-            rows = [rows]  # one dictionary is one row
         context = current_context()
-        if options.get("rate") == "pool_slots":
-            if context is None:
-                raise ValueError('rate="pool_slots" needs a task of Airflow')
-            options["rate"] = context["task"].pool_slots
+        options.setdefault("contract", self.contract)
         return TaskDelivery(
             self,
             context=context,
@@ -327,9 +380,21 @@ class RegalHook(BaseHook):
             ledger_conn_id=ledger_conn_id or self.ledger_conn_id,
         ).run()
 
-    def pacer(self, rate: int) -> Pacer:
-        """Return the one pacer of this process for this target and rate."""
-        return _pacer_of(self.target, rate)
+    def state_before(self, ti: Any, *, name: str | None = None) -> str | None:
+        """Return how the last delivery of a task in another run ended, to alert on a change.
+
+        :param ti: a task instance, such as ``context["ti"]`` of a callback.
+        :param name: of the delivery, if it has one.
+        :returns: ``finished``, ``failed`` (beyond a threshold, or stopped by a guard), ``stopped`` (rows are left) or
+            ``planned``; None if no other run has delivered.
+        """
+        from airflow_provider_regal.hooks._delivering import place_of
+        from airflow_provider_regal.hooks._ledger import open_account
+        from airflow_provider_regal.ledger.deliveries import Deliveries
+
+        account = open_account(self.target, self.ledger_conn_id, source="")
+        with closing(account.database):
+            return Deliveries(account).state_before(place_of(ti, name))
 
     @property
     def dry_run(self) -> bool:
@@ -339,7 +404,7 @@ class RegalHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Check the connection's fields and that something answers at its host. Never sends an event.
 
-        :returns: whether all is well, and a sentence that says what was and what was not proved.
+        :returns: whether no fault was found, and a sentence on what was and was not proved.
         """
         from airflow_provider_regal.client.probe import probe
 
@@ -347,3 +412,8 @@ class RegalHook(BaseHook):
             return probe(self.target.origin)
         except FixConnectionError as error:
             return False, str(error)
+
+
+def _check(payload: Payload, contract: DataContract) -> None:
+    if faults := contract.faults_of(payload.body):
+        raise InvalidEventError(payload.call, faults)

@@ -8,7 +8,7 @@
        ├─ outcomes     one line per row that was sent, rejected or is unknown; payloads of dead letters
        ├─ account      what is known of an account: consents, contacts, message ids, types
        ├─ commit       one conditional write that carries all of the above, or nothing
-       └─ history      what people ask: deliveries, outcomes, one person's timeline; retention
+       └─ admin        what people ask: history, one person's timeline, forgetting, retention, copying
 
 ``rules`` and ``states`` are pure. Nothing is remembered in two places, so nothing has to be reconciled after a crash.
 """

@@ -86,7 +86,8 @@ _USERS: Final = select(_p.user_id, _p.phone).where(
 _OPTED_IN: Final = select(_c.identifier, _c.channel).where(
     (_c.account == bindparam("account")) & _c.identifier.in_(bindparam("keys", expanding=True)) & (_c.subscribed == 1)
 )
-_TYPES: Final = select(schema.types.c.name, schema.types.c.type).where(schema.types.c.account == bindparam("account"))
+_t = schema.types.c
+_TYPES: Final = select(_t.name, _t.type, _t.since).where(_t.account == bindparam("account")).order_by(_t.name)
 
 
 class Account:
@@ -207,6 +208,21 @@ class Account:
         self._change(connection, [(claim, (number, claim)) for number, claim in enumerate(claims)], decide, by)
         return [verdicts[number] for number in range(len(claims))]
 
+    def verdicts(self, claims: Sequence[Claim]) -> list[Verdict]:
+        """Return what :meth:`claim` would decide on each now; nothing is claimed."""
+        by = self._by()
+
+        def read(connection: Connection) -> Mapping[Key, Entry]:
+            keys = {self._key(claim) for claim in claims}
+            consents = {key for key in keys if len(key) > 1}
+            return {
+                **CONSENTS.read(connection, self.name, consents),
+                **MESSAGES.read(connection, self.name, keys - consents),
+            }
+
+        found = self.database.read(read) if claims else {}
+        return [rules.verdict(found.get(self._key(claim)), claim, by) for claim in claims]
+
     def settle(
         self,
         connection: Connection,
@@ -253,8 +269,10 @@ class Account:
 
     def keep_types(self, connection: Connection, types: Mapping[str, str]) -> None:
         """Record the types of names; the first that was recorded stays."""
-        rows = [(self.name, name, kind) for name, kind in sorted({short(n): kind for n, kind in types.items()}.items())]
-        write_rows(connection, schema.types, ("account", "name", "type"), rows, "keep")
+        now = to_ledger_time(self.now()) if types else None
+        kinds = sorted({short(name): kind for name, kind in types.items()}.items())
+        rows = [(self.name, name, kind, now) for name, kind in kinds]
+        write_rows(connection, schema.types, ("account", "name", "type", "since"), rows, "keep")
 
     def log(self, connection: Connection, lines: Sequence[LoggedConsent]) -> None:
         """Add lines to the consent log."""
@@ -475,10 +493,22 @@ class Account:
                 found.append(tuple(lost))
         return found
 
-    def types(self) -> dict[str, str]:
-        """Return the types that traits and properties were first sent with."""
+    def types(self) -> dict[str, tuple[str, str | None]]:
+        """Return the types that traits and properties are sent with, and since when."""
         rows = self.database.read(lambda connection: raw_rows(connection, _TYPES, {"account": self.name}))
-        return dict(tuple(row) for row in rows)
+        return {name: (kind, since) for name, kind, since in rows}
+
+    def accept_type(self, name: str, kind: str) -> bool:
+        """Record another type of a name, from now on; return False if none is on record.
+
+        :param name: as the ledger has it.
+        """
+        change = (
+            schema.types.update()
+            .where((_t.account == self.name) & (_t.name == name))
+            .values(type=kind, since=to_ledger_time(self.now()))
+        )
+        return bool(self.database.write(lambda connection: connection.execute(change).rowcount))
 
     def _by(self) -> By:
         return By.at(self.now(), delivery=self.delivery, source=self.source, lease_s=self._lease_s)

@@ -1,6 +1,6 @@
 """The ledger's database: how it is opened, locked, retried, what time it is there, and how its errors are reported.
 
-Every lock and statement has a limit, so that no transaction waits for ever behind somebody else's.
+Every lock and statement has a limit, so that no transaction waits forever behind somebody else's.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 LOCK_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 60
+#: A process that is frozen in the middle of a transaction loses its locks then. No transaction of ours pauses: it is
+#: done in milliseconds, or waits in a statement.
+IDLE_TIMEOUT_S: Final = 10
 _PATIENCE_S: Final = 30.0
 _LONGEST_PAUSE_S: Final = 0.2
 _GONE_PAUSE_S: Final = 1.0
@@ -42,12 +45,13 @@ _ON_CONNECT: Final = {
     "postgresql": (
         f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'",
         f"SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'",
-        "SET idle_in_transaction_session_timeout = '120s'",  # a frozen worker must not hold its locks
+        f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'",
     ),
     "mysql": (
-        # Only MariaDB reads what is in /*M! */; it is reached by URLs of mysql, too. MySQL has no such limit.
+        # Only MariaDB reads what is in /*M! */; it is reached by URLs of mysql, too. MySQL has no such limits.
         f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}"
-        f" /*M!100101 , SESSION max_statement_time = {STATEMENT_TIMEOUT_S} */",
+        f" /*M!100101 , SESSION max_statement_time = {STATEMENT_TIMEOUT_S} */"
+        f" /*M!100302 , SESSION idle_transaction_timeout = {IDLE_TIMEOUT_S} */",
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     ),
 }
@@ -262,6 +266,14 @@ def _begin_sqlite(connection: Connection) -> None:
         raw.execute("PRAGMA cache_size = -16000")
     # Writers take the lock at once, so that none decides on what another is about to change.
     raw.execute("BEGIN" if connection.get_execution_options().get(_READS) else "BEGIN IMMEDIATE")
+
+
+def let_pause(connection: Connection) -> None:
+    """Let this transaction pause between its statements for as long as it likes: a copy waits for the other ledger."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+    elif getattr(connection.dialect, "is_mariadb", False):
+        connection.exec_driver_sql("SET SESSION idle_transaction_timeout = 0")
 
 
 def is_passing(error: SQLAlchemyError) -> bool:

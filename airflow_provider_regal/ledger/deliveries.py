@@ -3,10 +3,11 @@
 ::
 
     latest(place) ─▶ what is there? ─▶ begin (a new one) | take (one UPDATE) ─▶ Held
+    find(a plan)  ─▶ may it be sent? ─────────────────────▶ take (one UPDATE) ───▲
                                                                                  │
        snapshot: keep_rows ... rows_complete ◀────────────────────────────────────┤
        commit:   states, outcomes, consents, contacts, message ids, counts        │   each one transaction, and only
-       end:      finished | failed | stopped; lets go                            ◀┘   if the delivery is still ours
+       end:      finished | failed | stopped | planned; lets go                  ◀┘   if the delivery is still ours
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from airflow_provider_regal.ledger.rules import Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE, deliveries, outcomes, row_chunks
 from airflow_provider_regal.ledger.states import Outcome, RowState, RowStates
 from airflow_provider_regal.ledger.text import LONGEST_NAME, fit, short, to_ledger_time
+from airflow_provider_regal.ledger.tries import TryLog, begin_try, lose_tries
 
 READING: Final = "reading"  #: the source is being read; nothing was sent
 SENDING: Final = "sending"
@@ -43,6 +45,8 @@ FINISHED: Final = "finished"  #: every row has an outcome, within the thresholds
 FAILED: Final = "failed"  #: every row has an outcome, beyond the thresholds; or a guard stopped it
 STOPPED: Final = "stopped"  #: rows are left; the next try resumes
 REPLACED: Final = "replaced"  #: a clear or restart reads the source again, in a new delivery
+PLANNED: Final = "planned"  #: its rows wait until a task sends them
+EXPIRED: Final = "expired"  #: a plan that was not sent in time; its rows were dropped
 
 T = TypeVar("T")
 _d = deliveries.c
@@ -66,7 +70,7 @@ class Try:
 class Place:
     """What delivers: a task instance, or one of several deliveries of it.
 
-    :param name: tells the deliveries of one task instance apart.
+    :param name: of this delivery, if the task instance makes more than one.
     """
 
     dag_id: str | None = None
@@ -86,7 +90,7 @@ class Place:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def __str__(self) -> str:
-        task = ".".join(part for part in (self.dag_id, self.task_id) if part) or "outside of a task"
+        task = ".".join(part for part in (self.dag_id, self.task_id) if part) or "outside a task"
         return task + (f"[{self.map_index}]" if self.map_index >= 0 else "") + (f"/{self.name}" if self.name else "")
 
 
@@ -94,7 +98,7 @@ class Place:
 class Counts:
     """What became of the rows of a delivery, over all its tries.
 
-    :param read: rows the source gave.
+    :param read: rows that the source returned.
     :param skips: why rows were skipped -> rows.
     :param known: rejected rows that an earlier delivery had rejected with the same payload; they are only shown.
     :param unknown_of_outage: unknowns of a crash, a stop or an outage's first failures.
@@ -104,10 +108,14 @@ class Counts:
     :param without_time: named events sent without the time they happened.
     :param requests: HTTP requests.
     :param repeats: requests beyond the first of each row.
+    :param answers_429: requests that Regal answered with 429, too many requests.
     :param seconds: of all tries.
     :param plan: what a sync found out before it sent anything.
     :param owed_rows: the last rows of the snapshot: opt-outs that are owed, which come first and count nowhere else.
+    :param owed_last: the first of these come last: a row of the source opts in again after them, and may be rejected.
     :param guard: why a guard stopped all but the opt-outs.
+    :param outage_since: time of the ledger since when Regal takes nothing; None while it does.
+    :param outage_reason: what came of the last request then.
     """
 
     read: int = 0
@@ -124,11 +132,15 @@ class Counts:
     without_time: int = 0
     requests: int = 0
     repeats: int = 0
+    answers_429: int = 0
     outages: int = 0
     seconds: float = 0.0
     plan: dict[str, int] = field(default_factory=dict)
     owed_rows: int = 0
+    owed_last: int = 0
     guard: str | None = None
+    outage_since: str | None = None
+    outage_reason: str | None = None
 
     @property
     def settled(self) -> int:
@@ -194,6 +206,9 @@ class Record(NamedTuple):
     error: str | None
     started_at: str
     ended_at: str | None
+    plan: str | None = None
+    sender: str | None = None
+    conn_id: str | None = None
 
 
 RECORD: Final = select(*(_d[name] for name in Record._fields))
@@ -269,6 +284,12 @@ class Deliveries:
         key = place.key(self.account.name)
         return self.database.read(lambda connection: _latest(connection, key))
 
+    def find(self, number: int) -> Record | None:
+        """Find a delivery of the account by its id."""
+        wanted = RECORD.where((_d.id == number) & (_d.account == self.account.name))
+        found = self.database.read(lambda connection: connection.execute(wanted).first())
+        return None if found is None else Record(*found)
+
     def reasons(self, delivery: int) -> Counter[str]:
         """Count the rejected and unknown rows of a delivery by their reason."""
         return self.database.read(lambda connection: reasons_of(connection, delivery))
@@ -289,7 +310,7 @@ class Deliveries:
         return [number for number, held_at, hold_s in found if held_at is not None and age_s(held_at, now) <= hold_s]
 
     def rows_of_runs(self, place: Place, most: int) -> list[int]:
-        """Return how many rows the last finished deliveries of a task had, the newest first; none outside of a task."""
+        """Return how many rows the last finished deliveries of a task had, the newest first; none outside a task."""
         if place.task_id is None:
             return []
         wanted = (
@@ -301,6 +322,20 @@ class Deliveries:
             .limit(most)
         )
         return self.database.read(lambda connection: [row[0] for row in connection.execute(wanted)])
+
+    def state_before(self, place: Place) -> str | None:
+        """Return how the last delivery of a task in another run ended; None if there is none that has."""
+        wanted = (
+            select(_d.state)
+            .where((_d.account == self.account.name) & _d.state.in_((FINISHED, FAILED, STOPPED, PLANNED)))
+            .where((_d.dag_id == _name(place.dag_id)) & (_d.task_id == _name(place.task_id)))
+            .where(
+                (_d.map_index == place.map_index) & (_d.name == _name(place.name)) & (_d.run_id != _name(place.run_id))
+            )
+            .order_by(_d.started_at.desc(), _d.id.desc())
+            .limit(1)
+        )
+        return self.database.read(lambda connection: connection.execute(wanted).scalar_one_or_none())
 
     def may_have_sent(self, record: Record) -> bool:
         """Return whether any row of a delivery may have reached Regal."""
@@ -322,20 +357,26 @@ class Deliveries:
         restarted: bool = False,
         replaces: Record | None = None,
         counts: Counts | None = None,
+        plan: str | None = None,
+        conn_id: str | None = None,
+        logs_tries: bool = True,
     ) -> Held:
         """Begin a new delivery; the one it replaces can commit nothing any more.
 
         :param source: fingerprint of the source.
+        :param plan: it is a plan: the options with which it will be sent.
         :param options: fingerprint of the options that decide what becomes of a row.
         :param hold_s: seconds for which a request may still be under way after a commit.
+        :param conn_id: the connection it sends with.
+        :param logs_tries: its tries are on record.
         :raises TakenOverError: another try began one meanwhile.
         """
         key, holder = place.key(self.account.name), uuid4().hex
         counts = counts or Counts()
-        wait_s = 0.0
+        wait_s, log = 0.0, None
 
         def work(connection: Connection) -> Record:
-            nonlocal wait_s
+            nonlocal wait_s, log
             last = _latest(connection, key)
             if last is not None and last.holder == holder:
                 return last  # it was committed, though the answer was lost
@@ -348,6 +389,7 @@ class Deliveries:
                     connection.execute(closing.values(holder=None))
                 else:
                     connection.execute(closing.values(holder=None, state=REPLACED))
+                lose_tries(connection, last)
                 connection.execute(delete(row_chunks).where(row_chunks.c.delivery == last.id))
             now = to_ledger_time(self.account.now())
             row = {
@@ -358,25 +400,43 @@ class Deliveries:
                 "options": options, "epoch": this.epoch, "try_number": this.number, "restarted": int(restarted),
                 "holder": holder, "held_at": now, "hold_s": hold_s, "state": READING, "read_rows": counts.read,
                 "acknowledged": counts.acknowledged, "rejected": counts.rejected, "unknown": counts.unknown,
-                "skipped": counts.skipped, "rate": rate, "counts": counts.to_json(), "started_at": now,
+                "skipped": counts.skipped, "rate": rate, "counts": counts.to_json(), "started_at": now, "plan": plan,
+                "conn_id": _name(conn_id),
             }  # fmt: skip
             (number,) = connection.execute(deliveries.insert(), row).inserted_primary_key or (0,)
-            return _record(connection, number)
+            record = _record(connection, number)
+            log = begin_try(connection, record, now) if logs_tries else None
+            return record
 
         record = self.database.write(work)
-        return Held(self, record, holder, wait_s)
+        return Held(self, record, holder, wait_s, log)
 
-    def take(self, record: Record, this: Try, *, options: str, hold_s: int, source: str, again: bool = False) -> Held:
+    def take(
+        self,
+        record: Record,
+        this: Try,
+        *,
+        options: str,
+        hold_s: int,
+        source: str,
+        again: bool = False,
+        plan: str | None = None,
+        sender: str | None = None,
+        conn_id: str | None = None,
+    ) -> Held:
         """Take a delivery over by one UPDATE, whatever an earlier try is doing; that can commit nothing from then on.
 
         :param again: its rows are read anew: what was read of them is dropped.
-        :raises TakenOverError: a later try has it.
+        :param plan: as of :meth:`begin`.
+        :param sender: the task instance that sends the plan; only one ever does.
+        :param conn_id: as of :meth:`begin`.
+        :raises TakenOverError: a later try, or another sender, has it.
         """
         holder = uuid4().hex
-        wait_s = 0.0
+        wait_s, log = 0.0, None
 
         def work(connection: Connection) -> Record:
-            nonlocal wait_s
+            nonlocal wait_s, log
             seen = _record(connection, record.id)
             if seen.holder == holder:
                 return seen  # it was committed, though the answer was lost
@@ -385,8 +445,10 @@ class Deliveries:
             values: dict[str, Any] = {
                 "holder": holder, "epoch": this.epoch, "try_number": this.number, "options": options,
                 "hold_s": max(hold_s, seen.hold_s), "held_at": text(self.database.now_sql), "error": None,
-                "ended_at": None,
+                "ended_at": None, "plan": plan, "sender": sender, "conn_id": _name(conn_id),
             }  # fmt: skip
+            if seen.sender != sender:
+                not_later = (_d.state == PLANNED) & _d.sender.is_(None)
             if again:
                 empty = Counts()
                 values |= {"state": READING, "kept_rows": None, "source": source, "counts": empty.to_json()}
@@ -402,17 +464,20 @@ class Deliveries:
             if again:
                 connection.execute(delete(row_chunks).where(row_chunks.c.delivery == record.id))
                 connection.execute(delete(outcomes).where(outcomes.c.delivery == record.id))
-            return _record(connection, record.id)
+            lose_tries(connection, seen)
+            held = _record(connection, record.id)
+            log = begin_try(connection, held, to_ledger_time(self.account.now()))
+            return held
 
         taken = self.database.write(work)
-        return Held(self, taken, holder, wait_s)
+        return Held(self, taken, holder, wait_s, log)
 
 
 _TAKEN_OVER: Final = "Another try of this task delivers now; this one has stopped and sends nothing more."
 
 
 def _wait_s(of: Deliveries, seen: Record) -> float:
-    """Return for how long requests of the try before may still be under way."""
+    """Return for how long requests of the previous try may still be under way."""
     if seen.holder is None or seen.held_at is None or seen.kept_rows is None:  # while it is read, nothing is sent
         return 0.0
     return min(max(seen.hold_s - age_s(seen.held_at, of.account.now()), 0.0), float(seen.hold_s))
@@ -438,18 +503,22 @@ class Held:
     commit.
 
     :param wait_s: for how long requests of an earlier try may still be under way.
+    :param log: writes about this try; None where none is on record.
     """
 
-    def __init__(self, deliveries_: Deliveries, record: Record, holder: str, wait_s: float) -> None:
+    def __init__(
+        self, deliveries_: Deliveries, record: Record, holder: str, wait_s: float, log: TryLog | None = None
+    ) -> None:
         self.record = record
         self.id: int = record.id
         self.wait_s = wait_s
+        self.log = log
         self.counts = Counts.of(record)
         self.states = RowStates()
         self.account = deliveries_.account
         self.account.delivery = str(record.id)
         self.database = deliveries_.database
-        self._holder = holder
+        self.holder = holder
         self._sizes: list[int] = []  # rows of each chunk
         self._starts: list[int] = [0]
         self._withheld: list[LoggedConsent] = []
@@ -538,8 +607,9 @@ class Held:
 
     def rows_to_send(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Read the rows of the snapshot that are not settled; owed opt-outs, which are its last, come first."""
-        settled, first_owed = self.states.is_settled, len(self.states) - self.counts.owed_rows
-        if self.counts.owed_rows:
+        counts = self.counts
+        settled, first_owed = self.states.is_settled, len(self.states) - counts.owed_rows + counts.owed_last
+        if first_owed < len(self.states):
             yield from self.rows(without=lambda position: position < first_owed or settled(position))
         yield from self.rows(without=lambda position: position >= first_owed or settled(position))
 
@@ -555,7 +625,9 @@ class Held:
         changed, self.states.changed = self.states.changed, set()
         positions = (*changed, *candidates) if self._sizes else ()  # events one by one have no snapshot
         chunks = {self._chunk_of(position) for position in positions}
-        return Commit(self, changes, changed, {chunk: bytes(self._chunk(chunk)) for chunk in chunks}, self._counted())
+        states = {chunk: bytes(self._chunk(chunk)) for chunk in chunks}
+        told = None if self.log is None else self.log.due(self.counts, seconds)
+        return Commit(self, changes, changed, states, self._counted(), of_try=told)
 
     def commit(self, changes: Changes | None = None, *, seconds: float = 0.0) -> None:
         """Write what changed, in one transaction.
@@ -590,6 +662,8 @@ class Held:
                     error=None if error is None else fit(error, LONGEST_MESSAGE),
                 )
             )
+            if self.log is not None:
+                self.log.end(connection, self.counts, state, error, now)
             if drop_rows:
                 connection.execute(delete(row_chunks).where(row_chunks.c.delivery == self.id))
 
@@ -647,7 +721,7 @@ class Held:
         :raises TakenOverError: it is not.
         """
         statement = _hold_statement(self.database, tuple(written))
-        held = connection.execute(statement, {"delivery": self.id, "me": self._holder, **written})
+        held = connection.execute(statement, {"delivery": self.id, "me": self.holder, **written})
         if not held.rowcount:
             raise TakenOverError(_TAKEN_OVER)
 
@@ -690,13 +764,21 @@ class Commit:
     """One commit: states, outcomes, consents, contacts, message ids, counts and the hold, or nothing of it."""
 
     def __init__(
-        self, held: Held, changes: Changes, changed: set[int], chunks: Mapping[int, bytes], counts: Mapping[str, Any]
+        self,
+        held: Held,
+        changes: Changes,
+        changed: set[int],
+        chunks: Mapping[int, bytes],
+        counts: Mapping[str, Any],
+        *,
+        of_try: Mapping[str, Any] | None,
     ) -> None:
         self.changes = changes
         self._held = held
         self._changed = changed
         self._chunks = chunks
         self._counts = counts
+        self._of_try = of_try
 
     def write(self, reserve: Callable[[Connection], Mapping[int, int]] | None = None) -> Mapping[int, int]:
         """Write it, if the delivery is still ours.
@@ -724,6 +806,8 @@ class Commit:
         account.keep_phones(connection, changes.phones)
         account.keep_types(connection, changes.types)
         account.log(connection, changes.log)
+        if held.log is not None and self._of_try is not None:
+            held.log.write(connection, self._of_try)
         reserved = reserve(connection) if reserve is not None else {}
         held.write_states(connection, held.with_states(self._chunks, reserved))
         return reserved

@@ -27,7 +27,7 @@ class Identifiers:
 
     @property
     def mark(self) -> str:
-        """Tell one secret from another, without revealing it."""
+        """Return a mark of the secret that reveals nothing of it, to compare secrets."""
         return _PLAIN if self._secret is None else self._hmac(_MARK)[:32]
 
     def stored(self, identifier: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.ledger.entries import batches, raw_rows
@@ -99,6 +99,12 @@ _REASONS: Final = select(_o.status, _o.reason, _o.message, _o.position).where(
     (_o.delivery == bindparam("delivery")) & (_o.status != "acknowledged")
 )
 
+_CODES: Final = (
+    select(_o.status, _o.reason, func.count())
+    .where((_o.delivery == bindparam("delivery")) & _o.status.in_(("rejected", "unknown")))
+    .group_by(_o.status, _o.reason)
+)
+
 
 def write_outcomes(connection: Connection, delivery: int, account: str, lines: Sequence[OutcomeLine]) -> None:
     """Write lines; a later line of a row replaces the earlier one."""
@@ -122,6 +128,12 @@ def reasons_of(connection: Connection, delivery: int) -> Counter[str]:
     for status, reason, message, _ in connection.execute(_REASONS, {"delivery": delivery}):
         counted[cause_of(status, reason, message)] += 1
     return counted
+
+
+def codes_of(connection: Connection, delivery: int) -> Counter[tuple[str, str]]:
+    """Count the rejected and unknown rows of a delivery by status and reason: a few codes, whatever the messages."""
+    found = connection.execute(_CODES, {"delivery": delivery})
+    return Counter({(status, reason or ""): rows for status, reason, rows in found})
 
 
 def cause_of(status: str, reason: str | None, message: str | None) -> str:
@@ -160,6 +172,7 @@ class Selection(NamedTuple):
     :param deliveries: ids of deliveries.
     :param since: those that failed first at this time (of the ledger) or later; ``until`` likewise, earlier.
     :param reason: the reason, or the beginning of the message.
+    :param positions: of the rows in their deliveries; empty for all.
     """
 
     account: str
@@ -171,6 +184,7 @@ class Selection(NamedTuple):
     until: str | None = None
     reason: str | None = None
     status: Sequence[str] = ("rejected",)
+    positions: Collection[int] = ()
 
 
 def read_letters(connection: Connection, chosen: Selection) -> list[tuple[int, int, int | None, str]]:
@@ -195,7 +209,9 @@ def read_letters(connection: Connection, chosen: Selection) -> list[tuple[int, i
         statement = statement.where(
             (_o.reason == chosen.reason) | _o.message.startswith(chosen.reason, autoescape=True)
         )
-    return [tuple(row) for row in connection.execute(statement)]
+    # Not in the statement: databases limit how many numbers it may hold.
+    wanted_rows = frozenset(chosen.positions)
+    return [tuple(row) for row in connection.execute(statement) if not wanted_rows or row.position in wanted_rows]
 
 
 def letters(connection: Connection, keys: Sequence[tuple[int, int]]) -> Iterator[DeadLetter]:

@@ -26,7 +26,7 @@ class OwedOptOut(NamedTuple):
     :param identifier: phone or email as it is stored: a hash where ``[regal] ledger_key`` is set.
     :param at: when it was given; when it was read, if its source did not say.
     :param since: when the ledger learned that Regal lacks it.
-    :param source: the task that read it (``dag_id.task_id``); empty outside of a task.
+    :param source: the task that read it (``dag_id.task_id``); empty outside a task.
     :param delivery: the delivery that read it, as text.
     """
 

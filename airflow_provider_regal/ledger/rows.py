@@ -1,4 +1,4 @@
-"""The rows of a snapshot, exactly as the source gave them, so that a position means the same row on every try.
+"""The rows of a snapshot, exactly as the source returned them, so that a position means the same row on every try.
 
 A line is a row, as an object of JSON. One that starts with ``[`` has the columns of the last object before it::
 
@@ -11,17 +11,20 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
+from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.python_values import plain
 
 ROWS_PER_CHUNK: Final = 1_000
@@ -31,24 +34,33 @@ _TAG: Final = "$"
 _TAGGED: Final = f'"{_TAG}'
 _OTHER: Final = "$other"
 _DEEPEST: Final = 64
-_MOST_VALUES: Final = 200_000
+#: An event can hold no more.
+MOST_VALUES: Final = 100_000
 _MOST_BITS: Final = 4_000  # about 1,200 digits; Python refuses to write 4,300
 _MOST_DIGITS: Final = 1_200
-_AS_THEY_ARE: Final = frozenset({str, float, bool, type(None)})
-_SCALARS: Final = _AS_THEY_ARE | {int}
+_LONGEST_TEXT: Final = 256 * 1024  # no event that is sent has one
+_LONGEST_LINE: Final = 4 * _LONGEST_TEXT
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _LEAVES: Final = _SCALARS | {datetime, date, Decimal, UUID, bytes}
+_NOTHING_OF_THEIR_OWN: Final = _LEAVES - {int, datetime}
+_ZONES: Final = frozenset({type(None), timezone, ZoneInfo})
 _TEXT_ONLY: Final = frozenset({str})
 
 Columns = tuple[str, ...] | None
 
-# Types JSON lacks: tag -> (type, to text, from text). datetime before date: it is a kind of date.
+# Types JSON lacks: tag -> (type, to text, from text). datetime before date: it is a kind of date. Written by the
+# methods of these types, whatever a kind of them does.
 _CODECS: Final[dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]]] = {
-    "$datetime": (datetime, lambda value: value.isoformat(), datetime.fromisoformat),
-    "$date": (date, lambda value: value.isoformat(), date.fromisoformat),
-    "$decimal": (Decimal, str, Decimal),
-    "$uuid": (UUID, str, UUID),
+    "$datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "$date": (date, date.isoformat, date.fromisoformat),
+    "$decimal": (Decimal, Decimal.__str__, Decimal),
+    "$uuid": (UUID, lambda value: str(UUID(int=value.int)), UUID),
     "$bytes": (bytes, lambda value: base64.b64encode(value).decode(), base64.b64decode),
 }
+
+
+#: The name a class was made with, whatever it says its name is.
+name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 
 
 class Unstorable:
@@ -58,6 +70,26 @@ class Unstorable:
 @lru_cache(maxsize=256)
 def _unstorable(kind: str) -> type[Unstorable]:
     return type(kind, (Unstorable,), {})
+
+
+def as_stored(row: Any) -> dict[str, Any] | str:
+    """Return a row of Python's own types alone, as the snapshot will return it, whatever the source has made of it.
+
+    :returns: of what can't be read as a row, the name of its type.
+    """
+    if type(row) is dict and _TEXT_ONLY.issuperset(map(type, row)) and _is_plain({*map(type, row.values())}, row):
+        return row
+    stored = _decode(_ENCODER.encode(storable(row)))
+    return stored if type(stored) is dict else name_of(type(stored))
+
+
+def _is_plain(types: set[type], row: dict[str, Any]) -> bool:
+    """Whether no value has anything of its own that could raise; a time has its zone."""
+    if types <= _NOTHING_OF_THEIR_OWN:
+        return True
+    return types <= _LEAVES and not any(
+        _is_too_long(value) or (type(value) is datetime and type(value.tzinfo) not in _ZONES) for value in row.values()
+    )
 
 
 def encode_row(row: Mapping[str, Any]) -> str:
@@ -90,13 +122,16 @@ def _plain(what: Any, values: Iterable[Any]) -> str | None:
             if types <= _SCALARS:  # pydantic's writer takes 1 us for ten columns, where json takes 5
                 line = to_json(what, inf_nan_mode="constants").decode()
                 # pydantic writes numbers of any length, and reads none of more than 4,300 digits.
-                return line if len(line) <= _MOST_DIGITS or not any(map(_is_too_long, values)) else None
-            return _ENCODER.encode(what)
+                if len(line) <= _MOST_DIGITS or not any(map(_is_too_long, values)):
+                    return line if len(line) <= _LONGEST_LINE else None
+                return None
+            line = _ENCODER.encode(what)
+            return line if len(line) <= _LONGEST_LINE else None
     return None
 
 
 def _is_too_long(value: Any) -> bool:
-    return isinstance(value, int) and value.bit_length() > _MOST_BITS
+    return type(value) is int and value.bit_length() > _MOST_BITS
 
 
 def decode_row(line: str) -> dict[str, Any]:
@@ -111,54 +146,96 @@ def _decode(line: str) -> Any:
     return json.loads(line, object_hook=untagged)
 
 
-class _Budget:
-    """How many values one row may hold yet: a list can hold itself, or one other many times over."""
+class _TooMuchError(Exception):
+    pass
+
+
+class _Walk:
+    """A walk through the values of one row: a list can hold itself, one other many times over, or be without end."""
 
     def __init__(self) -> None:
-        self.left = _MOST_VALUES
+        self._left = MOST_VALUES
+        self.open: set[int] = set()  # the objects and lists around the value at hand
 
-    def take(self, count: int) -> bool:
-        self.left -= count
-        return self.left >= 0
+    def take(self, values: Iterable[Any]) -> list[Any]:
+        """Return what a collection holds.
+
+        :raises _TooMuchError: more than one row may.
+        """
+        taken = [*islice(values, self._left + 1)]  # not by its length, which can be a lie
+        self._left = max(self._left - len(taken), 0)
+        if not self._left:
+            raise _TooMuchError
+        return taken
 
 
-def storable(value: Any, depth: int = 0, budget: _Budget | None = None) -> Any:
-    """Turn any value into one that JSON has."""
-    if type(value) in _AS_THEY_ARE:
+def storable(value: Any, depth: int = 0, walk: _Walk | None = None) -> Any:
+    """Turn any value into one that JSON has; of what can't be read, the name of its type is left."""
+    try:
+        return _storable(plain(value), depth, walk or _Walk())
+    except _TooMuchError:
+        if depth > 1:  # the whole column is of no use
+            raise
+        return {_OTHER: f"value with more than {MOST_VALUES:,} parts"}
+    except Exception:  # noqa: BLE001 - an object of a source can raise anything
+        return {_OTHER: name_of(type(value))}
+
+
+def _storable(value: Any, depth: int, walk: _Walk) -> Any:
+    kind = type(value)  # what isinstance() goes by can be a lie
+    if value is None or kind is bool:
         return value
-    value = plain(value)
-    if isinstance(value, int):
-        return {_OTHER: "number of so many digits"} if _is_too_long(value) else value
-    if value is None or isinstance(value, float):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
-    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-        return _nested(value, depth, budget or _Budget())
-    if isinstance(value, (bytearray, memoryview)):
-        value = bytes(value)
-    for tag, (kind, write, _) in _CODECS.items():
-        if isinstance(value, kind):
+    if issubclass(kind, str):
+        text = str.__str__(value)
+        return text if len(text) <= _LONGEST_TEXT else {_OTHER: f"text of more than {_LONGEST_TEXT:,} characters"}
+    if issubclass(kind, int):
+        number = int.__int__(value)
+        return {_OTHER: "number of so many digits"} if _is_too_long(number) else number
+    if issubclass(kind, float):
+        return float.__float__(value)
+    if issubclass(kind, (BaseModel, Fault)):
+        value, kind = members_of(value), dict
+    if issubclass(kind, (Mapping, list, tuple, set, frozenset)):
+        return _collection(value, kind, depth, walk)
+    if issubclass(kind, (bytes, bytearray, memoryview)):
+        value, kind = bytes(value), bytes if len(value) <= _LONGEST_TEXT else memoryview
+    for tag, (tagged, write, _) in _CODECS.items():
+        if issubclass(kind, tagged):
             return {tag: write(value)}
-    return {_OTHER: type(value).__name__}
+    return {_OTHER: name_of(kind)}
 
 
-def _nested(value: Any, depth: int, budget: _Budget) -> Any:
-    if not budget.take(len(value)):
-        return {_OTHER: f"value with more than {_MOST_VALUES} parts"}
+def members_of(model: BaseModel | Fault) -> dict[str, Any]:
+    """Return the members of an event or a part of one; pydantic would walk through them, endless ones too."""
+    return {"field": model.field, "reason": model.reason} if isinstance(model, Fault) else dict(vars(model))
+
+
+def _collection(value: Any, kind: type, depth: int, walk: _Walk) -> Any:
+    if id(value) in walk.open:
+        return {_OTHER: "value that contains itself"}
     if depth >= _DEEPEST:
         return {_OTHER: f"value nested deeper than {_DEEPEST} levels"}
-    if not isinstance(value, Mapping):
-        return [storable(item, depth + 1, budget) for item in value]
-    if not all(isinstance(key, str) for key in value):
-        if depth:
-            return {_OTHER: "object with a key that is not text"}
-        # A row stays a row: mapping refuses this column.
-        named = {key: item for key, item in value.items() if isinstance(key, str)}
-        return {**_nested(named, 0, budget), "(not text)": {_OTHER: "column whose name is not text"}}
-    stored = {str(key): storable(item, depth + 1, budget) for key, item in value.items()}
+    walk.open.add(id(value))
+    try:
+        if issubclass(kind, Mapping):
+            return _members(walk.take(value.items()), depth, walk)
+        return [storable(item, depth + 1, walk) for item in walk.take(value)]
+    finally:
+        walk.open.discard(id(value))
+
+
+def _members(pairs: Sequence[tuple[Any, Any]], depth: int, walk: _Walk) -> Any:
+    stored: dict[str, Any] = {}
+    for key, item in pairs:
+        if not issubclass(type(key), str):
+            if depth:
+                return {_OTHER: "object with a key that is not text"}
+            # A row stays a row: mapping refuses this column.
+            stored["(not text)"] = {_OTHER: "column whose name is not text"}
+        elif (name := str.__str__(key)) in stored:
+            stored[name] = {_OTHER: "value whose name is given twice"}
+        else:
+            stored[name] = storable(item, depth + 1, walk)
     if len(stored) == 1:
         ((key, item),) = stored.items()
         if key.startswith(_TAG):  # no tag of ours

@@ -113,7 +113,7 @@ class By(NamedTuple):
 
     @classmethod
     def at(cls, now: datetime, *, delivery: str, source: str, lease_s: float) -> By:
-        """Say who decides now."""
+        """Return who decides now, and until when."""
         lease = timedelta(seconds=lease_s)
         return cls(delivery, source, to_ledger_time(now), to_ledger_time(now - lease), to_ledger_time(now + lease))
 
@@ -267,10 +267,14 @@ def owes_opt_out(entry: Entry) -> bool:
     return newest_yes < _rank(entry.opt_out_at, subscribed=False)
 
 
-def has_opted_out(entry: Entry) -> bool | None:
-    """Return whether the newest decision on record is an opt-out, whether Regal has it or not; None without any."""
+def has_opted_out(entry: Entry, opt_in_at: str | None = None) -> bool | None:
+    """Return whether the newest decision on record is an opt-out, whether Regal has it or not; None without any.
+
+    :param opt_in_at: of an opt-in that is not on record yet, and counts, too.
+    """
     barred = None if entry.opt_out_at is None else _rank(entry.opt_out_at, subscribed=False)
-    newest = _newest(_acknowledged(entry), _pending(entry), entry.doubt, barred)
+    opted_in = None if opt_in_at is None else _rank(opt_in_at, subscribed=True)
+    newest = _newest(_acknowledged(entry), _pending(entry), entry.doubt, barred, opted_in)
     return None if newest is None else newest.endswith(_OUT)
 
 

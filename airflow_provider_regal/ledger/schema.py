@@ -21,10 +21,13 @@ from sqlalchemy import (
     Table,
     Text,
     inspect,
+    literal_column,
     select,
+    text,
 )
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import Connection
+from sqlalchemy.schema import CreateColumn
 
 from airflow_provider_regal.errors import WrongLedgerError
 from airflow_provider_regal.ledger.text import LONGEST_KEY, LONGEST_NAME, TIME_LENGTH
@@ -99,6 +102,9 @@ deliveries: Final = Table(
     Column("call", String(_WORD), nullable=False),
     Column("source", String(_HASH), nullable=False),  # fingerprint of connection, rendered SQL, paths
     Column("options", String(_HASH)),  # fingerprint of what decides what becomes of a row
+    Column("plan", _long_text()),  # JSON: of a plan, the options with which it is sent
+    Column("sender", _long_text()),  # JSON: of a plan, the task instance that sends it
+    Column("conn_id", _exact(LONGEST_NAME)),  # the connection its last try sent with
     Column("epoch", Integer, nullable=False),  # grows with each clear of a finished task
     Column("try_number", Integer, nullable=False),
     Column("restarted", SmallInteger, nullable=False),
@@ -120,7 +126,26 @@ deliveries: Final = Table(
     _time("ended_at"),
     Index("regal_deliveries_place", "place", "incarnation", unique=True),
     Index("regal_deliveries_started", "account", "started_at"),
+    # MySQL takes 3,072 bytes: the names are cut, there only.
+    Index("regal_deliveries_task", "dag_id", "task_id", "started_at", mysql_length={"dag_id": 190, "task_id": 190}),
     sqlite_autoincrement=True,  # an id is never used again
+)
+tries: Final = Table(
+    "regal_tries",
+    metadata,
+    Column("delivery", _number(), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # of the delivery's tries, from 1
+    Column("try_number", Integer, nullable=False),  # Airflow's
+    _time("began_at", nullable=False),
+    _time("ended_at"),
+    Column("state", String(_WORD), nullable=False),
+    Column("acknowledged", Integer, nullable=False),  # rows that got this outcome in this try
+    Column("rejected", Integer, nullable=False),
+    Column("unknown", Integer, nullable=False),
+    Column("error", _words(LONGEST_MESSAGE)),
+    Column("began_with", String(_HASH), nullable=False),  # JSON: the delivery's counts when it began
+    Column("pace", _long_text()),  # JSON: [seconds of sending, rows acknowledged so far in this try], a few dozen
+    sqlite_with_rowid=False,
 )
 row_chunks: Final = Table(
     "regal_row_chunks",
@@ -162,6 +187,16 @@ Index("regal_outcomes_phone", outcomes.c.phone)
 Index("regal_outcomes_email", outcomes.c.email)
 _dead: Final = outcomes.c.payload.is_not(None)
 Index("regal_outcomes_dead", outcomes.c.payload_hash, postgresql_where=_dead, sqlite_where=_dead)
+# The few rows of a delivery that were not delivered, among the many that were.
+_not_delivered: Final = outcomes.c.status != literal_column("'acknowledged'")
+Index(
+    "regal_outcomes_failed",
+    outcomes.c.delivery,
+    outcomes.c.status,
+    outcomes.c.position,
+    postgresql_where=_not_delivered,
+    sqlite_where=_not_delivered,
+)
 contacts: Final = Table(
     "regal_contacts",
     metadata,
@@ -270,12 +305,26 @@ suppressions: Final = Table(
     Index("regal_suppressions_kind", "account", "kind"),
     sqlite_with_rowid=False,
 )
+senders: Final = Table(
+    "regal_senders",  # who shares the account's rate limit just now
+    metadata,
+    Column("account", _exact(LONGEST_KEY), primary_key=True),
+    Column("sender", String(_HASH), primary_key=True),  # the holder of a delivery, or "single events"
+    Column("wants", Integer, nullable=False),  # requests/s it could use
+    Column("granted", Integer, nullable=False),  # requests/s it may send
+    Column("rate_limit", Integer, nullable=False),  # of its connection
+    _time("until", nullable=False),  # then it has stopped, unless it has committed again
+    _time("next_at"),  # of single events: the next free slot
+    _time("draining_until"),  # of single events: what was granted holds until then
+    sqlite_with_rowid=False,
+)
 types: Final = Table(
     "regal_types",
     metadata,
     Column("account", _exact(LONGEST_KEY), primary_key=True),
     Column("name", _exact(LONGEST_KEY), primary_key=True),
     Column("type", String(_WORD), nullable=False),
+    _time("since"),
 )
 
 
@@ -283,9 +332,20 @@ def _create(connection: Connection) -> None:
     metadata.create_all(connection, tables=[table for table in metadata.sorted_tables if table is not schema_version])
 
 
-# Each migrates from the version before it. Steps are only ever added, and what is there never changes: a later
-# step must not rely on the tables above, which describe the newest version.
-MIGRATIONS: Final[Sequence[Callable[[Connection], None]]] = (_create,)
+def _add_tries(connection: Connection) -> None:
+    _add_column(connection, deliveries.c.conn_id)
+    tries.create(connection, checkfirst=True)
+
+
+def _add_column(connection: Connection, column: Column[Any]) -> None:
+    if column.name not in {one["name"] for one in inspect(connection).get_columns(column.table.name)}:
+        told = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.execute(text(f"ALTER TABLE {column.table.name} ADD COLUMN {told}"))
+
+
+# Each migrates from the version before it, and they are only ever added. A step looks at what is there: the first one
+# makes the newest tables, and where a database commits with each change of a table, half of a step may have been done.
+MIGRATIONS: Final[Sequence[Callable[[Connection], None]]] = (_create, _add_tries)
 
 
 def version_of(connection: Connection) -> int | None:

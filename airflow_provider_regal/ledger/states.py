@@ -26,6 +26,7 @@ class Skip(StrEnum):
     DRY_RUN = "dry_run"  #: nothing is sent
     REDELIVERED = "redelivered"  #: a redelivery has taken it
     RECORDED = "recorded"  #: a consent that Regal is known to have: on record now, not sent
+    NO_DECISION = "no_decision"  #: a row of a sync that says neither yes nor no
 
 
 class RowState(IntEnum):
@@ -45,6 +46,7 @@ class RowState(IntEnum):
     SKIPPED_RECORDED = 11
     SKIPPED_SUPPRESSED = 12
     AMBIGUOUS = 13  #: to be rejected: another row of the source has the same key
+    SKIPPED_NO_DECISION = 14
 
     @classmethod
     def of(cls, what: Outcome | Skip) -> RowState:

@@ -29,7 +29,7 @@ from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, batches, raw_rows
 from airflow_provider_regal.ledger.identifiers import Identifiers
-from airflow_provider_regal.ledger.rules import has_opted_out
+from airflow_provider_regal.ledger.rules import Entry, has_opted_out
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.text import LONGEST_NAME, fit, short, to_ledger_time
 from airflow_provider_regal.ledger.upserts import write_rows
@@ -37,6 +37,7 @@ from airflow_provider_regal.ledger.upserts import write_rows
 SUPPRESSED: Final = "suppressed"
 FORGOTTEN: Final = "forgotten"
 USER: Final = "user:"
+OptInAt = tuple[str, str, str]  # identifier, channel, time
 _LOOK_AGAIN_S: Final = 1.0
 _AT_ONCE: Final = 500
 _PAGE: Final = 1_000
@@ -134,8 +135,11 @@ class Suppressions:
         found = self._account.database.read(partial(self._read, keys={key for keys in named for key in keys}))
         return [_hold(keys, found) if found and not found.keys().isdisjoint(keys) else None for keys in named]
 
-    def opted_out(self, people: Sequence[Collection[str]]) -> list[bool]:
-        """Find who of these has opted out of every channel on record of their identifiers."""
+    def opted_out(self, people: Sequence[Collection[str]], opt_ins: Sequence[Iterable[OptInAt]]) -> list[bool]:
+        """Find who of these has opted out of every channel on record of their identifiers.
+
+        :param opt_ins: of each, those of the event: they count if they are newer than what is on record.
+        """
         if not people:
             return []
         user_ids = {one.removeprefix(USER) for person in people for one in person if one.startswith(USER)}
@@ -151,9 +155,10 @@ class Suppressions:
         ]
         wanted = {key for keys in keys_of_each for key in keys}
         found = self._account.database.read(lambda connection: CONSENTS.read(connection, self._account.name, wanted))
+        told_by_each = [{(stored(one), channel): at for one, channel, at in told} for told in opt_ins]
         decisions = [
-            [decision for key in keys if key in found and (decision := has_opted_out(found[key])) is not None]
-            for keys in keys_of_each
+            [one for key in keys if (one := has_opted_out(found.get(key, Entry()), told.get(key))) is not None]
+            for keys, told in zip(keys_of_each, told_by_each, strict=True)
         ]
         return [bool(told) and all(told) for told in decisions]
 

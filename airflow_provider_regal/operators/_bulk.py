@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,10 +19,12 @@ from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSetti
 from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.events.options import ColumnType, OnInvalid, OptOutScope
 from airflow_provider_regal.operators._failing import failing_for_good
+from airflow_provider_regal.operators._link import LINKS
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.delivery.delivery import OpenSource, Rows
+    from airflow_provider_regal.delivery.report import DeliveryReport
     from airflow_provider_regal.hooks._delivering import TaskDelivery
 
 
@@ -40,17 +43,20 @@ class RegalBulkOperator(BaseOperator):
     :param restart: send everything again, whatever was sent before (templated).
     :param max_rejected: fail if more rows were rejected: whole number of rows, or share of those read.
     :param max_unknown: likewise for unknown rows; by default the larger of 10 rows and 1 %.
-    :param min_rows: fail if the source gives fewer; of those, only the opt-outs of contacts are sent.
-    :param max_rows: likewise if it gives more.
-    :param volume: likewise if the rows are outside of this range of the median of the task's last finished runs, such
+    :param min_rows: fail if the source returns fewer; of those, only the opt-outs of contacts are sent.
+    :param max_rows: likewise if it returns more.
+    :param volume: likewise if the rows are outside this range of the median of the task's last finished runs, such
         as ``(0.5, 2.0)``; checked once there are five.
     :param max_refused: stop, with the rest kept, when this share of the last 100 answers are refusals; None for no
         limit.
-    :param rate: requests a second; ``"pool_slots"`` for the task's pool slots; by default the connection's.
+    :param rate: requests a second at most; by default the task's share of the connection's ``rate_limit``, which all
+        tasks of the account share.
     :param max_connections: open at most at once.
     :param outage_patience: seconds or ``timedelta`` an outage may last before the task fails, to be retried.
     :param max_event_age: reject named events older than this; None for no limit.
     :param dry_run: map and validate everything, send nothing.
+    :param plan: read, check and decide everything, send opt-outs only, and keep the rest for
+        :class:`~airflow_provider_regal.operators.plan.RegalSendPlanOperator`, such as once it was approved.
     :param limit: deliver only the first rows.
     :param types: column -> type to coerce to; ``"json"`` parses text.
     :param timezone: zone of times that name none.
@@ -64,6 +70,8 @@ class RegalBulkOperator(BaseOperator):
     :param max_consent_age: withhold opt-ins given longer ago.
     :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
     :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
+    :param contract: reject what does not meet this contract: JSON Schemas of traits and events, as a dictionary or the
+        absolute path or URI of a JSON file, which is read when the task runs.
     :param ledger_conn_id: connection of the ledger's database, PostgreSQL or MySQL/MariaDB; by default that of
         ``[regal] ledger_conn_id``, else an SQLite file in Airflow's home (templated).
     :param only_changed: of identify, leave out contacts that are as they were when Regal last acknowledged them.
@@ -73,6 +81,7 @@ class RegalBulkOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("regal_conn_id", "event", "restart", "ledger_conn_id")
     ui_color = "#d9efe6"
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -90,11 +99,12 @@ class RegalBulkOperator(BaseOperator):
         max_rows: int | None = None,
         volume: tuple[float, float] | None = None,
         max_refused: float | None = 0.2,
-        rate: int | Literal["pool_slots"] | None = None,
+        rate: int | None = None,
         max_connections: int = 256,
         outage_patience: timedelta | float = 300.0,
         max_event_age: timedelta | None = timedelta(days=7),
         dry_run: bool = False,
+        plan: bool = False,
         limit: int | None = None,
         types: Mapping[str, ColumnType] | None = None,
         timezone: str = "UTC",
@@ -107,6 +117,7 @@ class RegalBulkOperator(BaseOperator):
         max_consent_age: timedelta | None = None,
         opt_out_scope: OptOutScope = "channel",
         suppress_named_events: bool = False,
+        contract: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         ledger_conn_id: str | None = None,
         only_changed: bool = False,
         key: str | Sequence[str] | None = None,
@@ -118,7 +129,6 @@ class RegalBulkOperator(BaseOperator):
         self.event = event
         self.regal_conn_id = regal_conn_id
         self.restart = restart
-        self.rate = rate
         self._options: dict[str, Any] = {
             "mapping": mapping,
             "values": values,
@@ -129,10 +139,12 @@ class RegalBulkOperator(BaseOperator):
             "max_rows": max_rows,
             "volume": volume,
             "max_refused": max_refused,
+            "rate": rate,
             "max_connections": max_connections,
             "outage_patience": outage_patience,
             "max_event_age": max_event_age,
             "dry_run": dry_run,
+            "plan": plan,
             "limit": limit,
             "types": types,
             "timezone": timezone,
@@ -145,14 +157,13 @@ class RegalBulkOperator(BaseOperator):
             "max_consent_age": max_consent_age,
             "opt_out_scope": opt_out_scope,
             "suppress_named_events": suppress_named_events,
+            "contract": contract,
             "only_changed": only_changed,
             "key": key,
         }
-        fixed_rate = None if rate == "pool_slots" else rate
-        DeliverySettings.of(
-            call=call, event=event, rate=fixed_rate, **self._options
-        )  # what cannot be right is said when the DAG is written
+        DeliverySettings.of(call=call, event=event, **self._options)  # what cannot be right is said at once
         self._sync: SyncSettings | None = None
+        self._report: DeliveryReport | None = None
         self._stop = Stop()
 
     def open_rows(self, context: Context) -> Rows:
@@ -166,13 +177,25 @@ class RegalBulkOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver; return the report."""
         self._stop = Stop()  # Airflow may run the same object again
-        rate = context["task"].pool_slots if self.rate == "pool_slots" else self.rate
         with failing_for_good():
-            restart = read_flag("restart", self.restart)
-            settings = DeliverySettings.of(
-                call=self.call, event=self.event, rate=rate, restart=restart, sync=self._sync, **self._options
-            )
-            return self.delivery(context, settings).run().as_dict()
+            delivery = self.delivery(context, self.settings())
+            try:
+                return delivery.run().as_dict()
+            finally:
+                self._report = delivery.report
+
+    def settings(self) -> DeliverySettings:
+        """Return how the rows are delivered, once templates are rendered.
+
+        :raises ValueError: an option can't be right.
+        """
+        return DeliverySettings.of(
+            call=self.call,
+            event=self.event,
+            restart=read_flag("restart", self.restart),
+            sync=self._sync,
+            **self._options,
+        )
 
     def opener(self, context: Context, settings: DeliverySettings) -> OpenSource:
         """Return what opens the source for a delivery."""
@@ -192,6 +215,29 @@ class RegalBulkOperator(BaseOperator):
             ledger_conn_id=self.ledger_conn_id,
             stop=self._stop,
         )
+
+    def lineage_inputs(self) -> list[Any]:
+        """Return what the rows are read from, as datasets of OpenLineage."""
+        return []
+
+    def get_openlineage_facets_on_start(self) -> Any:
+        """Return what is read and what changes at Regal, for Airflow's OpenLineage provider."""
+        from airflow_provider_regal.assets._lineage import lineage_of
+        from airflow_provider_regal.assets.regal import changed_by
+        from airflow_provider_regal.hooks.regal import RegalHook
+
+        is_segment = getattr(self, "format", None) == "segment"
+        account = RegalHook(self.regal_conn_id).target.account
+        outputs = changed_by(self.settings(), account, is_segment=is_segment)
+        return lineage_of(self.lineage_inputs(), outputs, self._report)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Add what became of the rows."""
+        return self.get_openlineage_facets_on_start()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """Add what became of the rows."""
+        return self.get_openlineage_facets_on_start()
 
     def on_kill(self) -> None:
         """Stop with everything unsettled kept."""

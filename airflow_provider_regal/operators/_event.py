@@ -8,10 +8,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from copy import copy
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_regal import events
 from airflow_provider_regal._compat import BaseOperator, mask_secret
@@ -28,6 +28,8 @@ from airflow_provider_regal.errors import (
 from airflow_provider_regal.events import names
 from airflow_provider_regal.events.options import OptOutScope
 from airflow_provider_regal.operators._failing import failing_for_good
+from airflow_provider_regal.operators._link import LINKS
+from airflow_provider_regal.operators._rendering import render_as_text
 
 if TYPE_CHECKING:
     import jinja2
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.delivery.report import DeliveryReport
     from airflow_provider_regal.hooks._delivering import TaskDelivery
-    from airflow_provider_regal.hooks.regal import RegalHook
+    from airflow_provider_regal.sources.marks import Marked
 
 
 _TEXT_FIELDS: Final = frozenset(
@@ -76,6 +78,8 @@ class RegalEventOperator(BaseOperator):
     :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
     :param suppress_named_events: of track, page and screen, skip the event if the person opted out of all channels on
         record.
+    :param contract: reject the event if it does not meet this contract: JSON Schemas of traits and events, as a
+        dictionary or the absolute path or URI of a JSON file, which is read when the task runs.
     :param timezone: zone of times that name none.
     :param send_nulls: send null for empty values instead of leaving them out.
     :param outage_patience: seconds or ``timedelta`` for which the event is repeated while Regal cannot take it; then
@@ -101,6 +105,7 @@ class RegalEventOperator(BaseOperator):
     template_fields: Sequence[str] = ("regal_conn_id", "restart", "ledger_conn_id", *payload_fields, *open_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {}
     ui_color = "#e6f4ef"
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -121,6 +126,7 @@ class RegalEventOperator(BaseOperator):
         max_consent_age: timedelta | None = None,
         opt_out_scope: OptOutScope = "channel",
         suppress_named_events: bool = False,
+        contract: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         timezone: str = "UTC",
         send_nulls: bool = False,
         outage_patience: timedelta | float = 300.0,
@@ -145,6 +151,7 @@ class RegalEventOperator(BaseOperator):
         self.max_consent_age = max_consent_age
         self.opt_out_scope = opt_out_scope
         self.suppress_named_events = suppress_named_events
+        self.contract = contract
         self.timezone = timezone
         self.send_nulls = send_nulls
         self.outage_patience = outage_patience
@@ -180,10 +187,7 @@ class RegalEventOperator(BaseOperator):
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render templates, those of texts as text: a DAG that renders Python's own types would make numbers of them.
-
-        (``+442079460958`` would lose its plus, ``02110`` fail, and ``0x1F`` become 31.)
-        """
+        """Render templates, those of texts as text: see :func:`render_as_text`."""
         if type(content) is not dict:
             return super().render_template(content, context, jinja_env, seen_oids)
         rendered, outer = {}, self._as_text
@@ -196,10 +200,7 @@ class RegalEventOperator(BaseOperator):
     def _render(self, template: jinja2.Template, context: Context, dag: Any = None) -> Any:
         if not self._as_text:
             return super()._render(template, context, dag)
-        environment, known = template.environment, cast("dict[str, Any]", copy(context))
-        known.update({name: value for name, value in template.globals.items() if name not in known})
-        scope = environment.context_class(environment, known, template.name, template.blocks)
-        return "".join(map(str, template.root_render_func(scope)))
+        return render_as_text(template, context)
 
     def _hide_payload(self) -> dict[str, Any]:
         """Keep what was written for ourselves and leave its keys in the fields that Airflow stores."""
@@ -216,13 +217,13 @@ class RegalEventOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the event, as a delivery of one row; return status, seconds and counts."""
         from airflow_provider_regal.events.models import EVENTS
-        from airflow_provider_regal.hooks._delivering import TaskDelivery
+        from airflow_provider_regal.hooks._delivering import TaskDelivery, read_file
         from airflow_provider_regal.hooks.regal import RegalHook
 
         self._stop = Stop()  # Airflow may run the same object again
         written = self._hide_payload()
         with failing_for_good(self.guarantee):
-            settings = self._settings(restart=read_flag("restart", self.restart))
+            settings = self.settings()
             hook = RegalHook(
                 self.regal_conn_id,
                 outage_patience_s=settings.outage_patience_s,
@@ -231,7 +232,13 @@ class RegalEventOperator(BaseOperator):
             )
             event = hook.read(EVENTS[self.call], written, settings.reading)
             _mask({phone.number for phone in event.phones} | {email.address for email in event.emails})
-            self._say_what_is_left_out(event, settings, hook)
+            payload = events.to_payload(
+                event, now=datetime.now(UTC), policy=settings.consent, event_source=hook.target.event_source
+            )
+            if settings.contract is not None:
+                settings.contract.load(read_file, call=event.call)
+                hook.check(event, payload, settings.contract)
+            self._say_what_is_left_out(payload)
             delivery = TaskDelivery(
                 hook,
                 context=context if "ti" in context else None,
@@ -247,6 +254,19 @@ class RegalEventOperator(BaseOperator):
         """Stop with the event kept, if it was not sent."""
         self._stop.request()
 
+    def open_rows(self, context: Context) -> list[Marked]:
+        """Return the event as a row that was not validated yet."""
+        from airflow_provider_regal.sources.marks import EVENT_MARK, ROW_MARK, Marked
+
+        return [Marked({EVENT_MARK: self.call, ROW_MARK: self._hide_payload()})]
+
+    def settings(self) -> DeliverySettings:
+        """Return how the event is delivered, once templates are rendered.
+
+        :raises ValueError: an option can't be right.
+        """
+        return self._settings(restart=read_flag("restart", self.restart))
+
     def _settings(self, *, restart: bool) -> DeliverySettings:
         return DeliverySettings.of(
             call=self.call,
@@ -259,20 +279,18 @@ class RegalEventOperator(BaseOperator):
             max_consent_age=self.max_consent_age,
             opt_out_scope=self.opt_out_scope,
             suppress_named_events=self.suppress_named_events,
+            contract=self.contract,
             outage_patience=self.outage_patience,
             restart=restart,
         )
 
-    def _say_what_is_left_out(self, event: events.Event, settings: DeliverySettings, hook: RegalHook) -> None:
-        payload = events.to_payload(
-            event, now=datetime.now(UTC), policy=settings.consent, event_source=hook.target.event_source
-        )
+    def _say_what_is_left_out(self, payload: events.Payload) -> None:
         size = len(payload.encoded)  # an event that is too large is said to be so before anything is kept
         for withheld in payload.withheld:
             self.log.warning("Opt-in withheld - %s", withheld)
         for note in payload.notes:
             self.log.warning("Note: %s", note)
-        self.log.info("This %s event is valid (%d bytes)", event.call, size)
+        self.log.info("This %s event is valid (%d bytes)", payload.call, size)
 
     def _deliver(self, delivery: TaskDelivery) -> DeliveryReport:
         try:

@@ -13,6 +13,7 @@ from airflow_provider_regal.errors import (
     FixConnectionError,
     FixSourceError,
     InvalidEventError,
+    PlanError,
     RefusedEventError,
     RegalError,
     ResumeError,
@@ -24,6 +25,7 @@ _FOR_GOOD = (
     FixConnectionError,
     FixSourceError,
     InvalidEventError,
+    PlanError,
     RefusedEventError,
     TooManyFailedRowsError,
     ResumeError,
@@ -40,13 +42,21 @@ def failing_for_good(guarantee: Guarantee | None = None) -> Iterator[None]:
     try:
         yield
     except _FOR_GOOD as error:
-        _log.error("%s", error)
-        raise AirflowFailException(str(error)) from None
+        _log.error("%s", told(error))
+        raise AirflowFailException(told(error)) from None
     except CheckRegalError as error:
-        _log.error("%s", error)
+        _log.error("%s", told(error))
         if guarantee == "at_least_once":
-            raise AirflowException(str(error)) from None
-        raise AirflowFailException(str(error)) from None
+            raise AirflowException(told(error)) from None
+        raise AirflowFailException(told(error)) from None
     except RegalError as error:
-        _log.error("%s", error)
-        raise
+        _log.error("%s", told(error))
+        raise error from None  # the text says what caused it, and one traceback is enough
+
+
+def told(error: Exception) -> str:
+    """Write what an error says, what was added of its delivery (rows left, what to do next), and where to read more."""
+    lines = [str(error), *getattr(error, "__notes__", ())]
+    if isinstance(error, RegalError):
+        lines.append(f"Documentation: docs/errors.md#{type(error).__name__.lower()}")
+    return "\n".join(lines)

@@ -39,7 +39,7 @@ def open_files(
     encoding: str = "utf-8",
     include: Iterable[str] = (),
 ) -> Rows:
-    """Find files and give their rows."""
+    """Find files and return their rows."""
     from airflow_provider_regal.sources.files import read_files
 
     files = find_files(paths_of(path))
@@ -51,7 +51,7 @@ def open_files(
 def check_csv(file_format: str | None, delimiter: str, encoding: str) -> None:
     """Check the options that say how CSV is written.
 
-    :raises ValueError: one cannot be right, or the files are no CSV.
+    :raises ValueError: one cannot be right, or the files are not CSV.
     """
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ValueError("delimiter must be one character, and no quote")
@@ -108,7 +108,7 @@ def _keys(where: ObjectStoragePath, path: str) -> Iterator[str]:
     elif _MAGIC.search(key):
         for name, info in sorted(fs.glob(key, detail=True).items()):
             if info["type"] == "other":  # reading a pipe would wait forever
-                _log.warning("%s is skipped: it is no regular file, but a pipe, socket or device", name)
+                _log.warning("%s is skipped: it is not a regular file, but a pipe, socket or device", name)
             elif info["type"] != "directory":
                 yield name
     elif fs.isdir(key):

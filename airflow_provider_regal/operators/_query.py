@@ -20,7 +20,7 @@ _BIGQUERY: Final = ("google_cloud_platform", "gcpbigquery")
 def open_query(
     conn_id: str, sql: str, parameters: Any = None, hook_params: Mapping[str, Any] | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """Run a query on a connection of Airflow's and give its rows.
+    """Run a query on a connection of Airflow's and return its rows.
 
     :param hook_params: passed to the database's hook.
     :raises ValueError: the connection is not one of a database.
@@ -77,7 +77,7 @@ def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Ma
     """Return the rows of a query as dictionaries, a thousand at a time.
 
     :param connection: of the database's driver; closed in the end.
-    :raises ValueError: the query gives no rows, or two columns of one name.
+    :raises ValueError: the query returns no rows, or two columns of one name.
     :raises RetryLaterError: the database failed.
     """
     try:
@@ -90,7 +90,7 @@ def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Ma
         problem = f"The query failed ({type(error).__name__}: {without_values(str(error))}). Nothing was sent."
     else:
         return
-    raise RetryLaterError(problem)  # outside of the handler, whose error carries values
+    raise RetryLaterError(problem)  # outside the handler, whose error carries values
 
 
 def _read(connection: Any, sql: str, parameters: Any) -> Iterator[Mapping[str, Any]]:

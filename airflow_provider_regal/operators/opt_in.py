@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from airflow_provider_regal.delivery.settings import SyncSettings
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.sync.columns import check_columns
 from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.operators._bulk import RegalBulkOperator
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.delivery.delivery import Rows
-    from airflow_provider_regal.delivery.settings import DeliverySettings
     from airflow_provider_regal.hooks._delivering import TaskDelivery
 
 _FORMATS: Final = ("jsonl", "csv", "parquet")
@@ -34,6 +33,7 @@ _NOT_FOR_CONSENT: Final = (
     "only_changed",
     "key",
     "suppress_named_events",
+    "contract",
 )
 
 
@@ -67,7 +67,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         without it such a run fails. If an earlier run of the task left consents on record, the ledger was lost, and the
         run fails whatever this says, but for ``restart=True``.
     :param as_event: send opt-ins by a track event of this name, which Regal's team takes for an opt-in. It needs a
-        phone in the row, or one that Regal acknowledged for the contact. Opt-outs go by identify all the same.
+        phone in the row, or one that Regal acknowledged for the contact. Opt-outs are always sent by identify.
     :param on_removed: ``opt_out`` withdraws consent that vanished from the source; by default it is only reported.
     :param full_resync: send what did not change, too.
     :param max_change_ratio: send only opt-outs, and fail, if a larger share of the account's consents (and more than
@@ -123,6 +123,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
             max_change_ratio=max_change_ratio,
             known_to_regal=known_to_regal,
         )
+        DeliverySettings.of(call=self.call, sync=self._sync, **self._options)  # what does not go together is said now
         self._on_removed = on_removed
         self.sql = sql
         self.sql_conn_id = sql_conn_id
@@ -167,6 +168,14 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         if self.path is not None:
             return ("file", self.format, *paths_of(self.path))
         return ("rows", self.task_id)
+
+    def lineage_inputs(self) -> list[Any]:
+        """Return the tables of the query, or the files."""
+        from airflow_provider_regal.assets._lineage import files_of, tables_of
+
+        if self.sql is not None and self.sql_conn_id is not None:
+            return tables_of(self.sql_conn_id, self.sql, self.sql_hook_params)
+        return [] if self.path is None else files_of(paths_of(self.path))
 
     def open_rows(self, context: Context) -> Rows:
         """Run the query, find the files, or resolve what an upstream task returned."""

@@ -9,7 +9,7 @@ from airflow_provider_regal.operators._event import RegalEventOperator
 
 
 class RegalPageOperator(RegalEventOperator):
-    """Tell Regal that a person saw a web page; it gets the event ``pageview``.
+    """Record that a person saw a web page; Regal receives the event ``pageview``.
 
     .. code-block:: python
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal.sources.dead_letters import Fix
 
 _STATUSES: Final = ("rejected", "unknown")
-_NOT_FOR_LETTERS: Final = ("call", "only_changed", "key", "sync")
+_NOT_FOR_LETTERS: Final = ("call", "only_changed", "key", "plan", "sync")
 
 
 class RegalRedeliverOperator(RegalBulkOperator):
@@ -41,7 +41,10 @@ class RegalRedeliverOperator(RegalBulkOperator):
     :param since: letters that failed first at this time or later: ISO 8601, UTC unless it says otherwise (templated).
     :param until: letters that failed first before this time (templated).
     :param reason: the reason of the letters, such as ``HTTP 400``, or the beginning of their message (templated).
-    :param status: ``rejected``, ``unknown``, or both. Naming ``unknown`` accepts that people are reached twice.
+    :param status: ``rejected`` (default), ``unknown``, or a list of both; as a text also ``both`` (templated). Naming
+        ``unknown`` accepts that people are reached twice.
+    :param positions: numbers of the rows in ``delivery``, which has to be one: a list, or a text such as ``212, 215``;
+        empty for all (templated).
     :param fix: gets the payload of a letter, a row of its source where that could not be mapped, and returns what to
         send instead, or None to leave the letter where it is. It does not see the opt-ins of a sync.
     :param allow_empty: succeed if no letter matches; otherwise that fails the task.
@@ -54,7 +57,7 @@ class RegalRedeliverOperator(RegalBulkOperator):
 
     template_fields: Sequence[str] = (
         *RegalBulkOperator.template_fields, "delivery_ids", "from_dag", "from_task", "from_run", "since", "until",
-        "reason",
+        "reason", "status", "positions",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +71,7 @@ class RegalRedeliverOperator(RegalBulkOperator):
         until: str | None = None,
         reason: str | None = None,
         status: str | Collection[str] = "rejected",
+        positions: str | Sequence[int] = (),
         fix: Fix | None = None,
         allow_empty: bool = False,
         event: str | None = None,
@@ -76,13 +80,14 @@ class RegalRedeliverOperator(RegalBulkOperator):
         **kwargs: Any,
     ) -> None:
         if odd := [name for name in _NOT_FOR_LETTERS if name in kwargs]:
-            raise ValueError(f"{', '.join(odd)}: not for dead letters, each of which knows its own call")
+            raise ValueError(f"{', '.join(odd)}: not for dead letters, each of which knows its own call; see dry_run")
         check_flag("allow_empty", allow_empty)
-        statuses = (status,) if isinstance(status, str) else tuple(status)
-        if not statuses or not set(_STATUSES).issuperset(statuses):
-            raise ValueError(f"status must be of {', '.join(_STATUSES)}, not {status!r}")
+        if not _is_template(status):
+            _statuses(status)
         if all(one is None for one in (delivery, from_dag, from_task, from_run, since, reason)):
             raise ValueError("name what to redeliver: delivery, from_dag, from_task, from_run, since or reason")
+        if not _is_template(positions):
+            _positions(positions, delivery)
         super().__init__(call="track", event=event, mapping=mapping, types=types, **kwargs)
         self.delivery_ids = delivery
         self.from_dag = from_dag
@@ -91,7 +96,8 @@ class RegalRedeliverOperator(RegalBulkOperator):
         self.since = since
         self.until = until
         self.reason = reason
-        self.status = statuses
+        self.status = status if isinstance(status, str) else tuple(status)
+        self.positions = positions
         self.fix = fix
         self.allow_empty = allow_empty
 
@@ -111,8 +117,9 @@ class RegalRedeliverOperator(RegalBulkOperator):
             run_id=self.from_run,
             since=_time(self.since),
             until=_time(self.until),
-            reason=self.reason,
-            status=self.status,
+            reason=self.reason or None,
+            status=_statuses(self.status),
+            positions=_positions(self.positions, self.delivery_ids),
         )
         choice = Choice(selection, self.fix, self.allow_empty)
         looks_only = settings.dry_run or hook.dry_run
@@ -120,10 +127,30 @@ class RegalRedeliverOperator(RegalBulkOperator):
             held, choice, looks_only=looks_only, limit=settings.limit, restarts=settings.restart
         )
 
+    def get_openlineage_facets_on_start(self) -> Any:
+        """Return nothing: which contacts and events the letters are of, only the ledger knows."""
+        return None
+
     def source(self) -> tuple[str, ...]:
         """Name the letters: if they change between tries, rows cannot be told apart."""
         told = (self.delivery_ids, self.from_dag, self.from_task, self.from_run, self.since, self.until, self.reason)
-        return ("dead letters", *map(str, told), *sorted(self.status))
+        rows = map(str, sorted(_positions(self.positions, self.delivery_ids)))
+        return ("dead letters", *map(str, told), *sorted(_statuses(self.status)), *rows)
+
+
+def _is_template(given: object) -> bool:
+    return isinstance(given, str) and "{{" in given
+
+
+def _statuses(given: str | Collection[str]) -> tuple[str, ...]:
+    """Return the statuses that are meant.
+
+    :raises ValueError: there is none of that name.
+    """
+    several = _STATUSES if given == "both" else (given,) if isinstance(given, str) else tuple(given)
+    if not several or not set(_STATUSES).issuperset(several):
+        raise ValueError(f"status must be of {', '.join(_STATUSES)}, not {given!r}")
+    return several
 
 
 def _ids(given: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
@@ -134,6 +161,21 @@ def _ids(given: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
         return tuple(int(one) for one in many)
     except (TypeError, ValueError):
         raise ValueError("delivery must be the id of a delivery, such as 17, or a list of them") from None
+
+
+def _positions(given: str | Sequence[int], delivery: int | str | Sequence[int | str] | None) -> frozenset[int]:
+    """Return which rows are meant.
+
+    :raises ValueError: these are not numbers of rows, or they are not of one delivery.
+    """
+    several = given.replace(",", " ").split() if isinstance(given, str) else given
+    try:
+        found = frozenset(int(one) for one in several)
+    except (TypeError, ValueError):
+        raise ValueError(f"positions must be numbers of rows, such as '212, 215', not {given!r}") from None
+    if found and not _is_template(delivery) and len(_ids(delivery)) != 1:
+        raise ValueError("positions are of one delivery: name it with delivery=")
+    return found
 
 
 def _time(given: str | None) -> str | None:

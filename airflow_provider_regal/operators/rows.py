@@ -1,4 +1,4 @@
-"""Rows that are at hand: a list, what an upstream task returned, or what a function gives."""
+"""Rows that are at hand: a list, what an upstream task returned, or what a function returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RegalRowsOperator(RegalBulkOperator):
         RegalRowsOperator(task_id="lessons", call="track", event="Lesson Booked", rows=[{"user_id": "anne"}])
 
     :param rows: a list of dictionaries, one dictionary, or the output of an upstream task. Never rendered; Airflow
-        stores what stands in the DAG file and what tasks return, so pass customer data by source.
+        stores what is written in the DAG file and what tasks return, so pass customer data by source.
     :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
         task.
     """
@@ -47,10 +47,12 @@ def set_upstream_of(task: BaseOperator, rows: Any) -> None:
 
 def resolved(rows: Any, context: Context) -> Rows:
     """Return rows, of whichever kind."""
+    from airflow_provider_regal.hooks._delivering import given_rows
+
     if hasattr(rows, "resolve"):
         rows = rows.resolve(context)
     elif callable(rows):
         rows = rows()
     if rows is None:
         return []
-    return [rows] if isinstance(rows, Mapping) else rows  # as .expand(rows=...) gives them
+    return given_rows([rows] if isinstance(rows, Mapping) else rows)  # as .expand(rows=...) gives them

@@ -8,7 +8,7 @@ from airflow_provider_regal.operators.page import RegalPageOperator
 
 
 class RegalScreenOperator(RegalPageOperator):
-    """Tell Regal that a person saw a screen of your app; it gets the event ``screen``.
+    """Record that a person saw a screen of your app; Regal receives the event ``screen``.
 
     .. code-block:: python
 

@@ -9,7 +9,7 @@ from airflow_provider_regal.operators._event import RegalEventOperator
 
 
 class RegalTrackOperator(RegalEventOperator):
-    """Tell Regal that a person did something; it may start a journey, and so a call.
+    """Record that a person did something. In Regal this can start a journey, and so a call.
 
     .. code-block:: python
 

@@ -2,13 +2,16 @@
 
 How one request travels::
 
-    POST /events -> gate -> answer (at once, from the gate or a scripted fault)
-                      |
-                      +--> inbox -> contract -> reading -> directory -> applying -> contacts
-                                       |           |                       |
-                                       +-----------+---- findings ---------+--> side API, pages
+    door -> callers -> POST /events -> gate -> answer (at once, from the gate or a scripted fault)
+                                        |
+          +-----------------------------+
+          +--> inbox -> contract -> reading -> directory -> applying -> contacts
+                           |           |                       |
+                           +-----------+---- findings ---------+--> side API, pages
 
-``gate`` decides the answer, ``contract`` compares the body with what a well-behaved client sends, ``reading``
-understands it as leniently as Regal does, ``directory`` finds whose it is, ``applying`` changes that contact.
-Nothing here is shared with the client side of this package, so that a mistake there cannot hide itself here.
+``door`` keeps half-sent requests out, and ``callers`` those of other web sites. ``gate`` decides the answer. In
+``processing``, ``contract`` compares the body with what a well-behaved client sends, ``reading`` understands it as
+leniently as Regal does, ``directory`` finds whose it is, and ``applying`` changes that contact; ``pages`` show it all.
+Nothing here is shared with the client side of
+this package, so that a mistake there cannot hide itself here.
 """

@@ -9,21 +9,22 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_regal.sandbox.answers import Answer, refused, scripted
-from airflow_provider_regal.sandbox.applying import apply
 from airflow_provider_regal.sandbox.bodies import Repeats, compact
 from airflow_provider_regal.sandbox.clock import Clock, SystemClock
-from airflow_provider_regal.sandbox.contacts import Contact
-from airflow_provider_regal.sandbox.contract import deviations
-from airflow_provider_regal.sandbox.directory import Directory
 from airflow_provider_regal.sandbox.faults import FaultPlan, Rule
-from airflow_provider_regal.sandbox.findings import Finding, Tally
-from airflow_provider_regal.sandbox.first_writes import FirstWrites
 from airflow_provider_regal.sandbox.gate import Arrival, Verdict, check_key_and_size, check_shape
 from airflow_provider_regal.sandbox.journal import Entry, Journal
-from airflow_provider_regal.sandbox.reading import Reading, read
+from airflow_provider_regal.sandbox.processing.applying import apply
+from airflow_provider_regal.sandbox.processing.contacts import Contact
+from airflow_provider_regal.sandbox.processing.contract import deviations
+from airflow_provider_regal.sandbox.processing.directory import Directory
+from airflow_provider_regal.sandbox.processing.findings import Finding, Tally
+from airflow_provider_regal.sandbox.processing.first_writes import FirstWrites
+from airflow_provider_regal.sandbox.processing.reading import Reading, read
 from airflow_provider_regal.sandbox.settings import SandboxSettings
 from airflow_provider_regal.sandbox.window import SlidingWindow
 
@@ -55,6 +56,7 @@ class Account:
         self.first_writes = FirstWrites()
         self._repeats = Repeats()
         self._inbox: deque[tuple[Entry, dict[str, Any]]] = deque()
+        self._inbox_bytes = 0
 
     def reset(self) -> None:
         """Forget all data and counts; the fault rules stay and count from nothing."""
@@ -65,10 +67,23 @@ class Account:
         """Replace the fault rules."""
         self.plan = FaultPlan(rules)
 
+    def set_api_key(self, api_key: str) -> None:
+        """Revoke the API key, and expect another one from now on.
+
+        :raises ValueError: it can't be a key.
+        """
+        self.settings = replace(self.settings, api_key=api_key)
+
     @property
     def pending(self) -> int:
         """Events taken and not yet processed."""
         return len(self._inbox)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether half of what may wait does: then processing comes first."""
+        settings = self.settings
+        return 2 * self.pending > settings.max_pending or 2 * self._inbox_bytes > settings.max_pending_bytes
 
     def receive(self, arrival: Arrival) -> tuple[Entry, Answer]:
         """Take one request: decide its answer, write it down, and queue it if it is to be stored."""
@@ -94,12 +109,15 @@ class Account:
         self.tally.add(entry.number, entry.findings)
         if entry.stored and document is not None:
             self._inbox.append((entry, document))
+            self._inbox_bytes += len(entry.raw or b"")
         return entry, answer
 
     def _let_through(self, verdict: Verdict, arrival: Arrival, now: float, wall: float) -> Answer:
         limit = self.settings.rate_limit
         if limit is not None and self.accepted.count(now) >= limit:
             return refused(429, retry_after=self.settings.retry_after)
+        if self.pending >= self.settings.max_pending or self._inbox_bytes >= self.settings.max_pending_bytes:
+            return refused(503, retry_after=1)
         taken = self.plan.take(self.requests, verdict.name)
         if taken is not None:
             self.faults_fired += 1
@@ -114,6 +132,7 @@ class Account:
         if not self._inbox:
             return False
         entry, document = self._inbox.popleft()
+        self._inbox_bytes -= len(entry.raw or b"")
         before = len(entry.findings)
         entry.repeats = self._repeats.seen(document, entry.number)
         if entry.repeats is not None:

@@ -1,16 +1,18 @@
-"""The side API: what the sandbox knows, as JSON, and its two levers, reset and faults."""
+"""The side API: what the sandbox knows, as JSON, and its levers: reset, faults, and the API key."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from aiohttp import web
 
 from airflow_provider_regal.sandbox.account import Account
-from airflow_provider_regal.sandbox.contacts import Contact
+from airflow_provider_regal.sandbox.bodies import read_object
 from airflow_provider_regal.sandbox.faults import FaultsError, parse_rules
 from airflow_provider_regal.sandbox.keys import ACCOUNT
-from airflow_provider_regal.sandbox.phones import e164
+from airflow_provider_regal.sandbox.processing.contacts import Contact
+from airflow_provider_regal.sandbox.processing.phones import e164
 
 _FLAGS = {"true": True, "false": False}
 
@@ -86,13 +88,44 @@ async def get_faults(request: web.Request) -> web.Response:
 async def put_faults(request: web.Request) -> web.Response:
     """Replace the fault rules by the list in the body."""
     try:
-        request.app[ACCOUNT].set_rules(parse_rules(json.loads(await request.text())))
+        request.app[ACCOUNT].set_rules(parse_rules(json.loads(await read_body(request))))
     except FaultsError as error:
         raise web.HTTPBadRequest(text=_message(str(error)), content_type="application/json") from None
     except ValueError:
         text = "the body must be a JSON list of rules"
         raise web.HTTPBadRequest(text=_message(text), content_type="application/json") from None
     return await get_faults(request)
+
+
+async def put_api_key(request: web.Request) -> web.Response:
+    """Revoke the API key; the body names the one to expect from now on."""
+    document = read_object(await read_body(request)) or {}
+    key = document.get("api_key")
+    try:
+        if document.keys() != {"api_key"} or not isinstance(key, str):
+            raise ValueError('the body must be {"api_key": "..."}')
+        request.app[ACCOUNT].set_api_key(key)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=_message(str(error)), content_type="application/json") from None
+    return web.json_response({"message": "only the new key is accepted from now on"})
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Read a body that is sent in good time.
+
+    :raises web.HTTPException: 413, it is too large; 408, it took too long.
+    """
+    if request.content.is_eof():  # which is usual, and needs no timer
+        return await request.read()
+    limit_s = request.app[ACCOUNT].settings.request_timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            return await request.read()
+    except TimeoutError:
+        text = _message(f"the body did not come within {limit_s:g} s")
+        error = web.HTTPRequestTimeout(text=text, content_type="application/json")
+    error.force_close()
+    raise error
 
 
 def _only(request: web.Request, *known: str) -> None:
@@ -123,4 +156,5 @@ ROUTES = [
     web.post("/sandbox/reset", post_reset),
     web.get("/sandbox/faults", get_faults),
     web.put("/sandbox/faults", put_faults),
+    web.put("/sandbox/api-key", put_api_key),
 ]

@@ -12,20 +12,28 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from airflow_provider_regal.sandbox import api, pages
+from airflow_provider_regal.sandbox import api
 from airflow_provider_regal.sandbox.account import Account
 from airflow_provider_regal.sandbox.answers import Answer
+from airflow_provider_regal.sandbox.callers import refuse_strangers
 from airflow_provider_regal.sandbox.gate import Arrival
 from airflow_provider_regal.sandbox.keys import ACCOUNT, STOPPING, WAKE
+from airflow_provider_regal.sandbox.pages import routes as pages
 
-_SLICE = 20
+# Events processed between two looks at the network: taking events comes first, until too many wait.
+_SLICE = 1
+_BUSY_SLICE = 500
+_LAST_WORK_S = 0.5
 
 
 def build_app(account: Account) -> web.Application:
     """Build the application around one account."""
-    app = web.Application(middlewares=[pages.helpful_errors], client_max_size=account.settings.max_body_bytes)
+    app = web.Application(
+        middlewares=[refuse_strangers, pages.helpful_errors], client_max_size=account.settings.max_body_bytes
+    )
     app[ACCOUNT] = account
     app[WAKE] = asyncio.Event()
+    app[WAKE].set()
     app[STOPPING] = asyncio.Event()
     app.router.add_post("/events", post_event)
     app.router.add_routes(api.ROUTES)
@@ -39,7 +47,7 @@ async def post_event(request: web.Request) -> web.StreamResponse:
     """Read one event completely, have it decided, and play the answer."""
     body: bytes | None
     try:
-        body = await request.read()
+        body = await api.read_body(request)
     except web.HTTPRequestEntityTooLarge:
         body = None
     account = request.app[ACCOUNT]
@@ -120,15 +128,18 @@ async def _processing(app: web.Application) -> AsyncIterator[None]:
     yield
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    while app[ACCOUNT].process_next():
-        pass
+    until = asyncio.get_running_loop().time() + _LAST_WORK_S
+    while asyncio.get_running_loop().time() < until and app[ACCOUNT].process_next():
+        pass  # what is left is kept, for a start after this stop
 
 
 async def _process(account: Account, wake: asyncio.Event) -> None:
     while True:
         await wake.wait()
         wake.clear()
-        while any(account.process_next() for _ in range(_SLICE)):
+        while account.pending:
+            for _ in range(_BUSY_SLICE if account.is_busy else _SLICE):
+                account.process_next()
             await asyncio.sleep(0)
 
 

@@ -1,4 +1,4 @@
-"""Request bodies: read as JSON the strict way, kept compactly, and recognised when they come again."""
+"""Request bodies: read as JSON the strict way, kept compactly, and recognized when they come again."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def canonical(document: dict[str, Any]) -> bytes:
 
 
 class Repeats:
-    """Recognises bodies that came before, by hash; of very many, the newest are remembered."""
+    """Recognizes bodies that came before, by hash; of very many, the newest are remembered."""
 
     def __init__(self, keep: int = _KEEP_HASHES) -> None:
         self._keep = keep

@@ -165,7 +165,7 @@ class FaultPlan:
 
 
 def describe(rule: Rule) -> str:
-    """Say a rule in one line, for the page: ``every 50: status 500, stored``."""
+    """Write a rule in one line, for the page: ``every 50: status 500, stored``."""
     conditions = rule.on.model_dump(by_alias=True, exclude_unset=True)
     actions = rule.do.model_dump(exclude_unset=True)
     when = ", ".join(f"{key} {_plain(value)}" for key, value in conditions.items()) or "every request"

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_regal.sandbox.answers import Answer, refused
 from airflow_provider_regal.sandbox.bodies import read_object
-from airflow_provider_regal.sandbox.findings import Finding
+from airflow_provider_regal.sandbox.processing.findings import Finding
 from airflow_provider_regal.sandbox.settings import SandboxSettings
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_regal.sandbox.clock import iso
-from airflow_provider_regal.sandbox.findings import Finding
+from airflow_provider_regal.sandbox.processing.findings import Finding
 
 UNANSWERED = "unanswered"
 
@@ -19,7 +19,7 @@ class Entry:
     """One ``POST /events``.
 
     :param answer: the status sent, or ``dropped``, ``reset``, ``hung``, ``unanswered``.
-    :param raw: the body, compact; ``None`` when it was no JSON object or not read at all.
+    :param raw: the body, compact; ``None`` when it was not a JSON object or not read at all.
     :param rule: number of the fault rule that decided the answer.
     :param contact_id: the profile it went to, once processed.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -11,3 +12,4 @@ from airflow_provider_regal.sandbox.account import Account
 ACCOUNT = web.AppKey("account", Account)
 WAKE = web.AppKey("wake", asyncio.Event)
 STOPPING = web.AppKey("stopping", asyncio.Event)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -13,15 +13,19 @@ import socket
 import sys
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
 from airflow_provider_regal.sandbox.account import Account
 from airflow_provider_regal.sandbox.app import build_app
+from airflow_provider_regal.sandbox.door import Door
 from airflow_provider_regal.sandbox.faults import FaultsError, Rule, parse_rules
 from airflow_provider_regal.sandbox.settings import SandboxSettings
 
 _GRACE_S = 0.3
+_KEPT_ALIVE_S = 75
+_LINGERING_S = 2
 _BACKLOG = 1024
 
 
@@ -49,13 +53,34 @@ def connection_json(url: str, api_key: str, extra: dict[str, object] | None = No
     return json.dumps(connection | ({"extra": extra} if extra else {}))
 
 
-async def start(account: Account, listening: socket.socket) -> web.AppRunner:
-    """Serve ``account`` on a listening socket; ``await runner.cleanup()`` ends it."""
-    # Handlers are cancelled when their client leaves, so that a hanging answer does not hang on for ever.
-    runner = web.AppRunner(build_app(account), access_log=None, shutdown_timeout=_GRACE_S, handler_cancellation=True)
+class Running:
+    """A sandbox that serves."""
+
+    def __init__(self, runner: web.AppRunner, door: Door, listening: asyncio.Server) -> None:
+        self._runner, self._door, self._listening = runner, door, listening
+
+    async def stop(self) -> None:
+        """Stop listening and close all connections, half-sent and hanging requests too: within two seconds."""
+        self._listening.close()
+        self._door.close()
+        await self._runner.cleanup()
+
+
+async def start(account: Account, listening: socket.socket) -> Running:
+    """Serve ``account`` on a listening socket."""
+    runner = web.AppRunner(
+        build_app(account),
+        access_log=None,
+        shutdown_timeout=_GRACE_S,
+        keepalive_timeout=_KEPT_ALIVE_S,  # the next head has to come until then
+        lingering_time=_LINGERING_S,
+        handler_cancellation=True,  # when their client leaves, so that a hanging answer does not hang on forever
+    )
     await runner.setup()
-    await web.SockSite(runner, listening).start()
-    return runner
+    settings = account.settings
+    door = Door(cast("web.Server", runner.server), most=settings.max_connections, patience_s=settings.request_timeout_s)
+    server = await asyncio.get_running_loop().create_server(door, sock=listening, backlog=_BACKLOG)
+    return Running(runner, door, server)
 
 
 def run_sandbox(args: argparse.Namespace) -> int:
@@ -71,6 +96,7 @@ def run_sandbox(args: argparse.Namespace) -> int:
             latency_ms=args.latency_ms,
             wrong_key_status=args.wrong_key_status,
             lookup_order=tuple(args.lookup_order.split(",")),
+            allow_hosts=_names(args),
         )
         rules = _rules(args.faults)
         listening = listen(args.host, args.port)
@@ -84,6 +110,15 @@ def run_sandbox(args: argparse.Namespace) -> int:
     stats = account.stats()
     print(f"Stopped: {stats['requests']:,} requests, {stats['stored']:,} events stored.", flush=True)
     return 0
+
+
+def _names(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the names it answers to; one to listen on is one of them."""
+    try:
+        ip_address(args.host)
+    except ValueError:
+        return (*args.allow_host, args.host.lower())
+    return tuple(args.allow_host)
 
 
 def _rules(path: str | None) -> list[Rule]:
@@ -118,10 +153,10 @@ async def _serve(account: Account, listening: socket.socket) -> None:
         loop.add_signal_handler(number, stop.set)
     url = url_of(listening)
     host = listening.getsockname()[0]
-    runner = await start(account, listening)
+    running = await start(account, listening)
     print(_greeting(url, account.settings, loopback=ip_address(host).is_loopback), flush=True)
     await stop.wait()
-    await runner.cleanup()
+    await running.stop()
 
 
 def _greeting(url: str, settings: SandboxSettings, *, loopback: bool) -> str:

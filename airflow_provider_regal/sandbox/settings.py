@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 DEFAULT_API_KEY = "sandbox-key"
@@ -9,6 +10,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8010
 DOCUMENTED_RATE_LIMIT = 300
 IDENTIFIERS = ("phone", "email", "userId")
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,17 @@ class SandboxSettings:
     keep_contacts: int = 50_000
     """Profiles kept in detail; those not touched for longest are only counted."""
 
+    max_pending: int = 20_000
+    """Events taken and not yet processed; the next are answered 503 with ``Retry-After``."""
+    max_pending_bytes: int = 100_000_000
+    """Likewise, bytes of their bodies."""
+    max_connections: int = 2_000
+    """Connections open at once; the next are answered 503 with ``Retry-After``."""
+    request_timeout_s: float = 10
+    """How long the head of a first request may take, and how long a body."""
+    allow_hosts: tuple[str, ...] = ()
+    """Names by which it is reached, beside ``localhost`` and IP addresses."""
+
     def __post_init__(self) -> None:
         """Check the options.
 
@@ -53,6 +66,11 @@ class SandboxSettings:
             raise ValueError("a wrong key is answered with 401 or 403")
         if sorted(self.lookup_order) != sorted(IDENTIFIERS):
             raise ValueError(f"the lookup order must name each of {', '.join(IDENTIFIERS)} once")
-        for name in ("max_body_bytes", "keep_events", "keep_body_bytes", "keep_contacts"):
-            if getattr(self, name) < 1:
+        for name in self.__dataclass_fields__:
+            if name.startswith(("max_", "keep_")) and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
+        if not self.request_timeout_s > 0:
+            raise ValueError("request_timeout_s must be above 0 seconds")
+        for host in self.allow_hosts:
+            if not _HOST_NAME.fullmatch(host):
+                raise ValueError(f"{host!r} is not a host name; write it in lower case, without http:// and port")

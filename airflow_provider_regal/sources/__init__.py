@@ -6,7 +6,7 @@
                                                 └▶ segment: messages ─▶ events
                 └────────────────────────────▶ parquet
 
-A line that is no row becomes a rejected row with its file and line: it neither stops the others nor disappears. A
+A line that is not a row becomes a rejected row with its file and line: it neither stops the others nor disappears. A
 file that cannot be read to its end stops everything before the first row is sent.
 """
 

@@ -57,7 +57,7 @@ def read_csv(stream: IO[bytes], name: str, *, delimiter: str = ",", encoding: st
                 return
             problem = _problem(fields, columns, not_text)
         except csv.Error as error:
-            fields, problem = [], f"is no CSV: {error}"
+            fields, problem = [], f"is not CSV: {error}"
         except _TooLongError:
             fields, problem = [], TOO_LONG
         if not fields and problem is None:  # a blank line
@@ -74,7 +74,9 @@ def _problem(fields: list[str], columns: list[str], not_text: str) -> str | None
     if not fields:
         return None
     if len(fields) != len(columns):
-        return f"has {len(fields)} fields, and the header has {len(columns)}"
+        told = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+        quote = "; put quotes around a field that contains the delimiter" if len(fields) > len(columns) else ""
+        return f"has {told}, and the header has {len(columns)}{quote}"
     if fields[0] and [trimmed(field) for field in fields] == columns:
         return "is the header again, as where files were put together; take it out"
     return None if all(map(_is_text, fields)) else not_text
@@ -92,7 +94,7 @@ def _header(reader: Iterator[list[str]], name: str, delimiter: str, not_text: st
     try:
         fields = next((fields for fields in reader if fields), [])
     except (csv.Error, _TooLongError):
-        raise ValueError(f"{name}: the first line is no header of a CSV file.") from None
+        raise ValueError(f"{name}: the first line is not the header of a CSV file.") from None
     columns = [trimmed(field) for field in fields]
     if not all(map(_is_text, columns)):
         raise ValueError(f"{name}: the header {not_text}.")

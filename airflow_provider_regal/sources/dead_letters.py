@@ -41,7 +41,9 @@ Letter = tuple[int, int]  # delivery, position
 STATUSES: Final = ("rejected", "unknown")
 _UNREADABLE: Final = "could not be read when they were delivered: fix them with fix=, or deliver their source again"
 _CONSENT: Final = "rows of an opt-in sync: run the sync again, it tries what was rejected"
+_TAKEN: Final = "has taken them"
 _AT_ONCE: Final = 500
+_ROWS_NAMED: Final = 20
 
 
 T = TypeVar("T")
@@ -75,7 +77,7 @@ class Choice:
 
     :param fix: gets the payload of a letter (a row where it could not be mapped) and returns what to send; None to
         leave the letter where it is.
-    :param allow_empty: it is no error that none matches.
+    :param allow_empty: do not fail if none matches.
     """
 
     selection: Selection
@@ -86,7 +88,7 @@ class Choice:
 def read_dead_letters(
     held: Redelivery, choice: Choice, *, looks_only: bool = False, limit: int | None = None, restarts: bool = False
 ) -> Iterator[Marked]:
-    """Take dead letters and give them as rows, the oldest first.
+    """Take dead letters and return them as rows, the oldest first.
 
     :param held: the redelivery; taking a letter stands or falls with its hold.
     :param looks_only: nothing is taken.
@@ -112,7 +114,7 @@ def read_dead_letters(
             ours = _take(held, sorted(ours), mine)
         rows = [_row(one, payload) for one, payload in wanted if (one.delivery, one.position) in ours]
         calls.update(one.status for one, _ in wanted if (one.delivery, one.position) in ours)
-        left["another redelivery has taken them"] += len(wanted) - len(rows)
+        left[f"another redelivery {_TAKEN}"] += len(wanted) - len(rows)
         taken += len(rows)
         if limit is not None and taken >= limit:
             break
@@ -133,7 +135,7 @@ def _free_letters(
         if status not in statuses:
             left[f"{status}, which was not asked for"] += 1
         elif by is not None and by not in mine:
-            left[f"delivery {by} has taken them"] += 1
+            left[f"delivery {by} {_TAKEN}"] += 1
         elif delivery != held.id:
             free.append((delivery, position))
     if not free and not choice.allow_empty:
@@ -222,7 +224,8 @@ def _what_to_send(letter: DeadLetter, fix: Fix | None, left: Counter[str]) -> Ma
 def _report_left(left: Counter[str]) -> None:
     for why, count in (+left).items():
         letters_ = "1 dead letter stays where it is" if count == 1 else f"{count:,} dead letters stay where they are"
-        _log.warning("%s: %s", letters_, why)
+        level = logging.INFO if why.endswith(_TAKEN) else logging.WARNING
+        _log.log(level, "%s: %s", letters_, why)
 
 
 def _described(selection: Selection) -> str:
@@ -234,6 +237,7 @@ def _described(selection: Selection) -> str:
         "since": selection.since,
         "until": selection.until,
         "reason": selection.reason,
+        "rows": ", ".join(map(str, sorted(selection.positions)[:_ROWS_NAMED])),
         "status": ", ".join(selection.status),
     }
     return "; ".join(f"{name} {value}" for name, value in told.items() if value)

@@ -15,7 +15,7 @@ _THE_LINE: Final = "the line"
 
 
 class BadLineError(ValueError):
-    """A line is no object; the message holds none of its values."""
+    """A line is not an object; the message holds none of its values."""
 
 
 def read_json_lines(stream: IO[bytes], name: str) -> Iterator[Marked]:
@@ -54,7 +54,7 @@ def _object_of(line: bytes) -> dict[str, Any]:
         # Its message holds no text of the line. Without the column, so that such lines are counted together.
         what = error.msg.removesuffix(" at").removesuffix(" starting")
         cut = "" if line.endswith(b"\n") else "; it is the last line, and may be cut off"
-        raise BadLineError(f"is no JSON ({what}){cut}") from None
+        raise BadLineError(f"is not JSON ({what}){cut}") from None
     except RecursionError:
         raise BadLineError("is nested too deeply") from None
     except BadLineError:
@@ -78,7 +78,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise BadLineError(f"holds {constant}, which is no JSON; write null")
+    raise BadLineError(f"holds {constant}, which is not JSON; write null")
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_refuse)

@@ -1,6 +1,6 @@
 """Marks: what a row of the snapshot carries beside its columns.
 
-A source of ours gives such rows as :class:`Marked`; in any other row these are the names of columns. In the snapshot
+A source of ours returns such rows as :class:`Marked`; in any other row these are the names of columns. In the snapshot
 a marked row is an object with the marks and either the columns themselves or, under ``$row``, an object of them.
 
 =============  =========================================================================
@@ -28,8 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
-
-from airflow_provider_regal import events
 
 EVENT_MARK: Final = "$event"
 ROW_MARK: Final = "$row"
@@ -67,10 +65,6 @@ MARKS: Final = frozenset(
 )
 
 
-# Stands for columns whose names are not text; its class is named as the fault names it.
-_NOT_TEXT: Final = type("column whose name is not text", (), {})()
-
-
 class Marked(dict[str, Any]):
     """A row with marks, made by a source of ours."""
 
@@ -83,30 +77,3 @@ def columns_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if not MARKS.isdisjoint(row):
         return {name: value for name, value in row.items() if name not in MARKS}
     return row
-
-
-def as_row(given: Any) -> Mapping[str, Any]:
-    """Bring what a source gives into the shape of a row, so that all can be kept in one way.
-
-    :param given: a dictionary, a row that knows its columns (SQLAlchemy, sqlite3, a named tuple), or an event.
-    :raises ValueError: it is none of these.
-    """
-    if isinstance(given, Marked):
-        return given
-    if not isinstance(given, Mapping):
-        if isinstance(given, events.Event):
-            return {EVENT_MARK: given.call, **given.model_dump()}
-        given = _named(given)
-    row: Mapping[str, Any] = given
-    if MARKS.isdisjoint(row):
-        return row
-    texts = {name: value for name, value in row.items() if isinstance(name, str)}
-    return {ROW_MARK: row if len(texts) == len(row) else {**texts, "(not text)": _NOT_TEXT}}
-
-
-def _named(given: Any) -> dict[str, Any]:
-    if callable(as_dict := getattr(given, "_asdict", None)):
-        return dict(as_dict())
-    if callable(getattr(given, "keys", None)):
-        return {name: given[name] for name in given.keys()}  # noqa: SIM118 - it is no mapping
-    raise ValueError(f"A row must be a dictionary of columns, or an event; this one is a {type(given).__name__}.")

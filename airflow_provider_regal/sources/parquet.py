@@ -41,7 +41,7 @@ def read_parquet(stream: IO[bytes], name: str) -> Iterator[Marked]:
     :param stream: the file; it must be able to seek.
     :param name: of the file, for messages.
     :raises ValueError: two columns have one name.
-    :raises DamagedFileError: it is no Parquet file, or not a whole one.
+    :raises DamagedFileError: it is not a Parquet file, or not a whole one.
     """
     arrow = load_pyarrow()
     number = 0
@@ -58,8 +58,8 @@ def read_parquet(stream: IO[bytes], name: str) -> Iterator[Marked]:
                 yield bad_row(*row, origin) if isinstance(row, tuple) else row_of(row, origin)
     except (arrow.ArrowException, OSError) as error:
         raise DamagedFileError(
-            f"{name} cannot be read after row {number} ({type(error).__name__}): it is no Parquet file, or a damaged "
-            "one; nothing was sent. Write the file again, and run the task again."
+            f"{name} cannot be read after row {number} ({type(error).__name__}): it is not a Parquet file, or it is "
+            "damaged; nothing was sent. Write the file again, and run the task again."
         ) from error
 
 

@@ -16,7 +16,7 @@ _BUFFER: Final = 256 * 1024
 _GZIP: Final = b"\x1f\x8b"
 _DAMAGES: Final = (EOFError, zlib.error, gzip.BadGzipFile, UnicodeError)
 _BOM: Final = b"\xef\xbb\xbf"
-# What files begin with that are no lines of text.
+# What files begin with that are not lines of text.
 _NO_TEXT: Final = {
     b"PAR1": "a Parquet file: format='parquet' reads it",
     b"PK\x03\x04": "a ZIP file; unzip it, or zip it with gzip",

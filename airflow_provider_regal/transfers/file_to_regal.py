@@ -32,7 +32,7 @@ class FileToRegalOperator(RegalBulkOperator):
         )
 
     Files may be plain or gzip, whatever their names. They are read completely before the first event is sent. A line
-    that is no row is rejected with its file and line.
+    that is not a row is rejected with its file and line.
 
     :param path: absolute path, URI of object storage, or glob; or a list of them (templated). The files of each are
         read in the order of their names.
@@ -72,6 +72,12 @@ class FileToRegalOperator(RegalBulkOperator):
     def source(self) -> tuple[str, ...]:
         """Name the files, as they were asked for."""
         return ("file", self.format, *paths_of(self.path))
+
+    def lineage_inputs(self) -> list[Any]:
+        """Return the files."""
+        from airflow_provider_regal.assets._lineage import files_of
+
+        return files_of(paths_of(self.path))
 
     def open_rows(self, context: Context) -> Rows:
         """Find the files."""

@@ -27,8 +27,8 @@ class SqlToRegalOperator(RegalBulkOperator):
             call="identify",
         )
 
-    The column names say what becomes of each column; see :mod:`airflow_provider_regal.events.columns`. The result is
-    read with a server-side cursor where the driver has one, completely, before the first event is sent.
+    The column names say what becomes of each column: see the page *From SQL to Regal*. The result is read with a
+    server-side cursor where the driver has one, completely, before the first event is sent.
 
     :param sql: one query, or the path of a ``.sql`` file (templated).
     :param sql_conn_id: connection of any database with a DB-API hook (templated).
@@ -74,6 +74,12 @@ class SqlToRegalOperator(RegalBulkOperator):
     def source(self) -> tuple[str, ...]:
         """Name the query."""
         return ("sql", self.sql_conn_id, self.sql, repr(self.parameters))
+
+    def lineage_inputs(self) -> list[Any]:
+        """Return the tables of the query."""
+        from airflow_provider_regal.assets._lineage import tables_of
+
+        return tables_of(self.sql_conn_id, self.sql, self.sql_hook_params)
 
     def open_rows(self, context: Context) -> Rows:
         """Run the query."""

@@ -17,8 +17,8 @@ from benchmarks.senders.work import Work
 
 def prepare(work: Work) -> None:
     """Write into the ledger what an earlier delivery of the rows would have left there, which is not measured."""
-    from airflow_provider_regal.delivery.keys import hash_of_row
-    from airflow_provider_regal.delivery.prepare import Preparer
+    from airflow_provider_regal.delivery.reading.keys import hash_of_row
+    from airflow_provider_regal.delivery.reading.prepare import Preparer
     from airflow_provider_regal.delivery.settings import DeliverySettings
     from airflow_provider_regal.hooks._ledger import open_account
     from airflow_provider_regal.hooks.regal import RegalHook

@@ -88,7 +88,7 @@ def test_a_run_with_wrong_counts_does_not_count(acknowledged, counts):
 def test_what_others_send_is_what_this_package_sends(database):
     from datetime import UTC, datetime
 
-    from airflow_provider_regal.delivery.prepare import Preparer
+    from airflow_provider_regal.delivery.reading.prepare import Preparer
     from airflow_provider_regal.delivery.settings import DeliverySettings
 
     preparer = Preparer(DeliverySettings.of(call="identify"), event_source="airflow")
@@ -121,5 +121,5 @@ def test_every_table_of_the_page_is_made_of_results_and_none_is_missing(tmp_path
     rounds = [{"round": number, **run, "acknowledged": 10_000} for number in range(2)]
     (tmp_path / "unchanged_contacts.json").write_text(json.dumps({"rounds": rounds}))
     assert "| 1,000,000 | 10,000 | 31.5 (31.5-31.5) |" in report.filled(page)
-    with pytest.raises(ValueError, match="which nobody makes"):
+    with pytest.raises(ValueError, match="which nothing makes"):
         report.filled("<!-- table: speed -->\n<!-- end -->")

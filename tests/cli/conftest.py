@@ -15,7 +15,7 @@ from airflow_provider_regal.hooks.regal import RegalHook
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """Give the default ledger a folder of its own; Airflow's database stays where it is."""
+    """Put the default ledger into a folder of its own; Airflow's database stays where it is."""
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{os.environ['AIRFLOW_HOME']}/airflow.db")
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
@@ -30,7 +30,7 @@ def ledger_path(home):
 
 @pytest.fixture
 def deliver(home, regal, monkeypatch):
-    """Deliver rows outside of a task, with the default ledger; returns the report.
+    """Deliver rows outside a task, with the default ledger; returns the report.
 
     :param faults: what Regal does with them.
     """

@@ -1,4 +1,4 @@
-"""``check``: a line for everything a delivery needs, how it is, and what to do about it."""
+"""``check``: a line foreverything a delivery needs, how it is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_regal.cli import main
 from airflow_provider_regal.ledger import schema
 from tests.cli.front_ends import airflow_parser, program
 from tests.client.raw_server import RawServer, answering, http, unused_port
-from tests.ledger.view import open_database
+from tests.ledger.view import LedgerView, open_database
 from tests.ledger.written import line, write
 
 KEY = "a-very-secret-key"
@@ -81,10 +81,15 @@ def test_a_ledger_that_is_there_is_written_to_and_left_as_it_was(check, connect,
     before = everything()
     code, found = check()
     assert code == 0
-    assert list(found)[-6:] == ["ledger", "ledger clock", "retention", "accounts", "unknown rows", "owed"]
-    assert found["ledger"] == [("ok", f"{ledger_path}: written and read back, sqlite, schema version 1")]
+    assert list(found)[-9:] == [
+        "ledger", "ledger clock", "retention", "accounts", "unknown rows", "rows left", "owed", "opt-outs", "last runs",
+    ]  # fmt: skip
+    assert found["ledger"] == [("ok", f"{ledger_path}: written and read back, sqlite, schema version 2")]
     assert found["accounts"] == [("ok", "acme (1 delivery)")]
     assert found["unknown rows"] == [("ok", "none")]
+    assert found["rows left"] == [
+        ("ok", "none in deliveries that stopped more than an hour ago; later ones may still be retried")
+    ]
     assert everything() == before
 
 
@@ -99,6 +104,65 @@ def test_unknown_rows_are_a_warning_that_leads_to_them(check, connect, ledger_pa
             "warning",
             "it can't be known whether Regal received 2 rows, the oldest 4 d old. Look for them in Regal: "
             f"airflow regal outcomes {number} --status unknown",
+        )
+    ]
+
+
+def test_rejected_opt_outs_and_failures_of_the_last_runs_are_warnings_until_a_run_is_without(
+    check, connect, ledger_path, regal_sandbox
+):
+    connect(regal_sandbox.url)
+    letter = {"reason": "invalid", "message": "phone: no", "payload": {}}
+
+    def fails(run, task):
+        number = write(ledger_path, lines=[line(1, "rejected", **letter)], state="failed", run=run, task=task)
+        LedgerView(ledger_path).change(
+            f"UPDATE regal_deliveries SET counts = json_set(counts, '$.opt_outs_rejected', 1) WHERE id = {number}"
+        )
+        return number
+
+    fails("a", "sync")
+    first, other = fails("b", "sync"), fails("b", "other")
+    assert first < other
+    code, found = check()
+    assert code == 0
+    ((how, said),) = found["opt-outs"]
+    assert (how, said.split(":")[0]) == (
+        "warning", "2 rows with an opt-out, or a decision that can't be read, were rejected in the last runs",
+    )  # fmt: skip
+    assert said.endswith(f"airflow regal outcomes {other} --status rejected")
+    assert found["last runs"] == [
+        ("warning", f"the last delivery of 2 tasks failed. Look at it: airflow regal deliveries {other}")
+    ]
+    for task in ("sync", "other"):
+        write(ledger_path, lines=[line(1)], run="c", task=task)
+    write(ledger_path, lines=[line(1, "rejected", **letter)], state="failed", dag=None, task=None, run="outside")
+    _, found = check()
+    assert found["opt-outs"] == [("ok", "the last runs rejected none")]
+    assert found["last runs"] == [("ok", "the last delivery of no task failed")]
+
+
+def test_rows_that_no_try_has_resumed_are_a_warning_that_leads_to_the_oldest(
+    check, connect, ledger_path, regal_sandbox
+):
+    connect(regal_sandbox.url)
+    now = datetime.now(UTC)
+    rows = [{"user_id": f"u{number}"} for number in range(3)]
+    write(ledger_path, rows=rows, state="finished", run="finished", at=now - timedelta(days=5))
+    write(ledger_path, rows=rows, state="replaced", run="replaced", at=now - timedelta(days=5))
+    write(ledger_path, rows=rows, state=None, run="stalled", at=now - timedelta(hours=3))
+    oldest = write(
+        ledger_path, rows=rows, lines=[line(1, "acknowledged")], state="stopped", run="stopped",
+        at=now - timedelta(days=4),
+    )  # fmt: skip
+    write(ledger_path, rows=rows, state="stopped", run="retried soon", at=now - timedelta(minutes=50))
+    code, found = check()
+    assert code == 0
+    assert found["rows left"] == [
+        (
+            "warning",
+            "5 rows of 2 deliveries that stopped, the oldest 4 d ago, and were not resumed. Look at it, and clear its "
+            f"task: airflow regal deliveries {oldest}",
         )
     ]
 
@@ -143,7 +207,7 @@ def test_a_ledger_of_an_older_version_is_left_as_it_is(check, connect, ledger_pa
     code, found = check()
     assert code == 0
     assert found["schema"] == [
-        ("warning", "version 1; the next delivery migrates it to 2. Upgrade all workers together")
+        ("warning", "version 2; the next delivery migrates it to 3. Upgrade all workers together")
     ]
 
 
@@ -206,7 +270,7 @@ def test_a_connection_that_is_not_there(check, home, airflow_db):
     assert how == "failure"
     assert "nowhere" in said
     assert said.endswith("Run this where the scheduler runs, or set the variable.")
-    assert found["ledger"][0][0] == "ok"  # which is looked at all the same
+    assert found["ledger"][0][0] == "ok"  # which is checked anyway
     assert "1 of 4 checks failed: deliveries would not work." in check.complaint
 
 
@@ -287,7 +351,7 @@ def test_a_ledger_in_postgres_gets_its_tables(check, connect, regal_sandbox, mon
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", postgres_url.replace("postgresql+psycopg2", "postgres"))
     code, found = check("--ledger-conn-id", "warehouse")
     assert code == 0, found
-    assert found["ledger"] == [("ok", "connection warehouse: written and read back, postgresql, schema version 1")]
+    assert found["ledger"] == [("ok", "connection warehouse: written and read back, postgresql, schema version 2")]
     assert found["ledger clock"] == [("ok", "agrees with the database's")]
     assert found["executor"] == [("ok", "LocalExecutor: every worker has to reach connection warehouse")]
 
@@ -301,7 +365,7 @@ def test_it_does_not_keep_the_context_it_needs(connect, regal_sandbox, check):
 @pytest.mark.parametrize(
     ("days", "severity", "told"),
     [
-        ("", "ok", "the consent log is kept for ever; [regal] consent_days limits that"),
+        ("", "ok", "the consent log is kept forever; [regal] consent_days limits that"),
         ("1825", "ok", "lines of the consent log are kept for 1825 days, what proves an opt-in longer"),
         ("five years", "failure", "[regal] consent_days must be a number of days"),
     ],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,8 +37,8 @@ def test_deliveries_are_listed_with_what_became_of_their_rows(run, deliver):
     assert titles.split() == TITLES.split()
     assert first.split()[-6:] == ["3", "3", "0", "0", "0", "0"]
     assert second.split()[-6:] == ["4", "2", "2", "0", "0", "0"]
-    assert "finished  outside of a task/first" in first
-    assert "failed    outside of a task/second" in second
+    assert "finished  outside a task/first" in first
+    assert "failed    outside a task/second" in second
     assert all(len(one) <= len(titles) for one in (first, second))  # aligned
 
 
@@ -164,3 +166,53 @@ def test_a_reader_that_has_enough_ends_it_quietly(ledger_path, home, form):
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
     assert [line for line in done.stderr.splitlines() if "RemovedInAirflow3Warning" not in line] == []
+
+
+class TestOutcomesInAWarehouse:
+    @pytest.fixture(autouse=True)
+    def warehouse(self, home, monkeypatch):
+        file = home / "warehouse.db"
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+        return file
+
+    def test_are_copied_once(self, run, deliver, warehouse):
+        deliver(track_rows(100, 101, 102, 103), [REFUSE])
+        copying = ("outcomes", "--to-conn-id", "warehouse", "--table", "regal_outcomes_copy")
+        code, out, err = run(*copying)
+        assert (code, out) == (0, "4 outcomes of 1 delivery written.\n")
+        assert err == "Delivery 1 (outside a task): 4 outcomes\n"
+        assert run(*copying)[1] == "0 outcomes of 0 deliveries written; 1 delivery had not changed.\n"
+        assert run(*copying, "--all")[1] == "4 outcomes of 1 delivery written.\n"
+        assert run(*copying, "--all", "--account", "other")[1] == "0 outcomes of 0 deliveries written.\n"
+        assert run(*copying, "--all", "--since", "2100-01-01")[1] == "0 outcomes of 0 deliveries written.\n"
+        with closing(sqlite3.connect(warehouse)) as connection:
+            found = connection.execute("SELECT status, count(*) FROM regal_outcomes_copy GROUP BY status").fetchall()
+        assert dict(found) == {"acknowledged": 2, "rejected": 2}
+
+    def test_a_table_that_cannot_be_written_is_told_without_its_rows(self, run, deliver, warehouse):
+        deliver(track_rows(100))
+        with closing(sqlite3.connect(warehouse)) as connection:
+            columns = (
+                "delivery, position, account, dag_id, task_id, run_id, map_index, place, call, event, user_id, phone"
+            )
+            more = "email, status, reason, field, message, attempts, first_at, last_at, redelivered_by"
+            connection.execute(f"CREATE TABLE t ({columns}, {more}, CHECK (user_id IS NULL))")
+        code, _, err = run("outcomes", "--to-conn-id", "warehouse", "--table", "t")
+        assert code == 1
+        assert err.startswith("error: The table t of connection 'warehouse' can't be written (IntegrityError). Deliver")
+        assert "u100" not in err
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ([], "name a DELIVERY; or copy the outcomes of all with --to-conn-id and --table"),
+            ([1, "--table", "t"], "--table is for --to-conn-id"),
+            ([1, "--all"], "--all is for --to-conn-id"),
+            (["--to-conn-id", "warehouse"], "--to-conn-id needs --table"),
+            (["--to-conn-id", "warehouse", "--table", "t", "--format", "csv"], "--to-conn-id copies all outcomes"),
+        ],
+    )
+    def test_options_that_do_not_go_together_are_refused(self, run, capsys, arguments, told):
+        with pytest.raises(SystemExit):
+            run("outcomes", *arguments)
+        assert told in capsys.readouterr().err

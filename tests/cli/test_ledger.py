@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_regal.ledger import history
+from airflow_provider_regal.ledger.admin import history
 from tests.cli.conftest import track_rows
 from tests.ledger.view import LedgerView, open_database
 from tests.ledger.written import line, write
@@ -20,8 +20,8 @@ def uri(url):
 
 def test_the_tables_are_created_once(run, ledger_path, home):
     code, out, _ = run("ledger", "upgrade")
-    assert (code, out) == (0, f"The ledger ({ledger_path}): created, schema version 1.\n")
-    assert run("ledger", "upgrade")[1] == f"The ledger ({ledger_path}): schema version 1 is up to date.\n"
+    assert (code, out) == (0, f"The ledger ({ledger_path}): created, schema version 2.\n")
+    assert run("ledger", "upgrade")[1] == f"The ledger ({ledger_path}): schema version 2 is up to date.\n"
     assert ledger_path.stat().st_mode & 0o777 == 0o600
 
 
@@ -42,12 +42,12 @@ def test_stats_count_rows_and_bytes(run, deliver, ledger_path):
     assert code == 0
     first, _, titles, *rows = out.splitlines()
     assert first.startswith(f"The ledger ({ledger_path}): ")
-    assert first.endswith("KB, schema version 1")
+    assert first.endswith("KB, schema version 2")
     assert titles.split() == ["TABLE", "ROWS", "SIZE"]
     assert ["regal_outcomes", "30"] in [row.split()[:2] for row in rows]
     told = run.json("ledger", "stats")
     assert told["tables"]["regal_outcomes"]["rows"] == 30
-    assert told["schema_version"] == 1
+    assert told["schema_version"] == 2
 
 
 def test_prune_removes_what_is_older_than_it_is_kept(run, ledger_path, home, monkeypatch):
@@ -62,13 +62,23 @@ def test_prune_removes_what_is_older_than_it_is_kept(run, ledger_path, home, mon
         "Removed 2 payloads of dead letters, the rows of 1 unfinished delivery, 1 delivery with 1 outcome, and 0 lines "
         "of the consent log.\n"
     )
-    kept = "Nothing is older than it is kept (history 90 d, dead letters 30 d, consent log for ever).\n"
+    kept = "Nothing is past its retention period (history 90 d, dead letters 30 d, plans 7 d, consent log forever).\n"
     assert run("ledger", "prune")[1] == kept
     monkeypatch.setenv("AIRFLOW__REGAL__HISTORY_DAYS", "39")
     assert "2 deliveries with 2 outcomes," in run("ledger", "prune")[1]
-    assert run("ledger", "prune", "--history-days", "0.5", "--dead-letter-days", "1", "--consent-days", "9")[1] == (
-        "Nothing is older than it is kept (history 0.5 d, dead letters 1 d, consent log 9 d).\n"
+    days = ("--history-days", "0.5", "--dead-letter-days", "1", "--plan-days", "3", "--consent-days", "9")
+    assert run("ledger", "prune", *days)[1] == (
+        "Nothing is past its retention period (history 0.5 d, dead letters 1 d, plans 3 d, consent log 9 d).\n"
     )
+
+
+def test_a_plan_expires_after_the_days_that_are_asked_for_and_is_listed_as_such(run, deliver, ledger_path):
+    deliver(track_rows(100, 101), plan=True)
+    assert "planned" in run("deliveries", "--state", "planned")[1]
+    LedgerView(ledger_path).change("UPDATE regal_deliveries SET ended_at = '2020-01-01T00:00:00.000000Z'")
+    assert "the rows of 1 unfinished delivery," in run("ledger", "prune", "--plan-days", "30")[1]
+    assert "expired" in run("deliveries", "--state", "expired")[1]
+    assert "No task sent the plan in time" in run("deliveries", "1")[1]
 
 
 @pytest.mark.parametrize("days", ["many", "-1", "1e9"])
@@ -126,7 +136,7 @@ def test_every_command_works_with_postgres(run, deliver, home, monkeypatch, post
     pytest.importorskip("airflow.providers.postgres")
     deliver([*track_rows(100, 101, 102), {"user_id": "bad", "phone": "1"}])
     monkeypatch.setenv("AIRFLOW_CONN_PG", uri(postgres_url))
-    assert run("ledger", "upgrade", "--ledger-conn-id", "pg")[1].endswith("created, schema version 1.\n")
+    assert run("ledger", "upgrade", "--ledger-conn-id", "pg")[1].endswith("created, schema version 2.\n")
     code, _, err = run("ledger", "copy", "--to-conn-id", "pg")
     assert code == 0, err
     monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_CONN_ID", "pg")

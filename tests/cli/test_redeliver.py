@@ -191,7 +191,7 @@ def test_the_same_command_does_not_take_over_from_one_that_runs(run, refused, re
     try:
         code, _, err = run("redeliver", number)
         assert code == 1
-        assert "error: The same redelivery is running now: delivery 2. Wait until it has ended." in err
+        assert "error: The same command is running now: delivery 2. Wait until it has ended." in err
         assert process.poll() is None
     finally:
         process.terminate()

@@ -143,6 +143,7 @@ def test_a_taken_port_is_one_clear_line_and_exit_code_2(capsys):
         (["--latency-ms", "-1"], "latency"),
         (["--lookup-order", "phone"], "lookup order"),
         (["--api-key", ""], "API key"),
+        (["--allow-host", "http://regal"], "'http://regal' is not a host name"),
         (["--host", "no.such.host.invalid", "--port", "0"], "cannot listen on no.such.host.invalid:0"),
         (["--host", "192.0.2.1", "--port", "0"], "cannot listen on 192.0.2.1:0"),
     ],
@@ -178,7 +179,16 @@ def test_help_shows_every_option_and_an_example(capsys):
         main(["sandbox", "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--host", "--port", "--api-key", "--rate-limit", "--latency-ms", "--faults", "--retry-after"):
+    for option in (
+        "--host",
+        "--port",
+        "--api-key",
+        "--rate-limit",
+        "--latency-ms",
+        "--faults",
+        "--retry-after",
+        "--allow-host",
+    ):
         assert option in text
     assert "example:\n  python -m airflow_provider_regal sandbox --port 8010\n" in text
 
@@ -195,11 +205,33 @@ def test_reaching_it_from_other_machines_is_warned_about(start):
     assert post(port_of(lines)).status == 200
 
 
+def test_it_answers_to_the_names_it_is_given(start):
+    _, lines = start("--port", "0", "--host", "localhost", "--allow-host", "regal", "--allow-host", "regal.internal")
+    port = int(re.search(r"http://\S+:(\d+)/events", "\n".join(lines)).group(1))
+    statuses = {}
+    for name in ("localhost", "regal", "regal.internal", "evil.example"):
+        connection = http.client.HTTPConnection("localhost", port, timeout=5)
+        connection.request("GET", "/sandbox/stats", headers={"Host": f"{name}:{port}"})
+        statuses[name] = connection.getresponse().status
+        connection.close()
+    assert statuses == {"localhost": 200, "regal": 200, "regal.internal": 200, "evil.example": 403}
+
+
 def test_airflow_and_the_module_take_the_same_options():
-    options = ["sandbox", "--port", "0", "--rate-limit", "5", "--latency-ms", "2.5"]
+    options = ["sandbox", "--port", "0", "--rate-limit", "5", "--latency-ms", "2.5", "--allow-host", "regal"]
     own = vars(build_parser().parse_args(options))
     theirs = vars(airflow_parser().parse_args(["regal", *options]))
-    for name in ("host", "port", "api_key", "rate_limit", "retry_after", "latency_ms", "wrong_key_status", "faults"):
+    for name in (
+        "host",
+        "port",
+        "api_key",
+        "rate_limit",
+        "retry_after",
+        "latency_ms",
+        "wrong_key_status",
+        "faults",
+        "allow_host",
+    ):
         assert own[name] == theirs[name]
 
 

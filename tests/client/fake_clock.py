@@ -1,4 +1,4 @@
-"""A clock that moves when somebody sleeps, and chance that is no chance."""
+"""A clock that moves when somebody sleeps, and randomness that is fixed."""
 
 from __future__ import annotations
 

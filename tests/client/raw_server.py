@@ -195,13 +195,13 @@ class RawServer:
 
 
 def unused_port() -> int:
-    """Find a port nobody listens on."""
+    """Find a port that no one listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """Make a server's TLS context with a certificate nobody has signed, and the certificate's file."""
+    """Make a server's TLS context with a certificate that no one has signed, and the certificate's file."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

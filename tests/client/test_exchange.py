@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import product
@@ -158,6 +159,16 @@ def date_in(seconds):
 )
 def test_retry_after_is_read_in_both_forms_and_garbage_is_none(header, seconds):
     assert read_retry_after(header, NOW) == seconds
+
+
+def test_a_date_without_a_zone_is_gmt_whatever_the_zone_of_the_machine(monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert read_retry_after("Mon, 02 Mar 2026 12:00:30", NOW) == 30
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 # What Regal says

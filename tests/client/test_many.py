@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+from math import inf
 
 import pytest
 
@@ -39,18 +40,70 @@ def attempt(origin, *, timeout=5.0, times=1, body=BODY):
 
 
 def test_nothing_is_written_once_the_right_to_send_has_ended():
-    allowed = [True, False, True]
+    waits = [0.0, inf, 0.0]
 
     async def run(server):
         target = target_of("regal_of_test", host=server.origin, port=None, password=KEY, extra={})
-        async with ManySender(target, max_connections=4, may_write=lambda: allowed.pop(0)) as sender:
+        async with ManySender(target, max_connections=4, wait_s=lambda: waits.pop(0)) as sender:
             return [await sender.attempt(BODY) for _ in range(3)]
 
     with RawServer(answering(http())) as server:
         first, second, third = run_on_loop(run(server))
         assert (first.status, third.status) == (200, 200)
         lost(second, before_body=True)
+        assert second.held_back, "so that it is not taken for an outage of Regal"
         assert [request.body for request in server.requests] == [BODY, BODY]
+        assert len(server.talks) == 1, "the connection is kept"
+
+
+def test_a_request_waits_for_its_turn_when_it_has_a_connection():
+    asked = []
+
+    def wait_s():
+        asked.append(len(server.requests))
+        return 0.05 if len(asked) < 3 else 0.0
+
+    async def run():
+        target = target_of("regal_of_test", host=server.origin, port=None, password=KEY, extra={})
+        async with ManySender(target, max_connections=4, wait_s=wait_s) as sender:
+            return await sender.attempt(BODY)
+
+    with RawServer(answering(http())) as server:
+        assert run_on_loop(run()).status == 200
+        assert len(server.requests) == 1
+    assert asked == [0, 0, 0]
+
+
+def test_a_connection_that_is_closed_while_a_request_waits_puts_nothing_in_doubt():
+    waits = [0.0, 0.6, 0.0, 0.0]
+
+    def close_soon(talk):
+        talk.read()
+        talk.say(http())
+        talk.stopped.wait(0.2)
+
+    async def run(server):
+        target = target_of("regal_of_test", host=server.origin, port=None, password=KEY, extra={})
+        async with ManySender(target, max_connections=4, wait_s=lambda: waits.pop(0)) as sender:
+            return [await sender.attempt(BODY) for _ in range(3)]
+
+    with RawServer(close_soon) as server:
+        first, second, third = run_on_loop(run(server))
+        assert (first.status, third.status) == (200, 200)
+        lost(second, before_body=True)
+        assert second.held_back
+
+
+def test_a_request_that_would_wait_for_long_is_held_back():
+    async def run(server):
+        target = target_of("regal_of_test", host=server.origin, port=None, password=KEY, extra={"timeout": 30})
+        async with ManySender(target, max_connections=4, wait_s=lambda: 2.0) as sender:
+            return await sender.attempt(BODY)
+
+    with RawServer(answering(http())) as server:
+        made = run_on_loop(run(server))
+        assert made.held_back
+        assert server.requests == []
 
 
 def lost(made, *, before_body):

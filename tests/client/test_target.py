@@ -55,9 +55,9 @@ def test_the_key_is_in_no_representation():
         ("s3cr3t k3y", "space or line break"),
         ("s3cr3t\r\nX-Evil: k3y", "space or line break"),
         ("s3cr3t\N{NO-BREAK SPACE}k3y", "space or line break"),
-        ("s3cr3t-kéy", "a character no key has"),
-        ("s3cr3t\x00k3y", "a character no key has"),
-        ("s3cr3t\N{ZERO WIDTH SPACE}k3y", "a character no key has"),
+        ("s3cr3t-kéy", "a character that no key has"),
+        ("s3cr3t\x00k3y", "a character that no key has"),
+        ("s3cr3t\N{ZERO WIDTH SPACE}k3y", "a character that no key has"),
     ],
 )
 def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key, says):
@@ -221,7 +221,7 @@ def test_an_extra_that_nothing_reads_is_refused_with_what_may_be_there():
 
 @pytest.mark.parametrize("extra", ['{"dry_run": true,}', "[1]", '"x"', "dry_run=true"])
 def test_an_extra_that_is_no_json_object_is_refused(extra):
-    with pytest.raises(FixConnectionError, match="the extra is no JSON object"):
+    with pytest.raises(FixConnectionError, match="the extra is not a JSON object"):
         check_extra("c", extra)
 
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from tests.consent_model.model import Options, Row, Statement
 
 PEOPLE = (1, 2, 3)
 EVENT = "SMS Consent Given"
+LEDGER_KEY = "the key of the ledger"
+#: Where the clocks show an hour twice on the first Sunday of November, from 5:00 to 7:00 UTC.
+NEW_YORK = "America/New_York"
 CHANNELS = ("sms", "voice", "email")
 YES = [True, True, "true", "T", 1, 1.0, "1", Decimal(1)]
 NO = [
@@ -42,7 +46,8 @@ class Crash:
 
     :param kind: ``answer`` (one bad answer), ``lost`` (bad answers from a request on), ``down`` (503 from then on),
         ``silent`` (no answer), ``killed`` (SIGKILL at that request), ``killed reading`` (after so many rows),
-        ``ledger`` (the database fails after so many transactions).
+        ``ledger`` (the database fails after so many transactions), ``frozen`` (SIGSTOP at that request; another try
+        takes over; SIGCONT), ``backends`` (PostgreSQL's are terminated from that transaction on, a few times).
     :param do: as the local Regal scripts it.
     """
 
@@ -59,12 +64,15 @@ class Step:
     """One thing that happens.
 
     :param kind: ``contacts``, ``segment``, ``named``, ``sync``, ``one`` (an event operator or hook call), ``regal``
-        (Regal's own decisions, read with ``known_to_regal``), ``redeliver``, ``retry``, ``clear``.
+        (Regal's own decisions, read with ``known_to_regal``), ``redeliver``, ``retry``, ``clear``, ``suppress``,
+        ``release`` (taken off the list), ``forget``.
     :param source: the task.
     :param minutes: that pass before it.
     :param written: the rows as the package is given them.
     :param rows: what they say.
     :param settings: of the delivery; so ``sync``.
+    :param people: the people it is about, unless it is a delivery: phones, emails, ``user:<id>``.
+    :param wrong: what is not as it was: ``ledger`` (an empty one), ``key`` (its secret), ``account``.
     """
 
     kind: str
@@ -76,25 +84,64 @@ class Step:
     sync: dict[str, Any] | None = None
     options: Options = field(default_factory=Options)
     crash: Crash | None = None
+    people: tuple[str, ...] = ()
+    wrong: str | None = None
 
     def __str__(self) -> str:
         sync = "" if self.sync is None else f" sync={self.sync}"
+        more = f" wrong {self.wrong}" if self.wrong else f" {', '.join(self.people)}"
         lines = [f"{self.kind} of {self.source}, {self.minutes} min later: {self.settings}{sync} crash: {self.crash}"]
+        lines[0] += more
         lines += [f"    {row!r}" for row in self.written]
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class History:
-    """Steps, and when they begin."""
+    """Steps, and when they begin.
+
+    :param ledger_key: identifiers are stored as an HMAC with it; None to store them as they are.
+    """
 
     seed: int
     begin: datetime
     steps: tuple[Step, ...]
+    ledger_key: str | None = None
 
     def __str__(self) -> str:
         numbered = (f"{number:3} {step}" for number, step in enumerate(self.steps))
-        return f"history of seed {self.seed}, from {self.begin}\n" + "\n".join(numbered)
+        key = ", with a ledger_key" if self.ledger_key else ""
+        return f"history of seed {self.seed}, from {self.begin}{key}\n" + "\n".join(numbered)
+
+    def draws(self) -> set[str]:
+        """Name what was drawn of that which only some histories have."""
+        found = {"ledger_key"} if self.ledger_key else set[str]()
+        for step in self.steps:
+            found |= {step.kind, f"crash: {step.crash.kind}" if step.crash else "", f"wrong {step.wrong}"}
+            found |= {f"{name}={value}" for name, value in (step.sync or {}).items() if name in _TOLD}
+            found |= {name for name in ("suppress_named_events", "lose_owed") if step.settings.get(name)}
+            if any(_is_shown_twice(one.at, step.options.zone) for row in step.rows for one in row.statements):
+                found.add("a time that a clock shows twice")
+        return found
+
+
+_TOLD = ("initial", "max_change_ratio", "on_removed", "full_resync", "known_to_regal")
+
+
+def _is_shown_twice(at: Any, zone: str) -> bool:
+    if not isinstance(at, datetime) or at.tzinfo is not None:
+        return False
+    early, late = (at.replace(tzinfo=ZoneInfo(zone), fold=fold).utcoffset() for fold in (0, 1))
+    return early != late
+
+
+def last_hour_shown_twice(now: datetime) -> datetime:
+    """Return when the clocks of New York were last set back, at least two days ago."""
+    ends = []
+    for year in (now.year, now.year - 1):
+        first = datetime(year, 11, 1, 6, tzinfo=UTC)
+        ends.append(first + timedelta(days=(6 - first.weekday()) % 7))
+    return max(end for end in ends if end < now - timedelta(days=2))
 
 
 def history(seed: int, *, steps: int = 10, kills: bool = True) -> History:
@@ -103,9 +150,17 @@ def history(seed: int, *, steps: int = 10, kills: bool = True) -> History:
     :param kills: let some deliveries run in processes of their own, which are killed.
     """
     # Event operators read the real clock, so that of the history runs behind it.
-    begin = (datetime.now(UTC) - timedelta(days=2)).replace(hour=2, minute=0, second=0, microsecond=0)
-    made = _Maker(random.Random(seed), begin, kills=kills)
-    return History(seed, begin, tuple(made.step() for _ in range(steps)))
+    chance, now = random.Random(seed), datetime.now(UTC)
+    begin = (now - timedelta(days=2)).replace(hour=2, minute=0, second=0, microsecond=0)
+    key = LEDGER_KEY if chance.random() < 0.15 else None
+    zone = NEW_YORK if chance.random() < 0.25 else None
+    if zone is not None:
+        begin = last_hour_shown_twice(now) - timedelta(minutes=8)
+    made = _Maker(chance, begin, kills=kills, zone=zone)
+    happened = [made.step() for _ in range(steps)]
+    if chance.random() < 0.15:
+        happened += made.lost_ledger()
+    return History(seed, begin, tuple(happened), key)
 
 
 def home(person: int) -> str:
@@ -121,12 +176,13 @@ def email(person: int) -> str:
 
 
 class _Maker:
-    def __init__(self, chance: random.Random, begin: datetime, *, kills: bool) -> None:
-        self.chance, self.now, self.kills = chance, begin, kills
+    def __init__(self, chance: random.Random, begin: datetime, *, kills: bool, zone: str | None) -> None:
+        self.chance, self.now, self.kills, self.zone = chance, begin, kills, zone
         self.table: list[tuple[dict[str, Any], Row]] = []
         self.by_event_table: list[tuple[dict[str, Any], Row]] = []
         self.removes = chance.random() < 0.4
         self.messages = 0
+        self.naive = False  # whether times may be written without a zone
         self.script: list[Step] = []  # what is left of a scene
 
     def maybe(self, share: float) -> bool:
@@ -139,18 +195,25 @@ class _Maker:
     def step(self) -> Step:
         minutes = self.chance.randint(1, 2)
         self.now += timedelta(minutes=minutes)
+        self.naive = self.zone is not None
         makers: dict[Callable[[], Step], int] = {
             self.contacts: 24, self.segment: 10, self.named: 8, self.table_sync: 20, self.late_sync: 8,
             self.by_event: 10, self.one: 10, self.regal: 4, self.redeliver: 4, self.retry: 12, self.clear: 5,
+            self.suppress: 5, self.release: 4, self.forget: 3,
         }  # fmt: skip
-        if not self.script and self.maybe(0.08):
-            self.script = self.chance.choice(
-                [self.tie, self.by_user_id, self.unreadable_later, self.in_doubt, self.stop]
-            )()
+        scenes = [
+            self.tie, self.by_user_id, self.unreadable_later, self.in_doubt, self.stop, self.broken_join,
+            self.vanished, self.held_events, self.old_table, self.shown_twice,
+        ]  # fmt: skip
+        if not self.script and self.maybe(0.12):
+            self.script = self.chance.choice(scenes)()
         if self.script:
             return replace(self.script.pop(0), minutes=minutes)
         (make,) = self.chance.choices([*makers], [*makers.values()])
         step = replace(make(), minutes=minutes)
+        if step.kind in ("contacts", "segment", "named", "sync", "redeliver") and self.maybe(0.06):
+            wrongs = ["key", "account"] + ["ledger"] * 3 * (step.kind in ("sync", "redeliver"))
+            return replace(step, wrong=self.chance.choice(wrongs))
         return replace(step, crash=self.crash(step))
 
     # -- scenes that chance alone would rarely make
@@ -202,14 +265,76 @@ class _Maker:
         yes = replace(no, answer=True, at=self.now - timedelta(minutes=self.chance.randint(0, 1)), ip="203.0.113.9")
         return [self.regal_of(no), self.sync_of([yes])]
 
+    def everybody(self) -> list[tuple[int, str, str]]:
+        """Return every point and channel: more than a guard always allows."""
+        phones = [(one, place(one), c) for one in PEOPLE for place in (home, work) for c in CHANNELS[:2]]
+        return phones + [(one, email(one), "email") for one in PEOPLE]
+
+    def all_of(self, subscribed: Callable[[int], bool], ago: int) -> list[Statement]:
+        at = self.now - timedelta(minutes=ago)
+        return [
+            Statement(f"u{person}", point, channel, subscribed(number), at, "203.0.113.9")
+            for number, (person, point, channel) in enumerate(self.everybody())
+        ]
+
+    def broken_join(self) -> list[Step]:
+        """A table of everybody's consents, and the same table with each of them turned around."""
+        first, turned = self.all_of(lambda n: n % 2 == 0, 1), self.all_of(lambda n: n % 2 == 1, 0)
+        return [self.sync_of(first), self.sync_of(turned, max_change_ratio=self.chance.choice([0.0, 0.5, 0.5, 1.0]))]
+
+    def vanished(self) -> list[Step]:
+        """Everybody says yes, and is then gone from the table."""
+        ratio = self.chance.choice([0.2, 0.5, None])
+        gone = self.sync_of([], max_change_ratio=ratio, on_removed="opt_out")
+        return [self.sync_of(self.all_of(lambda n: True, 1)), gone]
+
+    def held_events(self) -> list[Step]:
+        """Somebody says no to everything, and has an event then that is no opt-in."""
+        person = self.person()
+        points = [(home(person), "sms"), (home(person), "voice"), (email(person), "email")]
+        noes = [Statement(f"u{person}", point, channel, False, self.now) for point, channel in points]
+        written = {"user_id": f"u{person}", "phone": home(person), "email": email(person), "event": "Lesson Booked"}
+        settings = {"suppress_named_events": True, "max_rejected": 1.0}
+        event = self.made("named", [(written, Row(()))], settings, Options(contacts=False, holds_events=True))
+        return [self.sync_of(noes), event]
+
+    def old_table(self) -> list[Step]:
+        """Somebody is suppressed or forgotten, and comes with a new yes, and perhaps a new no."""
+        person = self.person()
+        yes = Statement(f"u{person}", home(person), "sms", True, self.now, "203.0.113.9")
+        no = replace(yes, channel="voice", answer=False, at=self.now - timedelta(minutes=self.chance.randint(0, 3)))
+        held = self.chance.choice([self.suppress_of(person, self.all_identifiers(person)), self.forget_of(person)])
+        return [held, self.chance.choice([self.sync_of([yes, no]), self.event_of(yes)])]
+
+    def lost_ledger(self) -> list[Step]:
+        """Somebody takes a yes back; then a table that only has the yes is synced with a ledger that is empty."""
+        person = self.person()
+        yes = Statement(f"u{person}", home(person), "sms", True, self.now, "203.0.113.9")
+        no = replace(yes, answer=False, at=self.now + timedelta(minutes=1))
+        return [self.sync_of([yes, no]), replace(self.sync_of([yes]), wrong="ledger")]
+
+    def shown_twice(self) -> list[Step]:
+        """A yes, and a no of the same hour of a clock that shows it twice."""
+        if self.zone is None:
+            return [self.contacts()]
+        person = self.person()
+        no = Statement(f"u{person}", home(person), "sms", False, self.local(self.now - timedelta(minutes=2)), None)
+        yes = replace(no, answer=True, ip="203.0.113.9", at=self.local(self.now - timedelta(minutes=1)))
+        return [self.sync_of([no, yes])]
+
     def sync_of(self, told: list[Statement], **more: Any) -> Step:
         made = []
         for one in told:
             row = {"user_id": one.user, "channel": one.channel, "subscribed": one.answer, "ip": one.ip}
-            whose = {} if one.point is None else {"phone": one.point}
+            whose = {} if one.point is None else {"email" if one.channel == "email" else "phone": one.point}
             made.append(({**row, **whose, "timestamp": self.written_time(one.at)}, Row((one,))))
-        settings = {"max_rejected": 1.0, "max_event_age": None}
-        options = Options(by_changes=True, once=True, as_event=bool(more))
+        settings: dict[str, Any] = {"max_rejected": 1.0, "max_event_age": None}
+        options = Options(
+            by_changes=True, once=True, as_event="as_event" in more, max_change_ratio=more.get("max_change_ratio"),
+            infers_opt_outs="on_removed" in more, is_sync=True,
+        )  # fmt: skip
+        if any(isinstance(one.at, datetime) and one.at.tzinfo is None for one in told):
+            settings["timezone"], options = self.zone, replace(options, zone=self.zone or "UTC")
         sync = {"initial": "send", "max_change_ratio": None, **more}
         return self.made("sync", made, settings, options, sync, source="dag.scene")
 
@@ -228,6 +353,8 @@ class _Maker:
     def time(self, kind: list[Any]) -> Any:
         """A time near to those of other decisions, so that they meet; or one that is odd."""
         ago = timedelta(minutes=self.chance.choice([0, 1, 1, 2, 2, 3, 5]))
+        if self.naive and self.maybe(0.5):
+            return self.local(self.now - ago)
         if self.maybe(0.75):
             fraction = timedelta(milliseconds=self.chance.choice([0, 0, 0, 200, 900]))
             return self.now - ago + fraction * bool(ago)
@@ -235,9 +362,15 @@ class _Maker:
         odd += [self.now.date(), self.now.date() - timedelta(days=1), datetime(1970, 1, 1, tzinfo=UTC)]
         return self.chance.choice(odd) if kind is not NO or self.maybe(0.5) else None
 
+    def local(self, at: datetime) -> datetime:
+        """Return a time as the clocks of the history's zone show it."""
+        return at.astimezone(ZoneInfo(self.zone or "UTC")).replace(tzinfo=None)
+
     def written_time(self, at: Any) -> Any:
         if not isinstance(at, datetime):
             return at if at is None or isinstance(at, str) or self.maybe(0.5) else at.isoformat()
+        if at.tzinfo is None:
+            return self.chance.choice([at, at.isoformat(), at.isoformat(" ")])
         forms = [at.isoformat(), at.isoformat(" "), at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), at]
         if at.year > FIRST_EPOCH:
             forms += [int(at.timestamp()), int(at.timestamp() * 1000), str(int(at.timestamp()))]
@@ -310,6 +443,8 @@ class _Maker:
     def common(self, **more: Any) -> tuple[dict[str, Any], Options]:
         settings: dict[str, Any] = {"max_rejected": self.chance.choice([0, 1.0]), "max_unknown": 1.0}
         options = Options(**more)
+        if self.zone is not None:
+            settings["timezone"], options = self.zone, replace(options, zone=self.zone)
         if self.maybe(0.15):
             settings["require_ip"], options = False, replace(options, require_ip=False)
         if self.maybe(0.1):
@@ -322,6 +457,13 @@ class _Maker:
         if self.maybe(0.07):
             settings["min_rows"], options = 1_000, replace(options, may_send="no")
         return settings, options
+
+    def sync_common(self, **more: Any) -> tuple[dict[str, Any], Options, dict[str, Any]]:
+        settings, options = self.common(by_changes=True, once=True, is_sync=True, **more)
+        initial = self.chance.choices(["send", "baseline", None], [6, 2, 1])[0]
+        ratio = self.chance.choice([None, None, 0.5, 0.0])
+        options = replace(options, first_run=initial or "refused", max_change_ratio=ratio)
+        return settings, options, {"initial": initial, "max_change_ratio": ratio}
 
     def contacts(self) -> Step:
         settings, options = self.common()
@@ -384,6 +526,8 @@ class _Maker:
 
     def named(self) -> Step:
         settings, options = self.common(contacts=False)
+        if self.maybe(0.3):
+            settings["suppress_named_events"], options = True, replace(options, holds_events=True)
         made = []
         for _ in range(self.chance.randint(1, 3)):
             written, row = self.nested(self.person())
@@ -409,8 +553,7 @@ class _Maker:
             self.table.append((written, row))
         if self.table and self.maybe(0.25):
             del self.table[self.chance.randrange(len(self.table))]
-        settings, options = self.common(by_changes=True, once=True, infers_opt_outs=self.removes)
-        sync: dict[str, Any] = {"initial": "send", "max_change_ratio": None}
+        settings, options, sync = self.sync_common(infers_opt_outs=self.removes)
         if self.removes:
             sync["on_removed"] = "opt_out"
         if self.maybe(0.15):
@@ -418,26 +561,23 @@ class _Maker:
         return self.made("sync", [*self.table], settings, options, sync, source="dag.table")
 
     def late_sync(self) -> Step:
-        settings, options = self.common(by_changes=True, once=True)
+        settings, options, sync = self.sync_common()
         made = [self.long(self.person()) for _ in range(self.chance.randint(1, 4))]
-        return self.made(
-            "sync", made, settings, options, {"initial": "send", "max_change_ratio": None}, source="dag.late"
-        )
+        return self.made("sync", made, settings, options, sync, source="dag.late")
 
     def by_event(self) -> Step:
-        settings, options = self.common(by_changes=True, once=True, as_event=True)
+        settings, options, sync = self.sync_common(as_event=True)
         for _ in range(self.chance.randint(1, 3)):
             channel = self.chance.choice(CHANNELS[:2])
             self.by_event_table.append(self.long(self.person(), channel=channel, user_only=0.6))
         made = self.by_event_table[-4:]
         settings["max_event_age"] = None
-        sync = {"initial": "send", "max_change_ratio": None, "as_event": EVENT}
-        return self.made("sync", made, settings, options, sync, source="dag.by_event")
+        return self.made("sync", made, settings, options, {**sync, "as_event": EVENT}, source="dag.by_event")
 
     def one(self) -> Step:
         """One event, by an operator or the hook."""
         _, options = self.common()
-        options = replace(options, may_send="all", max_age=None)
+        options, self.naive = replace(options, may_send="all", max_age=None, zone="UTC"), False
         call = self.chance.choice(["identify", "identify", "track"])
         written, row = self.nested(self.person())
         if self.maybe(0.2):
@@ -449,6 +589,8 @@ class _Maker:
         if self.maybe(0.1):
             written["timestamp"], row = "no time at all", replace(row, yes="never")
         settings = {"call": call, "by": self.chance.choice(["hook", "operator"])}
+        if call == "track" and self.maybe(0.3):
+            settings["suppress_named_events"], options = True, replace(options, holds_events=True)
         options = replace(options, contacts=settings["call"] == "identify")
         return self.made("one", [(written, row)], settings, options)
 
@@ -469,7 +611,7 @@ class _Maker:
 
     def redeliver(self) -> Step:
         statuses = self.chance.choice([("rejected",), ("rejected", "unknown")])
-        settings = {"status": statuses, "max_rejected": 1.0, "max_unknown": 1.0}
+        settings = {"status": statuses, "max_rejected": 1.0, "max_unknown": 1.0, "timezone": self.zone or "UTC"}
         return Step(
             "redeliver",
             "dag.redeliver",
@@ -483,6 +625,29 @@ class _Maker:
     def clear(self) -> Step:
         return Step("clear")
 
+    # -- who must not be contacted
+
+    def all_identifiers(self, person: int) -> tuple[str, ...]:
+        return (f"user:u{person}", home(person), work(person), email(person))
+
+    def suppress(self) -> Step:
+        """Somebody is put on the list, by some of their identifiers or all."""
+        person = self.person()
+        every = self.all_identifiers(person)
+        return self.suppress_of(person, self.chance.sample(every, self.chance.choice([1, 1, 2, len(every)])))
+
+    def suppress_of(self, person: int, people: Sequence[str]) -> Step:
+        return Step("suppress", people=tuple(people))
+
+    def release(self) -> Step:
+        return Step("release", people=self.all_identifiers(self.person()))
+
+    def forget(self) -> Step:
+        return self.forget_of(self.person())
+
+    def forget_of(self, person: int) -> Step:
+        return Step("forget", people=self.all_identifiers(person), settings={"lose_owed": self.maybe(0.5)})
+
     def made(
         self, kind: str, made: list[tuple[dict[str, Any], Row]], settings: dict[str, Any], options: Options,
         sync: dict[str, Any] | None = None, source: str = "dag.task",
@@ -493,7 +658,7 @@ class _Maker:
     # -- what fails
 
     def crash(self, step: Step) -> Crash | None:
-        if step.kind == "regal" or self.maybe(0.5):
+        if step.kind in ("regal", "suppress", "release", "forget") or self.maybe(0.5):
             return None
         after = self.chance.randint(1, 4)
         bad: list[Crash] = [
@@ -506,14 +671,18 @@ class _Maker:
         ]
         weights = [3, 1, 3, 3, 3, 0.3]
         if step.kind != "one":
-            bad.append(Crash("ledger", self.chance.randint(3, 25)))
-            weights.append(3)
+            bad += [
+                Crash("ledger", self.chance.randint(3, 25)),
+                Crash("backends", self.chance.randint(3, 25), {"times": self.chance.randint(1, 3)}),
+            ]
+            weights += [3, 2]
             if self.kills:
                 bad += [
                     Crash("killed", after, {"hang": True, "store": self.maybe(0.5)}),
                     Crash("killed reading", self.chance.randint(0, 2)),
+                    Crash("frozen", after, {"hang": True, "store": self.maybe(0.5)}),
                 ]
-                weights += [4, 1]
+                weights += [4, 1, 0.7]
         (chosen,) = self.chance.choices(bad, weights)
         return chosen
 

@@ -15,6 +15,7 @@ statement      what one row says about one channel
 decision       a yes or a no about a key, with its time in whole seconds
 barrier        the newest no that was read for a key: no yes of that time or before may follow
 certain        surely read, or surely recorded: no crash was near. What is not certain may have happened
+held           not to be contacted: suppressed, or forgotten
 =============  =========================================================================================
 """
 
@@ -23,11 +24,12 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 PHONE_CHANNELS, EMAIL_CHANNELS = ("sms", "voice"), ("email",)
 NO_WORDS = {
@@ -40,6 +42,7 @@ PRIVATE = [
 ]
 FIRST_REAL_YEAR = 1991
 SOON = timedelta(days=1)
+FLIPS_ALWAYS_ALLOWED = 10
 
 Key = tuple[str, str]  # point, or user:<id> where an event names no phone; channel
 
@@ -51,7 +54,7 @@ class Statement:
     :param point: the phone or email, in its usual form; None if the row names only the user id.
     :param channel: as written.
     :param answer: as written.
-    :param at: when the person decided: a time, a day alone, None, or a text that is no time.
+    :param at: when the person decided: a time, with a zone or without, a day alone, None, or a text that is not a time.
     :param ip: as written.
     """
 
@@ -79,10 +82,16 @@ class Options:
     """What a delivery was told.
 
     :param contacts: it sends contacts or is a sync, so it sends first what is owed.
-    :param may_send: ``all``; ``no`` (a guard stops the rest); ``nothing`` (the rows are Regal's own).
+    :param may_send: ``all``; ``no`` (a guard stops the rest); ``owed`` (the rows are recorded, as a baseline);
+        ``nothing`` (the rows are Regal's own).
     :param by_changes: rows that were read before need not be read again.
     :param once: what Regal acknowledged is not sent again.
     :param repeats_unknown: told to send again what Regal may have.
+    :param zone: of times that name none.
+    :param first_run: what a sync does while nothing is on record: ``send``, ``baseline`` or ``refused``.
+    :param max_change_ratio: the share of the consents on record that a sync may turn around; None for any.
+    :param holds_events: no named event goes to people who opted out of all channels on record.
+    :param is_sync: it is a sync of consents, so that a no which belongs to no phone is a row that is lost.
     """
 
     require_ip: bool = True
@@ -95,6 +104,11 @@ class Options:
     infers_opt_outs: bool = False
     as_event: bool = False
     repeats_unknown: bool = False
+    zone: str = "UTC"
+    first_run: str = "send"
+    max_change_ratio: float | None = None
+    holds_events: bool = False
+    is_sync: bool = False
 
 
 class Yes(NamedTuple):
@@ -139,13 +153,19 @@ def answer_of(written: Any) -> bool | str | None:
     return "unreadable"
 
 
-def time_of(written: Any, *, latest: bool) -> datetime | None:
-    """A day alone is its first second for a yes, and its last for anything else; text is no time here."""
-    if isinstance(written, datetime):
-        return written.replace(microsecond=0)
-    if isinstance(written, date):
-        return datetime.combine(written, time(23, 59, 59) if latest else time(), UTC)
-    return None
+def time_of(written: Any, *, latest: bool, zone: str = "UTC") -> datetime | None:
+    """A day alone is its first second for a yes, and its last for anything else; text is not a time here.
+
+    So it is in the hour that a clock shows twice: a yes is of the earlier, anything else of the later.
+    """
+    if not isinstance(written, date):
+        return None
+    if not isinstance(written, datetime):
+        written = datetime.combine(written, time(23, 59, 59) if latest else time())
+    if written.tzinfo is None:
+        shown = written.replace(tzinfo=ZoneInfo(zone))
+        written = (max if latest else min)(shown.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
+    return written.replace(microsecond=0)
 
 
 def is_routable(ip: str) -> bool:
@@ -158,7 +178,8 @@ def is_routable(ip: str) -> bool:
 
 def meaning_of(statement: Statement, options: Options, moment: datetime) -> Yes | No | Unreadable | None:
     """Return what a statement means when it is read; None if nothing is sent for it."""
-    answer, at = answer_of(statement.answer), time_of(statement.at, latest=answer_of(statement.answer) is not True)
+    answer = answer_of(statement.answer)
+    at = time_of(statement.at, latest=answer is not True, zone=options.zone)
     if answer is None:
         return None
     if answer == "unreadable":
@@ -221,27 +242,60 @@ class Received:
         return f"request {self.number}: {' '.join(self.key)}: {what}; {fate}, {'' if self.stored else 'not '}stored"
 
 
+@dataclass(frozen=True)
+class Request:
+    """One request, whatever it says.
+
+    :param people: everybody it names: phones, emails, ``user:<id>``.
+    :param named: it is a named event. :param opts_out_only: it says nothing but opt-outs.
+    """
+
+    number: int
+    people: frozenset[str]
+    named: bool
+    opts_out_only: bool
+    decisions: tuple[Received, ...] = ()
+
+
 @dataclass
 class Delivery:
-    """What the model knows of one delivery."""
+    """What the model knows of one delivery.
+
+    :param on_record: whether anything was on record of the account; None if that is not known.
+    :param before: what was settled, when it was read. :param flips: what was sent though the opposite was settled.
+    :param guarded: its guard has stopped it.
+    """
 
     options: Options
+    on_record: bool | None = None
+    before: dict[Key, bool] = field(default_factory=dict)
+    flips: set[Key] = field(default_factory=set)
+    opts_in: bool = False
+    guarded: bool = False
     nos: dict[Key, datetime] = field(default_factory=dict)
     unreadable: dict[Key, datetime] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)  # user ids that said no, and of which no phone is on record
     mentioned: set[Key] = field(default_factory=set)
     owed_before: set[Key] = field(default_factory=set)
+    moments: set[datetime] = field(default_factory=set)  # at which it may have read its source
 
 
 class ConsentModel:
     """Follows a history. Each report returns the rules that it broke, as text."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hashed: bool = False) -> None:
+        self.hashed = hashed  # the ledger knows no identifier that it is not given
+        self.on_record: bool | None = False  # whether any consent is; None if that is not known
+        self.erased = False  # whether anybody was ever forgotten
+        self.held: set[str] = set()  # who must not be contacted: phones, emails, user:<id>
+        self.forgotten: dict[str, dict[Key, datetime]] = {}  # of these, those whose opt-outs alone are still known
         self.barriers: dict[Key, datetime] = {}  # certain
         self.perhaps: dict[Key, datetime] = {}  # a no that may have been read
         self.yeses: dict[Key, set[Yes]] = defaultdict(set)  # evidence that exists: what may be sent at all
         self.stated: dict[Key, Yes] = {}  # the newest yes that some row says soundly
         self.no_times: dict[Key, set[datetime]] = defaultdict(set)  # every no that was stated
         self.inferred: dict[Key, datetime] = {}  # withdrawn since somebody was no longer in a source
+        self.inferred_when: dict[Key, set[datetime]] = defaultdict(set)  # at which that may have been found
         self.regal: dict[Key, tuple[bool, datetime | None]] = {}  # what Regal has, the last received
         self.newest_sent: dict[Key, datetime] = {}  # the newest yes that was ever sent
         self.settled: dict[Key, tuple[bool, datetime | None]] = {}  # acknowledged, and surely recorded
@@ -256,10 +310,18 @@ class ConsentModel:
 
     # -- reports
 
-    def begins(self, delivery: str, options: Options) -> None:
-        """A delivery, or another try of it, begins."""
-        known = self.deliveries.setdefault(delivery, Delivery(options))
-        known.owed_before = {key for key in self.barriers if self.lacks(key) and not key[0].startswith("user:")}
+    def begins(self, delivery: str, options: Options, *, anew: bool) -> None:
+        """A delivery, or another try of it, begins.
+
+        :param anew: it has to read its source.
+        """
+        this = self.deliveries.setdefault(delivery, Delivery(options))
+        this.owed_before = {key for key in self.barriers if self.is_owed(key)}
+        if anew:
+            this.on_record, this.before = self.on_record, {key: yes for key, (yes, _) in self.settled.items()}
+            this.options = options
+            if options.first_run == "baseline" and this.on_record is False and options.may_send != "no":
+                this.options = replace(options, may_send="owed")
 
     def reads(
         self, delivery: str, source: str, rows: Sequence[Row], moments: Sequence[datetime], *, certain: bool
@@ -271,13 +333,22 @@ class ConsentModel:
         :param certain: it surely has, to the end.
         """
         this, (first, last) = self.deliveries[delivery], moments
+        this.moments |= {first, last}
+        this.lost = {
+            one.user for row in rows for one in row.statements if certain and self._is_lost(this.options, one)
+        }  # fmt: skip
+        newest = dict[Key, datetime]()
         for row in rows:
             self._rows.append((this.options, row))
             overtaken = self._newest_yeses(row, this.options, first) if row.yes != "never" else {}
+            for key, at in overtaken.items():
+                _raise(newest, key, at)
             for statement in row.statements:
                 known = this.options.by_changes and (source, statement) in self._seen
                 self._seen.add((source, statement))
                 self._read(this, row, statement, (first, last), overtaken, certain=certain and not known)
+        # It sends the newest of each; what becomes of an older no, if that is refused, is owed.
+        this.nos = {key: at for key, at in this.nos.items() if newest.get(key, at) <= at}
 
     def reads_letters(self, moment: datetime) -> None:
         """A redelivery may take any row: it fails then for what can't be read, and the time of a yes may have come."""
@@ -315,7 +386,7 @@ class ConsentModel:
                 self.yeses[key] |= {meaning for meaning in (early, late) if isinstance(meaning, Yes)}
             if isinstance(early, Yes) and row.yes == "sent" and certain:
                 self.stated[key] = max(self.stated.get(key, early), early, key=lambda yes: yes.at)
-            elif isinstance(early, Unreadable) and row.yes == "sent" and statement not in self._taken:
+            elif isinstance(early, Unreadable) and row.yes == "sent" and self._counts(statement):
                 _raise(this.unreadable, key, early.at)
         if isinstance(early, No) and isinstance(late, No):
             for closed in channels_closed(channel, this.options):
@@ -333,9 +404,9 @@ class ConsentModel:
             _raise(self.perhaps, key, late.at)
         this.mentioned |= surely
         for key in surely:
-            if certain and overtaken.get(key, early.at) <= early.at:
+            if certain and overtaken.get(key, early.at) <= early.at and self._is_news(statement, key, early):
                 _raise(self.barriers, key, early.at)
-                if this.options.may_send != "nothing":
+                if this.options.may_send not in ("owed", "nothing"):
                     _raise(this.nos, key, early.at)
 
     def _keys_of(self, statement: Statement, channel: str, options: Options) -> Iterator[Key]:
@@ -343,17 +414,110 @@ class ConsentModel:
         if statement.point is not None:
             yield statement.point, channel
         if statement.point is None and channel in PHONE_CHANNELS and answer_of(statement.answer) is False:
-            yield from ((phone, channel) for phone in sorted(self.phones[statement.user]))
+            yield from ((phone, channel) for phone in sorted(self.phones[statement.user]) if not self.hashed)
         if statement.point is None or answer_of(statement.answer) is False:
             yield f"user:{statement.user}", channel
 
-    def receives(self, delivery: str, found: Sequence[Received], *, anew: bool, calm: bool) -> list[str]:
+    # -- who must not be contacted
+
+    def suppresses(self, people: Collection[str]) -> None:
+        """Somebody is put on the list, by some of their identifiers."""
+        self.held |= {*people}
+
+    def releases(self, people: Collection[str]) -> None:
+        """Somebody is taken off it. Of who was forgotten, the opt-outs are on record again, and owed."""
+        self.held -= {*people}
+        for one in people:
+            self.forgotten.pop(one, None)
+
+    def forgets(self, people: Collection[str]) -> None:
+        """All that is on record of somebody is removed, but for the times of their opt-outs."""
+        self.held |= {*people}
+        self.erased, self.on_record = True, None
+        for key in [key for key in self.inferred if key[0] in people]:
+            self.no_times[key] |= {self.inferred[key], *self.inferred_when[key]}  # these are not told apart any more
+            _raise(self.perhaps, key, self.inferred[key])
+        for one in people:
+            known = {key: at for key, at in self.perhaps.items() if key[0] == one}
+            self.forgotten[one] = self.forgotten.get(one, known)
+            self.phones.pop(one.removeprefix("user:"), None)
+        for key in [key for key in self.settled if key[0] in self.forgotten]:
+            del self.settled[key]
+        for event in [event for event in self.events if event[0][0] in self.forgotten]:
+            del self.events[event]
+
+    def _counts(self, statement: Statement) -> bool:
+        """Whether a statement that can't be read fails the task: nothing is kept of who was forgotten."""
+        return statement not in self._taken and not self._is_forgotten(statement)
+
+    def _is_lost(self, options: Options, statement: Statement) -> bool:
+        """Whether a no surely reaches no phone (rule 2): the sync that reads it fails."""
+        reaches = statement.point is not None or self.perhaps_phones[statement.user]
+        is_no = answer_of(statement.answer) is False
+        return options.is_sync and is_no and not reaches and not self._is_forgotten(statement)
+
+    def _is_forgotten(self, statement: Statement) -> bool:
+        return statement.point in self.forgotten or f"user:{statement.user}" in self.forgotten
+
+    def _is_news(self, statement: Statement, key: Key, no: No) -> bool:
+        """Whether a no is recorded: of who was forgotten, one that is not older than the one known is."""
+        if not self._is_forgotten(statement):
+            return True
+        known = self.forgotten.get(key[0], {}).get(key)
+        return not key[0].startswith("user:") and (known is None or (no.dated and no.at > known))
+
+    def is_owed(self, key: Key) -> bool:
+        """Rule 3: whether Regal surely lacks an opt-out that the ledger knows."""
+        known = self.forgotten.get(key[0], {}).get(key)
+        return not key[0].startswith("user:") and self.lacks(key) and (known is None or self.barriers[key] > known)
+
+    def _points_of(self, people: Collection[str]) -> set[str]:
+        """Everybody a request names, with the phones on record of their user ids."""
+        known = (self.phones[one.removeprefix("user:")] for one in people if one.startswith("user:"))
+        return {*people}.union(*known)
+
+    def _have_opted_out(self, people: Collection[str]) -> bool:
+        """Whether these have surely opted out of every channel on record of them."""
+        every = {*self.barriers, *self.perhaps, *self.regal, *self.newest_sent, *self.inferred}
+        every |= {key for key, yeses in self.yeses.items() if yeses}  # perhaps being sent
+        perhaps = set[str]().union(*(self.perhaps_phones[one.removeprefix("user:")] for one in people))
+        keys = [key for key in every if key[0] in self._points_of(people) | perhaps]
+        # What a user id alone has said is recorded by some paths only.
+        by_address = [key for key in keys if not key[0].startswith("user:")]
+        return bool(by_address) and all(self._has_opted_out(key) for key in keys)
+
+    def _has_opted_out(self, key: Key) -> bool:
+        newest_yes = max((yes.at for yes in self.yeses[key]), default=None)
+        barrier = self.barriers.get(key)
+        if barrier is None or self.newest_sent.get(key, barrier) > barrier:
+            return False
+        return newest_yes is None or newest_yes <= barrier
+
+    def _check_people(self, this: Delivery, one: Request) -> Iterator[str]:
+        opts_in = any(decision.subscribed for decision in one.decisions)
+        if not one.opts_out_only and (held := sorted(self._points_of(one.people) & self.held)):
+            yield f"request {one.number}: {', '.join(held)} must not be contacted"
+        if this.options.holds_events and one.named and not opts_in and self._have_opted_out(one.people):
+            yield f"request {one.number}: an event to people who opted out of every channel: {sorted(one.people)}"
+
+    # -- what was sent
+
+    def receives(self, delivery: str, found: Sequence[Request], *, anew: bool, calm: bool) -> list[str]:
         """Regal has received what a delivery sent, in this order.
 
         :param anew: the delivery has read its source in this try; it does not resume. :param calm: nothing failed.
         """
         this, broken = self.deliveries[delivery], list[str]()
         seen: set[str | None] = set()
+        for request in found:
+            broken += self._check_people(this, request)
+            broken += self._receives(this, request.decisions, seen, anew=anew, calm=calm)
+        return [*broken, *self._check_flips(this)]
+
+    def _receives(
+        self, this: Delivery, found: Sequence[Received], seen: set[str | None], *, anew: bool, calm: bool
+    ) -> list[str]:
+        broken = list[str]()
         for one in found:
             owed = one.key in this.owed_before and not one.subscribed and one.key not in this.mentioned
             if anew and calm and this.options.contacts and owed and one.point in seen:
@@ -366,11 +530,26 @@ class ConsentModel:
             broken += [f"{text}: {one}" for text in check(this, one)]
             if this.options.may_send == "nothing":
                 broken.append(f"rule 10: the rows are Regal's own, and {one} was sent")
+            recorded = this.options.may_send == "owed" and not (this.guarded and not one.subscribed)
+            if recorded and (one.subscribed or one.key not in this.owed_before):
+                broken.append(f"a baseline is only recorded, and {one} was sent")
+            if this.before.get(one.key, one.subscribed) != one.subscribed and not one.refused:
+                this.flips.add(one.key)
             again = one.at is not None and self.settled.get(one.key) == (one.subscribed, one.at)
             if anew and again and this.options.once:
                 broken.append(f"rule 5: Regal had acknowledged it: {one}")
             self._note(one)
         return broken
+
+    def _check_flips(self, this: Delivery) -> Iterator[str]:
+        """A guard lets no opt-in pass, nor what ``on_removed`` infers, where too many consents would flip."""
+        most, inferred = this.options.max_change_ratio, {key for key in this.flips if key not in this.mentioned}
+        if most is None or not (this.opts_in or inferred):
+            return
+        flips = this.flips & (this.mentioned | (inferred if this.options.infers_opt_outs else set()))
+        known = len({*self.regal, *self.newest_sent, *self.no_times})  # at most
+        if len(flips) > max(FLIPS_ALWAYS_ALLOWED, most * known):
+            yield f"a guard (max_change_ratio={most:g}) let {len(flips)} consents flip"
 
     def _check_yes(self, this: Delivery, one: Received) -> Iterator[str]:
         at = one.at
@@ -385,7 +564,8 @@ class ConsentModel:
             yield "rule 1: nobody has said so, with this evidence"
         if (doubt := this.unreadable.get(one.key)) is not None and at <= doubt:
             yield "rule 4: not newer than a decision that can't be read"
-        if this.options.may_send == "no":
+        this.opts_in = True
+        if this.options.may_send == "no" or this.guarded:
             yield "a guard lets no opt-in pass"
         if one.event and not one.refused:
             self.events[one.key, at] += 1
@@ -399,7 +579,10 @@ class ConsentModel:
                 stated = stated | by_user
                 _raise(self.perhaps, one.key, max(by_user))
         if this.options.infers_opt_outs and one.key not in this.mentioned and one.at not in stated:
+            if this.guarded or this.options.may_send == "no":
+                yield "a guard lets no opt-out pass that nobody has stated"
             _raise(self.inferred, one.key, one.at or datetime.max.replace(tzinfo=UTC))
+            self.inferred_when[one.key] |= this.moments
         elif not stated:
             yield "nobody has opted out"
         elif one.at is not None and one.at not in stated:
@@ -417,8 +600,23 @@ class ConsentModel:
             if one.subscribed and one.at is not None and not one.refused:
                 _raise(self.newest_sent, key, one.at)
 
+    def fills(self, rows: Sequence[Row], options: Options, moment: datetime) -> None:
+        """Regal was given all that these rows say, by others: what a baseline takes for granted."""
+        newest: dict[Key, tuple[datetime, bool]] = {}
+        for statement in (statement for row in rows for statement in row.statements):
+            meaning, channel = meaning_of(statement, options, moment), statement.channel.strip().lower()
+            if statement.point is None or not isinstance(meaning, (Yes, No)):
+                continue
+            is_no = isinstance(meaning, No)
+            for one in channels_closed(channel, options) if is_no else (channel,):
+                key = (statement.point, one)
+                newest[key] = max(newest.get(key, (meaning.at, is_no)), (meaning.at, is_no))
+        for key, (at, is_no) in newest.items():
+            if self.newest_sent.get(key, at) <= at:
+                self.regal_hears(key, subscribed=not is_no, at=at)
+
     def regal_hears(self, key: Key, *, subscribed: bool, at: datetime) -> None:
-        """Regal is told by the person, or by an agent: nothing of ours was sent."""
+        """The person, or an agent, has informed Regal: we sent nothing."""
         self.heard.add(key)
         if subscribed and at <= self.barriers.get(key, at - SOON):
             return  # Regal heard it before a no that it has from us
@@ -426,10 +624,27 @@ class ConsentModel:
         if subscribed:
             _raise(self.newest_sent, key, at)
 
+    def stops(self, delivery: str, why: str) -> list[str]:
+        """A sync was stopped: nothing is sent, or nothing but opt-outs.
+
+        :param why: ``initial`` (it does not know what a first run does), ``lost`` (the ledger knows less than before),
+            ``guard`` (too many consents would flip), ``hashed`` (the people to opt out can't be named).
+        """
+        this, options = self.deliveries[delivery], self.deliveries[delivery].options
+        this.guarded = True
+        allowed = {
+            "initial": options.first_run == "refused" and not this.on_record,
+            "lost": bool(self.erased),
+            "hashed": options.infers_opt_outs and self.hashed,
+            "guard": options.max_change_ratio is not None
+            and (options.infers_opt_outs or len(this.mentioned) > FLIPS_ALWAYS_ALLOWED),
+        }
+        return [] if allowed[why] else [f"it was stopped without a reason: {why}"]
+
     def ends(
         self,
         delivery: str,
-        found: Sequence[Received],
+        found: Sequence[Request],
         phones: Sequence[tuple[str, str]],
         *,
         green: bool,
@@ -449,19 +664,27 @@ class ConsentModel:
             self.perhaps_phones[user].add(phone)
             if orderly:
                 self.phones[user].add(phone)
-        for one in found:
+        for one in (decision for request in found for decision in request.decisions):
             if orderly and one.told:
                 self.settled[one.key] = (one.subscribed, one.at)
             elif not (orderly and one.refused):
                 self.settled.pop(one.key, None)
+            if one.told:
+                self.on_record = self.on_record or orderly or None
+        if this.options.may_send == "owed":
+            self.on_record = self.on_record or None
         broken = [f"rule 4: it succeeded, though {key} can't be read" for key in this.unreadable if green]
-        lacking = [key for key in self.barriers if not key[0].startswith("user:") and self.lacks(key)]
-        for key in lacking:
+        lost = this.lost if green else ()
+        broken += [f"rule 2: it succeeded, though the opt-out of {user} belongs to no phone" for user in lost]
+        if this.options.first_run == "refused" and this.on_record is False and (found or green):
+            broken.append("nothing is on record, and a sync without initial= was not refused")
+        for key in [key for key in self.barriers if self.is_owed(key)]:
+            own = key in this.nos and this.nos[key] >= self.barriers[key]
             if key not in owed:
                 broken.append(f"rule 3: Regal lacks the opt-out of {key}, and the ledger does not owe it")
-            if faultless and this.options.contacts and this.options.may_send != "nothing":
+            if faultless and this.options.contacts and this.options.may_send != "nothing" and (own or not self.hashed):
                 broken.append(f"rule 3: the opt-out of {key} is owed, and a delivery of contacts did not send it")
-            if green and key in this.nos and this.nos[key] >= self.barriers[key]:
+            if green and own:
                 broken.append(f"rule 2: it succeeded, though the opt-out of {key} is not at Regal")
         return broken
 
@@ -483,6 +706,8 @@ class ConsentModel:
         """Rule 5: what Regal may have once every sound decision was delivered again without a fault."""
         yes, barrier, perhaps = self.stated.get(key), self.barriers.get(key), self.perhaps.get(key)
         if yes is not None and (barrier is None or yes.at > barrier):
+            if key[0] in self.held:
+                return {True, False, None}
             if self.newest_sent.get(key, yes.at) > yes.at:  # such as that of a repeated message; Regal may have it
                 return {True, False, None}
             doubtful = (perhaps is not None and yes.at <= perhaps) or (key in self.inferred)

@@ -16,6 +16,7 @@ from tests.consent_model.model import (
     No,
     Options,
     Received,
+    Request,
     Row,
     Statement,
     Unreadable,
@@ -95,13 +96,21 @@ def model():
 
 def delivers(model, name, *statements, yes="sent", at=NOW, found=(), **options):
     """Let a delivery read rows, each of one statement, and Regal receive something of it."""
-    model.begins(name, Options(**options))
+    model.begins(name, Options(**options), anew=True)
     model.reads(name, "dag.task", [Row((one,), yes) for one in statements], (at, at), certain=True)
-    return model.receives(name, found, anew=True, calm=True)
+    return model.receives(name, requests(found), anew=True, calm=True)
+
+
+def requests(found):
+    """Return one request for each decision."""
+    return [
+        Request(one.number, frozenset({one.point}), named=False, opts_out_only=not one.subscribed, decisions=(one,))
+        for one in found
+    ]
 
 
 def ended(model, name, found=(), *, green=True, faultless=False, owed=()):
-    return model.ends(name, found, [], green=green, orderly=True, faultless=faultless, owed=set(owed))
+    return model.ends(name, requests(found), [], green=green, orderly=True, faultless=faultless, owed=set(owed))
 
 
 def test_a_yes_with_its_evidence_breaks_nothing(model):
@@ -172,6 +181,154 @@ def test_a_decision_that_cannot_be_read_and_a_task_that_succeeds(model):
 
 def test_what_may_have_been_read_leaves_both_ends_open(model):
     delivers(model, "one", YES)
-    model.begins("two", Options())
+    model.begins("two", Options(), anew=True)
     model.reads("two", "dag.task", [Row((replace(NO, at=NOW),))], (NOW, NOW), certain=False)
     assert model.final(KEY) == {True, False}
+
+
+class TestTheHourThatAClockShowsTwice:
+    NEW_YORK, SHOWN = Options(zone="America/New_York"), datetime(2026, 11, 1, 1, 30)  # noqa: DTZ001
+
+    def test_is_the_earlier_for_a_yes_and_the_later_for_a_no(self):
+        early, late = datetime(2026, 11, 1, 5, 30, tzinfo=UTC), datetime(2026, 11, 1, 6, 30, tzinfo=UTC)
+        assert meaning_of(replace(YES, at=self.SHOWN), self.NEW_YORK, NOW) == Yes(early, IP)
+        assert meaning_of(replace(NO, at=self.SHOWN), self.NEW_YORK, NOW) == No(late, True)
+        assert meaning_of(replace(YES, at=self.SHOWN, answer="maybe"), self.NEW_YORK, NOW) == Unreadable(late)
+
+    def test_a_day_is_one_of_the_zone(self):
+        begins = datetime(2026, 11, 2, 5, tzinfo=UTC)
+        assert meaning_of(replace(YES, at=date(2026, 11, 2)), self.NEW_YORK, NOW) == Yes(begins, IP)
+
+
+def booked(*people, **more):
+    return Request(9, frozenset(people), named=True, opts_out_only=False, **more)
+
+
+def sends(model, name, *found, **options):
+    model.begins(name, Options(**options), anew=True)
+    return model.receives(name, found, anew=True, calm=True)
+
+
+class TestSomebodyWhoIsHeld:
+    def test_gets_nothing_but_opt_outs(self, model):
+        model.suppresses([PHONE])
+        assert "must not be contacted" in delivers(model, "one", YES, found=[SENT])[0]
+        assert "must not be contacted" in sends(model, "two", booked(PHONE, "user:u1"))[0]
+        assert delivers(model, "three", replace(NO, at=NOW), found=[replace(SENT, subscribed=False, at=NOW)]) == []
+
+    def test_is_known_by_a_phone_on_record(self, model):
+        ended_with_phone = {"green": True, "orderly": True, "faultless": False, "owed": set()}
+        delivers(model, "one", YES, found=[SENT])
+        model.ends("one", [], [("u1", PHONE)], **ended_with_phone)
+        model.suppresses([PHONE])
+        assert "must not be contacted" in sends(model, "two", booked("user:u1"))[0]
+        model.releases([PHONE])
+        assert sends(model, "three", booked("user:u1")) == []
+
+    def test_has_opt_outs_that_bar_and_are_owed_as_before(self, model):
+        model.suppresses([PHONE])
+        delivers(model, "one", NO)
+        assert "does not owe it" in ended(model, "one", green=False)[0]
+
+
+class TestSomebodyWhoWasForgotten:
+    WHO = ("user:u1", PHONE)
+
+    def test_is_not_owed_what_was_known_and_is_what_is_news(self, model):
+        delivers(model, "one", NO)
+        model.forgets(self.WHO)
+        delivers(model, "two", NO, replace(NO, at=None), replace(YES, answer="maybe"))
+        assert ended(model, "two") == []
+        delivers(model, "three", replace(NO, at=NOW))
+        assert "does not owe it" in ended(model, "three", green=False)[0]
+
+    def test_is_owed_all_of_it_once_they_may_come_back(self, model):
+        delivers(model, "one", NO)
+        model.forgets(self.WHO)
+        model.releases(self.WHO)
+        model.begins("two", Options(), anew=True)
+        assert "does not owe it" in ended(model, "two")[0]
+        assert "rule 5" in delivers(model, "three", YES, found=[SENT])[0]
+
+
+class TestNamedEventsToWhoOptedOut:
+    def test_are_held_where_every_channel_on_record_is_closed(self, model):
+        delivers(model, "one", NO)
+        assert sends(model, "two", booked(PHONE)) == []
+        assert "every channel" in sends(model, "three", booked(PHONE), holds_events=True)[0]
+
+    def test_are_not_where_a_yes_may_be_newer(self, model):
+        delivers(model, "one", NO, replace(YES, channel="voice", at=NOW))
+        assert sends(model, "two", booked(PHONE), holds_events=True) == []
+        assert sends(model, "three", booked("+12125550177"), holds_events=True) == []
+
+
+class TestTheFirstRunOfASync:
+    def test_as_a_baseline_sends_nothing(self, model):
+        broken = delivers(model, "one", YES, found=[SENT], first_run="baseline")
+        assert "a baseline is only recorded" in broken[0]
+        model.fills([Row((YES,))], Options(), NOW)
+        assert model.final(KEY) == {True}
+
+    def test_is_refused_where_nobody_has_chosen(self, model):
+        delivers(model, "one", YES, first_run="refused")
+        assert "was not refused" in ended(model, "one")[0]
+        assert model.stops("one", "initial") == []
+
+    def test_is_over_once_something_is_on_record(self, model):
+        delivers(model, "one", YES, found=[SENT])
+        ended(model, "one", [SENT])
+        assert delivers(model, "two", replace(YES, at=NOW), found=[replace(SENT, at=NOW)], first_run="baseline") == []
+        delivers(model, "three", first_run="refused")
+        assert "without a reason" in model.stops("three", "initial")[0]
+        assert "without a reason" in model.stops("three", "lost")[0]
+
+
+class TestAGuardAgainstFlips:
+    PHONES = tuple(f"+121255502{number:02}" for number in range(12))
+
+    def flips(self, model, ratio):
+        yeses = [replace(YES, point=phone) for phone in self.PHONES]
+        noes = [replace(NO, point=phone, at=NOW) for phone in self.PHONES[:11]]
+        sent = [replace(SENT, point=phone) for phone in self.PHONES]
+        delivers(model, "one", *yeses, found=sent)
+        ended(model, "one", sent)
+        more = replace(YES, channel="voice")
+        found = [replace(SENT, point=one.point, subscribed=False, at=NOW) for one in noes]
+        return delivers(
+            model, "two", *noes, more, found=[*found, replace(SENT, channel="voice")], max_change_ratio=ratio
+        )
+
+    @pytest.mark.parametrize(("ratio", "broken"), [(0.5, 1), (1.0, 0), (None, 0)])
+    def test_lets_no_opt_in_pass(self, model, ratio, broken):
+        assert len(self.flips(model, ratio)) == broken
+
+    def test_needs_a_reason(self, model):
+        delivers(model, "one", YES, max_change_ratio=0.0)
+        assert "without a reason" in model.stops("one", "guard")[0]
+
+
+def test_with_hashes_only_who_reads_an_opt_out_again_has_to_send_it():
+    model = ConsentModel(hashed=True)
+    delivers(model, "one", NO)
+    assert ended(model, "one", green=False, owed=[KEY]) == []
+    delivers(model, "two", replace(YES, channel="voice"))
+    assert ended(model, "two", faultless=True, owed=[KEY]) == []
+    delivers(model, "three", NO)
+    assert "did not send it" in ended(model, "three", green=False, faultless=True, owed=[KEY])[0]
+
+
+@pytest.mark.parametrize("answer", [False, "STOP"])
+def test_a_sync_that_succeeds_has_lost_no_opt_out(model, answer):
+    of_no_phone = replace(NO, point=None, answer=answer)
+    delivers(model, "one", of_no_phone, is_sync=True)
+    assert ended(model, "one") == ["rule 2: it succeeded, though the opt-out of u1 belongs to no phone"]
+    assert ended(model, "one", green=False) == []
+    delivers(model, "contacts", of_no_phone)
+    assert ended(model, "contacts") == []
+
+
+def test_an_opt_out_of_a_phone_on_record_is_not_lost(model):
+    delivers(model, "contacts", YES, found=[SENT])
+    delivers(model, "one", replace(NO, point=None), is_sync=True)
+    assert not [one for one in ended(model, "one", green=True) if "belongs to no phone" in one]

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
@@ -28,6 +27,7 @@ from airflow_provider_regal.ledger.outcomes import Selection
 from airflow_provider_regal.sources.dead_letters import Choice, read_dead_letters
 from airflow_provider_regal.sources.segment import read_segment
 from tests.consent_model.generator import Step
+from tests.databases import administer
 from tests.ledger.view import engine_of, place_of
 
 LEASE_S = 0.0  # what a crashed delivery had claimed is free at once: the clock of a history stands still
@@ -38,8 +38,10 @@ CALLS = {"named": "track", "redeliver": "track"}
 class OneTry:
     """What a process has to know.
 
+    :param secret: the ledger's key. :param known_before: consents on record after an earlier run of the task.
     :param dies_after: transactions, after which the ledger cannot be used.
-    :param hangs_after: rows, after which the source gives no more.
+    :param backends: from which transaction on, and how often, the server ends the connection; PostgreSQL only.
+    :param hangs_after: rows, after which the source returns no more.
     """
 
     step: Step
@@ -51,43 +53,60 @@ class OneTry:
     key: str
     account: str
     database: str
+    secret: str | None = None
+    known_before: int = 0
     letters: tuple[int, ...] = ()
+    backends: tuple[int, int] | None = None
     dies_after: int | None = None
     hangs_after: int | None = None
     timeout_s: float = 30.0
 
 
-def run(one: OneTry) -> tuple[str | None, str]:
-    """Deliver; returns the name of the error and what it says."""
+class Told(NamedTuple):
+    """What came of a try: the name of the error and what it says, and how many consents are on record."""
+
+    error: str | None
+    text: str
+    on_record: int
+
+
+def run(one: OneTry) -> Told:
+    """Deliver."""
     engine = engine_of(one.database)
     if one.dies_after is not None:
         _let_die(engine, one.dies_after)
+    if one.backends is not None and engine.dialect.name == "postgresql":
+        _end_backends(engine, one.database, *one.backends)
     step = one.step
     settings = dict(step.settings)
     settings.pop("status", None)
     if step.sync is not None:
-        settings["sync"] = SyncSettings(**step.sync)
+        settings["sync"] = SyncSettings(**step.sync, known_before=one.known_before)
     as_event = (step.sync or {}).get("as_event")
     call = "track" if as_event else CALLS.get(step.kind, "identify")
     clock = Clock(now=lambda: one.now, jitter=lambda: 0.0)
     try:
         with closing(Database(engine)) as database:
-            Delivery(
+            delivery = Delivery(
                 place=place_of(one.run),
                 rows=lambda held: _rows(one, held),
                 fingerprint=step.source,
                 settings=DeliverySettings.of(call=call, event=as_event, outage_patience=0.03, **settings),
                 target=Target("regal_test", one.url, one.key, rate_limit=100_000, timeout_s=one.timeout_s),
-                pacer=Pacer(100_000),
                 account=Account(
-                    database, account=one.account, source=step.source, secret=None, lease_s=LEASE_S, now=clock.now
+                    database, account=one.account, source=step.source, secret=one.secret and one.secret.encode(),
+                    lease_s=LEASE_S, now=clock.now,
                 ),
                 this=Try(one.epoch, one.number),
                 clock=clock,
-            ).run()
+            )  # fmt: skip
+            try:
+                delivery.run()
+            except RegalError as error:
+                return Told(type(error).__name__, str(error), delivery.report.consents_on_record)
+            return Told(None, "", delivery.report.consents_on_record)
     except RegalError as error:
-        return type(error).__name__, str(error)
-    return None, ""
+        return Told(type(error).__name__, str(error), 0)
 
 
 def run_and_tell(one: OneTry, pipe: Any) -> None:
@@ -124,3 +143,20 @@ def _let_die(engine: Any, transactions: int) -> None:
             raise OperationalError("BEGIN", {}, sqlite3.OperationalError("disk I/O error"))
 
     event.listen(engine, "begin", begin)
+
+
+def _end_backends(engine: Any, url: str, first: int, times: int) -> None:
+    """End the server's side of a connection when a transaction begins or is about to be committed, by turns."""
+    begun: list[int] = []
+
+    def end(connection: Any, *, after: int) -> None:
+        if first < len(begun) <= first + times and len(begun) % 2 == after:
+            pid = connection.connection.dbapi_connection.info.backend_pid
+            administer(url, f"SELECT pg_terminate_backend({pid}, 1000)")
+
+    def begin(connection: Any) -> None:
+        begun.append(1)
+        end(connection, after=0)
+
+    event.listen(engine, "begin", begin)
+    event.listen(engine, "commit", lambda connection: end(connection, after=1))

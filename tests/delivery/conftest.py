@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.delivery.approved import Approved
 from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.deliveries import Try
+from airflow_provider_regal.ledger.deliveries import Place, Try
 from airflow_provider_regal.testing import Sandbox
 from tests.delivery.consents import NOW
 from tests.delivery.redelivering import Redeliver
@@ -65,9 +65,11 @@ def deliver(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
         clock=None,
         database=None,
         on_progress=None,
+        url=None,
         **options,
     ):
-        """:param number: of the try. :param of_run: each run has a delivery of its own, on one ledger.
+        """:param number: of the try. :param url: of another server.
+        :param of_run: each run has a delivery of its own, on one ledger.
         :param now: stops the clock. :param path: of another ledger. :param database: an open one; it stays open."""
         if call == "track" and "sync" not in options:
             options.setdefault("event", "Lesson Booked")
@@ -80,9 +82,8 @@ def deliver(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
                 fingerprint=source,
                 settings=DeliverySettings.of(call=call, **options),
                 target=Target(
-                    "regal_test", regal_sandbox.url, regal_sandbox.api_key, rate_limit=rate, timeout_s=timeout_s
+                    "regal_test", url or regal_sandbox.url, regal_sandbox.api_key, rate_limit=rate, timeout_s=timeout_s
                 ),
-                pacer=Pacer(rate),
                 account=Account(opened, account=account, source=task, secret=secret, lease_s=lease_s, now=clock.now),
                 this=Try(epoch, number),
                 clock=clock,
@@ -93,6 +94,47 @@ def deliver(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
         finally:
             if database is None:
                 opened.close()
+
+    return run
+
+
+@pytest.fixture
+def send(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
+    """Send a plan as one try of a task; returns its report."""
+
+    def run(plan, *, number=1, epoch=0, task="send", now=None, plan_days=7.0, account=ACCOUNT, path=None, **changes):
+        """:param plan: its report, or its number. :param number: of the try. :param changes: options of sending."""
+        clock = Clock() if now is None else Clock(now=lambda: now)
+        approved = Approved(getattr(plan, "delivery", plan), Place("dag", "run", task), plan_days)
+        opened = open_database(path or ledger_path)
+        try:
+            opened_account = Account(opened, account=account, source=f"dag.{task}", now=clock.now)
+            given = DeliverySettings.of(call="identify", **changes)
+            changed = ["outage_patience_s" if name == "outage_patience" else name for name in changes]
+            return Delivery(
+                place=approved.sender,
+                rows=lambda held: pytest.fail("the source is read again"),
+                fingerprint="",
+                settings=approved.settings(opened_account, given, changed),
+                target=Target("regal_test", regal_sandbox.url, regal_sandbox.api_key, rate_limit=UNLIMITED),
+                account=opened_account,
+                this=Try(epoch, number),
+                clock=clock,
+                approved=approved,
+            ).run()
+        finally:
+            opened.close()
+
+    return run
+
+
+@pytest.fixture
+def plan(deliver):
+    """Make a plan; a run of its own, unless it says which."""
+    runs = iter(range(1_000))
+
+    def run(rows, *, of_run=None, **options):
+        return deliver(rows, of_run=of_run or f"plan-{next(runs)}", plan=True, **options)
 
     return run
 

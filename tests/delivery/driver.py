@@ -14,14 +14,14 @@ import warnings
 from contextlib import closing
 from pathlib import Path
 
-from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.delivery.approved import Approved
 from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import RegalError
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.deliveries import Try
+from airflow_provider_regal.ledger.deliveries import Place, Try
 from tests.ledger.view import ACCOUNT, open_database, place_of
 
 
@@ -36,7 +36,7 @@ def rows_of(given: dict):
     for number in range(given["rows"]):
         if pause_s := given.get("pause_s"):
             time.sleep(pause_s)
-        yield {"user_id": f"u{number}", "amount": number}
+        yield {"user_id": f"{given.get('run', '')}u{number}", "amount": number}
 
 
 def main(given: dict) -> None:
@@ -47,20 +47,26 @@ def main(given: dict) -> None:
     rate = given.get("rate", 100_000)
     stop = Stop()
     with closing(open_database(given["database"])) as database:
+        account = Account(database, account=ACCOUNT, source="dag.task")
+        settings = DeliverySettings.of(
+            call=call, max_connections=given.get("connections", 32), max_unknown=1.0, **options, **given["options"]
+        )
+        approved = None
+        if plan := given.get("approved"):
+            approved = Approved(plan, Place("dag", "run", "send"), 7.0)
+            settings = approved.settings(account, settings, ["max_unknown"])
         delivery = Delivery(
-            place=place_of("run"),
+            place=place_of(given.get("run", "run")),
             rows=lambda held: rows_of(given),
             fingerprint="table",
-            settings=DeliverySettings.of(
-                call=call, max_connections=given.get("connections", 32), max_unknown=1.0, **options, **given["options"]
-            ),
+            settings=settings,
             target=Target(
                 "regal_test", given["url"], given["key"], rate_limit=rate, timeout_s=given.get("timeout_s", 2)
             ),
-            pacer=Pacer(rate),
-            account=Account(database, account=ACCOUNT, source="dag.task"),
+            account=account,
             this=Try(0, given["number"]),
             stop=stop,
+            approved=approved,
         )
 
         def raise_timeout(*_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import stat
 import threading
 import time
@@ -94,7 +95,8 @@ def test_max_rejected_counts_rows_or_a_share(allowed, passes, deliver):
     if passes:
         assert deliver(rows, max_rejected=allowed).rejected == 1
     else:
-        with pytest.raises(TooManyFailedRowsError):
+        told = f"more than max_rejected={allowed}{' (1 %)' if allowed else ''}."
+        with pytest.raises(TooManyFailedRowsError, match=re.escape(told)):
             deliver(rows, max_rejected=allowed)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
-from airflow_provider_regal.delivery.guards import Refusals, why_stopped
+from airflow_provider_regal.delivery.guards import Refusals, StoppedByGuardError, why_stopped
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import FixSourceError
 from tests.delivery.consents import NOW, no, phone, told, yes
@@ -16,6 +18,10 @@ REFUSE = {"do": {"status": 400}}
 
 def people(count, start=0):
     return [{"user_id": f"u{number}", "plan": "gold"} for number in range(start, start + count)]
+
+
+def arrived(regal_sandbox):
+    return Counter(event["body"]["userId"] for event in regal_sandbox.events(stored=True))
 
 
 def stopped(read, runs=(), **options):
@@ -59,6 +65,60 @@ class TestTheSource:
         assert regal_sandbox.stats()["requests"] == 0
         assert deliver(people(21), max_rows=21, epoch=1, number=2).acknowledged == 21
 
+    @pytest.mark.parametrize(
+        ("stopping", "passing", "kept"),
+        [({"max_rows": 20}, {"max_rows": 21}, 21), ({"min_rows": 30}, {"min_rows": 10}, 21),
+         ({"min_rows": 30}, {}, 21)],
+    )  # fmt: skip
+    def test_that_was_stopped_is_kept_and_sent_as_it_was_read_by_a_clear_that_lets_it_pass(
+        self, deliver, regal_sandbox, ledger, stopping, passing, kept
+    ):
+        with pytest.raises(StoppedByGuardError, match="the rows are kept"):
+            deliver(people(kept), **stopping)
+        assert (regal_sandbox.stats()["requests"], ledger.delivery().state) == (0, "stopped")
+        report = deliver(people(5, start=500), epoch=1, number=2, **passing)
+        assert (report.read, report.acknowledged, report.delivery) == (kept, kept, 1)
+        assert arrived(regal_sandbox) == Counter(f"u{number}" for number in range(kept))
+        assert deliver(people(5), epoch=2, number=3, **passing).status == "nothing_to_do"
+
+    @pytest.mark.parametrize("again", [{"max_rows": 20}, {"max_rows": 30, "source": "another query"}])
+    def test_that_was_stopped_is_read_again_by_a_clear_that_does_not_let_it_pass_or_has_another_source(
+        self, deliver, regal_sandbox, again
+    ):
+        with pytest.raises(StoppedByGuardError):
+            deliver(people(21), max_rows=20)
+        report = deliver(people(7, start=100), epoch=1, number=2, **again)
+        assert (report.read, report.acknowledged, report.delivery) == (7, 7, 1)
+        assert arrived(regal_sandbox) == Counter(f"u{number}" for number in range(100, 107))
+
+    def test_that_was_stopped_twice_is_kept_as_it_was_read_last(self, deliver, regal_sandbox):
+        with pytest.raises(StoppedByGuardError):
+            deliver(people(21), max_rows=20)
+        with pytest.raises(StoppedByGuardError, match="has 23 rows"):
+            deliver(people(23), max_rows=20, epoch=1, number=2)
+        assert deliver([], epoch=2, number=3).acknowledged == 23
+
+    def test_that_was_stopped_is_not_sent_by_a_try_that_dies_before_it_could_say_so(
+        self, deliver, regal_sandbox, ledger_path
+    ):
+        with pytest.raises(StoppedByGuardError):
+            deliver(people(21), max_rows=20)
+        with closing(sqlite3.connect(ledger_path)) as connection, connection:
+            connection.execute("UPDATE regal_deliveries SET state = 'sending', error = NULL, ended_at = NULL")
+        with pytest.raises(StoppedByGuardError):
+            deliver(people(21), max_rows=20, number=2)
+        assert regal_sandbox.stats()["requests"] == 0
+
+    def test_that_was_stopped_with_a_column_missing_is_read_again(self, deliver):
+        with pytest.raises(FixSourceError, match=r"max_rows=20.*Nothing was sent\.$"):
+            deliver(people(21), max_rows=20, mapping={"no_such_column": "properties.x"})
+        assert deliver(people(3), epoch=1, number=2).acknowledged == 3
+
+    def test_of_contacts_is_read_again_by_a_clear(self, deliver, regal_sandbox):
+        with pytest.raises(FixSourceError, match=r"max_rows=2.*Nothing was sent\.$"):
+            deliver(people(3), call="identify", max_rows=2)
+        assert deliver(people(4), call="identify", epoch=1, number=2).acknowledged == 4
+
     def test_of_contacts_has_its_opt_outs_sent_all_the_same(self, deliver, regal_sandbox):
         rows = [*people(3), {"user_id": "out", "phone": phone(7), "sms_opt_in": False}]
         with pytest.raises(FixSourceError, match=r"max_rows=2.*Only opt-outs were sent \(1\)"):
@@ -85,8 +145,7 @@ class TestRefusals:
         regal_sandbox.set_faults([])
         report = deliver(people(3_000), epoch=1, number=2)
         assert (report.acknowledged, report.rejected, report.read) == (3_000, 0, 3_000)
-        arrived = Counter(event["body"]["userId"] for event in regal_sandbox.events(stored=True))
-        assert set(arrived.values()) == {1}
+        assert set(arrived(regal_sandbox).values()) == {1}
 
     def test_that_are_few_beside_what_is_acknowledged_stop_nothing(self, deliver, regal_sandbox):
         regal_sandbox.set_faults([{"on": {"every": 10}, "do": {"status": 400}}])

@@ -329,7 +329,40 @@ def test_a_signal_while_regal_hangs_settles_what_is_under_way_within_seconds(kil
     assert report["unknown"] == stopped["unknown"]
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_source_is_read_sends_nothing(killable, tmp_path):
     delivery, begun = killable(rows=400_000), tmp_path / "reading"
     stopped = delivery.interrupt(begun.exists, signal.SIGTERM, reading=str(begun))
     assert (stopped["error"], delivery.requests()) == ("RetryLaterError", 0)
+
+
+class TestAPlan:
+    """The task that plans and the one that sends are each killed; what was approved is sent, and no row twice."""
+
+    @pytest.mark.slow
+    @on(PROVED)
+    def test_that_is_killed_while_it_is_sent_is_resumed_by_the_next_try(self, killable):
+        delivery = killable()
+        delivery.given["options"]["plan"] = True
+        planned = delivery.end()
+        assert (planned["status"], planned["left"], delivery.requests()) == ("planned", ROWS, 0)
+        delivery.given |= {"approved": planned["delivery"]}
+        delivery.number = 0
+
+        delivery.interrupt(delivery.after(500))
+        report = delivery.end()
+
+        assert delivery.check_nothing_is_lost(report) == 0
+        assert report["delivery"] == planned["delivery"]
+        assert report["unknown"] <= 2 * CONNECTIONS + reserved_ahead(ROWS, 1)
+
+    @pytest.mark.slow
+    @on(PROVED)
+    def test_that_is_killed_while_it_is_made_is_made_by_the_next_try(self, killable, tmp_path):
+        delivery, begun = killable(), tmp_path / "reading"
+        delivery.given["options"]["plan"] = True
+        delivery.interrupt(begun.exists, reading=str(begun), pause_s=0.001)
+        planned = delivery.end()
+        assert (planned["status"], planned["left"], delivery.requests()) == ("planned", ROWS, 0)
+        delivery.given |= {"approved": planned["delivery"]}
+        assert delivery.check_nothing_is_lost(delivery.end()) == 0

@@ -51,7 +51,7 @@ def out(number, moment):
 
 class TestWithoutATime:
     def test_an_opt_out_read_again_wins_over_an_opt_in_given_since_it_was_first_read(self, run, sync, regal_sandbox):
-        """Nobody can tell whether it is the old one, or one of today: it counts as given when it was read."""
+        """It can't be known whether it is the old one or a new one: it counts as given when it was read."""
         run([contact(1, False, None)], now=NOW - 60 * MINUTE)
         meanwhile = contact(1, True, NOW - 30 * MINUTE)
         report = run([contact(1, False, None), meanwhile])
@@ -95,7 +95,7 @@ class TestWithoutATime:
     def test_of_a_contact_that_did_not_change_it_is_sent_against_a_yes_given_since(
         self, run, other, regal_sandbox, ledger, arrived
     ):
-        """The row may have said yes in between, when nobody read it: what it says now may be new."""
+        """The row may have said yes in between, when no one read it: what it says now may be new."""
         contact_again = [contact(1, False, None, plan="gold")]
         run(contact_again, only_changed=True)
         given_since = replace(out(1, NOW + 10 * MINUTE), subscribed=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings
@@ -79,7 +78,6 @@ def one_try(url, key, path, of_run, number=1, seen=None):
             fingerprint="letters",
             settings=DeliverySettings.of(call="track", max_unknown=1.0),
             target=Target("regal_test", url, key, rate_limit=100_000, timeout_s=TIMEOUT_S),
-            pacer=Pacer(100_000),
             account=Account(database, account=ACCOUNT, source="dag.task"),
             this=Try(0, number),
         ).run()

@@ -1,4 +1,4 @@
-"""What a try does, over everything that may be on record of the tries before it."""
+"""What a try does, over everything that may be on record of earlier tries."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ import itertools
 
 import pytest
 
-from airflow_provider_regal.delivery.resume import Work, plan_try
-from airflow_provider_regal.ledger.deliveries import FAILED, FINISHED, READING, REPLACED, SENDING, STOPPED, Record, Try
+from airflow_provider_regal.delivery.resume import Work, what_to_do
+from airflow_provider_regal.ledger.deliveries import (
+    EXPIRED,
+    FAILED,
+    FINISHED,
+    PLANNED,
+    READING,
+    REPLACED,
+    SENDING,
+    STOPPED,
+    Record,
+    Try,
+)
 
 BOOLS = (False, True)
 RESUMING = (Work.RESUME, Work.RESUME_WITH_REJECTED)
@@ -20,11 +31,11 @@ FACTS = {
 }  # fmt: skip
 
 
-def record(source="same", epoch=0, number=1, *, restarted=False, state=STOPPED, kept=10):
+def record(source="same", epoch=0, number=1, *, restarted=False, state=STOPPED, kept=10, plan=None, sender=None):
     return Record(
         **{
             **FACTS, "source": source, "epoch": epoch, "try_number": number, "restarted": int(restarted),
-            "state": state, "kept_rows": kept,
+            "state": state, "kept_rows": kept, "plan": plan, "sender": sender,
         }
     )  # fmt: skip
 
@@ -53,7 +64,7 @@ CASES = [
 
 
 def plan(before, this, **told):
-    return plan_try(before, this, fingerprint="same", **told)
+    return what_to_do(before, this, fingerprint="same", **told)
 
 
 def is_retry(before, this):
@@ -136,6 +147,18 @@ def test_contacts_are_read_again_in_a_new_delivery_after_every_clear():
     )
 
 
+def test_contacts_never_start_over_on_a_retry():
+    assert not failing(
+        lambda made, before, this, told: (
+            told["named"]
+            or not is_retry(before, this)
+            or made.work is not Work.START
+            or before.state == REPLACED
+            or told_to_restart(before, this, told)
+        )
+    )
+
+
 def test_rejected_rows_are_tried_again_only_after_a_clear_or_a_failure_of_named_events():
     assert not failing(
         lambda made, before, this, told: (
@@ -172,6 +195,7 @@ SENT, NEW = {"may_have_sent": True}, {"may_have_sent": False}
         (record("other"), Try(0, 2), SENT, Work.FAIL, Work.FAIL),
         (record("other"), Try(0, 2), NEW, Work.READ_AGAIN, Work.READ_AGAIN),
         (record(state=FINISHED), Try(0, 2), SENT, Work.NOTHING, Work.NOTHING),
+        (record(state=FAILED), Try(0, 2), SENT, Work.RESUME_WITH_REJECTED, Work.RESUME),
         (record(state=FINISHED), Try(1, 2), SENT, Work.NOTHING, Work.START),
         (record("other", state=FINISHED), Try(1, 2), SENT, Work.NOTHING, Work.START),
         (record(), Try(1, 2), SENT, Work.RESUME_WITH_REJECTED, Work.START),
@@ -184,7 +208,7 @@ SENT, NEW = {"may_have_sent": True}, {"may_have_sent": False}
     ],
     ids=[
         "new", "new, of a later try", "retry", "retry of a dead one", "retry before all was read",
-        "retry with another source", "retry with another source, nothing sent", "finished, retried",
+        "retry with another source", "retry with another source, nothing sent", "finished, retried", "failed, retried",
         "finished, cleared", "finished, cleared, another source", "stopped, cleared", "failed, cleared",
         "stopped by a guard, cleared", "failed, cleared, another source", "an earlier run of the same name",
         "an earlier run of the same name that had failed", "replaced",
@@ -200,3 +224,56 @@ def test_the_message_says_what_was_done_so_far():
     assert plan(record(), Try(0, 2), named=True, restart=False, may_have_sent=True).message == (
         "Resuming delivery 7: 5 of 10 rows are settled."
     )
+
+
+PLAN, TAKEN = {"plan": "{}"}, {"plan": "{}", "sender": "[]"}
+
+
+@pytest.mark.parametrize(
+    ("before", "this", "facts", "named", "contacts"),
+    [
+        (None, Try(), NEW, Work.START, Work.START),
+        (record(state=READING, kept=None, **PLAN), Try(0, 2), NEW, Work.READ_AGAIN, Work.READ_AGAIN),
+        (record(state=SENDING, **PLAN), Try(0, 2), SENT, Work.RESUME, Work.RESUME),
+        (record(state=STOPPED, **PLAN), Try(1, 2), SENT, Work.START, Work.START),
+        (record(state=PLANNED, **PLAN), Try(0, 2), NEW, Work.NOTHING, Work.NOTHING),
+        (record("other", state=PLANNED, **PLAN), Try(0, 2), NEW, Work.START, Work.START),
+        (record(state=PLANNED, **PLAN), Try(1, 2), SENT, Work.START, Work.START),
+        (record(state=FAILED, **PLAN), Try(1, 2), SENT, Work.START, Work.START),
+        (record("rows dropped", state=EXPIRED, **PLAN), Try(1, 2), NEW, Work.START, Work.START),
+        (record(state=FINISHED, **TAKEN), Try(1, 2), SENT, Work.NOTHING, Work.START),
+        (record(state=STOPPED, **TAKEN), Try(1, 2), SENT, Work.FAIL, Work.START),
+        (record(state=FAILED, **TAKEN), Try(1, 2), SENT, Work.FAIL, Work.START),
+        (record(state=STOPPED, **TAKEN), Try(1, 2), NEW, Work.START, Work.START),
+        (record(state=FINISHED, **TAKEN), Try(0, 1), SENT, Work.START, Work.START),
+        (record(state=REPLACED, **TAKEN), Try(1, 2), SENT, Work.START, Work.START),
+        (record(state=FINISHED), Try(1, 2), SENT, Work.NOTHING, Work.START),
+        (record(state=STOPPED), Try(0, 2), SENT, Work.FAIL, Work.START),
+    ],
+    ids=[
+        "new", "killed while it was read", "killed while its opt-outs were sent", "stopped, cleared",
+        "planned, retried", "planned, retried with another source", "planned, cleared", "failed", "expired",
+        "sent", "sent in part", "sent, and failed", "taken, nothing sent", "an earlier run of the same name",
+        "replaced", "sent before plan was set", "sent in part before plan was set",
+    ],
+)  # fmt: skip
+def test_the_table_of_plans(before, this, facts, named, contacts):
+    told = {"restart": False, "plans": True, **facts}
+    assert plan(before, this, named=True, **told).work is named
+    assert plan(before, this, named=False, **told).work is contacts
+
+
+@pytest.mark.parametrize(
+    ("before", "named"),
+    [
+        (record(state=PLANNED, **PLAN), Work.START),
+        (record(state=STOPPED, **PLAN), Work.START),
+        (record(state=FINISHED, **TAKEN), Work.NOTHING),
+        (record(state=STOPPED, **TAKEN), Work.FAIL),
+    ],
+    ids=["planned", "stopped", "sent", "sent in part"],
+)
+def test_a_task_that_does_not_plan_any_more_never_sends_what_was_planned(before, named):
+    for this in (Try(0, 2), Try(1, 2)):
+        made = plan(before, this, named=True, restart=False, may_have_sent=before.sender is not None)
+        assert made.work is named

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import dataclasses
+from datetime import date, datetime, timedelta
 
 import pytest
 
-from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 
 
 def settings(call="identify", **options):
@@ -81,3 +82,41 @@ def test_times_are_given_as_timedeltas_or_seconds():
 def test_an_option_that_is_gone_is_no_option():
     with pytest.raises(TypeError, match="checkpoint_interval"):
         settings(checkpoint_interval=5)
+
+
+EVERY_OPTION = {
+    "mapping": {"a": "traits.x", "b": None}, "types": {"a": str, "b": int, "c": float, "d": bool, "e": date,
+    "f": datetime, "g": "json"}, "values": {"Yes": True, "never": False, "?": None}, "column_names": "keep",
+    "timezone": "America/New_York", "send_nulls": True, "on_invalid_phone": "drop", "on_invalid_email": "drop",
+    "require_ip": False, "max_consent_age": timedelta(days=30), "opt_out_scope": "person", "outage_patience": 1.5,
+    "guarantee": "at_most_once", "max_rejected": 0.5, "max_unknown": 3, "min_rows": 1, "max_rows": 9,
+    "volume": [0.5, 2.0], "max_refused": None, "limit": 8, "rate": 7, "max_connections": 6, "max_event_age": None,
+    "contract": {"traits": {"type": "object"}},
+    "plan": True, "restart": True, "only_changed": True, "key": ["a", "b"], "on_shared": "reject",
+    "sync": SyncSettings(
+        {"a": "phone"}, initial="send", as_event="Agreed", on_removed="opt_out", full_resync=True,
+        max_change_ratio=None, known_before=5,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options", [{}, EVERY_OPTION, {"key": "a", "only_changed": True}], ids=["none", "every", "some"]
+)
+def test_options_are_the_same_when_they_were_written_down(options):
+    given = settings(**options)
+    read = DeliverySettings.from_json(given.to_json())
+    assert (read.contract and read.contract.document) == (given.contract and given.contract.document)
+    assert dataclasses.replace(read, contract=None) == dataclasses.replace(given, contract=None)
+    # By this a contact that was sent by a plan is known to the next one.
+    assert repr((read.mapping, read.reading, read.consent)) == repr((given.mapping, given.reading, given.consent))
+
+
+def test_no_option_is_forgotten_there():
+    given, usual = settings(**EVERY_OPTION), settings()
+    elsewhere = {"dry_run", "suppress_named_events"}  # neither goes with the others
+    for part in (None, "mapping", "reading", "consent", "sync"):
+        mine, theirs = (one if part is None else getattr(one, part) for one in (given, usual))
+        theirs = theirs or SyncSettings()
+        names = {one.name for one in dataclasses.fields(mine)} - elsewhere - {"call", "event", "known_to_regal"}
+        assert [name for name in names if getattr(mine, name) == getattr(theirs, name)] == [], part

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import Identify, to_payload
-from tests.docs.test_code import PROJECT
+from tests.docs.blocks import PROJECT
 from tests.events.saying import NOW
 
 NAMES = {

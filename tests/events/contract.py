@@ -28,7 +28,7 @@ def breaches(body: Any) -> list[str]:
 
 
 def _refuse(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")
 
 
 def as_sent(payload: Payload) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What nobody should write and somebody will: strategies for values, opt-ins and events in all three forms."""
+"""What no one should write and someone will: strategies for values, opt-ins and events in all three forms."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Level(IntEnum):
 
 
 class Row(Mapping[str, Any]):
-    """A mapping that is no dict, as database rows are."""
+    """A mapping that is not a dict, as database rows are."""
 
     def __init__(self, members: dict[str, Any]) -> None:
         self._members = members

@@ -1,4 +1,4 @@
-"""The consent rules (DESIGN §6): nothing invented, no opt-out lost, unknown left out."""
+"""The consent rules: nothing invented, no opt-out lost, unknown left out."""
 
 from __future__ import annotations
 
@@ -72,13 +72,15 @@ def test_the_rest_of_the_event_goes_without_the_withheld_opt_in():
 def test_an_opt_in_whose_time_cannot_be_read_is_withheld_and_the_others_go():
     made = payload(traits={"phone": PHONE, "optIn": [opt_in(), opt_in(channel="voice", timestamp="soon")]})
     assert [(one.channel, one.subscribed) for one in made.consents] == [("sms", True)]
-    assert [str(one) for one in made.withheld] == ["phones[0] voice: the timestamp can't be read, so it is no evidence"]
+    reason = "phones[0] voice: the timestamp can't be read, so it is not evidence; write "
+    reason += "ISO 8601 (2026-03-02T14:05:09Z), 'YYYY-MM-DD HH:MM:SS +00:00' or epoch seconds"
+    assert [str(one) for one in made.withheld] == [reason]
 
 
 @pytest.mark.parametrize("bad", ["203.0.113.777", "localhost", "fe80::1%eth0", "10.0.0.0/8", 3405803785, b"\x7f\0\0\1"])
 def test_an_opt_in_whose_ip_cannot_be_read_is_withheld(bad):
     assert sent(opt_in(ip=bad)) == {}
-    assert reasons(opt_in(ip=bad)) == ["the ip can't be read, so it is no evidence"]
+    assert reasons(opt_in(ip=bad)) == ["the ip can't be read, so it is not evidence"]
 
 
 NOT_OF_THE_INTERNET = (
@@ -368,6 +370,14 @@ def test_made_by_hand_a_bad_opt_in_does_not_show_its_values():
         )
     for text in (str(caught.value), repr(caught.value)):
         assert not any(secret in text for secret in hostile.SECRETS)
+
+
+def test_the_repr_of_a_decision_shows_neither_the_person_nor_the_evidence():
+    said = opt_in(text=hostile.NOTE, source=hostile.NAME)
+    made = payload(phone=PHONE, opt_in=[said, {**said, "channel": "voice", "timestamp": None}])
+    assert made.consents and made.withheld
+    for one in (*made.consents, *made.withheld):
+        assert not [value for value in (PHONE, IP, hostile.NOTE, hostile.NAME) if value in repr(one)]
 
 
 def test_an_opt_in_made_by_hand_can_be_used_in_every_form():

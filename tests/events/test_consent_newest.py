@@ -1,4 +1,4 @@
-"""The consent rules (DESIGN §6), second half: only the newest, promotion, and what time can be true."""
+"""The consent rules, second half: only the newest, promotion, and what time can be true."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_regal.events import ConsentPolicy
+from airflow_provider_regal.events.times import READABLE_TIMES
 from tests.events import hostile
 from tests.events.saying import (
     IP,
@@ -37,7 +38,7 @@ from tests.events.saying import (
     )
 )
 def test_only_the_newest_counts_and_at_equal_times_the_opt_out_wins(decisions):
-    # Days before now; None and tomorrow are no times: such an opt-in is withheld, such an opt-out counts as now.
+    # Days before now; None and tomorrow are not times: such an opt-in is withheld, such an opt-out counts as now.
     written = [
         opt_in(yes, channel, timestamp=None if day is None else NOW + timedelta(days=day))
         for channel, yes, day in decisions
@@ -118,9 +119,9 @@ def test_a_single_phone_whose_opt_in_is_withheld_is_not_called_promoted():
     [
         ("2026-11-23T12:00:01Z", "the timestamp lies in the future"),
         ("2999-01-01", "the timestamp lies in the future"),
-        ("1970-01-01T00:00:00Z", "the timestamp lies before 1991, which is no real time of consent"),
-        (631152001, "the timestamp lies before 1991, which is no real time of consent"),
-        (0, "the timestamp can't be read, so it is no evidence"),
+        ("1970-01-01T00:00:00Z", "the timestamp lies before 1991, which is not a plausible time of consent"),
+        (631152001, "the timestamp lies before 1991, which is not a plausible time of consent"),
+        (0, f"the timestamp can't be read, so it is not evidence; write {READABLE_TIMES}"),
     ],
 )
 def test_an_opt_in_of_an_impossible_time_is_withheld(time, reason):

@@ -1,4 +1,4 @@
-"""The examples of the brief and of REGAL.md §16: what a person writes, and what Regal gets."""
+"""Golden examples: what a person writes, and what Regal gets."""
 
 from __future__ import annotations
 

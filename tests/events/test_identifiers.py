@@ -60,7 +60,7 @@ def test_every_area_code_of_the_country_code_is_judged_as_libphonenumber_does():
 @pytest.mark.parametrize(
     "number",
     ["+1212555010.0", "2125550100.0", "2125550100.", "2125550100.00", "(212) 555-010.0", "+1212555010.5",
-     2125550100.0, Decimal("2125550100.0"), Decimal("2.1255501E+9")],
+     2125550100.0, Decimal("2125550100.0"), Decimal("2.1255501E+9"), "2.125550131E9", "2.1e+09", "1.21256E+10"],
 )  # fmt: skip
 def test_a_number_that_became_a_fraction_or_got_an_exponent_is_refused(number):
     with pytest.raises(ValueError, match="read the column as text"):
@@ -149,6 +149,17 @@ def test_any_email_is_canonical_or_refused(written):
         return
     assert read_email(address) == address
     assert address.isprintable()
+
+
+@given(st.from_regex(r"[a-z0-9_.+-]{1,40}@[a-z0-9.-]{1,40}", fullmatch=True))
+def test_the_quick_look_at_an_email_finds_what_the_slow_one_finds(written):
+    def found(text):
+        try:
+            return read_email(text)
+        except ValueError:
+            return None
+
+    assert found(written) == found(f" {written}")  # which takes the slow one
 
 
 @pytest.mark.parametrize(

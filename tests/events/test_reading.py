@@ -286,3 +286,7 @@ def test_the_written_event_is_left_as_it_was():
     copy = {"traits": {"phone": PHONE, "optIn": [opt_in()], "address": {"postalCode": "1"}}, "sub_brand": "a"}
     payload(written=written)
     assert written == copy
+
+
+def test_unplaced_opt_ins_that_are_no_list_are_a_fault():
+    assert faults(user_id="anne", unplaced=5) == {"unplaced": "must be a list, not a int"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import to_payload
 from airflow_provider_regal.events.models import EVENTS
-from airflow_provider_regal.events.segment import Invalid, Message, Skipped, read_message
+from airflow_provider_regal.events.rows.segment import Invalid, Message, Skipped, read_message
 from tests.events.hostile import (
     NAME,
     SECRETS,

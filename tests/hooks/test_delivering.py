@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 
 import pytest
 
-from airflow_provider_regal.errors import RetryLaterError, TooManyFailedRowsError
+from airflow_provider_regal._compat import AirflowFailException
+from airflow_provider_regal.errors import FixConnectionError, FixSourceError, RetryLaterError, TooManyFailedRowsError
+from airflow_provider_regal.events import Track
 from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.operators.rows import RegalRowsOperator
 from tests.ledger_file import deliveries, everything
 from tests.operators.ways import context, set_current_context
 from tests.people import SECRETS
@@ -17,7 +21,8 @@ TRACK = {"call": "track", "event": "Lesson Booked"}
 KEYS = {
     "delivery", "status", "read", "acknowledged", "rejected", "unknown", "skipped", "left", "known", "skips", "plan",
     "notes", "opt_ins_withheld", "opt_outs_owed", "opt_outs_rejected", "opt_outs_unknown", "without_time", "requests",
-    "repeats", "outages", "seconds", "per_second", "reasons",
+    "repeats", "outages", "seconds", "per_second", "reasons", "withheld",
+    "samples",
 }  # fmt: skip
 
 
@@ -54,15 +59,29 @@ def test_a_delivery_is_of_its_task_instance(regal, regal_ledger):
 
 def test_the_report_has_every_key_whatever_happened(regal):
     done, failed, dry, nothing = Task(), Task(run_id="failed"), Task(run_id="dry"), Task(try_number=2)
+    planned = Task(run_id="planned")
     done.deliver(people(2))
     with pytest.raises(TooManyFailedRowsError):
         failed.deliver([{"user_id": None}])
     dry.deliver(people(2), dry_run=True)
     nothing.deliver(people(2))
-    for task in (done, failed, dry, nothing):
+    planned.deliver(people(2), plan=True)
+    for task in (done, failed, dry, nothing, planned):
         assert task.pushed["regal_report"].keys() == KEYS
-    statuses = [task.pushed["regal_report"]["status"] for task in (done, failed, dry, nothing)]
-    assert statuses == ["finished", "failed", "dry_run", "nothing_to_do"]
+    statuses = [task.pushed["regal_report"]["status"] for task in (done, failed, dry, nothing, planned)]
+    assert statuses == ["finished", "failed", "dry_run", "nothing_to_do", "planned"]
+
+
+@pytest.mark.parametrize("guarantee", ["at_most_once", "at_least_once"])
+def test_a_retry_after_too_many_failed_rows_sends_no_contact_again_and_fails_again(regal, regal_ledger, guarantee):
+    """Airflow retries a task of one's own whatever the error; and an operator's, if its worker dies while it fails."""
+    rows = [*people(3), {"user_id": None}]
+    for number in (1, 2, 3):
+        with pytest.raises(TooManyFailedRowsError, match="1 rejected"):
+            Task(try_number=number).deliver(rows, call="identify", event=None, guarantee=guarantee)
+    assert [event["body"]["userId"] for event in regal.events()] == ["u0", "u1", "u2"]
+    (line,) = deliveries(regal_ledger)
+    assert (line["state"], line["acknowledged"], line["rejected"], line["try_number"]) == ("failed", 3, 1, 3)
 
 
 def test_the_report_is_pushed_before_anything_is_raised_and_says_what_is_left(regal):
@@ -85,6 +104,20 @@ def test_each_named_delivery_has_a_report_of_its_own(regal, regal_ledger):
     assert regal.stats()["requests"] == 3
 
 
+def test_how_the_task_ended_in_another_run_is_known(regal):
+    hook, tuesday = RegalHook(), Task(run_id="tuesday").context["ti"]
+    assert hook.state_before(tuesday) is None
+    Task(run_id="monday").deliver(people(1))
+    assert hook.state_before(tuesday) == "finished"
+    with pytest.raises(TooManyFailedRowsError):
+        Task(run_id="monday").deliver([{"user_id": None}], name="second")
+    assert (hook.state_before(tuesday), hook.state_before(tuesday, name="second")) == ("finished", "failed")
+    assert hook.state_before(Task(run_id="monday").context["ti"]) is None, "its own run does not count"
+    other = Task(run_id="tuesday").context["ti"]
+    other.task_id = "another"
+    assert hook.state_before(other) is None
+
+
 def test_a_retry_goes_on_where_the_last_try_stopped(regal, regal_ledger):
     regal.set_faults([{"on": {"from": 3}, "do": {"status": 503, "retry_after": 900}}])
     with pytest.raises(RetryLaterError):
@@ -105,11 +138,6 @@ def test_outside_of_a_task_every_call_is_a_delivery_of_its_own(regal, regal_ledg
     assert [(line["dag_id"], line["name"]) for line in deliveries(regal_ledger)] == [
         (None, None), (None, None), (None, "named"),
     ]  # fmt: skip
-
-
-def test_pool_slots_are_those_of_a_task(regal):
-    with pytest.raises(ValueError, match='rate="pool_slots" needs a task of Airflow'):
-        RegalHook().deliver(people(1), **TRACK, rate="pool_slots")
 
 
 class Store:
@@ -159,3 +187,50 @@ def test_nothing_personal_and_no_key_is_logged_raised_or_pushed(fault, regal, re
     kept = everything(regal_ledger)
     assert SECRETS["name"].encode() in kept or fault is None or fault == {"status": 401}, "the ledger is where it is"
     assert regal.api_key.encode() not in kept
+
+
+class TestASourceThatFails:
+    """An iterator of the user's, whose error quotes a row."""
+
+    def rows(self, error):
+        for row in people(1_500):
+            if row["user_id"] == "u1234":
+                raise error
+            yield row
+
+    @pytest.mark.parametrize(
+        ("error", "kind"),
+        [(KeyError(SECRETS["name"]), RetryLaterError), (ValueError(SECRETS["email"]), FixSourceError)],
+    )
+    def test_is_named_by_row_and_line_and_none_of_its_text_is_shown(self, error, kind, regal, caplog):
+        with pytest.raises(kind) as caught:
+            Task().deliver(self.rows(error))
+        said = str(caught.value)
+        assert said.startswith(f"The source failed at row 1,235 ({type(error).__name__} at test_delivering.py line ")
+        assert "Nothing was sent" in said
+        shown = "".join(traceback.format_exception(caught.value)) + caplog.text
+        assert SECRETS["name"] not in shown
+        assert SECRETS["email"] not in shown
+        assert regal.stats()["requests"] == 0
+
+    def test_is_read_again_and_nothing_is_lost(self, regal):
+        with pytest.raises(RetryLaterError):
+            Task().deliver(self.rows(ConnectionError("gone")))
+        report = Task(try_number=2).deliver(people(1_500))
+        assert (report.acknowledged, regal.stats()["duplicates"]) == (1_500, 0)
+
+    @pytest.mark.parametrize("error", [AirflowFailException("enough"), FixConnectionError("the key is wrong")])
+    def test_raises_errors_of_airflow_and_of_ours_as_they_are(self, error, regal):
+        with pytest.raises(type(error), match=str(error)):
+            Task().deliver(self.rows(error))
+
+    def test_names_its_row_in_an_operator_too(self, regal):
+        rows = RegalRowsOperator(task_id="t", rows=lambda: self.rows(KeyError()), **TRACK)
+        with pytest.raises(RetryLaterError, match="at row 1,235"):
+            rows.execute(context())
+
+
+def test_what_is_no_event_among_events_is_rejected(regal):
+    events = [Track(event="Seen", user_id="anne"), 5, Track(event="Seen", user_id="bob")]
+    report = RegalHook().deliver(events, max_rejected=1)
+    assert (report.acknowledged, report.rejected) == (2, 1)

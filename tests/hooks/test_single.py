@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_regal.errors import CheckRegalError, InvalidEventError, RefusedEventError, RetryLaterError
 from airflow_provider_regal.events import ConsentPolicy
 from airflow_provider_regal.hooks.regal import RegalHook
-from airflow_provider_regal.ledger.forgetting import Forgetting
+from airflow_provider_regal.ledger.admin.forgetting import Forgetting
 from airflow_provider_regal.ledger.suppressions import suppress
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
 from tests.delivery.sync.syncing import hours_pass
@@ -156,8 +156,17 @@ def test_named_events_to_who_opted_out_of_everything_are_skipped_where_that_is_a
         assert send(user_id="anne").status == "acknowledged"
         assert send(user_id="anne", suppress_named_events=True).status == "skipped"
         assert send(user_id="ben", suppress_named_events=True).status == "acknowledged"
+    assert hook.track("Lesson Booked", **ANNE, opt_in=[yes(2)], suppress_named_events=True).status == "skipped"
+    assert hook.track("Lesson Booked", **ANNE, opt_in=[yes(0)], suppress_named_events=True).call == "track"
     with pytest.raises(ValueError, match="suppress_named_events must be True or False"):
         hook.track("Lesson Booked", user_id="ben", suppress_named_events="True")
+
+
+def test_an_opt_out_in_a_named_event_is_sent_and_holds_the_event(regal, regal_ledger):
+    receipt = RegalHook().track("Lesson Booked", **ANNE, opt_in=[no(1)], suppress_named_events=True)
+    assert (receipt.call, status(regal)) == ("identify", "Unsubscribed")
+    assert [event["body"].get("name") for event in regal.events()] == [None]
+    assert all(adds_up(line) for line in deliveries(regal_ledger))
 
 
 def test_an_older_yes_does_not_follow_a_no_and_the_rest_of_its_event_goes(regal, regal_ledger):

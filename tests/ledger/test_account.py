@@ -97,7 +97,7 @@ def test_a_barrier_holds_without_any_send_and_is_never_lowered(accounts):
 
 
 def test_an_opt_out_without_a_time_bars_from_when_it_is_read_whatever_else_is_known(accounts):
-    """Nobody can tell whether it is an older one read again, or of today: an opt-in given in between must not win."""
+    """It can't be known whether it is an older one read again, or a new one: an opt-in in between must not win."""
     account, now = accounts(), to_ledger_time(START)
     sent(account, opt_in(5, "yes"))
     sent(account, opt_out(5, "no"))
@@ -354,7 +354,17 @@ def test_of_one_contact_told_twice_the_last_is_kept(accounts):
 def test_the_first_type_of_a_name_stays(accounts):
     accounts().keep_types({"plan": "str"})
     accounts().keep_types({"plan": "int", "age": "int"})
-    assert accounts().types() == {"plan": "str", "age": "int"}
+    since = to_ledger_time(START)
+    assert accounts().types() == {"plan": ("str", since), "age": ("int", since)}
+
+
+def test_another_type_is_accepted_for_its_account_alone(accounts):
+    for account in (accounts(), accounts(account="other")):
+        account.keep_types({"plan": "number"})
+    assert accounts().accept_type("plan", "text")
+    assert not accounts().accept_type("plans", "text")
+    assert accounts().types()["plan"][0] == "text"
+    assert accounts(account="other").types()["plan"][0] == "number"
 
 
 def test_keys_are_stored_as_an_hmac_where_there_is_a_secret(accounts):

@@ -1,4 +1,4 @@
-"""Many processes at once on one ledger: nothing is lost, nothing goes twice, and nobody is locked out."""
+"""Many processes at once on one ledger: nothing is lost, nothing is sent twice, and no one is locked out."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.database import Database, sqlite_engine
 from airflow_provider_regal.ledger.text import from_ledger_time
-from tests.databases import EVERY, MARIADB, POSTGRES, administer, on
+from tests.databases import EVERY, MARIADB, POSTGRES, SERVERS, administer, on
 from tests.ledger.accounts import PHONE, DeliveryAccount, known, opt_in
 from tests.ledger.proxy import Door
 from tests.ledger.view import engine_of
@@ -204,18 +204,17 @@ class TestEveryDatabase:
             "sqlite": ["PRAGMA busy_timeout", "PRAGMA synchronous", "PRAGMA secure_delete", "PRAGMA journal_mode"],
             "postgresql": ["SHOW lock_timeout", "SHOW statement_timeout", "SHOW idle_in_transaction_session_timeout"],
             "mysql": [
-                "SELECT @@innodb_lock_wait_timeout", "SELECT @@max_statement_time", "SELECT @@transaction_isolation",
+                "SELECT @@innodb_lock_wait_timeout", "SELECT @@max_statement_time",
+                "SELECT @@idle_transaction_timeout", "SELECT @@tx_isolation",
             ],
         }  # fmt: skip
-        if database.dialect == "mysql":
-            asked["mysql"][2] = "SELECT @@tx_isolation"  # MariaDB's name of it
         found = database.read(
             lambda connection: [connection.exec_driver_sql(one).scalar_one() for one in asked[database.dialect]]
         )
         expected = {
             "sqlite": [10_000, 2, 1, "wal"],
-            "postgresql": ["10s", "1min", "2min"],
-            "mysql": [10, 60, "READ-COMMITTED"],
+            "postgresql": ["10s", "1min", "10s"],
+            "mysql": [10, 60, 10, "READ-COMMITTED"],
         }
         assert found == expected[database.dialect]
 
@@ -239,7 +238,37 @@ class TestEveryDatabase:
             thread.start()
         for thread in threads:
             thread.join()
-        assert Account(database, account="acme").types() == {"counter": "60"}
+        assert Account(database, account="acme").types()["counter"][0] == "60"
+
+
+@pytest.mark.slow
+@on(SERVERS)
+def test_a_process_that_freezes_within_a_transaction_loses_its_locks(database_url, opened):
+    """The next try of its task needs them soon. When it wakes up, its transaction begins again."""
+    frozen, other = opened(engine_of(database_url)), opened(engine_of(database_url))
+    keep(frozen)
+    locked, woken, seen = threading.Event(), threading.Event(), []
+
+    def work(connection):
+        seen.append(
+            connection.execute(text("SELECT type FROM regal_types WHERE name = 'plan' FOR UPDATE")).scalar_one()
+        )
+        locked.set()
+        woken.wait(60)
+        connection.execute(text("UPDATE regal_types SET type = 'frozen'"))
+
+    thread = threading.Thread(target=frozen.write, args=(work,))
+    thread.start()
+    assert locked.wait(10)
+    began = time.monotonic()
+    other.write(lambda connection: connection.execute(text("UPDATE regal_types SET type = 'other'")))
+    waited_s = time.monotonic() - began
+    woken.set()
+    thread.join(30)
+
+    assert 5 < waited_s < 20
+    assert seen == ["str", "other"]
+    assert Account(other, account="acme").types()["plan"][0] == "frozen"
 
 
 @pytest.mark.services

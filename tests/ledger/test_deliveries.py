@@ -128,6 +128,14 @@ def test_names_may_be_endless_and_odd(tries):
     assert tries.latest(place).map_index == 7
 
 
+def test_250_letters_of_any_alphabet_are_kept_as_they_are(tries):
+    place = Place("\u0436" * 250, "run", "\u00e9" * 250)
+    tries.begin(place=place)
+    found = tries.latest(place)
+    assert (found.dag_id, found.task_id) == ("\u0436" * 250, "\u00e9" * 250)
+    assert tries.latest(Place("\u0436" * 249, "run", "\u00e9" * 250)) is None
+
+
 def test_ids_are_never_used_again(tries):
     first = tries.begin().id
     tries.change("DELETE FROM regal_deliveries")
@@ -372,7 +380,7 @@ class TestCommits:
         ]
         assert tries.account.contact_hashes(["c"]) == {"c": ("r", "p")}
         assert tries.account.phones_of(["c"]) == {"c": [PHONE]}
-        assert tries.account.types() == {"plan": "str"}
+        assert tries.account.types()["plan"][0] == "str"
         ((*_, logged_at),) = tries.rows_of("regal_consent_log")
         assert logged_at == to_ledger_time(START)
         (logged,) = tries.rows_of("regal_consent_log")

@@ -1,4 +1,4 @@
-"""How identifiers are stored: as they are, or so that they name nobody."""
+"""How identifiers are stored: as they are, or so that they name no one."""
 
 from __future__ import annotations
 

@@ -17,8 +17,20 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.events import OptIn
 from airflow_provider_regal.ledger import rows as rows_module
-from airflow_provider_regal.ledger.rows import ROWS_PER_CHUNK, RowChunk, decode_chunk, decode_row, encode_row
+from airflow_provider_regal.ledger.rows import ROWS_PER_CHUNK, RowChunk, as_stored, decode_chunk, decode_row, encode_row
 from tests.events.hostile import NA, NAT, Color, Level, NumpyLike, Row, Shade, cyclic, deep, doubling, many, values
+from tests.hostile_objects import (
+    HOSTILE,
+    EndlessDict,
+    EndlessList,
+    HostileError,
+    LyingText,
+    RaisingFloat,
+    RaisingNumber,
+    RaisingText,
+    Twice,
+    Zone,
+)
 
 texts = st.text(st.characters(exclude_categories=()), max_size=8).filter(
     # Two halves of one pair that stand side by side are one character afterwards.
@@ -108,8 +120,9 @@ def test_the_models_of_consent_come_back_as_what_they_say():
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (timedelta(1), "timedelta"), (time(1), "time"), (object(), "object"), (1j, "complex"), (RING, None),
-        (deep(500), None), (10**5_000, "number of so many digits"), ({1: 2}, "object with a key that is not text"),
+        (timedelta(1), "timedelta"), (time(1), "time"), (object(), "object"), (1j, "complex"),
+        (RING, "value that contains itself"), (deep(500), None), (10**5_000, "number of so many digits"),
+        ({1: 2}, "object with a key that is not text"),
     ],
     ids=["timedelta", "time", "object", "complex", "cycle", "deep", "endless number", "keys"],
 )  # fmt: skip
@@ -122,6 +135,56 @@ def test_what_cannot_be_kept_leaves_the_name_of_its_type(value, kind):
 
 def test_lists_that_repeat_each_other_without_end_are_cut_off():
     assert len(encode_row({"x": cyclic(), "y": doubling(40), "z": 1})) < 5_000_000
+
+
+@pytest.mark.parametrize("value", [doubling(60), EndlessList(), EndlessDict()], ids=["doubling", "a list", "an object"])
+def test_of_more_than_a_row_can_hold_nothing_is_kept(value):
+    line = encode_row({"x": {"inside": [value]}, "y": 1})
+    assert len(line) < 100
+    assert type(decode_row(line)["x"]).__name__ == "value with more than 100,000 parts"
+
+
+@pytest.mark.parametrize("value", ["y" * 300_000, b"y" * 300_000])
+def test_of_a_text_that_no_event_has_nothing_is_kept_where_the_row_is_large(value):
+    assert len(encode_row({f"x{number}": value for number in range(10)})) < 1_000
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_value_that_raises_or_lies_leaves_the_name_of_its_type(name):
+    value = HOSTILE[name]()
+    for found in (decode_row(encode_row({"x": value, "y": [value]})), as_stored({"x": value, "y": [value]})):
+        assert [type(found["x"]).__name__, type(found["y"][0]).__name__] == [name, name]
+
+
+def test_kinds_of_pythons_own_types_are_stored_as_what_they_are():
+    row = {RaisingText("a"): RaisingText("b"), "c": LyingText("d"), "e": RaisingNumber(5), "f": RaisingFloat(0.5)}
+    found = as_stored(row)
+    assert found == {"a": "b", "c": "d", "e": 5, "f": 0.5}
+    assert {*map(type, (*found, *found.values()))} == {str, int, float}
+
+
+def test_a_name_that_is_there_twice_is_no_name():
+    found = as_stored({"user_id": "a", Twice("user_id"): "b"})
+    assert type(found["user_id"]).__name__ == "value whose name is given twice"
+
+
+def test_a_row_of_plain_values_is_stored_as_it_is():
+    row = {"a": "x", "b": 1, "c": None, "d": datetime(2026, 3, 2, tzinfo=UTC), "e": Decimal(1)}
+    assert as_stored(row) is row
+
+
+@pytest.mark.parametrize(
+    "row", [{"a": 10**5_000}, {"a": datetime(2026, 3, 2, tzinfo=Zone(HostileError))}], ids=["number", "zone"]
+)
+def test_a_row_of_values_that_could_raise_is_not(row):
+    assert type(as_stored(row)["a"]).__name__ in ("number of so many digits", "datetime")
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE.keys() - {"GrowingDict"}))
+def test_what_can_not_be_read_as_a_row_leaves_the_name_of_its_type(name):
+    assert as_stored(HOSTILE[name]()) == name
+    assert as_stored(None) == "NoneType"
+    assert as_stored(EndlessDict()) == "value with more than 100,000 parts"
 
 
 def test_nan_and_infinity_stay():
@@ -212,7 +275,7 @@ class TestChunks:
 
     def test_large_rows_make_small_chunks(self):
         chunk = RowChunk()
-        chunk.add(1, {"x": "y" * 3_000_000})
+        chunk.add(1, {f"x{number}": "y" * 200_000 for number in range(15)})
         assert chunk.is_full
 
     def test_rows_that_are_not_needed_are_not_even_decoded(self, monkeypatch):

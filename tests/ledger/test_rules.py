@@ -287,3 +287,13 @@ def test_somebody_has_opted_out_if_their_newest_decision_is_a_no(told, expected)
         else:
             memory.settle("A", what, value)
     assert rules.has_opted_out(memory.entry or Entry()) is expected
+
+
+def test_somebody_who_vanished_from_a_source_and_is_there_again_may_be_opted_in_by_it():
+    """The opt-out was inferred: unlike one that somebody stated, it does not bar the opt-in on record before."""
+    for inferred, expected in ((True, GO), (False, STALE)):
+        memory = Memory()
+        for delivery, claim in (("A", opt_in(3)), ("B", opt_out(5, inferred=inferred))):
+            assert memory.claim(delivery, claim) is GO
+            memory.settle(delivery, "acknowledged", claim)
+        assert memory.claim("C", opt_in(3)) is expected

@@ -77,6 +77,29 @@ def test_an_older_ledger_is_migrated_once_step_by_step(database):
     assert version(database) == len(MIGRATIONS) + 2
 
 
+def test_a_ledger_of_the_first_version_gets_what_it_lacks_and_keeps_what_it_has(database):
+    """Also where a step was done half, as a database that commits with each change of a table may leave it."""
+    row = {
+        "place": "p", "incarnation": 1, "account": "acme", "map_index": -1, "call": "track", "source": "", "epoch": 0,
+        "try_number": 1, "restarted": 0, "hold_s": 30, "state": "finished", "read_rows": 3, "acknowledged": 3,
+        "rejected": 0, "unknown": 0, "skipped": 0, "started_at": "2026-11-29T08:00:00.000000Z",
+    }  # fmt: skip
+    database.write(lambda connection: connection.execute(schema.deliveries.insert(), row))
+    for left_over in (["DROP TABLE regal_tries"], []):
+        as_it_was = [
+            *left_over,
+            "ALTER TABLE regal_deliveries DROP COLUMN conn_id",
+            "UPDATE regal_schema SET version = 1",
+        ]
+        for statement in as_it_was:
+            database.write(lambda connection, told=statement: connection.execute(text(told)))
+        assert [database.upgrade() for _ in range(2)] == [1, 0]
+        assert version(database) == len(MIGRATIONS) == 2
+        deliveries = database.read(lambda connection: connection.execute(schema.deliveries.select()).all())
+        assert [(one.account, one.acknowledged, one.conn_id) for one in deliveries] == [("acme", 3, None)]
+        assert database.read(lambda connection: connection.execute(schema.tries.select()).all()) == []
+
+
 def test_a_step_that_fails_leaves_the_ledger_as_it_was(database):
     if database.dialect == "mysql":
         pytest.skip("it commits with each change of a table")

@@ -24,9 +24,9 @@ def test_what_is_on_record_never_changes_its_meaning():
     assert [state.name for state in sorted(RowState)] == [
         "OPEN", "RESERVED", "ACKNOWLEDGED", "REJECTED", "UNKNOWN", "SKIPPED_UNCHANGED", "SKIPPED_DUPLICATE",
         "SKIPPED_OLDER", "SKIPPED_NOT_INCLUDED", "SKIPPED_DRY_RUN", "SKIPPED_REDELIVERED", "SKIPPED_RECORDED",
-        "SKIPPED_SUPPRESSED", "AMBIGUOUS",
+        "SKIPPED_SUPPRESSED", "AMBIGUOUS", "SKIPPED_NO_DECISION",
     ]  # fmt: skip
-    assert [*map(int, sorted(RowState))] == list(range(14))
+    assert [*map(int, sorted(RowState))] == list(range(15))
 
 
 @given(

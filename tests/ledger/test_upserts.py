@@ -21,7 +21,8 @@ def write(database, known, *rows, table=schema.types, columns=TYPES):
 
 
 def read(database, table=schema.types):
-    return sorted(map(tuple, database.read(lambda connection: connection.execute(select(table)).fetchall())))
+    columns = [table.c[name] for name in TYPES] if table is schema.types else [table]
+    return sorted(map(tuple, database.read(lambda connection: connection.execute(select(*columns)).fetchall())))
 
 
 def test_known_ones_are_replaced(database):

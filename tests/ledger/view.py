@@ -68,7 +68,7 @@ class LedgerView:
             return account.database.read(lambda connection: connection.execute(asked, values).fetchall())
 
     def change(self, statement: str, **values: Any) -> None:
-        """Change it by SQL, as nobody should."""
+        """Change it by SQL, as no one should."""
         with self.account() as account:
             account.database.write(lambda connection: connection.execute(text(statement), values))
 

@@ -48,9 +48,9 @@ def write(
     with closing(open_database(where)) as database:
         to = Account(database, account=account, secret=secret, now=lambda: at, source=f"{dag}.{task}")
         to.register(api_key)
-        held = Deliveries(to).begin(
-            Place(dag, run, task, name=name), Try(), call="track", source="table", options="", hold_s=hold_s
-        )
+        deliveries, place = Deliveries(to), Place(dag, run, task, name=name)
+        last = deliveries.latest(place)
+        held = deliveries.begin(place, Try(), call="track", source="table", options="", hold_s=hold_s, replaces=last)
         held.counts.read = max(len(rows), len(lines)) + skipped
         if skipped:
             held.counts.skip(Skip.UNCHANGED, skipped)

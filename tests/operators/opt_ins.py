@@ -59,14 +59,14 @@ def sync(run_dag: Any, name: str, *, retries: int = 0, **options: Any) -> Ran:
 
 
 def ran(run: Any, task_id: str) -> Ran:
-    """Say what became of a task."""
+    """Return the final state of a task."""
     (ti,) = (ti for ti in run.get_task_instances() if ti.task_id == task_id)
     report = ti.xcom_pull(task_ids=task_id, key="regal_report")
     return Ran(str(run.state), report, ti.try_number, run)
 
 
 def status(regal: Any, number: int, channel: str = "sms") -> str:
-    """Say what Regal holds of a phone."""
+    """Return what Regal has on record of a phone."""
     contact = regal.contact(phone=phone(number))
     return contact["phones"][phone(number)][channel]["status"]
 

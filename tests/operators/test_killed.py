@@ -35,7 +35,7 @@ operator(sys.argv[1]).execute(context())
 # Imports once; then forks for each line it reads, as Airflow does for each task.
 FORKS = """
 import json, os, sys
-import airflow_provider_regal.client.many, airflow_provider_regal.delivery.engine
+import airflow_provider_regal.client.many, airflow_provider_regal.delivery.sending.engine
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
 from tests.operators.test_killed import context, operator
@@ -66,7 +66,7 @@ class TaskInstance(SimpleNamespace):
 
 def context(*, run_id="r", try_number=1, max_tries=0):
     ti = TaskInstance(dag_id="d", run_id=run_id, task_id="t", map_index=-1, try_number=try_number, max_tries=max_tries)
-    return {"ti": ti, "task": SimpleNamespace(retries=0, pool_slots=1)}
+    return {"ti": ti, "task": SimpleNamespace(retries=0)}
 
 
 def operator(call, user_id="anne", **options):

@@ -178,7 +178,7 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
     assert there.report["status"] == "dry_run"
     assert there.report["plan"] == {
         "sent": 4, "unchanged": 0, "older": 1, "no_evidence": 2, "unreadable": 0, "opt_outs": 2, "opt_ins": 2,
-        "suppressed": 0, "removed": 1, "recorded": 0,
+        "suppressed": 0, "removed": 1, "recorded": 0, "no_decision": 0,
     }  # fmt: skip
     assert sum(there.report["reasons"].values()) == 2
     assert any("no ip" in reason for reason in there.report["reasons"])
@@ -188,8 +188,8 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
         assert any(words[:2] == line for words in table), line
     assert "1 x ip: no ip" in logged
     assert "1 x timestamp: no timestamp" in logged
-    assert "would be sent as identify, sms opt-out of 2026-01-09 {" in logged
-    assert "would be sent as identify, sms opt-in of 2026-01-03 {" in logged
+    assert ": identify, sms opt-out of 2026-01-09 {" in logged
+    assert ": identify, sms opt-in of 2026-01-03 {" in logged
     assert "4 of 7 rows would be sent" in logged
     assert re.search(r"212\D{0,2}555", logged) is None, "and no run id or time that happens to hold 555 is one"
 
@@ -279,3 +279,30 @@ class TestALostLedger:
         self.lose(regal_ledger)
         for _ in range(2):
             assert self.run(run_dag, "not_forgotten").state == "failed"
+
+
+def test_the_first_run_asks_airflow_for_nothing_that_is_not_there_and_a_lost_ledger_is_noticed(
+    run_dag, regal, regal_ledger, capfd, caplog
+):
+    rows = [consent(100 + n) for n in range(4)]
+    first = sync(run_dag, "opt_ins_lost", rows=rows, initial="send")
+    assert first.state == "success"
+    assert "XCom not found" not in caplog.text + "".join(capfd.readouterr())
+    with closing(sqlite3.connect(regal_ledger)) as connection, connection:
+        connection.execute("DELETE FROM regal_consents WHERE identifier <> ?", (phone(100),))
+    second = sync(run_dag, "opt_ins_lost", rows=rows)
+    assert second.state == "failed"
+    assert second.report["acknowledged"] == 0
+
+
+def test_acknowledged_rows_of_a_file_have_their_line(run_dag, regal, regal_ledger, tmp_path):
+    path = tmp_path / "consents.csv"
+    people = [f"{phone(100 + n)},{'no' if n % 2 else 'true'},2026-03-0{n + 1}T10:00:00Z" for n in range(4)]
+    path.write_text("\n".join(["phone,sms_opt_in,sms_opt_in_at", *people, ""]))
+    assert sync(
+        run_dag, "opt_ins_lines", path=str(path), format="csv", initial="send", require_ip=False
+    ).state == "success"  # fmt: skip
+    with closing(sqlite3.connect(regal_ledger)) as connection:
+        places = dict(connection.execute("SELECT phone, place FROM regal_outcomes"))
+        logged = dict(connection.execute("SELECT identifier, place FROM regal_consent_log"))
+    assert places == logged == {phone(100 + n): f"consents.csv line {n + 2}" for n in range(4)}

@@ -206,6 +206,7 @@ def test_consent_without_an_address_or_too_old_is_withheld(sync):
         ({"rows": [], "max_consent_age": 5}, "max_consent_age"),
         ({"rows": [], "timezone": "Mars"}, "timezone"),
         ({"rows": [], "suppress_named_events": True}, "suppress_named_events: not for consents"),
+        ({"rows": [], "contract": {"traits": {}}}, "contract: not for consents"),
         ({"rows": [], "opt_out_scope": "all"}, "opt_out_scope must be 'channel' or 'person'"),
     ],
 )

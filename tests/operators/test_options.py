@@ -66,7 +66,6 @@ class Case:
     common: dict[str, Any] = field(default_factory=dict)
     faults: list[dict] = field(default_factory=list)
     again: bool = False
-    pool_slots: int = 1
 
 
 IDENTIFY = {"call": "identify", "event": None}
@@ -90,10 +89,6 @@ CASES = {
     "max_refused": Case({"max_refused": 0.01}, lambda seen: ("max_refused=0.01 stops at 1" in seen.error), True, False,
                         faults=[{"do": {"status": 400}}], common={"max_rejected": 3}),
     "rate": Case({"rate": 8}, lambda seen: seen.regal.stats()["worst_window_1s_all"] <= 8, True, False, rows=PEOPLE),
-    "rate-pool_slots": Case(
-        {"rate": "pool_slots"}, lambda seen: seen.regal.stats()["worst_window_1s_all"] <= 9, True, False,
-        rows=PEOPLE, pool_slots=9,
-    ),
     "max_connections": Case({"max_connections": 2}, lambda seen: seen.at_once <= 2, True, False, rows=PEOPLE,
                             faults=[{"do": {"delay_ms": DELAY_S * 1_000}}]),
     "outage_patience": Case(
@@ -107,6 +102,8 @@ CASES = {
     ),
     "dry_run": Case({"dry_run": True}, lambda seen: (seen.report["status"], seen.requests),
                     ("dry_run", 0), ("finished", 3)),
+    "plan": Case({"plan": True}, lambda seen: (seen.report["status"], seen.report["left"], seen.requests),
+                 ("planned", 3, 0), ("finished", 0, 3)),
     "limit": Case({"limit": 2}, lambda seen: (seen.report["read"], seen.requests), (2, 2), (3, 3)),
     "types": Case({"types": {"plan": str}}, lambda seen: seen.first["properties"]["plan"], "0", 0,
                   rows=[{"user_id": "u0", "plan": 0}]),
@@ -151,6 +148,10 @@ CASES = {
         ({"suppressed": 1}, None), ({}, "Lesson Booked"),
         rows=[{"user_id": "a", "phone": "+12125550100", "sms_opt_in": False}],
     ),
+    "contract": Case(
+        {"contract": {"events": {"Lesson Booked": {"properties": {"plan": {"maximum": 1}}}}}},
+        lambda seen: (seen.report["rejected"], seen.requests), (1, 2), (0, 3),
+    ),
     "mapping": Case({"mapping": {"plan": "properties.tariff"}}, lambda seen: seen.first["properties"],
                     {"tariff": 0}, {"plan": 0}, rows=[{"user_id": "u0", "plan": 0}]),
     "event": Case({"event": "Lesson Moved"}, lambda seen: seen.first["name"], "Lesson Moved", "Lesson Booked"),
@@ -185,7 +186,7 @@ def deliver(sandbox, tmp_path, monkeypatch, caplog):
         options = {"call": "track", "event": "Lesson Booked", **case.common, **option}
         if options["event"] is None:
             del options["event"]
-        here = context(pool_slots=case.pool_slots)
+        here = context()
         caplog.clear()
         before = options if not case.again else {**options, "restart": False}
         error = attempt(way, case.rows, here, before)
@@ -235,6 +236,8 @@ def test_no_option_is_forgotten_here():
     ("option", "complaint"),
     [
         ({"dry_run": "{{ params.dry }}"}, "dry_run must be True or False"),
+        ({"plan": "{{ params.plan }}"}, "plan must be True or False"),
+        ({"plan": True, "dry_run": True}, "plan and dry_run"),
         ({"dry_run": "False"}, "dry_run must be True or False"),
         ({"only_changed": "True"}, "only_changed must be True or False"),
         ({"send_nulls": 1}, "send_nulls must be True or False"),
@@ -250,6 +253,10 @@ def test_no_option_is_forgotten_here():
         ({"on_shared": "merge"}, "on_shared must be 'report' or 'reject'"),
         ({"call": "identify", "event": "Booked"}, "event names track events"),
         ({"mapping": {"x": 5}}, "must be text, or None"),
+        ({"contract": "contract.json"}, "contract must be a dictionary, an absolute path, or a URI"),
+        ({"contract": {"Order Placed": {}}}, "Order Placed is not part of a contract"),
+        ({"contract": {"traits": {}}}, 'has no "events", so track events cannot be checked'),
+        ({"contract": {"events": {}}, "event": "Booked"}, "events have no 'Booked'"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_an_error_when_the_dag_is_written(option, complaint):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import nullcontext
+from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_regal._compat import AirflowFailException
 from airflow_provider_regal.errors import RetryLaterError
 from airflow_provider_regal.events.privacy import without_values
-from airflow_provider_regal.operators._query import open_query
+from airflow_provider_regal.operators._query import check_interval, open_query
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
 from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
@@ -24,6 +27,24 @@ from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 def test_a_list_of_queries_is_an_error_when_the_dag_is_written(make):
     with pytest.raises(ValueError, match="sql must be one query as text, not a list"):
         make(["SELECT 1", "SELECT 2"])
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "why"),
+    [
+        (2, 3, None),
+        (3, 3, "has an empty one"),
+        (4, 3, "has an empty one"),
+        (None, 3, "has none"),
+        (2, None, "has none"),
+    ],
+)
+def test_a_data_interval_that_holds_nothing_is_refused_where_the_query_uses_it(start, end, why):
+    at = {"data_interval_start": start, "data_interval_end": end}
+    context = {name: day and datetime(2026, 11, day, tzinfo=UTC) for name, day in at.items()}
+    check_interval(context, "SELECT 1")
+    with nullcontext() if why is None else pytest.raises(AirflowFailException, match=why):
+        check_interval(context, "SELECT * FROM t WHERE at < '{{ data_interval_end }}'")
 
 
 def test_an_error_of_the_database_says_which_and_quotes_no_value(tmp_path, monkeypatch):

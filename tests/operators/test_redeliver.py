@@ -106,6 +106,40 @@ def test_a_fix_that_fails_is_one_clear_error_without_retry_and_no_letter_is_touc
     assert again(delivery=number)["acknowledged"] == 2
 
 
+@pytest.mark.parametrize("positions", [[1, 3], "1, 3", "{{ '1' }} 3"])
+def test_single_rows_of_a_delivery_can_be_meant(run_dag, refused, regal, regal_ledger, positions):
+    number = refused(people(3))
+    with a_dag(f"single_rows_{len(str(positions))}") as dag:
+        RegalRedeliverOperator(task_id="again", delivery=number, positions=positions)
+    assert str(run_dag(dag).state) == "success"
+    assert {event["body"]["userId"] for event in regal.events(stored=True)} == {"secret-0", "secret-2"}
+    assert [letter["redelivered_by"] is not None for letter in dead_letters(regal_ledger, number)] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_other_rows_after_some_were_sent_are_another_source():
+    def told(positions):
+        return RegalRedeliverOperator(task_id="again", delivery=1, positions=positions).source()
+
+    assert told("1, 3") == told([3, 1]) != told("1, 2")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"delivery": 1, "positions": "1-3"}, "numbers of rows"),
+        ({"delivery": [1, 2], "positions": [3]}, "one delivery"),
+        ({"from_task": "t", "positions": [3]}, "one delivery"),
+    ],
+)
+def test_rows_that_cannot_be_meant_are_an_error_at_once(options, word):
+    with pytest.raises(ValueError, match=word):
+        RegalRedeliverOperator(task_id="again", **options)
+
+
 def test_two_operators_do_not_send_the_same_letters(refused, regal, regal_ledger):
     number = refused(people(4))
     first = again(limit=3)
@@ -168,6 +202,21 @@ def test_unknown_is_sent_only_when_named(regal, caplog):
     with caplog.at_level(logging.WARNING):
         assert again(task_id="both", status=("rejected", "unknown"))["acknowledged"] == 2
     assert "people may be reached twice" in caplog.text
+
+
+def test_the_status_may_come_from_a_template(regal):
+    regal.set_faults([LOSE])
+    RegalRowsOperator(task_id="t", rows=people(2), call="track", event="E", max_unknown=1.0).execute(context())
+    regal.set_faults([])
+    task = RegalRedeliverOperator(task_id="again", from_task="t", status="{{ params.status }}", reason="{{ none }}")
+    task.status, task.reason = "both", ""  # as rendered
+    here = context()
+    here["ti"].task_id = "again"
+    assert task.execute(here)["acknowledged"] == 2
+    task.status = "sent"
+    with pytest.raises(AirflowFailException, match="status must be of rejected, unknown"):
+        task.execute(here)
+    assert "status" in RegalRedeliverOperator.template_fields
 
 
 def test_nothing_that_matches_fails_without_retry_unless_it_may_be(run_dag, refused, regal, capfd, caplog):

@@ -31,11 +31,11 @@ class TaskInstance(SimpleNamespace):
         """No earlier run has left anything."""
 
 
-def context(*, try_number=1, max_tries=0, pool_slots=1, run_id="r"):
+def context(*, try_number=1, max_tries=0, run_id="r"):
     ti = TaskInstance(
         dag_id="d", run_id=run_id, task_id="t", map_index=-1, try_number=try_number, max_tries=max_tries, report=None
     )
-    return {"ti": ti, "task": SimpleNamespace(retries=0, pool_slots=pool_slots)}
+    return {"ti": ti, "task": SimpleNamespace(retries=0)}
 
 
 def by_sql(rows, here, *, warehouse, **options):

@@ -115,6 +115,19 @@ def test_rules_that_cannot_be_used_are_refused_and_the_old_ones_stay(regal, body
     assert regal.post(BODY).status == 500
 
 
+def test_a_revoked_key_is_refused_from_then_on_and_the_new_one_accepted(regal):
+    assert regal.post(BODY).status == 200
+    assert regal.request("PUT", "/sandbox/api-key", b'{"api_key": "another"}').status == 200
+    assert regal.post(BODY).status == 401
+    assert regal.post(BODY, key="another").status == 200
+
+
+@pytest.mark.parametrize("body", [b'{"api_key": " "}', b'{"api_key": 7}', b'{"key": "x"}', b"{}", b"["])
+def test_what_can_be_no_key_is_refused_and_the_old_one_stays(regal, body):
+    assert regal.request("PUT", "/sandbox/api-key", body).status == 400
+    assert regal.post(BODY).status == 200
+
+
 def test_text_that_is_half_a_character_does_no_harm(regal):
     regal.post(raw=rb'{"userId": "\ud800", "traits": {"phones": {"+12125550100": {}}, "note": "\udfff"}}')
     assert regal.sandbox.contacts()[0]["user_id"] == "\ud800"

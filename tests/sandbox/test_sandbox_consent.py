@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_regal.sandbox.consent import moment
+from airflow_provider_regal.sandbox.processing.consent import moment
 from airflow_provider_regal.testing import ManualClock
 
 PHONE, OTHER, MAIL = "+12125550100", "+14155550199", "ines@example.com"

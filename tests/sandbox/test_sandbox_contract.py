@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from airflow_provider_regal.sandbox.contract import deviations
+from airflow_provider_regal.sandbox.processing.contract import deviations
 
 DESCRIPTION = yaml.safe_load((Path(__file__).parents[1] / "regal-events.openapi.yaml").read_text(encoding="utf-8"))
 STRICT = Draft202012Validator(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from airflow_provider_regal.sandbox.bodies import Repeats
-from airflow_provider_regal.sandbox.directory import Directory
-from airflow_provider_regal.sandbox.findings import Finding, Tally, counted
+from airflow_provider_regal.sandbox.processing.directory import Directory
+from airflow_provider_regal.sandbox.processing.findings import Finding, Tally, counted
 
 PHONE = "+12125550100"
 BODY = {"userId": "u", "name": "Lesson Booked", "traits": {"phones": {PHONE: {}}}}

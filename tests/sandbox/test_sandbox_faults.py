@@ -160,7 +160,7 @@ def raw_post(url: str, timeout: float = 5) -> socket.socket:
     where = urlsplit(url)
     connection = socket.create_connection((where.hostname, where.port), timeout=timeout)
     data = json.dumps(BODY).encode()
-    head = f"POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: sandbox-key\r\nContent-Length: {len(data)}\r\n"
+    head = f"POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: sandbox-key\r\nContent-Length: {len(data)}\r\n"
     connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + data)
     return connection
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_regal.sandbox.view_words import day
+from airflow_provider_regal.sandbox.pages.words import day
 from airflow_provider_regal.testing import ManualClock
 
 PHONE = "+12125550100"
@@ -52,7 +52,7 @@ def test_the_audience_can_be_searched(regal, search):
 
 def test_a_search_without_result_says_so(regal):
     regal.post(person(100))
-    assert "Nobody by that name" in regal.page("/?search=zzz")
+    assert "No contact has" in regal.page("/?search=zzz")
 
 
 def test_the_audience_has_pages(regal):

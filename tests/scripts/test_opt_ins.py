@@ -93,7 +93,7 @@ def test_figures_that_add_up_pass():
         ({"first": FIRST[:1]}, "run 1: 1 opt-outs and 1 opt-ins are news, 1 and 0 arrived"),
         ({"rejected": 1, "skipped": 1}, "0 rows have no evidence or no address, 1 were rejected"),
         ({"then": [request(PHONE, False), request(OTHER, True)]}, "run 2: 1 opt-outs and 0 opt-ins are news"),
-        ({"held": {**HELD, "+15015550199": "Subscribed"}}, "Regal holds 1 of 2 consents otherwise"),
+        ({"held": {**HELD, "+15015550199": "Subscribed"}}, "Regal holds 1 of 2 consents that differ"),
     ],
 )
 def test_figures_that_do_not_are_named(wrong, said):

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import sys
 import time
-from collections import Counter
-from urllib.parse import quote
-from urllib.request import Request, urlopen
 
 import pytest
 
 from scripts import local
-from scripts.processes import free_port, running
+from scripts.processes import running
+from tests.running_airflow import Airflow, ports_and_heartbeats, wait_until
 
 pytestmark = pytest.mark.services
 ROWS = 900
@@ -60,99 +55,6 @@ with DAG("one_event", schedule=None, is_paused_upon_creation=False):
 RESERVED = 32
 
 
-class Airflow:
-    """A running Airflow and its local Regal."""
-
-    def __init__(self, url, regal, home):
-        self.url, self.regal, self.home = url, regal, home
-
-    def api(self, path, body=None):
-        request = Request(
-            f"{self.url}/api/v2/{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def start(self, dag):
-        wait_until(lambda: any(found["dag_id"] == dag for found in self.api("dags?limit=50")["dags"]))
-        return Run(self, dag, self.api(f"dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"])
-
-    def arrivals(self, dag):
-        """How often Regal has each row of a DAG."""
-        return Counter(body["userId"] for body, stored in self._events(dag) if stored)
-
-    def requests(self, dag):
-        return len(self._events(dag))
-
-    def _events(self, dag):
-        return [
-            (event["body"], event["stored"])
-            for event in self.regal.ask("events")
-            if event["body"]["userId"].startswith(f"{dag}-")
-        ]
-
-    def set_faults(self, rules):
-        urlopen(
-            Request(f"{self.regal.url}/sandbox/faults", json.dumps(rules).encode(), method="PUT"), timeout=10
-        ).close()
-
-
-class Run:
-    """One run of a DAG with the task ``deliver``."""
-
-    def __init__(self, airflow, dag, run_id):
-        self.airflow, self.dag, self.run_id = airflow, dag, run_id
-        self.path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}/taskInstances/deliver"
-
-    @property
-    def task(self):
-        return self.airflow.api(self.path)
-
-    def state_store(self):
-        entries = self.airflow.api(f"{self.path}/state-store")
-        return {entry["key"]: entry["value"] for entry in next(v for v in entries.values() if isinstance(v, list))}
-
-    def report(self):
-        return self.airflow.api(f"{self.path}/xcomEntries/regal_report?deserialize=true")["value"]
-
-    def kill(self):
-        """Kill the task's process and the one that watches it."""
-        pids = (self.airflow.home / f"{self.dag}.pids").read_text().splitlines()[-1].split()
-        for pid in reversed(pids):
-            os.kill(int(pid), signal.SIGKILL)
-
-    def wait_for_end(self, patience_s=120):
-        wait_until(lambda: self.task["state"] in ("success", "failed"), patience_s)
-        return self.task
-
-    def clear(self):
-        before = self.task["try_number"]
-        self.airflow.api(
-            f"dags/{self.dag}/clearTaskInstances",
-            {"dry_run": False, "dag_run_id": self.run_id, "task_ids": ["deliver"], "only_failed": False},
-        )
-        wait_until(lambda: self.task["try_number"] > before)
-        return self.wait_for_end()
-
-    def log(self):
-        tries = self.task["try_number"]
-        return "".join(
-            json.dumps(self.airflow.api(f"{self.path}/logs/{number}?full_content=true"))
-            for number in range(1, tries + 1)
-        )
-
-
-def wait_until(what, patience_s=60):
-    ends = time.monotonic() + patience_s
-    while time.monotonic() < ends:
-        if found := what():
-            return found
-        time.sleep(0.5)
-    raise AssertionError("waited in vain")
-
-
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory, postgres_for_module):
     home = tmp_path_factory.mktemp("tries")
@@ -162,26 +64,19 @@ def airflow(tmp_path_factory, postgres_for_module):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(local, "HOME", home)
         with local.regal(rate_limit=1_000) as regal:
-            port = free_port(8085)
             env = local.airflow_environment(
                 regal,
                 AIRFLOW_HOME=str(home / "airflow"),
                 AIRFLOW__CORE__DAGS_FOLDER=str(dags),
                 AIRFLOW_CONN_REGAL_LEDGER=postgres_for_module.replace("postgresql+psycopg2", "postgres"),
-                AIRFLOW__API__PORT=str(port),
                 AIRFLOW__CORE__PARALLELISM="7",
-                AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
-                AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="5",
-                AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT=str(HEARTBEAT_TIMEOUT_S),
-                AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="2",
-                AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port(8794)),
-                AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port(8793)),
+                **ports_and_heartbeats(HEARTBEAT_TIMEOUT_S),
                 PYTHONPATH=str(local.PROJECT),
             )
             log = home / "standalone.log"
             with running([sys.executable, "-m", "airflow", "standalone"], env, log) as process:
-                local.wait_for(f"http://127.0.0.1:{port}/api/v2/version", process, log, patience_s=180)
-                yield Airflow(f"http://127.0.0.1:{port}", regal, home)
+                local.wait_for(f"{local.airflow_url(env)}/api/v2/version", process, log, patience_s=180)
+                yield Airflow(env, regal, home)
 
 
 @pytest.fixture(scope="module")

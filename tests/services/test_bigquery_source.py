@@ -1,8 +1,4 @@
-"""BigQuery's rows through Airflow's Google provider, of a stand-in for its API; skipped where that is not installed.
-
-It is in no group of ours: it needs versions of NumPy and pyarrow that others do not. Run it in an environment with
-``apache-airflow-providers-google`` beside the package.
-"""
+"""BigQuery's rows through Airflow's Google provider, of a stand-in for its API."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ import pytest
 from airflow_provider_regal.operators._query import open_query
 
 pytest.importorskip("airflow.providers.google")
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.warehouses]
 
 MOMENT = datetime(2026, 3, 2, 14, 5, 9, tzinfo=UTC)
 MICROSECONDS = str(int(MOMENT.timestamp() * 1_000_000))
@@ -58,7 +54,7 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.mark.parametrize("conn_type", ["google_cloud_platform", "gcpbigquery"])

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from airflow_provider_regal.events import Reading, to_payload
-from airflow_provider_regal.events.mapping import RowMapper
 from airflow_provider_regal.events.options import RowMapping
+from airflow_provider_regal.events.rows.mapping import RowMapper
 from airflow_provider_regal.ledger.rows import decode_row, encode_row
 from airflow_provider_regal.operators._query import read_query
 from tests.databases import MARIADB, POSTGRES

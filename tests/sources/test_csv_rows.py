@@ -30,8 +30,8 @@ def test_a_row_that_does_not_fit_the_header_is_rejected_and_kept():
     rows = csv_rows("a,b\n1\n1,2\n1,2,3\n")
     assert good(rows) == [{"a": "1", "b": "2"}]
     assert bad(rows) == {
-        "line 2": "has 1 fields, and the header has 2",
-        "line 4": "has 3 fields, and the header has 2",
+        "line 2": "has 1 field, and the header has 2",
+        "line 4": "has 3 fields, and the header has 2; put quotes around a field that contains the delimiter",
     }
     assert rows[2][ROW_MARK] == {"fields": ["1", "2", "3"]}
 
@@ -39,7 +39,7 @@ def test_a_row_that_does_not_fit_the_header_is_rejected_and_kept():
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'"1"x,2', "is no CSV"),
+        (b'"1"x,2', "is not CSV"),
         (b"1,\xff", "is not valid UTF-8; name the file's encoding, such as encoding='cp1252'"),
         (b"a,b", "is the header again"),
         (b'"a", b', "is the header again"),
@@ -66,8 +66,8 @@ def test_a_quote_that_never_ends_names_the_lines_it_swallowed():
         ("+12125550147,+12125550147", r"names '\*\*\*' twice"),
         ("id,,phone", "column 2 has no name"),
         ("id;phone", "is the delimiter ';'"),
-        ('id,"phone', "no header"),
-        ("x" * 2 * LONGEST_LINE, "no header"),
+        ('id,"phone', "not the header"),
+        ("x" * 2 * LONGEST_LINE, "not the header"),
         (b"id,\xff", "not valid UTF-8"),
     ],
 )

@@ -14,8 +14,8 @@ from tests.events.hostile import many
 from tests.sources.reading import bad, good, json_rows
 
 BAD_LINES = {
-    "cut off": (b'{"user_id": "u", "na', "is no JSON"),
-    "two objects": (b'{"a": 1} {"a": 2}', "is no JSON (Extra data)"),
+    "cut off": (b'{"user_id": "u", "na', "is not JSON"),
+    "two objects": (b'{"a": 1} {"a": 2}', "is not JSON (Extra data)"),
     "a key twice": (b'{"user_id": "u", "phone": "1", "phone": "2"}', "the key 'phone' twice"),
     "a key twice, deep": (b'{"a": [{"b": 1, "b": 1}]}', "the key 'b' twice"),
     "a key twice, personal": (b'{"+12125550147": 1, "+12125550147": 1}', "the key '***' twice"),
@@ -30,8 +30,8 @@ BAD_LINES = {
     "ten megabytes": (b'{"a": "' + b"x" * 10_000_000 + b'"}', "is longer than"),
     "too deep": (b"[" * 100_000, "nested too deeply"),
     "too many digits": (b'{"a": ' + b"9" * 5_000 + b"}", "digits"),
-    "a control character": (b'{"a": "\x00"}', "is no JSON"),
-    "CSV": (b"user_id,phone", "is no JSON"),
+    "a control character": (b'{"a": "\x00"}', "is not JSON"),
+    "CSV": (b"user_id,phone", "is not JSON"),
 }
 
 

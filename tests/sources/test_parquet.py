@@ -96,7 +96,7 @@ def test_two_columns_of_one_name_are_said_once():
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b'{"n": 1}\n' * 10])
 def test_what_is_no_parquet_file_is_said(content):
-    with pytest.raises(DamagedFileError, match=r"a\.parquet cannot be read after row 0 .* no Parquet file"):
+    with pytest.raises(DamagedFileError, match=r"a\.parquet cannot be read after row 0 .* not a Parquet file"):
         list(read_parquet(io.BytesIO(content), "a.parquet"))
 
 

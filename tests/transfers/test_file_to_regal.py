@@ -251,7 +251,7 @@ def test_a_pipe_that_a_glob_finds_is_skipped_with_a_warning(files, caplog):
     os.mkfifo(files / "a.jsonl")
     (files / "b.jsonl").write_bytes(lines(person(101)))
     assert [found.name for found in find_files([f"{files}/*.jsonl"])] == ["b.jsonl"]
-    assert "a.jsonl is skipped: it is no regular file" in caplog.text
+    assert "a.jsonl is skipped: it is not a regular file" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_the_newest_consent_of_all_files_holds_whatever_their_order(run_dag, reg
     }
     assert status["u0101"]["status"] == "Unsubscribed"
     assert (status["u0102"]["status"], status["u0102"]["ip"]) == ("Subscribed", "198.51.100.7")
-    assert status["u0103"]["status"] == "No Status"  # the address of a later call is no evidence
+    assert status["u0103"]["status"] == "No Status"  # the address of a later call is not evidence
     subscribed = [
         event["body"]["userId"]
         for event in regal.events()

@@ -7,10 +7,12 @@ from typing import Any, Final
 
 from airflow_provider_regal.delivery.sync.store import Wanted
 from airflow_provider_regal.events.names import EMAIL_CHANNELS
+from airflow_provider_regal.ledger.text import LONGEST_NAME, fit
 from airflow_provider_regal.sources.marks import (
     CLAIMS_MARK,
     EVENT_MARK,
     ONLY_CONSENT_MARK,
+    ORIGIN_MARK,
     PHASE_MARK,
     REJECT_MARK,
     ROW_MARK,
@@ -22,6 +24,7 @@ _NO_PHONE: Final = (
     "is missing, and no phone of this contact is on record: Regal would subscribe no one. "
     "Send the phone with the row, or identify the contact first, with the same ledger"
 )
+_PLACES_NAMED: Final = 3
 _NO_LONGER_THERE: Final = (
     "is not known: the contact opted in without one and is no longer in the source, so it cannot be opted out here. "
     "Opt it out in Regal"
@@ -29,7 +32,7 @@ _NO_LONGER_THERE: Final = (
 
 
 def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
-    """Say all of it in one identify."""
+    """Return one identify with all of it."""
     phones: dict[str, list[dict[str, Any]]] = {}
     emails: dict[str, list[dict[str, Any]]] = {}
     for one in wanted:
@@ -42,6 +45,7 @@ def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
             ONLY_CONSENT_MARK: True,
             WEIGHT_MARK: len(wanted),
             CLAIMS_MARK: [_claim(one) for one in wanted],
+            ORIGIN_MARK: _places(wanted),
             "user_id": wanted[0].user_id,
             "phones": [{"number": number, "opt_ins": opt_ins} for number, opt_ins in phones.items()],
             "emails": [{"address": address, "opt_ins": opt_ins} for address, opt_ins in emails.items()],
@@ -50,19 +54,20 @@ def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
 
 
 def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int) -> Marked:
-    """Say it by an event that Regal's team takes for an opt-in; without a phone it would subscribe no one.
+    """Return the event that Regal's team takes for an opt-in; without a phone it would subscribe no one.
 
     :param phones: those that Regal has of the contact, as the ledger stores them: an opt-out of any of them holds.
     """
     user = wanted.identifier.startswith("user:")
     if user and not phones:
-        return Marked({REJECT_MARK: [["phone", _NO_PHONE]], ROW_MARK: wanted._asdict()})
+        return Marked({REJECT_MARK: [["phone", _NO_PHONE]], ROW_MARK: wanted._asdict(), ORIGIN_MARK: wanted.place})
     evidence = {"ip": wanted.ip, "text": wanted.text, "source": wanted.source}
     return Marked(
         {
             EVENT_MARK: "track",
             PHASE_MARK: phase,
             ONLY_CONSENT_MARK: True,
+            ORIGIN_MARK: wanted.place,
             CLAIMS_MARK: [
                 _claim(wanted),
                 *([phone, *_claim(wanted)[1:4], None, True] for phone in phones if user),
@@ -94,6 +99,13 @@ def _opt_in(wanted: Wanted) -> dict[str, Any]:
         "source": wanted.source,
     }
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _places(wanted: Sequence[Wanted]) -> str | None:
+    """Name where in the source the rows are, or the first of them."""
+    places = [*dict.fromkeys(one.place for one in wanted if one.place)]
+    told = ", ".join(places[:_PLACES_NAMED]) + ", ..." * (len(places) > _PLACES_NAMED)
+    return fit(told, LONGEST_NAME) or None
 
 
 def _claim(wanted: Wanted) -> list[Any]:

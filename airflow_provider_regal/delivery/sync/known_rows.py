@@ -1,7 +1,7 @@
 """Which rows of a source the ledger knows as they are, by their hashes: nine bytes of memory each, found at once.
 
 A hash is cut to 60 bits here, and the number of consents in its row is put beside it. That a row which did change is
-taken for one that did not has odds of one in a million million for each row, at a million rows known.
+taken for one that did not has odds of one in a trillion for each row, at a million rows known.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class KnownRows:
         self._values.append(_LAST)
 
     def see(self, hashes: Sequence[str]) -> list[int]:
-        """Say of rows how many consents each has if the ledger knows all of them as they are, else 0.
+        """Return how many consents each row has if the ledger has all of them unchanged, else 0.
 
         It is noted that the source has those rows.
         """

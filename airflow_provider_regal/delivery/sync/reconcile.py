@@ -5,7 +5,7 @@
     source ─▶ unchanged? ─▶ read ─▶ newest per phone or email ─▶ compare ─▶ barriers ─▶ guards ─▶ opt-outs ─▶ opt-ins
                (hash)        └─▶ rejected      and channel       (ledger)   (ledger)      └─▶ opt-outs alone
 
-It gives rows for a delivery, which does the rest: every consent is one row of the source in its counts. A guard stops
+It returns rows for a delivery, which does the rest: every consent is one row of the source in its counts. A guard stops
 opt-ins, and what ``on_removed`` infers; it never stops an opt-out that somebody stated.
 """
 
@@ -21,21 +21,21 @@ from itertools import chain, groupby, islice
 from typing import Any, Final
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.delivery.first_pass import in_chunks
 from airflow_provider_regal.delivery.guards import why_stopped
-from airflow_provider_regal.delivery.keys import hashes_of_rows
-from airflow_provider_regal.delivery.prepare import Preparer
+from airflow_provider_regal.delivery.reading.first_pass import in_chunks
+from airflow_provider_regal.delivery.reading.keys import hashes_of_rows
+from airflow_provider_regal.delivery.reading.prepare import Preparer
+from airflow_provider_regal.delivery.reading.slips import look_for_slips
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
-from airflow_provider_regal.delivery.slips import look_for_slips
 from airflow_provider_regal.delivery.sync.columns import LONG_FORM
 from airflow_provider_regal.delivery.sync.events import as_contact, as_opt_out, as_track
 from airflow_provider_regal.delivery.sync.rows import ConsentRows, Said, Unfit, user_key
 from airflow_provider_regal.delivery.sync.store import SyncStore, Wanted
 from airflow_provider_regal.errors import FixSourceError, RegalError
 from airflow_provider_regal.events import ConsentPolicy
-from airflow_provider_regal.events.columns import ColumnsSeen
 from airflow_provider_regal.events.names import EMAIL_CHANNELS
 from airflow_provider_regal.events.options import WIDE_FORM
+from airflow_provider_regal.events.rows.columns import ColumnsSeen
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.consent_log import RECORDED, LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Counts
@@ -46,16 +46,15 @@ from airflow_provider_regal.ledger.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     LOST_MARK,
-    MARKS,
     ORIGIN_MARK,
     REJECT_MARK,
     ROW_MARK,
     SKIP_MARK,
     WEIGHT_MARK,
     Marked,
-    as_row,
     columns_of,
 )
+from airflow_provider_regal.sources.rows import as_row
 
 _log = logging.getLogger(__name__)
 _CHUNK: Final = 500
@@ -66,7 +65,7 @@ _FLIPS_LISTED: Final = 10_000
 _TO_NO: Final = "the yes on record becomes a no; it is sent, since no guard holds an opt-out back"
 _TO_YES: Final = "the no on record would become a yes; it is not sent"
 _VANISHED: Final = "the yes on record is no longer in the source; no opt-out is sent"
-# A handful of flips is no broken join, whatever their share.
+# A handful of flips is not a broken join, whatever their share.
 _FLIPS_ALWAYS_ALLOWED: Final = 10
 _CONSENTS_IN_EVENT: Final = 50
 _BASELINE: Final = "initial='baseline': Regal had it before"
@@ -228,7 +227,7 @@ class Reconciliation:
     def _read(self, given: Iterable[Any], *, skip_unchanged: bool) -> None:
         """Read the source; of rows that did not change only the hash."""
         store, unchanged, before = self._store, 0, 0
-        for rows in in_chunks(given, _CHUNK):
+        for rows in in_chunks(map(as_row, given), _CHUNK):
             chunk = [*map(self._columns, rows)]
             hashes = hashes_of_rows(chunk, self._seed)
             same = store.unchanged(hashes) if skip_unchanged else [0] * len(chunk)
@@ -242,10 +241,9 @@ class Reconciliation:
             before += len(chunk)
         self._add("unchanged", unchanged)
 
-    def _columns(self, row: Any) -> Mapping[str, Any]:
-        # A plain dictionary is usual, and quicker.
-        columns = row if type(row) is dict and row.keys().isdisjoint(MARKS) else columns_of(as_row(row))
-        if not isinstance(row, Marked) or REJECT_MARK not in row:
+    def _columns(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        columns = columns_of(row)
+        if REJECT_MARK not in row:
             self._seen.add((*columns,))
         return columns
 
@@ -270,7 +268,7 @@ class Reconciliation:
         now = self._clock.now()
         told = self._reader.read(decode_row(line), now)
         if not told:
-            self._add("empty", 1)
+            self._add("no_decision", 1)
         for said in told:
             if hold is not None and _is_held_back(said, hold):
                 self._add("suppressed", 1)
@@ -280,7 +278,7 @@ class Reconciliation:
             if isinstance(said, Said):
                 self._store.want(
                     self._account.identifiers.stored(said.identifier),
-                    _wanted(said, f"{row_hash}{len(told)}", now, position),
+                    _wanted(said, f"{row_hash}{len(told)}", now, position, place),
                 )
                 self._bar_the_user(said, now)
                 continue
@@ -317,7 +315,7 @@ class Reconciliation:
         self._plan.clear()
         self._plan.update(
             sent=opt_outs + opt_ins,
-            unchanged=as_it_is + store.count("in_doubt") + read.get("empty", 0),
+            unchanged=as_it_is + store.count("in_doubt"),
             older=self._older + store.count("stale"),
             no_evidence=read.get("no_evidence", 0),
             unreadable=read.get("unreadable", 0),
@@ -326,11 +324,12 @@ class Reconciliation:
             suppressed=read.get("suppressed", 0),
             removed=0 if self._settings.limit is not None else store.removed(subscribed=True),
             recorded=0,
+            no_decision=read.get("no_decision", 0),
         )
 
     @property
     def _consents_read(self) -> int:
-        words = ("sent", "unchanged", "older", "no_evidence", "unreadable", "suppressed")
+        words = ("sent", "unchanged", "older", "no_evidence", "unreadable", "suppressed", "no_decision")
         return sum(self._plan[word] for word in words)
 
     def _why_stopped(self) -> str | None:
@@ -403,6 +402,7 @@ class Reconciliation:
             Skip.OLDER.value: self._older,
             Skip.SUPPRESSED.value: self._plan["suppressed"],
             Skip.RECORDED.value: self._plan["recorded"],
+            Skip.NO_DECISION.value: self._plan["no_decision"],
         }
         for why, count in skipped.items():
             if count:
@@ -448,8 +448,9 @@ def _flip(wanted: Wanted, why: str, weight: int) -> Marked:
         "user_id": wanted.user_id, name: wanted.identifier, "channel": wanted.channel,
         "subscribed": bool(wanted.subscribed), "timestamp": wanted.at,
     }  # fmt: skip
-    where = f"row {wanted.position:,}"
-    return Marked({REJECT_MARK: [["max_change_ratio", why]], ROW_MARK: row, ORIGIN_MARK: where, WEIGHT_MARK: weight})
+    return Marked(
+        {REJECT_MARK: [["max_change_ratio", why]], ROW_MARK: row, ORIGIN_MARK: wanted.place, WEIGHT_MARK: weight}
+    )
 
 
 def _vanished(identifier: str, channel: str) -> Marked:
@@ -457,7 +458,7 @@ def _vanished(identifier: str, channel: str) -> Marked:
     return Marked({REJECT_MARK: [["max_change_ratio", _VANISHED]], ROW_MARK: row, ORIGIN_MARK: "not in the source"})
 
 
-def _wanted(said: Said, row_hash: str | None, now: datetime, position: int = 0) -> Wanted:
+def _wanted(said: Said, row_hash: str | None, now: datetime, position: int = 0, place: str | None = None) -> Wanted:
     """:param now: when an opt-out without a time counts as given."""
     at = to_ledger_time(now if said.at is None else said.at)
     return Wanted(
@@ -472,6 +473,7 @@ def _wanted(said: Said, row_hash: str | None, now: datetime, position: int = 0) 
         said.source,
         row_hash,
         position,
+        place,
     )
 
 
@@ -484,7 +486,7 @@ def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
 def _recorded(wanted: Wanted, why: str) -> tuple[Claim, LoggedConsent]:
     """Return what is recorded of it without being sent, and its line of the consent log."""
     given_at = None if wanted.timeless else wanted.at
-    evidence = (given_at, wanted.ip, wanted.text, wanted.source, wanted.position, None)
+    evidence = (given_at, wanted.ip, wanted.text, wanted.source, wanted.position, wanted.place)
     return claim_of(wanted), LoggedConsent(
         wanted.identifier, wanted.channel, bool(wanted.subscribed), *evidence, RECORDED, why
     )

@@ -9,8 +9,8 @@ sms_opt_in, sms_opt_in_at, ...     one consent a channel that says yes or no (wi
 user_id, phone, email              whose: sms and voice belong to the phone, email to the email
 =================================  =================================================================
 
-Each consent is read alone, so that a fault of one holds no other back; of a row that is wrong elsewhere an opt-out is
-taken all the same. Where a row of both forms says yes and no of the same channel, the no counts.
+Each consent is read alone, so that a fault of one holds no other back; an opt-out in a row that is wrong
+elsewhere is still used. Where a row of both forms says yes and no of the same channel, the no counts.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from airflow_provider_regal.delivery.prepare import people_in
+from airflow_provider_regal.delivery.reading.prepare import people_in
 from airflow_provider_regal.delivery.sync.columns import DETAILS, PERSON, check_columns
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, ConsentPolicy, Identify, OptIn, Phone, Reading, to_payload
 from airflow_provider_regal.events.consent import channels_beside, is_opt_out, is_unreadable, read_channel
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
-from airflow_provider_regal.events.mapping import in_our_words
 from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS, Channel
-from airflow_provider_regal.events.opt_outs import opt_outs_of, unreadable_decisions
 from airflow_provider_regal.events.options import EVIDENCE, WIDE_FORM
 from airflow_provider_regal.events.python_values import is_blank, is_missing, is_nothing
+from airflow_provider_regal.events.rows.mapping import in_our_words, with_values
+from airflow_provider_regal.events.rows.opt_outs import opt_outs_of, unreadable_decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,12 @@ class ConsentRows:
         """
         named, columns, faults = self._named(row)
         if faults:
-            return [Unfit(tuple(faults))]
+            return [Unfit(tuple(faults), loses_a_decision=_decides(named))]
         person = {name: named[name] for name in PERSON if not is_missing(named.get(name))}
         wide = _wide(named)
         if not wide and "channel" not in named:
             reason = "is missing: a row needs channel and subscribed, or a column such as sms_opt_in"
-            return [Unfit((Fault("channel", reason),))]
+            return [Unfit((Fault("channel", reason),), loses_a_decision=_decides(named))]
         long = [{name: named[name] for name in ("channel", "subscribed", *DETAILS) if name in named}]
         told = _without_contradictions([*wide, *(long if "channel" in named else ())])
         read: list[Said | Unfit] = []
@@ -126,8 +126,9 @@ class ConsentRows:
                 continue
             if is_opt_out(opt_in) and not _mine(person, opt_in) and (phones := self._known_phones(person, opt_in)):
                 read += [self._one({**person, "phone": phone}, opt_in, columns, now) for phone in phones]
-            # A wide column with a default says no to everybody; without an address there is nothing to withdraw.
-            elif not (opt_in in wide and is_opt_out(opt_in) and not _mine(person, opt_in)):
+            # A wide column with a default says no to everybody; without that address there is nothing to withdraw. But
+            # a no of no address at all is of somebody it would miss.
+            elif not (opt_in in wide and is_opt_out(opt_in) and not _mine(person, opt_in) and _has_address(person)):
                 read.append(self._one(person, opt_in, columns, now))
         return _closing_all_channels(read) if self._of_a_person else read
 
@@ -156,8 +157,9 @@ class ConsentRows:
                 continue
             if target in named:
                 faults.append(Fault(path_of((column,)), f"goes to {target}, as the column {columns[target]} does"))
-            is_decision = target == "subscribed" or (target in WIDE_FORM and WIDE_FORM[target][1] == "subscribed")
-            named[target] = in_our_words(row[column], self._values) if is_decision else row[column]
+                if target in _DECISIONS and _decides(named):
+                    continue
+            named[target] = in_our_words(row[column], self._values) if target in _DECISIONS else row[column]
             columns[target] = column
         return named, columns, faults
 
@@ -173,7 +175,9 @@ class ConsentRows:
             for one in (*outs.phones, *outs.emails):  # there is at most one
                 mine = {"phone": one.number} if isinstance(one, Phone) else {"email": getattr(one, "address", None)}
                 return self._fit({**mine, "opt_in": written["opt_in"]}, opt_in, now)
-        told = (Fault(_in_words_of_the_table(fault.field, opt_in, columns), fault.reason) for fault in faults)
+        if is_opt_out(opt_in) and not _mine(person, opt_in):
+            faults = (Fault("opt_in[0]", _OF_NO_ONE.format(*_what_it_needs(opt_in))),)
+        told = (Fault(_in_words_of_the_table(fault.field, opt_in, columns), with_values(fault)) for fault in faults)
         unreadable = is_unreadable(opt_in)
         return Unfit(
             tuple(told),
@@ -217,9 +221,8 @@ class ConsentRows:
         if payload.withheld:
             one = payload.withheld[0]
             raise _NoEvidenceError("identify", [Fault(f"opt_in[0].{one.field}".rstrip("."), one.reason)])
-        if not payload.consents:
-            reason = "is an opt-out of no phone or email, and no phone of this contact is on record"
-            raise InvalidEventError("identify", [Fault("opt_in[0]", reason)])
+        if not payload.consents:  # of a contact without a phone on record
+            raise InvalidEventError("identify", [Fault("opt_in[0]", _OF_NO_ONE.format(*_what_it_needs(opt_in)))])
         (consent,) = payload.consents
         point = (event.phones or event.emails)[0]
         return _said(consent, point.opt_ins[0], event.user_id)
@@ -247,6 +250,8 @@ def user_key(user_id: str) -> str:
     return f"user:{user_id}"
 
 
+_DECISIONS: Final = frozenset({"subscribed", *(name for name, (_, what) in WIDE_FORM.items() if what == "subscribed")})
+_OF_NO_ONE: Final = "is an opt-out of no {}{}; name it, or leave the decision empty"
 _NOW: Final = datetime.max.replace(tzinfo=UTC)
 # A number that belongs to no one; it is only read, never sent.
 _SOMEONE: Final = "+12125550100"
@@ -275,7 +280,7 @@ def _wide(named: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _closing_all_channels(read: list[Said | Unfit]) -> list[Said | Unfit]:
-    """Say each opt-out of the other channels of its phone or email, too, but where the row has a newer decision."""
+    """Repeat each opt-out for the other channels of its phone or email, unless the row has a newer decision."""
     said = {(one.identifier, one.channel): one for one in read if isinstance(one, Said)}
     for out in [one for one in said.values() if not one.subscribed]:
         for channel in channels_beside(cast("Channel", out.channel)):
@@ -315,6 +320,22 @@ def _mine(person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> dict[str, Any
     """Return what the consent belongs to."""
     name = "email" if opt_in.get("channel") in EMAIL_CHANNELS else "phone"
     return {name: person[name]} if name in person else {}
+
+
+def _has_address(person: Mapping[str, Any]) -> bool:
+    return "phone" in person or "email" in person
+
+
+def _what_it_needs(opt_in: Mapping[str, Any]) -> tuple[str, str]:
+    if opt_in.get("channel") in EMAIL_CHANNELS:
+        return "email", ""
+    return "phone", ", and none is on record of this user id"
+
+
+def _decides(named: Mapping[str, Any]) -> bool:
+    """Return whether a row that can't be read any further says a no, or what can't be read."""
+    told = [{"subscribed": named[name]} for name in _DECISIONS if name in named]
+    return any(is_opt_out(one) or is_unreadable(one) for one in told)
 
 
 def _says_nothing(opt_in: Mapping[str, Any]) -> bool:

@@ -29,7 +29,7 @@ CREATE TABLE known (
 CREATE TABLE unseen (row_hash TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE wanted (
     key TEXT, channel TEXT, at TEXT, subscribed INTEGER, timeless INTEGER, identifier TEXT, user_id TEXT, ip TEXT,
-    text TEXT, source TEXT, row_hash TEXT, position INTEGER, rows INTEGER, PRIMARY KEY (key, channel)
+    text TEXT, source TEXT, row_hash TEXT, position INTEGER, place TEXT, rows INTEGER, PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
 CREATE TABLE opt_outs (
     key TEXT, channel TEXT, identifier TEXT, at TEXT, PRIMARY KEY (key, channel)
@@ -39,9 +39,10 @@ CREATE TABLE doubted (key TEXT, channel TEXT, at TEXT, PRIMARY KEY (key, channel
 CREATE TABLE unfit (row TEXT, place TEXT, faults TEXT, loses_a_decision INTEGER);
 """
 _WANT: Final = """
-INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
+INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
     rows = rows + 1, at = {at}, subscribed = {subscribed}, timeless = {timeless}, identifier = {identifier},
-    user_id = {user_id}, ip = {ip}, text = {text}, source = {source}, row_hash = {row_hash}, position = {position}
+    user_id = {user_id}, ip = {ip}, text = {text}, source = {source}, row_hash = {row_hash}, position = {position},
+    place = {place}
 """
 _NEWER: Final = "(excluded.at > at OR (excluded.at = at AND excluded.subscribed < subscribed))"
 _WANT_NEWEST: Final = _WANT.format(
@@ -58,6 +59,7 @@ _WANT_NEWEST: Final = _WANT.format(
             "source",
             "row_hash",
             "position",
+            "place",
         )
     }
 )
@@ -75,7 +77,7 @@ SELECT substr(row_hash, 1, {KNOWN_BY}) || substr(row_hash, {COUNT_AT + 1}, 1)
 FROM {{}} WHERE row_hash IS NOT NULL AND state = 'acknowledged'
 """  # noqa: S608 - made of constants
 _OF_ACCOUNT: Final = " AND account = ?"
-# An opt-out without a time says nothing new where the newest word known, or perhaps known to Regal, is an opt-out.
+# An opt-out without a time says nothing new where the newest decision that Regal has, or may have, is an opt-out.
 _TIMELESS: Final = """
 UPDATE wanted SET at = coalesce((
     SELECT CASE WHEN k.subscribed = 0 THEN k.evidence_at ELSE k.opt_out_at END FROM known k
@@ -139,7 +141,7 @@ AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.
 # Several rows can have one hash, and a row that was not read again can be older than one that was.
 _OVERTAKEN: Final = "SELECT count(*) FROM compared WHERE kind = 'changed' AND was_seen"
 _TO_SEND: Final = """
-SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position FROM compared
+SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position, place FROM compared
 WHERE subscribed = ? AND (kind IN ('new', 'changed') OR (? AND kind = 'unchanged'))
 ORDER BY coalesce('user:' || user_id, identifier), identifier, channel
 """
@@ -151,6 +153,7 @@ class Wanted(NamedTuple):
 
     :param at: as the ledger writes times.
     :param position: the number of the row in the source, from 1; 0 if it is in none.
+    :param place: file and line, or that number, in words.
     """
 
     identifier: str
@@ -164,6 +167,7 @@ class Wanted(NamedTuple):
     source: str | None
     row_hash: str | None
     position: int = 0
+    place: str | None = None
 
 
 class SyncStore:
@@ -201,7 +205,7 @@ class SyncStore:
         self._db.execute("BEGIN")
 
     def unchanged(self, hashes: Sequence[str]) -> list[int]:
-        """Say of rows how many consents each has, if it is the same as when all of them were acknowledged, else 0.
+        """Return how many consents each row has, if it has not changed since all were acknowledged, else 0.
 
         It is noted that the source still has them.
         """
@@ -212,10 +216,10 @@ class SyncStore:
 
         :param key: the identifier as the ledger stores it.
         """
-        identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position = wanted
+        identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position, place = wanted
         self._db.execute(
             _WANT_NEWEST,
-            (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash, position),
+            (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash, position, place),
         )
         if not subscribed:
             self.bar(key, wanted)

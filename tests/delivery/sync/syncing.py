@@ -9,7 +9,6 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from airflow_provider_regal.client.clock import Clock
-from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
@@ -74,7 +73,6 @@ def run_sync(
             fingerprint="table",
             settings=DeliverySettings.of(call=call, **options),
             target=Target("regal_test", url, key, rate_limit=100_000, timeout_s=timeout_s),
-            pacer=Pacer(100_000),
             account=Account(database, account=account, source=source, secret=secret, lease_s=lease_s, now=clock.now),
             this=Try(epoch, number),
             clock=clock,

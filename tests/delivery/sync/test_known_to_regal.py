@@ -118,17 +118,7 @@ def test_the_guards_hold_for_what_is_no_opt_out(of_regal, sync, regal_sandbox, l
 
 
 def test_a_dry_run_records_nothing(of_regal, ledger):
-    from airflow_provider_regal.client.target import Target
-    from airflow_provider_regal.delivery.preview import preview
-    from airflow_provider_regal.delivery.settings import DeliverySettings
-    from airflow_provider_regal.delivery.stopping import Stop
-
-    with ledger.account() as account:
-        report = preview(
-            lambda held: [stop(1)], DeliverySettings.of(call="identify", sync=SyncSettings(**KNOWN)),
-            target=Target("regal_test", "http://127.0.0.1:9", "sandbox-key"), account=account, stop=Stop(),
-            log=lambda *told: None,
-        )  # fmt: skip
+    report = of_regal([stop(1)], dry_run=True)
     assert report.skips == {"recorded": 1}
     assert ledger.consents() == {}
 

@@ -1,4 +1,4 @@
-"""Any history of consents, late, twice, out of order, by any way and with crashes between, ends in the newest word.
+"""Any history of consents, late, twice, out of order, by any way and with crashes between, ends in the newest decision.
 
 The machine keeps what was read; what arrived is read from the local Regal.
 """
@@ -29,7 +29,7 @@ CHANNELS = ("sms", "email")  # few, so that histories meet
 people = st.sampled_from([1, 1, 2])
 # whose, channel, subscribed, minutes ago
 consents = st.tuples(people, st.sampled_from(CHANNELS), st.booleans(), st.integers(0, 4))
-# An opt-in may say a time to come, which has come when it is tried again: then nobody could tell what is newer.
+# An opt-in may say a time to come, which has come when it is tried again: then it can't be known what is newer.
 too_early = st.tuples(people, st.sampled_from(CHANNELS), st.just(True), st.integers(-3, -1))
 crashes = st.one_of(
     st.none(),
@@ -54,7 +54,7 @@ class Histories(RuleBasedStateMachine):
         self.minute = 0
         self.runs = 0
         self.table = []
-        self.read = {}  # identifier, channel -> (time, is an opt-out): the newest word that was read
+        self.read = {}  # identifier, channel -> (time, is an opt-out): the newest decision that was read
         self.barriers = {}
         self.perhaps = {}  # opt-outs of a reading that was cut off: they may bar already
         self.seen = 0
@@ -155,7 +155,7 @@ class Histories(RuleBasedStateMachine):
         self.check_what_arrived()
 
     def was_read(self, run):
-        """Say whether the rows of a run were read to their end."""
+        """Return whether the rows of a run were read to their end."""
         found = LedgerView(self.path).deliveries(run)
         return bool(found) and found[-1].kept_rows is not None
 

@@ -1,4 +1,4 @@
-"""A sync of opt-ins sends what differs from the ledger, and accounts for every consent of its source."""
+"""A sync of opt-ins sends what differs from the ledger, and accounts forevery consent of its source."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def test_what_says_nothing_and_what_is_wrong_has_an_outcome_too(sync, regal_sand
         sync(rows, max_rejected=3)
     report = error.value.report
     assert report.opt_outs_rejected == 1
-    assert kinds(report) == {"sent": 1, "unchanged": 1, "no_evidence": 1, "unreadable": 2, "opt_ins": 1}
+    assert kinds(report) == {"sent": 1, "no_decision": 1, "no_evidence": 1, "unreadable": 2, "opt_ins": 1}
+    assert report.skips == {"no_decision": 1}
     assert (report.read, report.rejected, report.skipped, report.acknowledged) == (5, 3, 1, 1)
     assert told(regal_sandbox) == [("u5", "sms", True)]
 
@@ -255,3 +256,33 @@ def test_an_opt_out_that_closes_all_channels_leaves_a_newer_yes_of_another_chann
 
     channels = regal_sandbox.contact(phone=phone(1))["phones"][phone(1)]
     assert (channels["sms"]["status"], channels["voice"]["status"]) == ("Unsubscribed", "Subscribed")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"phone": "", "sms_opt_in": "no"},
+        {"phone": "n/a", "sms_opt_in": "unsubscribed"},
+        {"phone": "555", "voice_opt_in": False},
+        {"user_id": "u9", "sms_opt_in": False},
+        {"user_id": "u9", "email": None, "email_opt_in": "no"},
+        {"phone": None, "channel": "sms", "subscribed": False},
+        {"phone": phone(9), "channel": "email", "subscribed": "0"},
+        {"phone": phone(9), "subscribed": "no"},
+        {"email": "", "email_opt_in": "perhaps"},
+    ],
+)
+def test_an_opt_out_that_belongs_to_no_one_fails_the_task_in_every_run(sync, row):
+    for run in ("first", "second"):
+        with pytest.raises(TooManyFailedRowsError) as failed:
+            sync([yes(1), row], of_run=run, max_rejected=1.0)
+        report = failed.value.report
+        assert (report.rejected, report.opt_outs_rejected, report.plan["unreadable"]) == (1, 1, 1)
+        assert adds_up(report)
+
+
+def test_an_opt_out_of_a_person_whose_phone_is_on_record_needs_none(sync, regal_sandbox):
+    sync([yes(1)])
+    regal_sandbox.reset()
+    assert sync([{"user_id": "u1", "sms_opt_in": False}]).opt_outs_rejected == 0
+    assert told(regal_sandbox) == [("u1", "sms", False)]

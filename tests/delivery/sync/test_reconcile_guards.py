@@ -6,10 +6,6 @@ from typing import ClassVar
 
 import pytest
 
-from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery.preview import preview
-from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
-from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import FixSourceError, RetryLaterError
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
@@ -105,7 +101,7 @@ class TestTheVanished:
         return regal.contact(phone=phone(number))["phones"][phone(number)]["sms"]["status"]
 
     def test_somebody_who_comes_back_on_the_old_evidence_is_opted_in_again(self, sync, regal_sandbox, ledger):
-        """They were missing by mistake: nobody has said no."""
+        """They were missing by mistake: no one has said no."""
         sync([yes(1), yes(2)])
         sync([yes(1)], sync=self.GONE)
         report = sync([yes(1), yes(2)], sync=self.GONE)
@@ -192,7 +188,7 @@ def test_of_too_few_consents_the_opt_outs_are_sent(sync, regal_sandbox, ledger):
     with pytest.raises(FixSourceError, match=r"has 2 consents, fewer than min_rows=3.*opt-outs were sent \(1\)"):
         sync([no(1), yes(2)], min_rows=3)
     assert told(regal_sandbox) == [("u1", "sms", False)]
-    assert sync([no(1), no(2), yes(3, subscribed=None)], min_rows=3).skips == {"unchanged": 2}
+    assert sync([no(1), no(2), yes(3, subscribed=None)], min_rows=3).skips == {"unchanged": 1, "no_decision": 1}
 
 
 def test_without_an_opt_out_nothing_is(sync, regal_sandbox, ledger):
@@ -226,19 +222,11 @@ def test_the_opt_outs_of_a_source_that_breaks_off_were_read(sync, deliver, ledge
 
 class TestADryRun:
     @pytest.fixture
-    def dry(self, ledger):
-        def run(rows, **options):
-            lines = []
-            with ledger.account() as account:
-                report = preview(
-                    lambda held: rows,
-                    DeliverySettings.of(call="identify", sync=SyncSettings(**options)),
-                    target=Target("regal_test", "http://127.0.0.1:9", "sandbox-key"),
-                    account=account,
-                    stop=Stop(),
-                    log=lambda text, *told: lines.append(text % told),
-                )
-            return report, "\n".join(lines)
+    def dry(self, sync, caplog):
+        def run(rows, initial=None, **options):
+            with caplog.at_level("INFO", "airflow_provider_regal"):
+                report = sync(rows, initial=initial, dry_run=True, **options)
+            return report, caplog.text
 
         return run
 

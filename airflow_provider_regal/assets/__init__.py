@@ -1,0 +1,1 @@
+"""What Airflow's assets and OpenLineage call the data of a Regal account."""

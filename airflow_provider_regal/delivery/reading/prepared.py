@@ -1,0 +1,171 @@
+"""What a row of the snapshot has become: ready to be sent, never to be sent, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_regal.client.guarantee import Guarantee
+from airflow_provider_regal.errors import Fault
+from airflow_provider_regal.events import Consent, Payload
+from airflow_provider_regal.ledger.rules import Claim
+from airflow_provider_regal.ledger.states import Skip
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What the ledger has to grant before a row is sent.
+
+    :param consent: of the payload; None if the claim is for the row as a whole.
+    """
+
+    claim: Claim
+    consent: Consent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """That Regal refused a row as a whole.
+
+    :param payload: what it refused.
+    :param reason: a code to group by.
+    :param message: what is wrong, without values.
+    """
+
+    payload: Payload
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Ready:
+    """A row that can be sent.
+
+    :param position: in the snapshot.
+    :param identifiers: rows that share one are sent in order.
+    :param source_row: its number in the source, from 1.
+    :param place: file and line, where the source is a file.
+    :param weight: for how many rows of the source it stands.
+    :param has_time: the event says when it happened.
+    :param user_id: of the person, if the event says.
+    :param message_id: by which the event is sent once.
+    :param phase: rows of a later one wait for those of the earlier.
+    :param only_consent: there is nothing to send without its opt-ins.
+    :param instead_of: the row itself is not sent, and only its opt-outs are: it is rejected, or skipped.
+    :param refusal: Regal refused the row, and its opt-outs are tried alone; it counts as rejected.
+    :param waits: the row itself waits for approval, and only its opt-outs are sent now.
+    :param letter_time: when it first failed, if it is a dead letter that is sent again.
+    :param force: it may be sent although Regal may have it already.
+    :param row_hash: of the row, where the ledger keeps it; so the hash of what is sent, and the contact's key.
+    :param withheld_noted: how many of the withheld opt-ins were noted.
+    :param claims: what the ledger has to grant before it is sent.
+    :param tries: requests made for it in this try of the task.
+    :param doubtful: one of them may have arrived.
+    """
+
+    position: int
+    payload: Payload
+    guarantee: Guarantee
+    identifiers: tuple[str, ...]
+    source_row: int = 0
+    place: str | None = None
+    weight: int = 1
+    has_time: bool = True
+    user_id: str | None = None
+    message_id: str | None = None
+    phase: int = 0
+    only_consent: bool = False
+    instead_of: Refused | Skip | None = None
+    refusal: Refusal | None = None
+    waits: bool = False
+    letter_time: str | None = None
+    force: bool = False
+    row_hash: str | None = None
+    payload_hash: str | None = None
+    key: str | None = None
+    withheld_noted: int = 0
+    claims: tuple[Claimed, ...] = ()
+    claimed_at: float = float("-inf")
+    tries: int = 0
+    doubtful: bool = False
+    first_time: datetime | None = None
+    body: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.body = self.payload.encoded
+
+    def send_instead(self, payload: Payload) -> None:
+        """Replace what is sent."""
+        self.payload, self.body = payload, payload.encoded
+
+    def send_only_opt_outs(self, instead_of: Skip) -> bool:
+        """Send nothing but its opt-outs, as an update of the contact.
+
+        :param instead_of: why the row itself is not sent.
+        :returns: whether there are any.
+        """
+        if (outs := self.payload.opt_outs) is None:
+            return False
+        self.send_instead(outs)
+        self.instead_of, self.only_consent, self.message_id = instead_of, True, None
+        return True
+
+    @property
+    def is_opt_outs_alone(self) -> bool:
+        """Whether it is nothing but opt-outs that somebody has stated."""
+        if self.instead_of is not None:
+            return True
+        outs, inferred = self.payload.consents, any(one.claim.inferred for one in self.claims)
+        return self.only_consent and bool(outs) and not inferred and not any(one.subscribed for one in outs)
+
+    def leave_for_approval(self) -> bool:
+        """Send nothing but its opt-outs now, and the row itself once it is approved.
+
+        :returns: whether there are any.
+        """
+        stated = tuple(
+            one
+            for one in self.claims
+            if one.consent is not None and not one.claim.subscribed and not one.claim.inferred
+        )
+        if not stated or (outs := self.payload.opt_outs) is None:
+            return False
+        self.send_instead(outs)
+        self.claims, self.waits, self.only_consent, self.guarantee = stated, True, True, "at_least_once"
+        return True
+
+    @property
+    def opts_out(self) -> bool:
+        """Whether it carries an opt-out that the source states; one that is owed or inferred fails no delivery."""
+        inferred = {claimed.consent for claimed in self.claims if claimed.claim.inferred}
+        return self.weight > 0 and any(not one.subscribed and one not in inferred for one in self.payload.consents)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row that can never be sent.
+
+    :param source_row: as of :class:`Ready`; so ``place``, ``weight`` and ``letter_time``.
+    :param row_hash: by which a later delivery knows that it was rejected before.
+    :param identifiers: of the person, as far as they can be read; so ``user_id``.
+    :param event: the name of the track event, where the delivery has it.
+    :param loses_a_decision: it says a no that can't be sent, or a decision that can't be read.
+    :param form: what the row is, as dead letters say it.
+    """
+
+    position: int
+    call: str
+    faults: tuple[Fault, ...]
+    row: Mapping[str, Any]
+    row_hash: str
+    form: str
+    source_row: int = 0
+    place: str | None = None
+    weight: int = 1
+    letter_time: str | None = None
+    identifiers: tuple[str, ...] = ()
+    user_id: str | None = None
+    event: str | None = None
+    loses_a_decision: bool = False

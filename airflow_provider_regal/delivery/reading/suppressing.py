@@ -1,0 +1,69 @@
+"""Rows about people who must not be contacted: what is still sent of them.
+
+==============================  ======================================  =========================================
+the row                         of a person who was suppressed          of a person who was forgotten
+==============================  ======================================  =========================================
+has opt-outs                    only these are sent                     only these, if one is news
+has none                        skipped                                 skipped
+is wrong                        skipped, not rejected                   skipped, not rejected
+loses an opt-out that is wrong  rejected: somebody has to look at it    skipped: nothing of it is recorded
+==============================  ======================================  =========================================
+"""
+
+from __future__ import annotations
+
+from airflow_provider_regal.delivery.reading.prepared import Ready, Refused
+from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.ledger.states import Skip
+from airflow_provider_regal.ledger.suppressions import Hold
+from airflow_provider_regal.ledger.text import to_ledger_time
+
+
+def hold_back(row: Ready | Refused, hold: Hold) -> bool:
+    """Reduce a row to the opt-outs that are still sent.
+
+    :returns: whether nothing of it is left.
+    """
+    if not says_news(row, hold):
+        return True
+    if isinstance(row, Refused):
+        return not row.loses_a_decision
+    if isinstance(row.instead_of, Refused):
+        if hold.is_forgotten or not row.instead_of.loses_a_decision:
+            row.instead_of = Skip.SUPPRESSED
+        return False
+    if _only_opts_out(row):
+        return False
+    return not row.send_only_opt_outs(Skip.SUPPRESSED)
+
+
+def says_news(row: Ready | Refused, hold: Hold) -> bool:
+    """Return whether a row of a person who was forgotten has an opt-out that was not known then."""
+    if not hold.is_forgotten:
+        return True
+    return isinstance(row, Ready) and any(
+        hold.is_news(one.identifier, one.channel, None if one.at is None else to_ledger_time(one.at))
+        for one in row.payload.consents
+        if not one.subscribed
+    )
+
+
+def may_be_held(row: Ready | Refused) -> bool:
+    """Return whether a row is an event that ``suppress_named_events`` may hold back."""
+    return (
+        isinstance(row, Ready) and row.payload.call in NAMED_CALLS and row.instead_of is None and not row.only_consent
+    )
+
+
+def person_of(row: Ready | Refused) -> tuple[str, ...]:
+    """Name the person of a row by all its identifiers; opt-outs that are sent alone have not all of them."""
+    if isinstance(row, Ready) and isinstance(row.instead_of, Refused):
+        return (*row.identifiers, *row.instead_of.identifiers)
+    return row.identifiers
+
+
+def _only_opts_out(row: Ready) -> bool:
+    alone = row.payload.opt_outs
+    if alone is None:
+        return False
+    return alone.body == row.payload.body or (row.only_consent and alone.consents == row.payload.consents)

@@ -1,0 +1,661 @@
+"""The recorder: notes what became of each row, and commits it.
+
+::
+
+    engine ─▶ acknowledge | refuse | unknown | ... ─▶ Changes ─▶ one commit ─▶ ledger
+       └────▶ reserve (asks the ledger, within the commit) ────────▲
+
+Each commit is one transaction. One that cannot be made stops the sending; it is tried again within ``patience_s``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+
+from sqlalchemy.engine import Connection
+
+from airflow_provider_regal.client.clock import Clock
+from airflow_provider_regal.client.exchange import Decision
+from airflow_provider_regal.client.redact import fit_to_show
+from airflow_provider_regal.client.target import Target
+from airflow_provider_regal.delivery.reading.grants import OLDER, Grant, grant
+from airflow_provider_regal.delivery.reading.keys import hash_of_body
+from airflow_provider_regal.delivery.reading.prepared import Ready, Refusal, Refused
+from airflow_provider_regal.delivery.reading.type_drift import TypeDrift
+from airflow_provider_regal.delivery.sending.gate import LONGEST_PROBE_S
+from airflow_provider_regal.delivery.sending.share import RateShare
+from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.errors import FixConnectionError, LedgerError, TakenOverError
+from airflow_provider_regal.events import Consent
+from airflow_provider_regal.events.names import IS_PRIMARY, MESSAGE_ID, NAME, PHONES, PROPERTIES, TRAITS, Channel
+from airflow_provider_regal.events.payload import lost_by_promotion
+from airflow_provider_regal.ledger import consent_log
+from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.admin.formats import duration
+from airflow_provider_regal.ledger.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held
+from airflow_provider_regal.ledger.outcomes import OutcomeLine, encoded, line_of
+from airflow_provider_regal.ledger.rules import OPT_IN, Claim
+from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
+from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
+from airflow_provider_regal.ledger.text import to_ledger_time
+
+_log = logging.getLogger(__name__)
+#: Nothing is sent if the last commit was longer ago: another try may have taken over since.
+FRESH_S: Final = 3.0
+COMMIT_EVERY_S: Final = 1.0
+_MOST_CHANGES: Final = 10_000
+_AGAIN_S: Final = 0.5
+# Why a row became unknown through no fault of its own; they warn, but do not fail the task.
+_DIED: Final = "worker died"
+_INTERRUPTED: Final = "interrupted"
+_OUTAGE: Final = "outage"
+_VANISHED: Final = "no longer in the source of the sync"
+_ACKNOWLEDGED: Final = int(RowState.ACKNOWLEDGED)
+_NOTHING: Final[Mapping[str, Any]] = {}
+_NUMBERED: Final = re.compile(r"\[\d+\]")  # phones[1]: the same note for all
+
+
+class Recorder:
+    """Notes and commits what becomes of the rows of a delivery.
+
+    ``notes`` counts what Regal will do that the sender may not expect.
+
+    :param held: the delivery.
+    :param target: for messages about the connection; its key is masked in Regal's words.
+    :param drift: knows the types that were sent for the first time; None where they are not kept.
+    :param patience_s: seconds for which a commit is tried again.
+    :param share: of the account's rate; it is agreed on in the commits.
+    """
+
+    def __init__(
+        self,
+        held: Held,
+        account: Account,
+        target: Target,
+        *,
+        drift: TypeDrift | None,
+        patience_s: float,
+        clock: Clock,
+        share: RateShare | None = None,
+    ) -> None:
+        self._held = held
+        self._account = account
+        self._target = target
+        self._drift = drift
+        self._patience_s = patience_s
+        self._share = share
+        self._clock = clock
+        self._changes = Changes()
+        self._committing = asyncio.Lock()
+        self._last_commit = self._counted_until = clock.monotonic()
+        self._failing = False
+        self._lost = self._stopping = False
+        self._outage_since: datetime | None = None
+        self._enough = asyncio.Event()
+        self.notes: Counter[str] = Counter()
+
+    # -- commits ------------------------------------------------------------------------------------------------------
+
+    def wait_s(self, now: float) -> float:
+        """Return 0 if something may be sent, else the seconds until it is worth asking again.
+
+        :param now: monotonic seconds.
+        """
+        return 0.05 if self._lost or self._failing or now - self._last_commit > FRESH_S else 0.0
+
+    async def commit(self, *, last: bool = False) -> None:
+        """Write what was noted.
+
+        :param last: the share of the account's rate is given back with it.
+        :raises LedgerError: it could not be written within the patience; it is kept for another time.
+        :raises TakenOverError: another try has the delivery.
+        """
+        async with self._committing:
+            await self._commit((), last=last)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much was noted that it should be committed."""
+        return len(self._changes.outcomes) >= _MOST_CHANGES
+
+    def commit_now(self) -> None:
+        """Write what was noted, where nothing runs beside it."""
+        changes, self._changes = self._changes, Changes()
+        if self._drift is not None:
+            changes.types |= self._drift.take_new()
+        self._held.commit(changes)
+        self._note_promotions(changes)
+
+    async def keep_committing(self) -> None:
+        """Commit at least every second, more often while others share the rate, and when much was noted."""
+        while not self._stopping:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._enough.wait(), self._share.every_s if self._share else COMMIT_EVERY_S)
+            self._enough.clear()
+            await self.commit()
+
+    def stop_committing(self) -> None:
+        """Let :meth:`keep_committing` end soon: a commit must not be canceled halfway."""
+        self._stopping = True
+        self._enough.set()
+
+    async def reserve(self, rows: Sequence[Ready]) -> list[Grant]:
+        """Ask the ledger which rows may be sent, and reserve those that must not be sent twice, in one commit."""
+        async with self._committing:
+            grants = await self._commit(rows)
+        now, moment = self._clock.monotonic(), self._clock.now()
+        for one in grants:
+            one.row.claimed_at = now
+            self.apply(one, moment)
+        return grants
+
+    def apply(self, grant: Grant, now: datetime) -> None:
+        """Let the row be what was granted; one that may not be sent is settled."""
+        grant.apply()
+        if grant.skip is not None:
+            self._note_withheld(grant.row)
+            if grant.skip is Skip.OLDER and not grant.row.payload.withheld:  # the event itself stands for the opt-in
+                self._held.counts.withheld[OLDER] += 1
+            self.skip(grant.row, grant.skip, now)
+
+    def reserve_now(self, row: Ready) -> list[Grant]:
+        """Reserve one row, where nothing runs beside it; until its outcome is committed it is unknown."""
+        changes, self._changes = self._changes, Changes()
+        line = self._line(row, Outcome.UNKNOWN, "the worker died while it was being sent", _DIED, self._clock.now())
+        changes.outcomes.append(line)
+        counts = self._held.counts
+        counts.read += 1
+        counts.add(Outcome.UNKNOWN, 1)
+        prepared = self._held.prepare_commit(changes)
+        counts.read -= 1
+        counts.add(Outcome.UNKNOWN, -1)
+        grants, _ = self._write(prepared, [row])
+        for one in grants:
+            one.apply()
+            if not one.go:
+                self._note_withheld(row)
+                self.drop(row)
+                if one.skip is not None:
+                    counts.read += 1
+                    self.skip(row, one.skip, self._clock.now())
+                self.commit_now()
+        return grants
+
+    def drop(self, row: Ready) -> None:
+        """Note that a single event was not applied, and is not ours to send again."""
+        self._changes.released += _claims(row)
+        self._changes.removed.append(row.source_row)
+
+    async def _commit(self, rows: Sequence[Ready], *, last: bool = False) -> list[Grant]:
+        gives_up_at = self._clock.monotonic() + self._patience_s
+        while True:
+            began = self._clock.monotonic()
+            changes, self._changes = self._changes, Changes()
+            if self._drift is not None:
+                changes.types |= self._drift.take_new()
+            seconds, self._counted_until = began - self._counted_until, began
+            prepared = self._held.prepare_commit(changes, candidates=[row.position for row in rows], seconds=seconds)
+            agree = self._agreement(last=last)
+            try:
+                grants, states = await asyncio.to_thread(self._write, prepared, rows, agree)
+            except BaseException as error:
+                prepared.undo()
+                self._changes.put_back(changes)
+                if not isinstance(error, LedgerError):
+                    self._lost = self._lost or isinstance(error, TakenOverError)
+                    raise
+                if not self._failing:
+                    _log.warning("%s Nothing is sent until it can be written again", error)
+                self._failing = True
+                if self._clock.monotonic() >= gives_up_at:
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            if self._failing:
+                _log.info("The ledger can be written again")
+            self._failing = False
+            if self._share is not None:
+                self._share.committed()
+            self._last_commit = began
+            for position, state in states.items():
+                self._held.states[position] = state
+                self._held.states.changed.discard(position)
+            return grants
+
+    def _agreement(self, *, last: bool) -> Callable[[Connection], None] | None:
+        """Return what agrees on the share within the next commit; None if it need not be."""
+        if self._share is None:
+            return None
+        counts = self._held.counts
+        if last:
+            return self._share.leave
+        return self._share.renew if self._share.ask(counts.read - counts.settled + counts.owed_rows) else None
+
+    def _write(
+        self, prepared: Commit, rows: Sequence[Ready], agree: Callable[[Connection], None] | None = None
+    ) -> tuple[list[Grant], Mapping[int, int]]:
+        grants: list[Grant] = []
+
+        def within(connection: Connection) -> dict[int, int]:
+            reserved = reserve(connection) if rows else {}
+            if agree is not None:  # last, since it may lock what other deliveries wait for
+                agree(connection)
+            return reserved
+
+        def reserve(connection: Connection) -> dict[int, int]:
+            grants.clear()  # of a try that was rolled back
+            verdicts = iter(self._account.claim(connection, [one.claim for row in rows for one in row.claims]))
+            grants.extend(grant(row, [next(verdicts) for _ in row.claims]) for row in rows)
+            if given_back := [claim for one in grants for claim in one.given_back]:
+                self._account.settle(connection, released=given_back)
+            return {
+                one.row.position: RowState.RESERVED for one in grants if one.go and one.row.guarantee == "at_most_once"
+            }
+
+        states = prepared.write(within)
+        self._note_promotions(prepared.changes)
+        return grants, states
+
+    def _note_promotions(self, committed: Changes) -> None:
+        """Note phones that became primary without the opt-ins that another phone of the contact on record has."""
+        with suppress(LedgerError):  # it is only told, and what was committed stays committed
+            for channels in self._account.lost_by_promotion(committed.primaries):
+                self.notes[lost_by_promotion("the phone", channels, "another phone of the contact on record")] += 1
+
+    # -- what became of rows ------------------------------------------------------------------------------------------
+
+    def _note(self, row: Ready) -> None:
+        """Note what a row leaves out; once, by the try that settles it."""
+        if row.payload.withheld:
+            self._note_withheld(row)
+        self.note_notes(row)
+        if row.payload.call in NAMED_CALLS and not row.has_time:
+            self._held.counts.without_time += 1
+
+    def note_notes(self, row: Ready) -> None:
+        """Count what Regal will do with a row that its sender may not expect."""
+        if row.payload.notes:
+            self.notes.update(_NUMBERED.sub("", note) for note in row.payload.notes)
+
+    def _note_withheld(self, row: Ready) -> None:
+        new = row.payload.withheld[row.withheld_noted :]
+        row.withheld_noted += len(new)
+        if not new:
+            return
+        for one in new:
+            self._held.counts.withheld[one.reason] += 1
+            at = None if one.consent.at is None else to_ledger_time(one.consent.at)
+            self._log(row, one.consent, consent_log.WITHHELD, one.reason, at=at)
+
+    def acknowledge(self, row: Ready) -> None:
+        """Note that Regal has the row."""
+        self._count_requests(row)
+        changes, body = self._changes, row.payload.body
+        if row.claims:
+            changes.acknowledged += _claims(row)
+            self._log_consents(row, consent_log.ACKNOWLEDGED)
+        if row.waits:
+            return
+        self._note(row)
+        if row.instead_of is not None:
+            self._settle_instead(row, row.instead_of, self._clock.now())
+            return
+        if row.refusal is not None:
+            self._keep_refused(row, row.refusal, "acknowledged", self._clock.now())
+            return
+        if row.key is not None:
+            changes.contacts.append((row.key, row.row_hash, row.payload_hash))
+        if row.user_id is not None and (phones := body.get(TRAITS, _NOTHING).get(PHONES)):
+            told = any(note.startswith("phones[") for note in row.payload.notes)  # by the event alone
+            for phone, info in phones.items():
+                changes.phones.append((row.user_id, phone))
+                if info.get(IS_PRIMARY) and not told:
+                    changes.primaries.append((row.user_id, phone))
+        moment = to_ledger_time(self._clock.now())
+        first = moment if row.first_time is None else to_ledger_time(row.first_time)
+        user_id, phone, email = self._people(row)
+        dropped: tuple[str | None, ...] = (None, None, None)
+        if row.payload.left_out:
+            dropped = (
+                "dropped",
+                row.payload.left_out[0].field,
+                "; ".join(map(str, row.payload.left_out))[:LONGEST_MESSAGE],
+            )
+        changes.outcomes.append(  # positional, and without NamedTuple's own checks: it is the usual outcome
+            _line(
+                (
+                    row.source_row, row.place, row.payload.call, body.get(NAME), user_id, phone, email, "acknowledged",
+                    *dropped, row.tries, first, moment, None, None, None, None,
+                )
+            )
+        )  # fmt: skip
+        self._held.counts.acknowledged += row.weight
+        self._held.states[row.position] = _ACKNOWLEDGED
+        if len(changes.outcomes) >= _MOST_CHANGES:
+            self._enough.set()
+
+    def skip(self, row: Ready, why: Skip, now: datetime) -> None:
+        """Note that a prepared row is not sent; one that could only be sent in part stays rejected."""
+        if row.waits:
+            return
+        if why is Skip.DRY_RUN:
+            self._note(row)
+        if row.instead_of is not None:
+            self._settle_instead(row, row.instead_of, now)
+            return
+        self._held.counts.skip(why, row.weight)
+        self._held.states[row.position] = RowState.of(why)
+
+    def _settle_instead(self, row: Ready, what: Refused | Skip, now: datetime) -> None:
+        """Settle a row of which only the opt-outs were to be sent."""
+        if isinstance(what, Refused):
+            self.reject(what, now)
+        else:
+            self._changes.removed.append(row.source_row)  # of one event: the line it had while it was sent
+            self.leave_out(row.position, what, row.weight)
+
+    def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
+        """Note that a row is not sent, before it was prepared."""
+        self._held.counts.skip(why, weight)
+        self._held.states[position] = RowState.of(why)
+
+    def reject(self, row: Refused, now: datetime) -> None:
+        """Note that the row can never be sent."""
+        moment = to_ledger_time(now)
+        user_id, phone, email = self._people(row)
+        self._changes.outcomes.append(
+            line_of(
+                position=row.source_row,
+                place=row.place,
+                call=row.call,
+                event=row.event,
+                user_id=user_id,
+                phone=phone,
+                email=email,
+                status="rejected",
+                reason="invalid",
+                field=row.faults[0].field,
+                message="; ".join(map(str, row.faults)),
+                attempts=0,
+                first_at=row.letter_time or moment,
+                last_at=moment,
+                payload_hash=row.row_hash,
+                form=row.form,
+                payload=encoded(row.row),
+            )
+        )
+        self._held.counts.opt_outs_rejected += row.loses_a_decision
+        self._settle(row, Outcome.REJECTED)
+
+    def try_alone(self, row: Ready, decision: Decision) -> bool:
+        """Let the opt-outs of a refused row be tried without the rest of it, which may be what is wrong.
+
+        :returns: False if there are none, or that is what was refused.
+        """
+        alone = row.payload.opt_outs
+        if row.refusal is not None or alone is None or alone.body == row.payload.body:
+            return False
+        row.refusal = Refusal(row.payload, decision.reason, self._message(row, decision))
+        going = tuple(one for one in row.claims if one.consent in alone.consents)
+        self.release(row)  # what is sent alone is claimed again
+        row.claims = tuple(one for one in row.claims if one not in going)
+        self._log_consents(row, consent_log.REFUSED, decision.reason)
+        row.claims = going
+        row.send_instead(alone)
+        return True
+
+    def _keep_refused(self, row: Ready, refusal: Refusal, then: str, now: datetime) -> None:
+        """Note that a row was refused, now that it is known what became of its opt-outs, which were tried alone."""
+        row.claims, row.refusal = (), None
+        row.send_instead(refusal.payload)
+        self._keep(row, Outcome.REJECTED, f"{refusal.message}; its opt-out, sent alone: {then}", refusal.reason, now)
+
+    def refuse(self, row: Ready, decision: Decision, now: datetime) -> None:
+        """Note that Regal refuses the row for good."""
+        self._count_requests(row)
+        self._changes.released += _claims(row)
+        self._log_consents(row, consent_log.REFUSED, decision.reason)
+        self._held.counts.opt_outs_rejected += row.opts_out
+        if row.refusal is not None:
+            self._keep_refused(row, row.refusal, decision.reason, now)
+            return
+        self._keep(row, Outcome.REJECTED, self._message(row, decision), decision.reason, now)
+
+    def unknown(self, row: Ready, decision: Decision, now: datetime, *, in_outage: bool) -> None:
+        """Note that it can't be known whether Regal received the row."""
+        self._count_requests(row)
+        if row.refusal is not None:
+            self._opt_out_unknown(row, row.refusal, decision.reason, now)
+            return
+        reason = f"{_OUTAGE}: {decision.reason}" if in_outage else decision.reason
+        self._held.counts.unknown_of_outage += in_outage * row.weight
+        self._lost_sight_of(row, self._message(row, decision), reason, now)
+
+    def _opt_out_unknown(self, row: Ready, refusal: Refusal, reason: str, now: datetime) -> None:
+        """Note that a row was refused, and that it can't be known whether Regal received its opt-outs."""
+        self._held.counts.opt_outs_unknown += row.opts_out
+        self._changes.unknown += _claims(row)
+        self._log_consents(row, consent_log.UNKNOWN, reason)
+        self._keep_refused(row, refusal, f"unknown, {reason}", now)
+
+    def count_429(self) -> None:
+        """Note that Regal had too many requests."""
+        self._held.counts.answers_429 += 1
+
+    def note_outage(self, since: datetime, reason: str) -> None:
+        """Log that Regal accepts nothing; the next commit records it.
+
+        :param since: when the first of the requests that failed was made.
+        :param reason: of the last failure.
+        """
+        counts = self._held.counts
+        if self._outage_since is None:
+            self._outage_since = since
+            ends = since + timedelta(seconds=self._patience_s)
+            _log.warning(
+                "Regal has accepted nothing since %s UTC (the last request: %s). One row at a time probes whether it "
+                "is back, at least every %.0f s. At %s UTC (outage_patience=%g s) the task stops with all unsent rows "
+                "saved, and its retry resumes",
+                f"{since:%H:%M:%S}", reason, LONGEST_PROBE_S, f"{ends:%H:%M:%S}", self._patience_s,
+            )  # fmt: skip
+        counts.outage_since = counts.outage_since or to_ledger_time(since)
+        counts.outage_reason = reason
+
+    def outage_ended(self) -> None:
+        """Note that Regal answers again, and say so."""
+        counts = self._held.counts
+        if self._outage_since is not None:
+            lasted_s = (self._clock.now() - self._outage_since).total_seconds()
+            _log.info("Regal answers again after %s. Sending resumes", duration(lasted_s))
+            self._outage_since = None
+        if counts.outage_since is not None:
+            counts.outage_since = counts.outage_reason = None
+
+    def blame_outage(self, row: Ready, decision: Decision, now: datetime) -> None:
+        """Note that it was an outage that made a row unknown, as turned out only later."""
+        self._held.counts.unknown_of_outage += row.weight
+        line = self._line(row, Outcome.UNKNOWN, self._message(row, decision), f"{_OUTAGE}: {decision.reason}", now)
+        self._changes.outcomes.append(line)
+
+    def interrupted(self, row: Ready, now: datetime) -> None:
+        """Note that we cut the request off ourselves before it was answered."""
+        if row.guarantee == "at_least_once":
+            row.doubtful = True
+            self.leave_open(row)
+            return
+        self._count_requests(row)
+        if row.refusal is not None:
+            self._opt_out_unknown(row, row.refusal, _INTERRUPTED, now)
+            return
+        self._held.counts.unknown_of_outage += row.weight
+        self._lost_sight_of(row, "stopped while it was being sent", _INTERRUPTED, now)
+
+    def died(self, row: Ready | Refused, now: datetime) -> None:
+        """Note that an earlier try died between reserving the row and committing an answer."""
+        message = "the worker died while it was being sent; look for it in Regal"
+        self._held.counts.unknown_of_outage += row.weight
+        if isinstance(row, Ready):
+            row.tries = max(row.tries, 1)
+            self._lost_sight_of(row, message, _DIED, now)
+            return
+        moment = to_ledger_time(now)  # its mapping changed since
+        user_id, phone, email = self._people(row)
+        self._changes.outcomes.append(
+            line_of(
+                position=row.source_row,
+                place=row.place,
+                call=row.call,
+                event=row.event,
+                user_id=user_id,
+                phone=phone,
+                email=email,
+                status="unknown",
+                reason=_DIED,
+                field=None,
+                message=message,
+                attempts=1,
+                first_at=moment,
+                last_at=moment,
+                payload_hash=row.row_hash,
+                form=row.form,
+                payload=encoded(row.row) if row.row else None,  # none of a person who was forgotten since
+            )
+        )
+        self._settle(row, Outcome.UNKNOWN)
+
+    def release(self, row: Ready) -> None:
+        """Take the row's reservation and its claims back; whoever sends it next claims it anew."""
+        if row.guarantee == "at_most_once":
+            self._held.states[row.position] = RowState.OPEN
+        if row.doubtful:
+            self._changes.unknown += _claims(row)
+        else:  # Regal surely does not have it
+            self._changes.released += _claims(row)
+
+    def leave_open(self, row: Ready) -> None:
+        """Leave the row unsettled: a later try sends it."""
+        self._count_requests(row)
+        self.release(row)
+
+    def unauthorized(self, decision: Decision) -> FixConnectionError:
+        """Make the error for a refused key."""
+        return FixConnectionError(
+            f"Connection {self._target.conn_id!r}: Regal refused the API key ({decision.reason}). Check the field "
+            "'API key'; it is sent verbatim, so enter only the key, without 'Bearer'. Remaining rows are saved: fix "
+            "the connection and clear the task.",
+            status=decision.status,
+        )
+
+    def _settle(self, row: Ready | Refused, outcome: Outcome) -> None:
+        self._held.counts.add(outcome, row.weight)
+        self._held.states[row.position] = RowState.of(outcome)
+        if len(self._changes.outcomes) >= _MOST_CHANGES:
+            self._enough.set()
+
+    def _lost_sight_of(self, row: Ready, message: str, reason: str, now: datetime) -> None:
+        self._changes.unknown += _claims(row)
+        self._log_consents(row, consent_log.UNKNOWN, reason)
+        self._held.counts.opt_outs_unknown += row.opts_out
+        self._keep(row, Outcome.UNKNOWN, message, reason, now)
+
+    def _keep(self, row: Ready, outcome: Outcome, message: str, reason: str, now: datetime) -> None:
+        self._note(row)
+        self._changes.outcomes.append(self._line(row, outcome, message, reason, now))
+        self._settle(row, outcome)
+
+    def _line(self, row: Ready, outcome: Outcome, message: str, reason: str, now: datetime) -> OutcomeLine:
+        user_id, phone, email = self._people(row)
+        moment = to_ledger_time(now)
+        first = row.letter_time or (moment if row.first_time is None else to_ledger_time(row.first_time))
+        claims = [claimed.claim for claimed in row.claims if claimed.consent is None and claimed.claim.call == OPT_IN]
+        body = json.loads(row.body)
+        more = {
+            "claims": [
+                [c.key, c.channel, c.subscribed, c.at, c.row_hash, *([True] if c.stored else [])] for c in claims
+            ],
+            "contact": row.key,
+        }
+        return line_of(
+            position=row.source_row,
+            place=row.place,
+            call=row.payload.call,
+            event=row.payload.body.get(NAME),
+            user_id=user_id,
+            phone=phone,
+            email=email,
+            status=outcome.value,
+            reason=reason,
+            field=None,
+            message=message,
+            attempts=row.tries,
+            first_at=first,
+            last_at=moment,
+            payload_hash=hash_of_body(row.body),
+            form="body",
+            payload=encoded(body if row.message_id is None else {MESSAGE_ID: row.message_id, **body}),
+            consents=json.dumps(more) if claims or row.key is not None else None,
+        )
+
+    def _people(self, row: Ready | Refused) -> tuple[str | None, str | None, str | None]:
+        """Return user id, phone and email of a row, as the ledger stores them."""
+        stored = self._account.identifiers.stored
+        phone = email = None
+        for identifier in row.identifiers:
+            if identifier[0] == "+":
+                phone = phone or stored(identifier)
+            elif "@" in identifier and not identifier.startswith("user:"):
+                email = email or stored(identifier)
+        return None if row.user_id is None else stored(row.user_id), phone, email
+
+    def _count_requests(self, row: Ready) -> None:
+        self._held.counts.requests += row.tries
+        self._held.counts.repeats += max(row.tries - 1, 0)
+
+    def _message(self, row: Ready, decision: Decision) -> str:
+        said = fit_to_show(decision.said, sent=row.payload.body, api_key=self._target.api_key)
+        return f"{decision.reason}, Regal says: {said}" if said else decision.reason
+
+    def _log_consents(self, row: Ready, status: str, reason: str | None = None) -> None:
+        """Keep the evidence of what was sent: each decision's time, address, wording and where it was collected."""
+        for claim, consent in ((one.claim, one.consent) for one in row.claims):
+            if claim.call != OPT_IN or claim.stored:
+                continue
+            channel = cast(Channel, claim.channel)
+            told = consent or Consent(claim.key, channel, bool(claim.subscribed), None, "", *_evidence_in(row))
+            at = None if claim.inferred else claim.at  # it has no time of its own
+            self._log(row, told, status, reason or (_VANISHED if claim.inferred else None), at=at)
+
+    def _log(self, row: Ready, consent: Consent, status: str, reason: str | None, *, at: str | None) -> None:
+        who = consent.identifier or (f"user:{row.user_id}" if row.user_id else "")
+        if not who:
+            return
+        acknowledged_at = to_ledger_time(self._clock.now()) if status == consent_log.ACKNOWLEDGED else None
+        self._changes.log.append(
+            LoggedConsent(
+                who, consent.channel, consent.subscribed, at, consent.ip, consent.text, consent.source,
+                row.source_row, row.place, status, reason, acknowledged_at,
+            )
+        )  # fmt: skip
+
+
+def _evidence_in(row: Ready) -> list[Any]:
+    """Return ip, wording and source of an event that stands for an opt-in, which has them as properties."""
+    properties = row.payload.body.get(PROPERTIES, _NOTHING)
+    return [properties.get(name) for name in ("ip", "text", "source")]
+
+
+def _line(values: tuple[Any, ...]) -> OutcomeLine:
+    return tuple.__new__(OutcomeLine, values)
+
+
+def _claims(row: Ready) -> list[Claim]:
+    return [claimed.claim for claimed in row.claims]

@@ -1,0 +1,90 @@
+r"""The types a user asks for: a value of a column read as one of them, or refused.
+
+What says nothing (None, NaN; for all but text also white space, ``NULL``, ``\N``) stays nothing, whatever the type.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date, datetime, tzinfo
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NoReturn
+from uuid import UUID
+
+from airflow_provider_regal.events.options import ColumnType
+from airflow_provider_regal.events.python_values import is_missing, is_nothing, plain, read_truth, trimmed, whole
+from airflow_provider_regal.events.times import read_day, read_time
+
+
+def coerce(value: Any, kind: ColumnType, timezone: tzinfo) -> Any:
+    """Read a value as a type.
+
+    :param kind: one of :data:`COERCIONS`.
+    :param timezone: the zone of times that name none.
+    :raises ValueError: it cannot be; the message does not hold the value.
+    """
+    value = plain(value)
+    if is_nothing(value) or (kind is not str and is_missing(value)):
+        return None
+    try:
+        return COERCIONS[kind](value, timezone)
+    except (ValueError, TypeError, InvalidOperation, OverflowError, RecursionError):
+        pass
+    raise ValueError(
+        f"cannot be read as {kind if isinstance(kind, str) else kind.__name__}"
+    )  # outside the handler, whose error carries the value
+
+
+_FEWEST, _MOST = -40, 40  # powers of ten of numbers that are written out
+
+
+def _text(value: Any, _: tzinfo) -> str:
+    if isinstance(value, (float, Decimal)):  # a whole number is its digits; none has an exponent
+        if (number := whole(value)) is not None:
+            return str(number)
+        decimal = Decimal(str(value))
+        if not _FEWEST <= decimal.adjusted() <= _MOST:
+            raise ValueError
+        return format(decimal, "f")
+    if isinstance(value, (str, bool, int, date, UUID)):
+        return str(value)
+    raise ValueError
+
+
+def _number(value: Any) -> str:
+    # Python reads digits of all scripts, and 1_000; a table has neither.
+    text = trimmed(str(value))
+    if isinstance(value, bool) or "_" in text or not text.isascii():
+        raise ValueError
+    return text
+
+
+def _whole(value: Any, _: tzinfo) -> int:
+    number = Decimal(_number(value))
+    if number % 1:
+        raise ValueError
+    return int(number)
+
+
+def _fraction(value: Any, _: tzinfo) -> float:
+    return float(_number(value))
+
+
+def _json(value: Any, _: tzinfo) -> Any:
+    return json.loads(value, parse_constant=_refuse) if isinstance(value, str) else value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+COERCIONS: Final[dict[ColumnType, Callable[[Any, tzinfo], Any]]] = {
+    str: _text,
+    int: _whole,
+    float: _fraction,
+    bool: lambda value, _: read_truth(value),
+    date: read_day,
+    datetime: read_time,
+    "json": _json,
+}

@@ -1,0 +1,237 @@
+"""What becomes of each column: the column names are the mapping, so SQL does the mapping.
+
+============================================  =======================================================
+column                                        becomes
+============================================  =======================================================
+user_id, phone, email, timestamp, sub_brand   the field of that name
+event                                         the name of a track event, if the delivery names none
+opt_in                                        a list of opt-ins (JSON)
+sms_opt_in, voice_opt_in, email_opt_in        an opt-in; evidence in ``..._at, _ip, _text, _source``
+phones.work, emails.work                      a phone or email of its own, with this label
+phones.work_sms_opt_in, ..._at, ...           an opt-in of that phone or email, with its evidence
+first_name, last_name, address_*              Regal's standard traits
+message_id                                    nothing at Regal: a repeated one is sent once
+any other                                     a trait (identify) or a property (track, page, screen)
+============================================  =======================================================
+
+``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | "phones.work_sms_opt_in" | "sms_opt_in" |
+None}`` overrides: to any name of this table. A row that lacks a column has NULL there; what no row of a source has
+(:class:`ColumnsSeen`) is a slip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from airflow_provider_regal.errors import Fault
+from airflow_provider_regal.events.faults import path_of
+from airflow_provider_regal.events.names import EVENT_ALIASES, EVENT_SOURCE, LOOSE_OPT_INS
+from airflow_provider_regal.events.options import (
+    EVIDENCE,
+    FIELDS,
+    MANY,
+    OPT_IN_OF_LABEL,
+    STANDARD_TRAITS,
+    WIDE_FORM,
+    ColumnType,
+    RowMapping,
+)
+
+_ADDRESS: Final = {"postal_code": "zipcode", "zip": "zipcode", "zip_code": "zipcode"}
+CONSENT: Final = "consent"
+_CONSENT_FIELDS: Final = (CONSENT, "opt_in")
+_CONSENT_TRAITS: Final = tuple(("traits", name) for name in ("optIn", "opt_in", *LOOSE_OPT_INS, *MANY))
+
+Path = tuple[str, ...]
+
+
+@dataclass
+class Plan:
+    """What to do with rows of one set of columns.
+
+    :param steps: column, its place in the event, and the type it is read as (None: as it is).
+    :param faults: why no such row can be mapped.
+    :param columns: place, as a fault of the event names it -> column, where the place does not hold its name.
+    """
+
+    steps: list[tuple[str, Path, ColumnType | None]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def may_carry_consent(self) -> bool:
+        """Whether one of the columns could hold an opt-in."""
+        return any(path[0] in _CONSENT_FIELDS or path[:2] in _CONSENT_TRAITS for _, path, _ in self.steps)
+
+    @cached_property
+    def has_message_id(self) -> bool:
+        """Whether one of the columns is the message's id."""
+        return self.column_of("message_id") is not None
+
+    @cached_property
+    def of_person(self) -> tuple[str | None, list[tuple[str, str]]]:
+        """The column of the user id, and those of phones and emails, each with what it becomes."""
+        addresses = [(column, path[0]) for column, path, _ in self.steps if path[0] in ("phone", "email", *MANY)]
+        return self.column_of("user_id"), addresses
+
+    def column_of(self, name: str) -> str | None:
+        """Find the column that becomes a field."""
+        return next((column for column, path, _ in self.steps if path == (name,)), None)
+
+
+def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
+    """Decide where each column goes.
+
+    Faults: two columns go to the same place, a name is not text.
+    """
+    plan = Plan()
+    if not all(isinstance(name, str) for name in columns):
+        plan.faults.append(Fault("the row", "the name of a column is not text"))
+        return plan
+    names = _our_names(columns, how.lower_upper)
+    taken: dict[Path, str] = {}
+    for column, name in names.items():
+        path = _path(_option(how.columns, name, column, _DEFAULT), name, how)
+        if path is None:
+            continue
+        if clash := next((other for other in taken if path[: len(other)] == other[: len(path)]), None):
+            reason = f"goes to {path_of(path)}, as the column {path_of((taken[clash],))} does; map one elsewhere"
+            plan.faults.append(Fault(path_of((column,)), reason))
+        taken[path] = column
+        plan.steps.append((column, path, _option(how.types, name, column, None)))
+        if path[0] not in (CONSENT, *MANY) and path[-1] not in (column, name):
+            plan.columns[path_of(path)] = column
+    return plan
+
+
+_DEFAULT: Final = "\0default"
+
+
+def _our_names(columns: Sequence[str], lower_upper: bool) -> dict[str, str]:
+    """Return column -> the name it is known by: in lower case, where all of them are upper case."""
+    all_upper = lower_upper and all(name.upper() == name for name in columns)
+    return {column: column.lower() if all_upper else column for column in columns}
+
+
+def _option(options: Mapping[str, Any] | None, name: str, column: str, default: Any) -> Any:
+    """Find what an option says of a column, by its name in lower case or as the source writes it."""
+    return options.get(name, options.get(column, default)) if options else default
+
+
+def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
+    if target is None:
+        return None
+    written = name if target == _DEFAULT else target
+    kind, _, rest = written.partition(".")
+    if kind in MANY and rest:
+        return _of_many(kind, rest)
+    if target != _DEFAULT and kind in ("traits", "properties"):
+        return tuple(target.split("."))
+    if written == "event" and how.call == "track":
+        return None if how.event is not None else (written,)
+    if (path := _reserved(written)) is not None:
+        return path
+    if target != _DEFAULT:  # the name of a page
+        return (target,)
+    return ("traits" if how.call == "identify" else "properties", name)
+
+
+def _reserved(name: str) -> Path | None:
+    """Return where a column of a reserved name goes."""
+    if name in FIELDS:
+        return (name,)
+    if name in WIDE_FORM:
+        return (CONSENT, *WIDE_FORM[name])
+    if name in STANDARD_TRAITS:
+        return STANDARD_TRAITS[name]
+    if (part := name.removeprefix("address_")) not in ("", name):
+        return ("traits", "address", _ADDRESS.get(part, part))
+    return None
+
+
+def _of_many(kind: str, rest: str) -> Path:
+    """Return where ``phones.work`` or ``phones.work_sms_opt_in_at`` goes."""
+    if (found := OPT_IN_OF_LABEL.fullmatch(rest)) is None:
+        return (kind, rest)
+    return (CONSENT, kind, found["label"], found["channel"], EVIDENCE[found["evidence"] or ""])
+
+
+class ColumnsSeen:
+    """The columns that the rows of a source have: what options name and no row has, and what is nearly a reserved name.
+
+    :param lower_upper: lower-case the names where all of them are upper case.
+    """
+
+    def __init__(self, *, lower_upper: bool) -> None:
+        self._lower_upper = lower_upper
+        self._shapes: set[tuple[Any, ...]] = set()
+        self._names: dict[str, str] = {}
+
+    def add(self, columns: tuple[Any, ...]) -> None:
+        """Take in the columns of a row."""
+        if columns not in self._shapes:
+            if len(self._shapes) < _MOST_SHAPES:
+                self._shapes.add(columns)
+            if len(self._names) < _MOST_NAMES:
+                self._names |= _our_names([name for name in columns if isinstance(name, str)], self._lower_upper)
+
+    def missing(self, given: Iterable[str]) -> list[str]:
+        """Return which of the columns that an option names no row has; none, where that can't be known."""
+        there = {*self._names, *self._names.values()}
+        return [column for column in given if column not in there] if 0 < len(self._names) < _MOST_NAMES else []
+
+    def near_misses(self, reserved: Iterable[str], mapped: Iterable[str]) -> dict[str, str]:
+        """Return the columns whose name is one letter or one case away from a reserved one -> that name.
+
+        :param mapped: columns that an option places.
+        """
+        reserved, mapped = frozenset(reserved), frozenset(mapped)
+        found: dict[str, str] = {}
+        for column, name in self._names.items():
+            if name in reserved or name in _OTHER_NAMES or column in mapped or name in mapped:
+                continue
+            if (meant := _meant(name, reserved)) is not None:
+                found[column] = meant
+        return found
+
+
+def reserved_names(how: RowMapping) -> frozenset[str]:
+    """Return the names by which columns are more than a trait or property."""
+    event = ("event",) if how.call == "track" and how.event is None else ()
+    return frozenset((*FIELDS, *event, *WIDE_FORM, *STANDARD_TRAITS))
+
+
+_MOST_SHAPES: Final = 1_000  # rows that are not of a table may each have columns of their own
+_MOST_NAMES: Final = 10_000
+# Near a reserved name, and right where they are: Regal's own names of traits, and its maps.
+_OTHER_NAMES: Final = frozenset((*MANY, *(path[-1] for path in STANDARD_TRAITS.values()), EVENT_SOURCE))
+_SHORTEST: Final = 5  # id is not a misspelled ip
+_WIRE_NAMES: Final = {key.lower(): name for key, name in EVENT_ALIASES.items() if key != EVENT_SOURCE}
+
+
+def _meant(name: str, reserved: frozenset[str]) -> str | None:
+    bare = _bare(name)
+    if (meant := _WIRE_NAMES.get(bare)) in reserved:
+        return meant
+    letters = [one for one in sorted(reserved) if len(_bare(one)) >= _SHORTEST and _one_letter_apart(bare, _bare(one))]
+    return next((one for one in sorted(reserved) if _bare(one) == bare), letters[0] if letters else None)
+
+
+def _bare(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _one_letter_apart(one: str, other: str) -> bool:
+    """Whether a letter is missing, too much, another, or two have changed places; digits number columns on purpose."""
+    if abs(len(one) - len(other)) > 1:
+        return False
+    start = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    one, other = one[start:], other[start:]
+    if one[:2] == other[1::-1] and len(one) > 1 and one[2:] == other[2:]:
+        return True
+    shorter, longer = sorted((one, other), key=len)
+    rest = shorter[1:] if len(shorter) == len(longer) else shorter
+    return longer[1:] == rest and f"{shorter[:1]}{longer[:1]}".isalpha()

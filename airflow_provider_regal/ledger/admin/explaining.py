@@ -1,0 +1,221 @@
+"""A person in plain words: consent with its evidence, what Regal does not have and why, and the timeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from airflow_provider_regal.ledger import consent_log
+from airflow_provider_regal.ledger.admin import formats
+from airflow_provider_regal.ledger.admin.formats import plural
+from airflow_provider_regal.ledger.admin.history import ConsentNow, Consents, Person, PersonOutcome, Wanted
+from airflow_provider_regal.ledger.consent_log import LogLine
+from airflow_provider_regal.ledger.database import Database
+from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.rules import SENDING
+from airflow_provider_regal.ledger.suppressions import Suppression, find_suppressions
+from airflow_provider_regal.ledger.text import short
+
+_WITHHELD_SHOWN: Final = 10
+
+
+class Explanation(NamedTuple):
+    """The consent of one phone or email on one channel.
+
+    :param who: the phone or email.
+    :param verdict: such as ``opted in``.
+    :param sentences: why.
+    """
+
+    who: str
+    channel: str
+    account: str
+    verdict: str
+    sentences: list[str]
+
+
+def names_of(wanted: Wanted, stored: Identifiers) -> dict[str, str]:
+    """Return the plain names of stored identifiers, of the person that was asked for."""
+    keys = (*wanted.phones, *wanted.emails, *(f"user:{one}" for one in wanted.user_ids))
+    return {stored.stored(key): key for key in keys}
+
+
+def explain(found: Consents, names: Mapping[str, str]) -> Iterator[Explanation]:
+    """Explain each phone or email on each channel.
+
+    :param names: stored identifier -> its plain name, of the person that was asked for.
+    """
+    consents = {(one.account, one.identifier, one.channel): one for one in found.consents}
+    lines: dict[tuple[str, str, str], list[LogLine]] = {}
+    for line in found.decisions:
+        lines.setdefault((line.account, line.identifier, line.channel), []).append(line)
+    for account, identifier, channel in sorted(consents.keys() | lines.keys()):
+        key = (account, identifier, channel)
+        told, known = lines.get(key, []), consents.get(key)
+        who = formats.identifier(names.get(identifier, identifier))
+        sentences = [*(_standing(known, told) if known else ()), *_not_sent(told)]
+        yield Explanation(who, channel, account, _verdict(known), [*sentences])
+
+
+def _verdict(known: ConsentNow | None) -> str:
+    if known is None or (known.subscribed is None and known.opt_out_at is None and known.pending_at is None):
+        return "no consent"
+    if known.owes_opt_out:
+        return "OPTED OUT, and Regal does not have that yet"
+    if known.pending_at is not None:
+        return f"{_opted(known.pending_subscribed)}, and it can't be known yet whether Regal has that"
+    if known.subscribed is None:
+        return "opted out"
+    return _opted(known.subscribed)
+
+
+def _opted(subscribed: object) -> str:
+    return "opted in" if subscribed else "opted out"
+
+
+def _standing(known: ConsentNow, lines: Sequence[LogLine]) -> Iterator[str]:
+    if known.subscribed is not None:
+        yield (
+            f"Regal has: {_opted(known.subscribed)} at {formats.time(known.evidence_at)} UTC, "
+            + (
+                f"acknowledged {formats.time(known.acknowledged_at)}"
+                if known.acknowledged_at
+                else "by its own data or recorded as a baseline; nothing was sent for it"
+            )
+            + (f", from {known.source}." if known.source else ".")
+        )
+        yield _evidence(known, lines)
+    if known.pending_at is not None:
+        what = "opt-in" if known.pending_subscribed else "opt-out"
+        state = (
+            "is being sent now"
+            if known.state == SENDING
+            else "was sent, and it can't be known whether Regal received it"
+        )
+        yield f"The {what} of {formats.time(known.pending_at)} {state}."
+    if known.owes_opt_out:
+        by = f" by {known.opt_out_source}" if known.opt_out_source else ""
+        yield (
+            f"The opt-out of {formats.time(known.opt_out_at)} was read{by} and is not acknowledged. The next delivery "
+            "of contacts sends it first; to send it now: airflow regal consent owed --send"
+        )
+    if known.opt_out_at is not None:
+        yield f"No opt-in given up to {formats.time(known.opt_out_at)} is sent: the person opted out then."
+
+
+def _evidence(known: ConsentNow, lines: Sequence[LogLine]) -> str:
+    proofs = [
+        line
+        for line in lines
+        if line.subscribed == bool(known.subscribed)
+        and line.given_at == known.evidence_at
+        and line.status in (consent_log.ACKNOWLEDGED, consent_log.RECORDED)
+    ]
+    if not proofs:
+        return "Evidence: none in the consent log."
+    line = proofs[-1]
+    parts = (
+        f"IP address {line.ip}" if line.ip else "",
+        f"collected by {line.form}" if line.form else "",
+        f"agreed to {json.dumps(line.text, ensure_ascii=False)}" if line.text else "",
+        line.reason or "",
+        _where(line),
+    )
+    return f"Evidence: {'; '.join(part for part in parts if part)}."
+
+
+def _where(line: LogLine) -> str:
+    row = line.place or (f"row {line.position:,}" if line.position else "")
+    return ", ".join(part for part in (row, f"delivery {line.delivery}" if line.delivery else "") if part)
+
+
+def _not_sent(lines: Sequence[LogLine]) -> Iterator[str]:
+    """Return the newest decisions that Regal does not have, and why."""
+    left = [line for line in lines if line.status in (consent_log.WITHHELD, consent_log.REFUSED)]
+    for line in left[-_WITHHELD_SHOWN:]:
+        what = "opt-in" if line.subscribed else "opt-out"
+        given = f"given {formats.time(line.given_at)}" if line.given_at else "without a time"
+        verb = "Withheld" if line.status == consent_log.WITHHELD else "Refused by Regal"
+        yield f"{verb} {formats.time(line.logged_at)}: {what} {given} ({_where(line)}): {line.reason or '-'}."
+    if (more := len(left) - _WITHHELD_SHOWN) > 0:
+        yield f"and {plural(more, 'older one')} that Regal does not have either (--json lists all)."
+
+
+# -- a person's timeline ---
+
+
+class Line(NamedTuple):
+    """A line of a person's timeline."""
+
+    at: str
+    what: str
+    status: str
+    where: str
+    told: str
+
+
+def suppressions_of(database: Database, wanted: Wanted, stored: Identifiers, account: str | None) -> list[Suppression]:
+    """Find the entries of the suppression list of one person."""
+    people = (*wanted.phones, *wanted.emails, *(f"user:{user_id}" for user_id in wanted.user_ids))
+    name = None if account is None else short(account)
+    return find_suppressions(database, people, identifiers=stored, account=name)
+
+
+def suppressed_since(one: Suppression) -> str:
+    """Return one line about a person who must not be contacted."""
+    note = f": {formats.one_line(one.note)}" if one.note else ""
+    who, since = formats.identifier(one.identifier), formats.time(one.added_at)
+    return f"{one.kind.capitalize()} since {since} in account {one.account} ({who}){note}"
+
+
+def timeline(person: Person) -> list[Line]:
+    """List what became of a person's rows and decisions, the oldest first."""
+    return sorted((*_rows(person.outcomes), *_decisions(person.decisions)))
+
+
+def _rows(outcomes: list[PersonOutcome]) -> Iterator[Line]:
+    for one in outcomes:
+        row = one.row
+        event = f" {row.event!r}" if row.event else ""
+        found = f"found in {one.found_in}" if one.found_in else ""
+        by = f"redelivered by {row.redelivered_by}" if row.redelivered_by is not None else ""
+        told = "; ".join(part for part in (one.task, row.reason, row.message, found, by) if part and part != "")
+        yield Line(one.at, f"{row.call}{event}", row.status, f"{row.delivery}, {row.where}", told)
+
+
+def _decisions(decisions: list[LogLine]) -> Iterator[Line]:
+    for one in decisions:
+        what = f"{one.channel} {'opt-in' if one.subscribed else 'opt-out'}"
+        where = "-" if one.delivery is None else one.delivery
+        if one.position is not None:
+            where += f", row {one.position:,}"
+        told = "; ".join(
+            part
+            for part in (
+                f"{formats.identifier(one.identifier)}",
+                f"given {formats.time(one.given_at)}" if one.given_at else "",
+                f"ip {one.ip}" if one.ip else "",
+                f"from {one.form}" if one.form else "",
+                one.reason or "",
+            )
+            if part
+        )
+        yield Line(one.logged_at, what, one.status, where, told)
+
+
+def consent_now(one: ConsentNow) -> str:
+    """Return one line about the consent on record of a phone or email on one channel."""
+    told = []
+    if one.subscribed is not None:
+        word = "opted in" if one.subscribed else "opted out"
+        told.append(f"{word} since {formats.time(one.evidence_at)}, acknowledged {formats.time(one.acknowledged_at)}")
+    if one.owes_opt_out:
+        told.append(f"opt-out of {formats.time(one.opt_out_at)} is not acknowledged by Regal yet")
+    if one.pending_at is not None:
+        word = "opt-in" if one.pending_subscribed else "opt-out"
+        state = "is being sent" if one.state == "sending" else "may have reached Regal"
+        told.append(f"{word} of {formats.time(one.pending_at)} {state}")
+    if one.source:
+        told.append(f"by {one.source}")
+    return "; ".join(told) or "nothing"

@@ -1,0 +1,660 @@
+"""What people ask the ledger: deliveries, what became of their rows, and all that is on record of one person.
+
+Everything here only reads, and streams where there may be much of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import func, inspect, literal_column, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql import ColumnElement
+
+from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
+from airflow_provider_regal.ledger import consent_log, schema
+from airflow_provider_regal.ledger.account import age_s
+from airflow_provider_regal.ledger.consent_log import LogLine
+from airflow_provider_regal.ledger.database import Database
+from airflow_provider_regal.ledger.deliveries import FAILED, PLANNED, READING, RECORD, SENDING, STOPPED, Record
+from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.outcomes import cause_of
+from airflow_provider_regal.ledger.rows import decode_chunk, untagged
+from airflow_provider_regal.ledger.states import OUTCOMES, Outcome, RowState
+from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_time
+
+_PAGE: Final = 1_000
+_LETTERS_AT_ONCE: Final = 200
+_DEEPEST: Final = 8
+#: Deliveries in these states may hold rows that were not sent.
+UNFINISHED: Final = (READING, SENDING, STOPPED, FAILED, PLANNED)
+SCANNED_ROWS: Final = 1_000_000
+_LONGEST: Final = timedelta(days=7)
+#: Rows that were not delivered. The status is written into the statement: the partial index needs that.
+NOT_ACKNOWLEDGED: Final = schema.outcomes.c.status != literal_column(f"'{Outcome.ACKNOWLEDGED.value}'")
+_o, _d = schema.outcomes.c, schema.deliveries.c
+
+# -- deliveries -------------------------------------------------------------------------------------------------------
+
+
+def list_deliveries(
+    database: Database,
+    *,
+    account: str | None = None,
+    dag_id: str | None = None,
+    task_id: str | None = None,
+    run_id: str | None = None,
+    states: Collection[str] = (),
+    since: str | None = None,
+    limit: int = 50,
+) -> list[Record]:
+    """List deliveries, the newest first.
+
+    :param since: those that started at this time (of the ledger) or later.
+    """
+    statement = RECORD.order_by(_d.started_at.desc(), _d.id.desc()).limit(limit)
+    for column, wanted in ((_d.dag_id, dag_id), (_d.task_id, task_id), (_d.run_id, run_id)):
+        if wanted is not None:
+            statement = statement.where(column == short(wanted, LONGEST_NAME))
+    if account is not None:
+        statement = statement.where(_d.account == short(account))
+    if states:
+        statement = statement.where(_d.state.in_(sorted(states)))
+    if since is not None:
+        statement = statement.where(_d.started_at >= since)
+    return database.read(lambda connection: [Record(*row) for row in connection.execute(statement)])
+
+
+class Reason(NamedTuple):
+    """Why rows of a delivery were not delivered, and how many.
+
+    :param reason: what they have in common, such as ``rejected, HTTP 400`` or ``phone: not a phone number``.
+    """
+
+    status: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryDetail:
+    """A delivery, with the reasons of its rejected and unknown rows, the most frequent first."""
+
+    record: Record
+    reasons: list[Reason]
+
+
+def find_delivery(database: Database, number: int) -> DeliveryDetail | None:
+    """Find one delivery and count why rows of it were not delivered."""
+
+    def read(connection: Connection) -> DeliveryDetail | None:
+        found = connection.execute(RECORD.where(_d.id == number)).first()
+        return None if found is None else DeliveryDetail(Record(*found), _reasons(connection, number))
+
+    return database.read(read)
+
+
+def _reasons(connection: Connection, delivery: int) -> list[Reason]:
+    statement = (
+        select(_o.status, _o.reason, _o.message, func.count())
+        .where((_o.delivery == delivery) & NOT_ACKNOWLEDGED)
+        .group_by(_o.status, _o.reason, _o.message)
+    )
+    counted: Counter[tuple[str, str]] = Counter()
+    for status, reason, message, rows in connection.execute(statement):
+        counted[status, cause_of(status, reason, message)] += rows
+    return [Reason(status, reason, rows) for (status, reason), rows in counted.most_common()]
+
+
+def is_live(record: Record, now: datetime) -> bool:
+    """Return whether a try holds the delivery and has committed so lately that it must be taken for running."""
+    return record.holder is not None and record.held_at is not None and age_s(record.held_at, now) <= record.hold_s
+
+
+def running_deliveries(database: Database) -> list[int]:
+    """List the deliveries that run: a try holds them, and has committed lately."""
+    now = database.now()
+    found = _all(database, RECORD.where(_d.holder.is_not(None) & (_d.started_at >= to_ledger_time(now - _LONGEST))))
+    return [record.id for record in map(Record._make, found) if is_live(record, now)]
+
+
+# -- what became of rows ----------------------------------------------------------------------------------------------
+
+
+class OutcomeRow(NamedTuple):
+    """What became of one row: a line of ``regal_outcomes`` without its payload.
+
+    Phones, emails and user ids are as they are stored: hashes where ``[regal] ledger_key`` is set.
+
+    :param position: the row's number in the source, from 1.
+    :param place: file and line, where the source is a file.
+    :param redelivered_by: the delivery that has sent it again.
+    :param is_dead_letter: its payload is kept, and it can be redelivered; a rejected row of a sync cannot.
+    """
+
+    delivery: int
+    position: int
+    account: str
+    place: str | None
+    call: str
+    event: str | None
+    user_id: str | None
+    phone: str | None
+    email: str | None
+    status: str
+    reason: str | None
+    field: str | None
+    message: str | None
+    attempts: int
+    first_at: str
+    last_at: str
+    redelivered_by: int | None
+    is_dead_letter: bool
+
+    @property
+    def where(self) -> str:
+        """File and line, or the number of the row."""
+        return self.place or f"row {self.position:,}"
+
+
+#: The form of a rejected row of a sync, which no redelivery takes.
+SYNC_ROW: Final = "consent"
+IS_DEAD_LETTER: Final = _o.payload.is_not(None) & (func.coalesce(_o.form, "") != SYNC_ROW)
+OUTCOME: Final = [*(_o[name] for name in OutcomeRow._fields[:-1]), IS_DEAD_LETTER.label("is_dead_letter")]
+
+
+def outcomes_of(
+    database: Database, delivery: int, *, statuses: Collection[str] = (), reason: str | None = None
+) -> Iterator[OutcomeRow]:
+    """Stream what became of a delivery's rows, in the order of the source and in constant memory.
+
+    Skipped rows are only counted and have no line.
+
+    :param statuses: only these; none means all.
+    :param reason: only this reason, or messages that begin with it.
+    """
+    statement = select(*OUTCOME).where(_o.delivery == delivery).order_by(_o.position).limit(_PAGE)
+    if statuses:
+        statement = statement.where(_o.status.in_(sorted(statuses)))
+    if reason is not None:
+        statement = statement.where((_o.reason == reason) | _o.message.startswith(reason, autoescape=True))
+    last = -1
+    while True:
+        page = [outcome_row(row) for row in _all(database, statement.where(_o.position > last))]
+        yield from page
+        if len(page) < _PAGE:
+            return
+        last = page[-1].position
+
+
+def outcome_row(row: Sequence[Any]) -> OutcomeRow:
+    """Make a row of what was selected by ``OUTCOME``."""
+    return OutcomeRow._make((*row[:-1], bool(row[-1])))
+
+
+def _all(database: Database, statement: Any) -> list[Any]:
+    return database.read(lambda connection: [*connection.execute(statement)])
+
+
+class Unknowns(NamedTuple):
+    """Rows of which it can't be known whether Regal received them, and that were not redelivered."""
+
+    rows: int
+    oldest_at: str | None
+    delivery: int | None
+
+
+def unknown_rows(database: Database, account: str | None = None) -> Unknowns:
+    """Count the unknown rows whose payload is kept, and find the oldest of them."""
+    wanted = _o.payload.is_not(None) & (_o.status == Outcome.UNKNOWN.value) & _o.redelivered_by.is_(None)
+    if account is not None:
+        wanted = wanted & (_o.account == short(account))
+    counting = select(func.count(), func.min(_o.first_at)).where(wanted)
+
+    def read(connection: Connection) -> Unknowns:
+        rows, oldest_at = connection.execute(counting).one()
+        first = select(func.min(_o.delivery)).where(wanted & (_o.first_at == oldest_at))
+        return Unknowns(rows, oldest_at, connection.execute(first).scalar() if rows else None)
+
+    return database.read(read)
+
+
+# -- accounts ---------------------------------------------------------------------------------------------------------
+
+
+class AccountRow(NamedTuple):
+    """An account that uses the ledger.
+
+    :param identifiers: how they are stored: ``plain``, or the mark of a ledger key.
+    """
+
+    account: str
+    identifiers: str | None
+    deliveries: int
+
+
+def list_accounts(database: Database) -> list[AccountRow]:
+    """List the accounts of the ledger, with their deliveries."""
+    a = schema.accounts.c
+    statement = (
+        select(a.account, a.identifiers, func.count(_d.id))
+        .select_from(schema.accounts.outerjoin(schema.deliveries, _d.account == a.account))
+        .group_by(a.account, a.identifiers)
+        .order_by(a.account)
+    )
+    return database.read(lambda connection: [AccountRow(*row) for row in connection.execute(statement)])
+
+
+def read_schema_version(database: Database) -> int | None:
+    """Return the version of the ledger's tables; None if they are not there."""
+
+    def read(connection: Connection) -> int | None:
+        if not inspect(connection).has_table(schema.schema_version.name):
+            return None
+        version: int | None = connection.execute(select(schema.schema_version.c.version)).scalar()
+        return version
+
+    return database.read(read)
+
+
+# -- one person -------------------------------------------------------------------------------------------------------
+
+
+class PersonOutcome(NamedTuple):
+    """What became of a row of one person.
+
+    :param task: the task that delivered it, as far as that is on record.
+    :param found_in: the field of the kept payload it was found by; None where the line names the person.
+    """
+
+    at: str
+    row: OutcomeRow
+    task: str | None
+    run_id: str | None
+    found_in: str | None = None
+
+
+class ConsentNow(NamedTuple):
+    """What is on record of one phone or email on one channel.
+
+    :param subscribed: what Regal last acknowledged: 1, 0, or None for nothing.
+    :param evidence_at: when the person decided that.
+    :param opt_out_at: of the newest opt-out that was read, whether Regal has it or not.
+    :param pending_subscribed: what is being sent, or is unknown.
+    """
+
+    account: str
+    identifier: str
+    channel: str
+    subscribed: int | None
+    evidence_at: str | None
+    opt_out_at: str | None
+    state: str
+    pending_subscribed: int | None
+    pending_at: str | None
+    acknowledged_at: str | None
+    source: str | None
+    changed_at: str | None
+    opt_out_source: str | None
+    owed_since: str | None
+
+    @property
+    def owes_opt_out(self) -> bool:
+        """Whether an opt-out is on record that Regal has not acknowledged."""
+        return self.owed_since is not None
+
+
+class ContactNow(NamedTuple):
+    """A contact as ``only_changed`` knows it."""
+
+    account: str
+    contact: str
+    acknowledged_at: str
+    delivery: int | None
+
+
+class UnsentRow(NamedTuple):
+    """A row of one person that an unfinished delivery still holds.
+
+    :param position: its number in the source, from 1.
+    :param where: file and line, or the number of the row.
+    :param state: ``not sent yet``, or ``may have been sent``.
+    :param found_in: the field it was found by.
+    """
+
+    delivery: int
+    position: int
+    where: str
+    state: str
+    found_in: str
+    task: str | None
+    run_id: str | None
+    delivery_state: str
+
+
+@dataclass(slots=True)
+class Person:
+    """All that is on record of one person.
+
+    :param outcomes: rows that were sent, rejected or are unknown, the oldest first.
+    :param decisions: lines of the consent log, the oldest first.
+    :param unsent: rows that unfinished deliveries still hold.
+    :param scanned_rows: so many rows of unfinished deliveries and of dead letters were looked through.
+    :param scanned_all: no row was left out of that.
+    :param is_cut: there are more outcomes or decisions than were asked for; the newest are here.
+    """
+
+    outcomes: list[PersonOutcome] = field(default_factory=list)
+    decisions: list[LogLine] = field(default_factory=list)
+    consents: list[ConsentNow] = field(default_factory=list)
+    contacts: list[ContactNow] = field(default_factory=list)
+    unsent: list[UnsentRow] = field(default_factory=list)
+    scanned_rows: int = 0
+    scanned_all: bool = True
+    is_cut: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.outcomes or self.decisions or self.consents or self.contacts or self.unsent)
+
+
+class Wanted:
+    """The person to look for: phones, emails and user ids, in one canonical spelling each.
+
+    A user id that is only digits may be any number of a row, so it is matched in columns alone whose name has a word
+    such as id, key, no or number.
+
+    :param given: as people write them. A text may be a phone and a user id at once.
+    :param phones: instead of those that can be read in the texts; so ``emails``.
+    :param words_anywhere: a user id that is only letters, such as ``gold``, is matched in any column, too; False where
+        a mistake can't be undone.
+    :param is_stored: whether a phone, email or user id is one of those that are known as the ledger stores them only.
+    """
+
+    def __init__(
+        self,
+        given: Sequence[str],
+        *,
+        phones: Sequence[str] | None = None,
+        emails: Sequence[str] | None = None,
+        words_anywhere: bool = True,
+        is_stored: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.user_ids = sorted({text.strip() for text in given if text.strip()})
+        self.phones = sorted(_read(read_phone, self.user_ids) if phones is None else phones)
+        self.emails = sorted(_read(read_email, self.user_ids) if emails is None else emails)
+        self._is_ambiguous = str.isdigit if words_anywhere else _is_a_word
+        self._is_stored = is_stored
+        self._ends = tuple(phone[-7:] for phone in self.phones)
+        self._ids, self._phones, self._emails = {*self.user_ids}, {*self.phones}, {*self.emails}
+
+    def found_in(self, row: Any) -> str | None:
+        """Return the field of a row that names the person; None if no field does."""
+        return self._search(row, "", 0)
+
+    def _search(self, value: Any, path: str, depth: int) -> str | None:
+        if isinstance(value, Mapping):
+            if depth > _DEEPEST:
+                return None
+            for name, inside in value.items():
+                if isinstance(name, str) and self._is_address(name):  # Regal's map of phones
+                    return path or "a name of a column"
+                below = f"{path}.{name}" if path else str(name)
+                if (found := self._search(inside, below, depth + 1)) is not None:
+                    return found
+            return None
+        if isinstance(value, (list, tuple)):
+            if depth > _DEEPEST:
+                return None
+            return next((at for inside in value if (at := self._search(inside, path, depth + 1)) is not None), None)
+        return (path or "the row") if self._is_person(value, path) else None
+
+    def _is_person(self, value: Any, path: str) -> bool:
+        if value is None or isinstance(value, (bool, bytes)):
+            return False
+        text = value if isinstance(value, str) else str(value)
+        if self._is_address(text):
+            return True
+        written = text.strip()
+        if written not in self._ids:
+            try:
+                written = read_user_id(value)
+            except ValueError:
+                return False
+        is_theirs = written in self._ids or (self._is_stored is not None and self._is_stored(written))
+        return is_theirs and (not self._is_ambiguous(written) or _names_an_id(path))
+
+    def _is_address(self, text: str) -> bool:
+        if "@" in text:
+            email = text.strip().lower()
+            return email in self._emails or (self._is_stored is not None and self._is_stored(email))
+        # Reading a phone takes 30 us, and most values are none.
+        digits = _NOT_DIGITS.sub("", text) if len(text) >= _SHORTEST_PHONE else ""
+        if self._is_stored is not None and len(digits) >= _SHORTEST_PHONE:
+            return any(phone in self._phones or self._is_stored(phone) for phone in _read(read_phone, [text]))
+        return (
+            bool(self._ends) and digits.endswith(self._ends) and not _read(read_phone, [text]).isdisjoint(self._phones)
+        )
+
+
+_SHORTEST_PHONE: Final = 7
+_NOT_DIGITS: Final = re.compile(r"\D+")
+_WORDS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
+_WORDS_OF_IDS: Final = frozenset({"id", "ids", "userid", "key", "no", "nr", "number", "user", "customer", "contact"})
+
+
+def _is_a_word(user_id: str) -> bool:
+    return user_id.isdigit() or user_id.isalpha()
+
+
+def _names_an_id(path: str) -> bool:
+    return not _WORDS_OF_IDS.isdisjoint(word.lower() for word in _WORDS.findall(path.rpartition(".")[2]))
+
+
+def _read(reader: Any, texts: Sequence[str]) -> set[str]:
+    read = set()
+    for text in texts:
+        try:
+            read.add(reader(text))
+        except ValueError:
+            continue
+    return read
+
+
+def find_person(
+    database: Database,
+    wanted: Wanted,
+    *,
+    identifiers: Identifiers,
+    account: str | None = None,
+    limit: int = 500,
+    scan_rows: int = SCANNED_ROWS,
+) -> Person:
+    """Find all that is on record of one person.
+
+    Outcomes, decisions, consents and contacts are looked up by their stored identifiers. Rows of unfinished deliveries
+    and payloads of invalid rows are as their source wrote them: they are read one by one, up to ``scan_rows``.
+
+    :param identifiers: how the ledger stores them.
+    :param account: of one account only.
+    :param limit: outcomes, and decisions, at most; the newest.
+    :param scan_rows: how many of the rows that are as their source wrote them are read; 0 for none.
+    """
+    person = Person()
+    columns: list[tuple[ColumnElement[Any], list[str]]] = [
+        (column, [identifiers.stored(one) for one in given])
+        for column, given in ((_o.user_id, wanted.user_ids), (_o.phone, wanted.phones), (_o.email, wanted.emails))
+        if given
+    ]
+    contacts = [identifiers.stored(one) for one in {*wanted.user_ids, *wanted.phones, *wanted.emails}]
+
+    def read(connection: Connection) -> None:
+        found = _consents_of(connection, wanted, identifiers, account, limit + 1)
+        person.consents, person.decisions = found.consents, found.decisions
+        person.outcomes = _outcomes_of_person(connection, columns, account, limit)
+        person.contacts = _rows_of(
+            connection, ContactNow, schema.contacts, schema.contacts.c.contact.in_(contacts), account
+        )
+
+    database.read(read)
+    person.is_cut = len(person.outcomes) > limit or len(person.decisions) > limit
+    person.outcomes, person.decisions = person.outcomes[-limit:], person.decisions[-limit:]
+    if scan_rows:
+        _scan_letters(database, wanted, account, person, scan_rows)
+        _scan_snapshots(database, wanted, account, person, scan_rows)
+    else:
+        person.scanned_all = False
+    person.outcomes.sort(key=lambda one: (one.at, one.row.delivery, one.row.position))
+    return person
+
+
+class Consents(NamedTuple):
+    """A person's consent as it is now, and all decisions, the oldest first."""
+
+    consents: list[ConsentNow]
+    decisions: list[LogLine]
+
+
+def find_consents(
+    database: Database, wanted: Wanted, *, identifiers: Identifiers, account: str | None = None
+) -> Consents:
+    """Find the consent of one person, by all phones that Regal acknowledged for them.
+
+    :param identifiers: how the ledger stores them.
+    :param account: of one account only.
+    """
+    return database.read(lambda connection: _consents_of(connection, wanted, identifiers, account, None))
+
+
+def _consents_of(
+    connection: Connection, wanted: Wanted, identifiers: Identifiers, account: str | None, limit: int | None
+) -> Consents:
+    # Consent is known by phone and email; the phones that Regal acknowledged for a user id are theirs.
+    keys = [*wanted.phones, *wanted.emails, *(f"user:{one}" for one in wanted.user_ids)]
+    phones = _phones_of(connection, [identifiers.stored(one) for one in wanted.user_ids], account)
+    stored = sorted({*map(identifiers.stored, keys), *phones})
+    of_person = schema.consents.c.identifier.in_(stored)
+    return Consents(
+        _rows_of(connection, ConsentNow, schema.consents, of_person, account),
+        consent_log.lines_of(connection, stored, account=None if account is None else short(account), limit=limit),
+    )
+
+
+def _phones_of(connection: Connection, user_ids: Sequence[str], account: str | None) -> list[str]:
+    p = schema.contact_phones.c
+    return [phone for (phone,) in _rows_of(connection, _Phone, schema.contact_phones, p.user_id.in_(user_ids), account)]
+
+
+class _Phone(NamedTuple):
+    phone: str
+
+
+def _outcomes_of_person(
+    connection: Connection, columns: Sequence[tuple[ColumnElement[Any], list[str]]], account: str | None, limit: int
+) -> list[PersonOutcome]:
+    found: dict[tuple[int, int], PersonOutcome] = {}
+    for column, given in columns:  # one after the other: each has an index of its own
+        statement = _PERSON.where(column.in_(given)).order_by(_o.delivery.desc(), _o.position.desc()).limit(limit + 1)
+        if account is not None:
+            statement = statement.where(_o.account == short(account))
+        for row in connection.execute(statement):
+            one = _person_outcome(row)
+            found[one.row.delivery, one.row.position] = one
+    return sorted(found.values(), key=lambda one: (one.at, one.row.delivery, one.row.position))
+
+
+_PERSON: Final = select(*OUTCOME, _d.dag_id, _d.task_id, _d.map_index, _d.run_id).select_from(
+    schema.outcomes.outerjoin(schema.deliveries, _d.id == _o.delivery)
+)
+
+
+def _person_outcome(row: Any, found_in: str | None = None) -> PersonOutcome:
+    size = len(OutcomeRow._fields)
+    line = outcome_row(row[:size])
+    dag_id, task_id, map_index, run_id = row[size : size + 4]
+    return PersonOutcome(line.last_at, line, task_name(dag_id, task_id, map_index), run_id, found_in)
+
+
+def task_name(dag_id: str | None, task_id: str | None, map_index: int | None) -> str | None:
+    """Write a task instance as ``dag_id.task_id[map_index]``; None outside a task."""
+    name = ".".join(part for part in (dag_id, task_id) if part)
+    if not name:
+        return None
+    return f"{name}[{map_index}]" if map_index is not None and map_index >= 0 else name
+
+
+def _rows_of(connection: Connection, kind: Any, table: Any, wanted: ColumnElement[bool], account: str | None) -> Any:
+    statement = select(*(table.c[name] for name in kind._fields)).where(wanted)
+    # Every key of these tables begins with the account.
+    accounts = select(schema.accounts.c.account) if account is None else [short(account)]
+    statement = statement.where(table.c.account.in_(accounts))
+    return [kind(*row) for row in connection.execute(statement.order_by(*(table.c[one] for one in kind._fields[:3])))]
+
+
+# -- rows that are kept as their source wrote them --------------------------------------------------------------------
+
+
+def _scan_letters(database: Database, wanted: Wanted, account: str | None, person: Person, most: int) -> None:
+    """Look through the payloads of rows whose line names no person: they could not be mapped."""
+    nameless = _o.payload.is_not(None) & _o.user_id.is_(None) & _o.phone.is_(None) & _o.email.is_(None)
+    with_letters = select(_d.id).where((_d.rejected > 0) | (_d.unknown > 0)).order_by(_d.id.desc())
+    if account is not None:
+        with_letters = with_letters.where(_d.account == short(account))
+    for (delivery,) in _all(database, with_letters):
+        page = _PERSON.add_columns(_o.payload).where((_o.delivery == delivery) & nameless)
+        page, last = page.order_by(_o.position).limit(_LETTERS_AT_ONCE), -1
+        while True:
+            rows = _all(database, page.where(_o.position > last))
+            if person.scanned_rows + len(rows) > most:
+                person.scanned_all = False
+                return
+            person.scanned_rows += len(rows)
+            for row in rows:
+                if (where := wanted.found_in(json.loads(row.payload, object_hook=untagged))) is not None:
+                    person.outcomes.append(_person_outcome(row, where))
+            if len(rows) < _LETTERS_AT_ONCE:
+                break
+            last = rows[-1].position
+
+
+_STATES_OF_CHUNKS: Final = select(schema.row_chunks.c.chunk, schema.row_chunks.c.states).order_by(
+    schema.row_chunks.c.chunk
+)
+
+
+def _scan_snapshots(database: Database, wanted: Wanted, account: str | None, person: Person, most: int) -> None:
+    """Look through the rows of unfinished deliveries that have no outcome."""
+    c = schema.row_chunks.c
+    records = RECORD.where(_d.state.in_(UNFINISHED)).order_by(_d.id)
+    if account is not None:
+        records = records.where(_d.account == short(account))
+    for found in _all(database, records):
+        record = Record(*found)
+        chunks = _STATES_OF_CHUNKS.where(c.delivery == record.id)
+        for chunk, states in _all(database, chunks):
+            left = [state not in OUTCOMES for state in bytes(states)]
+            if not any(left):
+                continue
+            if person.scanned_rows + sum(left) > most:
+                person.scanned_all = False
+                return
+            person.scanned_rows += sum(left)
+            one = select(c.rows).where((c.delivery == record.id) & (c.chunk == chunk))
+            for (encoded,) in _all(database, one):  # none if it has finished meanwhile
+                person.unsent += _unsent(record, bytes(encoded), bytes(states), left, wanted)
+
+
+def _unsent(record: Record, encoded: bytes, states: bytes, left: Sequence[bool], wanted: Wanted) -> Iterator[UnsentRow]:
+    task = task_name(record.dag_id, record.task_id, record.map_index)
+    for number, position, row in decode_chunk(encoded, without=lambda number: not left[number]):
+        found_in = wanted.found_in(row)
+        if found_in is not None:
+            state = "may have been sent" if states[number] == RowState.RESERVED else "not sent yet"
+            where = row.get("$origin") or f"row {position:,}"
+            field_ = found_in.removeprefix("$row.")
+            yield UnsentRow(record.id, position, where, state, field_, task, record.run_id, record.state)

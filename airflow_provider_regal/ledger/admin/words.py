@@ -1,0 +1,404 @@
+"""A delivery in words: its state, its progress, what happened, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from statistics import median
+from typing import Final
+
+from airflow_provider_regal.ledger.admin import history
+from airflow_provider_regal.ledger.admin.formats import duration, plural, redeliver_command, seconds_since
+from airflow_provider_regal.ledger.admin.monitoring import Fix
+from airflow_provider_regal.ledger.deliveries import (
+    EXPIRED,
+    FAILED,
+    FINISHED,
+    PLANNED,
+    READING,
+    REPLACED,
+    SENDING,
+    STOPPED,
+    Counts,
+    Record,
+)
+
+BAD: Final = "bad"
+WARN: Final = "warn"
+BUSY: Final = "busy"
+GOOD: Final = "good"
+NONE: Final = "none"
+#: The state of a delivery whose task has ended for good.
+DEAD: Final = "TASK DEAD"
+_TOP: Final = " Top reasons:"
+_COMMANDS: Final = ("airflow regal", "List them with")
+_CHECK_SOURCE: Final = "Check the query or the files."
+_SENTENCE_ENDS: Final = re.compile(r"(?<=[a-z])\. (?=[A-Z])")
+_UNKNOWN: Final = ("--status", "unknown")
+_RUNS_NEEDED: Final = 3
+# A delivery that runs commits every second, and sends nothing once its last commit is longer ago than this.
+_QUIET_S: Final = 3.0
+
+
+class TaskNow(Enum):
+    """What Airflow says of the task whose delivery has no end yet."""
+
+    RUNNING = "running"  # or Airflow does not know either
+    WAITING = "waiting"  # it is not running, and will be run again
+    OVER = "over"  # it has ended for good
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a delivery as people read it.
+
+    :param word: such as ``FAILED`` or ``OUTAGE 6 min``.
+    :param tone: how it is shown: ``bad``, ``warn``, ``busy``, ``good``, ``none``.
+    :param severity: 0 for what needs somebody first.
+    :param by: the delivery that the word names.
+    """
+
+    word: str
+    tone: str
+    severity: int
+    by: int | None = None
+
+
+def left_of(record: Record) -> int:
+    """Return how many rows have no outcome yet."""
+    return max(record.read_rows - record.acknowledged - record.rejected - record.unknown - record.skipped, 0)
+
+
+def conn_id_of(record: Record) -> str:
+    """Return the connection that a delivery was sent with; an account is called like its connection by default."""
+    return record.conn_id or record.account
+
+
+def is_alive(record: Record, now: datetime, task: TaskNow = TaskNow.RUNNING) -> bool:
+    """Return whether a try holds the delivery and is not known to be gone."""
+    return history.is_live(record, now) and _now_of(task, record, now) is TaskNow.RUNNING
+
+
+def _now_of(task: TaskNow, record: Record, now: datetime) -> TaskNow:
+    """Return what is true of the task: while it commits, it runs, whatever Airflow says."""
+    if record.holder is not None and seconds_since(record.held_at or record.started_at, now) <= _QUIET_S:
+        return TaskNow.RUNNING
+    return task
+
+
+def state_of(
+    record: Record, counts: Counts, now: datetime, task: TaskNow = TaskNow.RUNNING, fix: Fix | None = None
+) -> State:
+    """Put the state of a delivery in words.
+
+    :param fix: what has put it right since.
+    """
+    left = left_of(record)
+    if fix is not None:
+        by = fix.deliveries[-1]
+        is_ok = record.state == FINISHED
+        return State("OK, REDELIVERED", GOOD, 5) if is_ok else State(f"FIXED BY delivery {by}", GOOD, 5, by)
+    if record.state in (READING, SENDING):
+        task = _now_of(task, record, now)
+        if task is TaskNow.OVER:
+            return State(DEAD, BAD, 0)
+        if task is TaskNow.WAITING:
+            return State("STOPPED, RETRY WAITING", WARN, 2)
+        if not history.is_live(record, now):
+            silent = duration(seconds_since(record.held_at or record.started_at, now))
+            return State(f"STALLED {silent}", BAD, 1)
+        if counts.outage_since is not None:
+            return State(f"OUTAGE {duration(seconds_since(counts.outage_since, now))}", BAD, 0)
+        if record.state == READING or record.kept_rows is None:
+            return State("READING", BUSY, 4)
+        return State(f"SENDING {progress(record):.0%}".replace("%", " %"), BUSY, 4)
+    if record.state == FAILED:
+        return State("FAILED", BAD, 0)
+    if record.state == STOPPED:
+        return State(f"STOPPED, {left:,} LEFT" if left else "STOPPED", BAD, 1)
+    if record.state == FINISHED:
+        return State(f"OK, CHECK {record.unknown:,}", WARN, 3) if record.unknown else State("OK", GOOD, 5)
+    return {
+        PLANNED: State("WAITS FOR APPROVAL", WARN, 4),
+        EXPIRED: State("EXPIRED", NONE, 6),
+        REPLACED: State("REPLACED", NONE, 6),
+    }.get(record.state, State(record.state.upper(), NONE, 6))
+
+
+def progress(record: Record) -> float:
+    """Return which share of the rows has an outcome."""
+    return (record.read_rows - left_of(record)) / record.read_rows if record.read_rows else 0.0
+
+
+def per_second(counts: Counts) -> float | None:
+    """Return how many requests a second were made, over all tries; None if none were."""
+    return counts.requests / counts.seconds if counts.seconds and counts.requests else None
+
+
+def eta_s(record: Record, counts: Counts) -> float | None:
+    """Return in how many seconds the rows that are left may be sent; None if that can't be known."""
+    speed = per_second(counts)
+    return left_of(record) / speed if speed and counts.outage_since is None else None
+
+
+def task_of(record: Record) -> str:
+    """Write which task delivered, and the name of the delivery if it has one."""
+    task = history.task_name(record.dag_id, record.task_id, record.map_index) or "outside a task"
+    return f"{task}/{record.name}" if record.name else task
+
+
+# -- what happened ----------------------------------------------------------------------------------------------------
+
+
+def cause(record: Record, counts: Counts) -> str:
+    """Return in one line what is wrong with a delivery; empty if nothing is."""
+    if record.error:
+        first, *others = record.error.splitlines()
+        reasons = [line.strip() for line in others if line.startswith("  ")]
+        told = first.removesuffix(_TOP)
+        return f"{told} {without_advice(reasons[0])[0]}" if reasons else _without_commands(told)
+    if counts.outage_since is not None:
+        return f"Regal takes nothing: {counts.outage_reason}"
+    if record.state == FINISHED and record.unknown:
+        return f"It can't be known whether Regal received {plural(record.unknown, 'row')}"
+    if record.state == FINISHED and record.rejected:
+        return f"{plural(record.rejected, 'row')} rejected, within the threshold"
+    return ""
+
+
+def without_advice(reason: str) -> tuple[str, str]:
+    """Split a reason into what is wrong, and what to do about it; that is empty where the reason does not say."""
+    wrong, *advice = _SENTENCE_ENDS.split(reason, maxsplit=1)
+    return wrong, advice[0] if advice else ""
+
+
+def what_happened(record: Record, counts: Counts, now: datetime, task: TaskNow = TaskNow.RUNNING) -> str:
+    """Return what happened, with thresholds as the user wrote them."""
+    state, rows = record.state, plural(record.read_rows, "row")
+    if state in (READING, SENDING):
+        return _of_a_live_one(record, counts, now, _now_of(task, record, now))
+    if record.error:
+        return _without_commands(record.error.splitlines()[0].removesuffix(_TOP))
+    if state == PLANNED:
+        return f"{rows} were read and checked; {left_of(record):,} of them wait until somebody approves the plan."
+    if state in (REPLACED, EXPIRED):
+        why = "a later clear or restart read the source again" if state == REPLACED else "the plan was not sent in time"
+        return f"This delivery sends nothing more: {why}."
+    told = f"Regal acknowledged {record.acknowledged:,} of {rows}."
+    more = [
+        f"{record.skipped:,} did not have to be sent" if record.skipped else "",
+        f"{record.rejected:,} were rejected, within max_rejected" if record.rejected else "",
+        f"of {record.unknown:,} it can't be known whether Regal received them" if record.unknown else "",
+    ]
+    told_more = "; ".join(part for part in more if part)
+    return f"{told} {told_more[:1].upper()}{told_more[1:]}." if told_more else told
+
+
+def _of_a_live_one(record: Record, counts: Counts, now: datetime, task: TaskNow) -> str:
+    settled = f"{record.read_rows - left_of(record):,} of {plural(record.read_rows, 'row')} have an outcome."
+    if task is not TaskNow.RUNNING:
+        return f"The task's process is gone: it was killed, or its worker was lost. {settled}"
+    if not history.is_live(record, now):
+        silent = duration(seconds_since(record.held_at or record.started_at, now))
+        return f"The task has not written anything for {silent}: its worker may have died. {settled}"
+    if counts.outage_since is not None:
+        since = duration(seconds_since(counts.outage_since, now))
+        return (
+            f"Regal has taken nothing for {since}; the last request: {counts.outage_reason}. One row at a time probes "
+            f"whether it is back. {settled}"
+        )
+    if record.kept_rows is None:
+        return f"The source is being read: {plural(record.read_rows, 'row')} so far. Nothing was sent yet."
+    return f"It is being sent. {settled}"
+
+
+def _without_commands(text: str) -> str:
+    return " ".join(line for line in text.splitlines() if not line.startswith(_COMMANDS)).strip()
+
+
+# -- what to do -------------------------------------------------------------------------------------------------------
+
+
+def what_to_do(
+    record: Record,
+    counts: Counts,
+    now: datetime,
+    task: TaskNow = TaskNow.RUNNING,
+    fix: Fix | None = None,
+    *,
+    refused: int = 0,
+) -> list[str]:
+    """List what to do, in order; true for this call and for how this delivery ended.
+
+    :param fix: what has put it right since.
+    :param refused: so many rows were rejected by Regal; the other rejected ones were not sent.
+    """
+    if fix is not None:
+        return []
+    if record.state in (READING, SENDING):
+        return _while_it_runs(record, counts, now, _now_of(task, record, now))
+    if record.state == STOPPED:
+        return _to_resume(record, counts)
+    if record.state == FAILED:
+        return _after_a_failure(record, counts, refused)
+    if record.state == PLANNED:
+        return [
+            "Approve or reject it where your DAG asks: Airflow's Required Actions, or the task that stands between."
+        ]
+    if record.state == FINISHED and record.unknown:
+        return [*_about_unknown(record), *(_about_tolerated(record, counts) if record.rejected else ())]
+    if record.state == FINISHED and record.rejected:
+        return _about_tolerated(record, counts)
+    return []
+
+
+def _while_it_runs(record: Record, counts: Counts, now: datetime, task: TaskNow) -> list[str]:
+    if task is TaskNow.WAITING:
+        return [
+            "Nothing: Airflow runs the task again. It resumes here, and no acknowledged row is sent again."
+            f"{_on_their_way(record)}"
+        ]
+    if task is TaskNow.OVER:
+        return [
+            "Airflow does not run it again: clear the task. It resumes here, and no acknowledged row is sent again."
+            f"{_on_their_way(record)}"
+        ]
+    if not history.is_live(record, now):
+        return [
+            "Look at the task in Airflow. If it no longer runs, Airflow notices the missing heartbeat and retries it; "
+            "the retry resumes here.",
+            f"If it has no retries left, clear it: no acknowledged row is sent again.{_on_their_way(record)}",
+        ]
+    if counts.outage_since is not None:
+        return [
+            "Nothing yet: the task resumes by itself as soon as Regal answers.",
+            "If that takes longer than outage_patience, the task stops with all unsent rows saved; a retry resumes.",
+        ]
+    return []
+
+
+def _on_their_way(record: Record) -> str:
+    # At_least_once is usual for contacts alone.
+    risk = "" if record.call == "identify" else " Rows that were on their way when it died may then be unknown."
+    return risk if left_of(record) else ""
+
+
+def _to_resume(record: Record, counts: Counts) -> list[str]:
+    if counts.guard is not None:
+        return [
+            _CHECK_SOURCE,
+            "If the source was wrong, fix it and clear the task with the options as they are: it is read again.",
+            "If the number of rows is meant, change the option for this run and clear the task: the rows are sent as "
+            "they were read.",
+        ]
+    error, left = record.error or "", plural(left_of(record), "row")
+    resume = f"Clear the task: it resumes with the {left} left, and sends no acknowledged row again."
+    if record.call == "identify":
+        resume = "Clear the task: it reads the source again, and sends what is not known to be at Regal unchanged."
+    if "API key" in error:
+        return ["Enter the right API key in the connection.", resume]
+    if "max_refused" in error:
+        return ["Look at the reasons: Regal refuses these rows.", "Fix the data or the mapping.", resume]
+    later = f"Otherwise: {resume[:1].lower()}{resume[1:]}"
+    if "outage_patience" in error:
+        return [
+            "Find out whether Regal is back: the page Deliveries shows what it answers.",
+            f"If the task has retries left, Airflow resumes by itself. {later}",
+        ]
+    return ["If the task has retries left, Airflow resumes by itself.", later]
+
+
+def _after_a_failure(record: Record, counts: Counts, refused: int) -> list[str]:
+    if not record.rejected and not record.unknown:
+        return [
+            f"{_CHECK_SOURCE} Nothing but opt-outs was sent.",
+            "If the number of rows is meant, change the guard in the DAG for this run.",
+            "Clear the task: the source is read again.",
+        ]
+    steps = []
+    if owed := counts.opt_outs_rejected + counts.opt_outs_unknown:
+        steps.append(f"First the {plural(owed, 'row')} with an opt-out: these people must not be contacted any more.")
+    if record.rejected:
+        steps += _about_rejected(record, counts, refused)
+    if record.unknown:
+        steps += _about_unknown(record)
+    return steps
+
+
+def _about_rejected(record: Record, counts: Counts, refused: int) -> list[str]:
+    look = "Read the reasons; each row is listed with its place in the source."
+    # A redelivery sends rows as they were read: those that were invalid would be rejected again.
+    redeliver = (
+        [
+            f"If Regal would take the {plural(refused, 'row')} now that it refused, redeliver them "
+            f"({redeliver_command(record.id, conn_id_of(record))}): rows are sent as they were read."
+        ]
+        if refused
+        else []
+    )
+    if record.sender is not None:  # rows of a plan
+        again = (
+            "Clearing the task sends no row again. Plan the corrected rows in a new run, or redeliver them with a fix."
+        )
+        return [look, again, *redeliver]
+    if record.plan is not None:
+        return [
+            f"{look} Nothing but opt-outs was sent, and the plan is dropped.",
+            "Fix the data or the options, or allow for these rows (max_rejected).",
+            "Clear the task to plan again.",
+        ]
+    if counts.plan:
+        return [look, "Fix the rows in the source: the next run of the sync reads them again."]
+    if record.call == "identify":
+        return [
+            look,
+            "Fix the data in the source, or the mapping.",
+            "Clear the task: it reads the source again and sends what is not known to be at Regal unchanged. With "
+            "only_changed, only rows that are not acknowledged are sent; without it, all.",
+            *redeliver,
+        ]
+    return [
+        look,
+        "If an option is wrong (mapping, types), fix it and clear the task: rejected rows are tried again as they were "
+        "read, and no other row is.",
+        "If the data is wrong, fix the source; the next run reads it. This run's clear does not: to send these rows "
+        "corrected, redeliver them with a fix.",
+        *redeliver,
+    ]
+
+
+def _about_unknown(record: Record) -> list[str]:
+    again = f"Redeliver those it does not have ({redeliver_command(record.id, conn_id_of(record), *_UNKNOWN)}). "
+    risk = "A row that Regal did receive reaches the person twice."
+    if record.call == "identify":
+        risk = "A contact that Regal did receive stays as it is."
+    return [f"Look in Regal for the {plural(record.unknown, 'unknown row')}.", again + risk]
+
+
+def _about_tolerated(record: Record, counts: Counts) -> list[str]:
+    rows = plural(record.rejected, "rejected row")
+    then = "the next sync sends them" if counts.plan else "the next run reads it"
+    return [f"Nothing has to be done now. To deliver the {rows}, correct the source: {then}."]
+
+
+# -- is that normal ---------------------------------------------------------------------------------------------------
+
+
+def normal_here(record: Record, runs: Sequence[Record]) -> str:
+    """Compare a delivery with the finished ones before it.
+
+    :param runs: the last ones of the same task, the newest first; this one may be among them.
+    """
+    others = [one for one in runs if one.id != record.id and one.state in (FINISHED, FAILED) and one.read_rows]
+    if len(others) < _RUNS_NEEDED:
+        return f"There are too few earlier runs to say what is normal ({len(others)})."
+    usual, rows = median(one.read_rows for one in others), [one.read_rows for one in others]
+    told = f"Usually {usual:,.0f} rows ({min(rows):,} to {max(rows):,})"
+    for name in ("rejected", "unknown"):
+        counts = [getattr(one, name) for one in others]
+        told += f", {median(counts):,.0f} {name} (at most {max(counts):,})"
+    this = f"{record.read_rows:,} rows, {record.rejected:,} rejected, {record.unknown:,} unknown"
+    return f"{told}: the last {len(others)} runs. This one: {this}."

@@ -1,0 +1,42 @@
+"""The link of every operator: to the page of its delivery in Airflow's UI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from airflow_provider_regal._compat import HAS_PAGES, BaseOperatorLink, conf
+
+if TYPE_CHECKING:
+    from airflow_provider_regal._compat import BaseOperator
+
+_PAGE = "/regal/task"
+
+
+class RegalDeliveryLink(BaseOperatorLink):
+    """Leads to what a task instance delivered.
+
+    The worker writes it when a try ends: with ``[api] base_url`` as it is configured there, and without a host where it
+    is not, which the UI completes.
+    """
+
+    name = "Regal delivery"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """Return the address of the page.
+
+        :param ti_key: the task instance.
+        """
+        map_index = getattr(ti_key, "map_index", -1)
+        asked = {
+            "dag_id": ti_key.dag_id,
+            "run_id": ti_key.run_id,
+            "task_id": ti_key.task_id,
+            "map_index": -1 if map_index is None else map_index,
+        }
+        base_url = conf.get("api", "base_url", fallback="") or ""
+        return f"{base_url.rstrip('/')}{_PAGE}?{urlencode(asked)}"
+
+
+#: Of every operator; before Airflow 3.1 there is no page to lead to.
+LINKS: tuple[RegalDeliveryLink, ...] = (RegalDeliveryLink(),) if HAS_PAGES else ()

@@ -1,0 +1,126 @@
+"""Who asks, what they may see and do, and whether a form is ours.
+
+===================================================  ==================================================================
+to see or do                                         a user needs, in Airflow
+===================================================  ==================================================================
+deliveries of a DAG                                  to read the DAG and its task instances
+deliveries outside a task (the command line)      to read connections
+the personal data of a delivery's rows               to change the DAG
+a redelivery                                         to read the delivery, and to trigger the DAG ``regal_redeliver``
+people                                               ``[regal] people_page``, and to change connections
+health                                               to read connections
+===================================================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Final
+
+from airflow_provider_regal import _compat as airflow
+from airflow_provider_regal._compat import conf
+from airflow_provider_regal.ledger.admin.monitoring import Wanted
+from airflow_provider_regal.ledger.deliveries import Record
+
+REDELIVER_DAG: Final = "regal_redeliver"
+_TOKEN_S: Final = 12 * 3600
+_READ, _CHANGE, _TRIGGER = "GET", "PUT", "POST"
+
+
+class Forbidden(Exception):  # noqa: N818 - it is an answer
+    """The user may not see or do that."""
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The user who asks for a page."""
+
+    user: Any
+
+    @property
+    def name(self) -> str:
+        """The user's name, for the audit log."""
+        return str(self.user.get_name())
+
+    @cached_property
+    def reads_outside(self) -> bool:
+        """Whether deliveries that belong to no DAG are shown."""
+        return airflow.may_use_connections(self.user, _READ)
+
+    @cached_property
+    def sees_people(self) -> bool:
+        """Whether the page about one person is there for this user."""
+        return conf.getboolean("regal", "people_page", fallback=False) and airflow.may_use_connections(
+            self.user, _CHANGE
+        )
+
+    def readable(self, on_record: Callable[[], set[str]]) -> Wanted:
+        """Return which deliveries are shown at all.
+
+        :param on_record: tells the ids of the DAGs that have deliveries.
+        """
+        if not airflow.may_use_dag(self.user, None, _READ, "TASK_INSTANCE"):
+            raise Forbidden
+        return Wanted(frozenset(airflow.readable_dags(self.user, on_record())), outside=self.reads_outside)
+
+    def check_dag(self, dag_id: str | None) -> None:
+        """Return if the deliveries of a DAG may be seen; None for what is outside a task.
+
+        :raises Forbidden: they may not.
+        """
+        allowed = (
+            self.reads_outside
+            if dag_id is None
+            else dag_id in airflow.readable_dags(self.user, [dag_id])
+            and airflow.may_use_dag(self.user, dag_id, _READ, "TASK_INSTANCE")
+        )
+        if not allowed:
+            raise Forbidden
+
+    def check_people(self) -> None:
+        """Return if the page about one person is there for this user.
+
+        :raises Forbidden: it is not.
+        """
+        if not self.sees_people:
+            raise Forbidden
+
+    def reveals(self, record: Record) -> bool:
+        """Return whether personal data of a delivery's rows may be shown."""
+        if record.dag_id is None:
+            return airflow.may_use_connections(self.user, _CHANGE)
+        return airflow.may_use_dag(self.user, record.dag_id, _CHANGE)
+
+    @cached_property
+    def redelivers(self) -> bool:
+        """Whether the DAG that redelivers is there, and may be triggered."""
+        return airflow.is_paused(REDELIVER_DAG) is not None and airflow.may_use_dag(
+            self.user, REDELIVER_DAG, _TRIGGER, "RUN"
+        )
+
+    # -- forms that change something ----------------------------------------------------------------------------------
+
+    def token(self) -> str:
+        """Return what a form of ours holds, and no page of another site can know."""
+        until = str(int(time.time()) + _TOKEN_S)
+        return f"{until}.{self._signed(until)}"
+
+    def check_token(self, token: str) -> None:
+        """Return if a form is ours, was made for this user, and is not too old.
+
+        :raises Forbidden: it is not.
+        """
+        until, _, signature = token.partition(".")
+        if not until.isdecimal() or not hmac.compare_digest(signature.encode(), self._signed(until).encode()):
+            raise Forbidden
+        if int(until) < time.time():
+            raise Forbidden
+
+    def _signed(self, until: str) -> str:
+        key = f"regal csrf {conf.get('api', 'secret_key')}".encode()
+        return hmac.new(key, f"{until} {self.user.get_id()}".encode(), sha256).hexdigest()

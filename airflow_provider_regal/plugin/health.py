@@ -1,0 +1,53 @@
+"""The page Health: what ``airflow regal check`` says, as far as the API server can know it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_provider_regal.checks import FAILURE, OK, WARNING, Finding, ask_regal, look
+from airflow_provider_regal.plugin.deliveries import Headline
+
+_TONES: Final = {OK: "good", WARNING: "warn", FAILURE: "bad"}
+_WORDS: Final = {OK: "OK", WARNING: "LOOK", FAILURE: "FAILURE"}
+#: What only a worker can tell.
+UNKNOWN_HERE: Final = (
+    "whether workers reach the same ledger: the API server reads its own configuration",
+    "which versions of this package and of Airflow the workers have, and whether their clocks are right",
+    "whether workers reach Regal: proxies, firewalls and certificates may differ",
+    "ledgers that a task names itself, with ledger_conn_id",
+    "whether the API key is right: Regal tells that only when it is sent an event",
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A finding, as it is shown."""
+
+    word: str
+    tone: str
+    what: str
+    said: str
+
+
+def view(headline: Headline | None, asked_conn_id: str | None = None) -> dict[str, Any]:
+    """Collect what the page shows.
+
+    :param headline: what the page Deliveries counts; None if there is nothing to count.
+    :param asked_conn_id: the connection with which Regal is asked whether it answers; None to ask nothing.
+    """
+    lines = _lines(look())
+    asked = [] if asked_conn_id is None else _lines(ask_regal(asked_conn_id))
+    return {
+        "headline": headline,
+        "lines": sorted(lines, key=lambda line: ("bad", "warn", "good").index(line.tone)),
+        "asked": asked,
+        "conn_id": asked_conn_id or "regal_default",
+        "worst": min((*lines, *asked), key=lambda line: ("bad", "warn", "good").index(line.tone)).tone,
+        "unknown_here": UNKNOWN_HERE,
+    }
+
+
+def _lines(findings: Iterator[Finding]) -> list[Line]:
+    return [Line(_WORDS[one.how], _TONES[one.how], one.what, one.said) for one in findings]

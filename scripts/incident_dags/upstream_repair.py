@@ -1,0 +1,13 @@
+"""Stands for the upstream team: puts the rows of the warehouse right, whatever is wrong with them."""
+
+from airflow import DAG
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+
+with DAG("upstream_repair", schedule=None, doc_md=__doc__, tags=["incident"]) as dag:
+    for table in ("customers", "leads"):
+        SQLExecuteQueryOperator(
+            task_id=f"repair_{table}",
+            conn_id="regal_warehouse",
+            sql=[f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM {table}_right"],  # noqa: S608
+            split_statements=False,
+        )

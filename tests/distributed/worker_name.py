@@ -1,0 +1,11 @@
+"""What Airflow takes for the name of a worker's machine: two workers of a test share one."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def worker_name() -> str:
+    """Return the name given to this process."""
+    return os.environ.get("REGAL_TEST_WORKER") or socket.gethostname()

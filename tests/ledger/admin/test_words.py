@@ -1,0 +1,214 @@
+"""A delivery in words, forevery way it can be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from airflow_provider_regal.ledger.admin import words
+from airflow_provider_regal.ledger.admin.monitoring import Fix
+from airflow_provider_regal.ledger.admin.words import TaskNow
+from airflow_provider_regal.ledger.deliveries import Counts, Record
+from airflow_provider_regal.ledger.text import to_ledger_time
+
+NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
+
+
+def ago(**span) -> str:
+    return to_ledger_time(NOW - timedelta(**span))
+
+
+def record(**more) -> Record:
+    given = {
+        "id": 7, "incarnation": 0, "account": "acme", "dag_id": "crm", "run_id": "r", "task_id": "t", "map_index": -1,
+        "name": None, "call": "track", "source": "", "options": None, "epoch": 0, "try_number": 1, "restarted": 0,
+        "holder": None, "held_at": ago(seconds=1), "hold_s": 60, "state": "finished", "kept_rows": 10, "read_rows": 10,
+        "acknowledged": 10, "rejected": 0, "unknown": 0, "skipped": 0, "rate": 100, "counts": None, "error": None,
+        "started_at": ago(hours=1), "ended_at": None,
+    }  # fmt: skip
+    return Record(**{**given, **more})
+
+
+LIVE = {"holder": "h", "state": "sending", "acknowledged": 4}
+
+
+@pytest.mark.parametrize(
+    ("given", "counts", "word", "tone"),
+    [
+        ({}, {}, "OK", "good"),
+        ({"unknown": 9}, {}, "OK, CHECK 9", "warn"),
+        ({"rejected": 3}, {}, "OK", "good"),
+        ({"state": "failed"}, {}, "FAILED", "bad"),
+        ({"state": "stopped", "acknowledged": 4}, {}, "STOPPED, 6 LEFT", "bad"),
+        (LIVE, {}, "SENDING 40 %", "busy"),
+        ({**LIVE, "state": "reading", "kept_rows": None}, {}, "READING", "busy"),
+        (LIVE, {"outage_since": ago(minutes=6)}, "OUTAGE 6 min", "bad"),
+        ({**LIVE, "held_at": ago(hours=3)}, {"outage_since": ago(minutes=6)}, "STALLED 3 h", "bad"),
+        ({**LIVE, "holder": None, "held_at": ago(minutes=4)}, {}, "STALLED 4 min", "bad"),
+        ({"state": "planned", "acknowledged": 0}, {}, "WAITS FOR APPROVAL", "warn"),
+        ({"state": "expired"}, {}, "EXPIRED", "none"),
+        ({"state": "replaced"}, {}, "REPLACED", "none"),
+    ],
+)
+def test_the_state_in_words(given, counts, word, tone):
+    state = words.state_of(record(**given), Counts(**counts), NOW)
+    assert (state.word, state.tone) == (word, tone)
+
+
+GONE = {**LIVE, "held_at": ago(seconds=5)}
+DYING = {**LIVE, "held_at": ago(seconds=2)}
+STALLED = {**LIVE, "held_at": ago(hours=3)}
+
+
+@pytest.mark.parametrize(
+    ("given", "task", "word", "tone"),
+    [
+        (GONE, TaskNow.RUNNING, "SENDING 40 %", "busy"),
+        (GONE, TaskNow.WAITING, "STOPPED, RETRY WAITING", "warn"),
+        (GONE, TaskNow.OVER, "TASK DEAD", "bad"),
+        (DYING, TaskNow.WAITING, "SENDING 40 %", "busy"),  # it commits, so it sends
+        (DYING, TaskNow.OVER, "SENDING 40 %", "busy"),
+        (STALLED, TaskNow.RUNNING, "STALLED 3 h", "bad"),
+        (STALLED, TaskNow.WAITING, "STOPPED, RETRY WAITING", "warn"),
+        (STALLED, TaskNow.OVER, "TASK DEAD", "bad"),
+        ({**GONE, "state": "reading", "kept_rows": None}, TaskNow.OVER, "TASK DEAD", "bad"),
+        ({"state": "stopped", "acknowledged": 4}, TaskNow.OVER, "STOPPED, 6 LEFT", "bad"),  # it has said so itself
+        ({}, TaskNow.OVER, "OK", "good"),
+    ],
+)
+def test_the_state_where_airflow_knows_more_than_the_ledger(given, task, word, tone):
+    state = words.state_of(record(**given), Counts(), NOW, task)
+    assert (state.word, state.tone) == (word, tone)
+
+
+def test_of_a_task_that_is_gone_it_is_said_whether_somebody_has_to_act():
+    waiting, dead = (
+        (
+            words.what_happened(record(**GONE), Counts(), NOW, task),
+            words.what_to_do(record(**GONE), Counts(), NOW, task),
+        )
+        for task in (TaskNow.WAITING, TaskNow.OVER)
+    )
+    for happened, _ in (waiting, dead):
+        assert happened.startswith("The task's process is gone: it was killed, or its worker was lost.")
+        assert happened.endswith("4 of 10 rows have an outcome.")
+    assert waiting[1][0].startswith("Nothing: Airflow runs the task again. It resumes here,")
+    assert dead[1][0].startswith("Airflow does not run it again: clear the task. It resumes here,")
+    assert not words.is_alive(record(**GONE), NOW, TaskNow.OVER)
+    assert words.is_alive(record(**GONE), NOW)
+
+
+def test_the_command_names_the_connection_that_the_rows_were_sent_with():
+    assert "(airflow regal redeliver 7 --status unknown --conn-id regal_crm)" in steps(unknown=3, conn_id="regal_crm")
+    assert "(airflow regal redeliver 7 --status unknown)" in steps(unknown=3, conn_id="regal_default")
+    assert "(airflow regal redeliver 7 --conn-id 'a b')" in steps(state="failed", rejected=2, conn_id="a b", refused=2)
+    assert words.conn_id_of(record()) == "acme", "an account is called like its connection, if nobody said otherwise"
+
+
+def test_a_reason_is_told_without_the_advice_in_it():
+    drift = "price: type_drift: is text, which Regal keeps. Cast it, or accept it: airflow regal contract accept x text"
+    assert words.without_advice(drift) == (
+        "price: type_drift: is text, which Regal keeps",
+        "Cast it, or accept it: airflow regal contract accept x text",
+    )
+    for reason in ("rejected, HTTP 400", "phone: not a phone. (x)", "v1.2: No", ""):
+        assert words.without_advice(reason) == (reason, "")
+
+
+def test_an_outage_and_a_failure_come_before_what_only_runs_or_is_fine():
+    found = [
+        words.state_of(record(**given), Counts(**counts), NOW).severity
+        for given, counts in (
+            (LIVE, {"outage_since": ago(minutes=6)}),
+            ({"state": "stopped", "acknowledged": 4}, {}),
+            ({"unknown": 1}, {}),
+            (LIVE, {}),
+            ({}, {}),
+        )
+    ]
+    assert found == sorted(found)
+    assert len({*found}) == 5
+
+
+def steps(counts=None, refused=0, **given) -> str:
+    return " ".join(words.what_to_do(record(**given), Counts(**(counts or {})), NOW, refused=refused))
+
+
+def test_what_to_do_is_true_for_the_call():
+    assert "clear the task: rejected rows are tried again as they were read" in steps(state="failed", rejected=2)
+    assert "Clear the task: it reads the source again" in steps(state="failed", rejected=2, call="identify")
+    assert "the next run of the sync reads them again" in steps({"plan": {"sent": 1}}, state="failed", rejected=2)
+    assert "Clear the task to plan again." in steps(state="failed", rejected=2, plan="{}")
+    assert "the rows are sent as they were read" in steps({"guard": "The source has 9 rows"}, state="stopped")
+    assert "Clearing the task sends no row again" in steps(state="failed", rejected=2, sender="[]")
+    assert "reaches the person twice" in steps(unknown=3)
+    assert "reaches the person twice" not in steps(unknown=3, call="identify")
+    assert "correct the source: the next run reads it." in steps(rejected=2)
+    tolerated = steps({"plan": {"sent": 1}}, rejected=2)
+    assert "correct the source: the next sync sends them." in tolerated
+    assert "redeliver" not in tolerated
+    assert steps() == ""
+
+
+@pytest.mark.parametrize("more", [{}, {"call": "identify"}, {"sender": "[]"}])
+def test_rows_that_were_invalid_are_not_to_be_redelivered_as_they_are(more):
+    failed = {"state": "failed", "rejected": 3, **more}
+    assert "airflow regal redeliver" not in steps(**failed)
+    assert "the 2 rows now that it refused, redeliver them (airflow regal redeliver 7" in steps(refused=2, **failed)
+    if "call" in more:
+        assert "Fix the data in the source, or the mapping. Clear the task" in steps(**failed)
+        assert "With only_changed, only rows that are not acknowledged are sent" in steps(**failed)
+
+
+def test_what_to_do_is_true_for_how_it_ended():
+    left = {"state": "stopped", "acknowledged": 4}
+    assert steps(**left, error="Regal refused the API key (HTTP 401).").startswith("Enter the right API key")
+    assert "resumes with the 6 rows left" in steps(**left, error="longer than outage_patience (300 s)")
+    assert "Fix the data or the mapping" in steps(**left, error="max_refused=0.2 stops at 20 of 100")
+    assert "has retries left" in steps(**left, error="The task was told to stop.")
+    assert "Check the query or the files" in steps(state="failed", acknowledged=0, error="The source has 0 rows")
+    assert steps({"opt_outs_rejected": 2}, state="failed", rejected=3).startswith("First the 2 rows with an opt-out")
+    assert "Look at the task in Airflow" in steps(**{**LIVE, "held_at": ago(hours=3)})
+    assert "resumes by itself" in steps({"outage_since": ago(minutes=6)}, **LIVE)
+
+
+def test_what_happened_names_the_threshold_as_it_was_written():
+    error = (
+        "Of 10 rows, 3 rejected, more than max_rejected=0.05. Top reasons:\n       3 x phone: wrong\nList them with: x"
+    )
+    failed = record(state="failed", rejected=3, error=error)
+    assert words.what_happened(failed, Counts(), NOW) == "Of 10 rows, 3 rejected, more than max_rejected=0.05."
+    assert words.cause(failed, Counts()) == "Of 10 rows, 3 rejected, more than max_rejected=0.05. 3 x phone: wrong"
+
+
+def test_an_eta_needs_a_speed_and_no_outage():
+    counts = {"requests": 8, "seconds": 4.0}
+    assert words.eta_s(record(**LIVE), Counts(**counts)) == 3
+    assert words.eta_s(record(**LIVE), Counts()) is None
+    assert words.eta_s(record(**LIVE), Counts(**counts, outage_since=ago(minutes=1))) is None
+
+
+def test_what_is_normal_is_said_only_of_enough_runs():
+    few = [record(id=number) for number in range(2)]
+    assert words.normal_here(record(), few) == "There are too few earlier runs to say what is normal (2)."
+    runs = [record(id=number, read_rows=100 + number, rejected=number) for number in range(4)]
+    told = words.normal_here(record(read_rows=500, rejected=90), runs)
+    assert "Usually 102 rows (100 to 103), 2 rejected (at most 3), 0 unknown (at most 0): the last 4 runs." in told
+    assert told.endswith("This one: 500 rows, 90 rejected, 0 unknown.")
+
+
+def test_what_was_put_right_since_needs_nobody_and_names_the_delivery():
+    again, redelivered = Fix((9,), False), Fix((8, 12), True)
+    failed, unknown = record(state="failed", rejected=2), record(unknown=9, acknowledged=1)
+    states = [
+        words.state_of(one, Counts(), NOW, fix=fix)
+        for one, fix in ((failed, again), (failed, redelivered), (unknown, redelivered))
+    ]
+    assert [(state.word, state.tone, state.by) for state in states] == [
+        ("FIXED BY delivery 9", "good", 9),
+        ("FIXED BY delivery 12", "good", 12),
+        ("OK, REDELIVERED", "good", None),
+    ]
+    assert words.what_to_do(failed, Counts(), NOW, fix=again) == words.what_to_do(unknown, Counts(), NOW, fix=again)
+    assert words.what_to_do(failed, Counts(), NOW, fix=again) == []
