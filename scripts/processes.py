@@ -7,22 +7,41 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 
 def free_port(wished: int) -> int:
-    """Return the wished port of 127.0.0.1, or another one if it is taken."""
-    for port in (wished, 0):
+    """Return the wished port of 127.0.0.1, or another one if it is taken.
+
+    It is ours as long as this process runs, so that two that start at the same time do not choose the same.
+    """
+    for port in (wished, *[0] * 20):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 found: int = probe.getsockname()[1]
+                _reserve(found)
                 if found != wished:
                     print(f"Port {wished} is taken; using {found}.")
                 return found
     raise SystemExit("No port of 127.0.0.1 is free.")
+
+
+_RESERVED: list[socket.socket] = []
+
+
+def _reserve(port: int) -> None:
+    """Keep a port from other processes that ask here; a program may take long until it listens.
+
+    :raises OSError: another one has reserved it.
+    """
+    if sys.platform == "linux":
+        mark = socket.socket(socket.AF_UNIX)
+        mark.bind(f"\0airflow-provider-regal port {port}")  # has no file, and is gone with this process
+        _RESERVED.append(mark)
 
 
 @contextlib.contextmanager

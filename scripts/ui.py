@@ -53,4 +53,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit("\nStopped.") from None
+        print("\nStopped.")

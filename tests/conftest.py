@@ -1,10 +1,11 @@
-"""A real Airflow for the tests: a home of its own forevery test process, migrated once when first needed."""
+"""A real Airflow for the tests: a home of its own for every test process, migrated once when first needed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# A shell that starts the tests in the background has SIGINT ignored, and commands under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 HOME = Path(tempfile.mkdtemp(prefix="airflow-"))
 CACHE = Path(__file__).parents[1] / ".cache"
 for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "AIRFLOW__"))]:

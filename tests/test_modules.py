@@ -33,6 +33,7 @@ TESTED_IN = {
     "events/python_values": "events/test_values",
     "events/traits": "events/test_values",
     "events/rows/coercion": "events/rows/test_mapping",
+    "ledger/admin/as_read": "plugin/test_pages",
     "ledger/admin/evidence": "cli/people/test_consent",
     "ledger/admin/explaining": "cli/people/test_consent",
     "ledger/admin/formats": "cli/test_history",

@@ -356,8 +356,8 @@ OUTCOMES = Command(
     help="list the rows of a delivery that were not delivered, and why; or copy outcomes into a warehouse",
     description=(
         "List the rows of a delivery with what became of each: which row of the source (file and line where\n"
-        "there is a file), why, and who it is about. Without --status: rejected and unknown rows. Skipped rows\n"
-        "are only counted. This prints personal data.\n"
+        "there is a file), why, and who it is about. Without --status: rejected and unknown rows. With --status left:\n"
+        "rows without an outcome yet. Skipped rows are only counted. This prints personal data.\n"
         "\n"
         "With --to-conn-id, copy the outcomes of all deliveries into a table of another database, to be joined with\n"
         "the rows they came from. Each run copies only what has changed. After an\n"
@@ -375,7 +375,7 @@ OUTCOMES = Command(
         _argument(
             "--status",
             action="append",
-            choices=("acknowledged", "rejected", "unknown"),
+            choices=("acknowledged", "rejected", "unknown", "left"),
             help="which rows; may be repeated (default: rejected and unknown)",
         ),
         _argument("--reason", metavar="TEXT", help="only rows with this reason, or whose message begins with it"),

@@ -16,6 +16,7 @@ from airflow_provider_regal.cli.opening import CommandError, command, opened
 from airflow_provider_regal.cli.output import Column, plural
 from airflow_provider_regal.ledger.admin import history
 from airflow_provider_regal.ledger.admin.history import DeliveryDetail, OutcomeRow
+from airflow_provider_regal.ledger.admin.left import LEFT, left_of
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import READING, SENDING, Counts, Record
 from airflow_provider_regal.ledger.text import to_ledger_time
@@ -183,7 +184,11 @@ def run_outcomes(args: argparse.Namespace) -> int:
     with opened(args.ledger_conn_id) as database:
         record = _required(database, args.delivery).record
         statuses = args.status or ["rejected", "unknown"]
-        rows = history.outcomes_of(database, record.id, statuses=statuses, reason=args.reason)
+        with_outcome = [status for status in statuses if status != LEFT]
+        rows = chain(
+            history.outcomes_of(database, record.id, statuses=with_outcome, reason=args.reason) if with_outcome else (),
+            left_of(database, record) if LEFT in statuses else (),
+        )
         print_rows = {"table": _print_table, "csv": _print_csv, "jsonl": _print_jsonl}[args.format]
         count = print_rows(rows)
     counts, skips = _counts(record), Counts.of(record).skips
@@ -192,7 +197,8 @@ def run_outcomes(args: argparse.Namespace) -> int:
         why = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in skips.items())
         told.append(f"{counts['skipped']:,} were skipped ({why})" if why else f"{counts['skipped']:,} were skipped")
     if counts["left"]:
-        told.append(f"{plural(counts['left'], 'row is', 'rows are')} left to send")
+        how = "" if LEFT in statuses else " (list them with --status left)"
+        told.append(f"{plural(counts['left'], 'row is', 'rows are')} left to send{how}")
     print("; ".join(told) + ".", file=sys.stderr)
     return 0
 

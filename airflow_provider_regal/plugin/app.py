@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response, Streamin
 
 from airflow_provider_regal import _compat as airflow
 from airflow_provider_regal.errors import RegalError
-from airflow_provider_regal.ledger.admin import history, monitoring, words
+from airflow_provider_regal.ledger.admin import monitoring, words
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import Record
 from airflow_provider_regal.plugin import deliveries, delivery, health, people
@@ -112,13 +112,13 @@ class Routes:
         def show_delivery(request: Request, number: int, viewer: Any = viewer) -> HTMLResponse:
             with ledgers.open() as database:
                 record = _readable_record(database, number, viewer)
-                return _delivery(request, database, record, viewer, RowFilter.of(request.query_params))
+                return _delivery(request, database, record, viewer, RowFilter.of(request.query_params, record))
 
         @app.post("/deliveries/{number}")
         def reveal(request: Request, number: int, viewer: Any = viewer, form: Any = form) -> HTMLResponse:
             with ledgers.open() as database:
                 record = _readable_record(database, number, viewer)
-                filters = RowFilter.of(form)
+                filters = RowFilter.of(form, record)
                 _reveal(viewer, form, record, "regal.reveal", {"after_row": filters.after})
                 return _delivery(request, database, record, viewer, filters, revealed=True)
 
@@ -126,14 +126,14 @@ class Routes:
         def export_masked(request: Request, number: int, viewer: Any = viewer) -> Response:
             with ledgers.open() as database:
                 record = _readable_record(database, number, viewer)
-            return self._csv(record, RowFilter.of(request.query_params), reveal=False)
+            return self._csv(record, RowFilter.of(request.query_params, record), reveal=False)
 
         @app.post("/deliveries/{number}/outcomes.csv")
         def export_revealed(number: int, viewer: Any = viewer, form: Any = form) -> Response:
             with ledgers.open() as database:
                 record = _readable_record(database, number, viewer)
             _reveal(viewer, form, record, "regal.export", {})
-            return self._csv(record, RowFilter.of(form), reveal=True)
+            return self._csv(record, RowFilter.of(form, record), reveal=True)
 
         @app.post("/deliveries/{number}/redeliver")
         def redeliver(request: Request, number: int, viewer: Any = viewer, form: Any = form) -> Response:
@@ -148,14 +148,14 @@ class Routes:
         @app.get("/health")
         def show_health(request: Request, viewer: Any = viewer) -> HTMLResponse:
             viewer.check_dag(None)
-            return page(request, "health", viewer=viewer, **health.view(self._headline(viewer)))
+            return page(request, "health", viewer=viewer, **health.view(self._summary(viewer)))
 
         @app.post("/health")
         def ask_regal(request: Request, viewer: Any = viewer, form: Any = form) -> HTMLResponse:
             viewer.check_dag(None)
             viewer.check_token(form.get("token", ""))
             return page(
-                request, "health", viewer=viewer, **health.view(self._headline(viewer), form.get("conn_id", "").strip())
+                request, "health", viewer=viewer, **health.view(self._summary(viewer), form.get("conn_id", "").strip())
             )
 
         self._add_people(app)
@@ -193,21 +193,18 @@ class Routes:
             headers = {**HEADERS, "Content-Disposition": 'attachment; filename="consent.json"'}
             return Response(told, media_type="application/json", headers=headers)
 
-    def _headline(self, viewer: Viewer) -> deliveries.Headline | None:
-        """Count the deliveries that need a look; None without a ledger, or for a user who may read no DAG."""
+    def _summary(self, viewer: Viewer) -> deliveries.Summary | None:
+        """Sum up the deliveries; None without a ledger, or for a user who may read no DAG."""
         try:
             with self._ledgers.open() as database:
-                return deliveries.headline(database, viewer.readable(lambda: monitoring.dags_on_record(database)))
+                return deliveries.summary(database, viewer.readable(lambda: monitoring.dags_on_record(database)))
         except (Forbidden, NoLedger, RegalError):  # the page says what is wrong with the ledger
             return None
 
     def _csv(self, record: Record, filters: RowFilter, *, reveal: bool) -> Response:
         def lines() -> Any:
             with self._ledgers.open() as database:
-                rows = history.outcomes_of(
-                    database, record.id, statuses=delivery.statuses_of(filters), reason=filters.reason or None
-                )
-                yield from delivery.csv_lines(database, rows, reveal=reveal)
+                yield from delivery.csv_lines(database, record, filters, reveal=reveal)
 
         name = f"regal-delivery-{record.id}.csv"
         headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}

@@ -133,15 +133,26 @@ class Headline:
         return cls({name: count for name, count in problems.items() if count}, totals.to_check, now["running"])
 
 
-def headline(database: Database, readable: Wanted) -> Headline:
-    """Count what the page Deliveries counts when nothing is filtered.
+@dataclass(frozen=True)
+class Summary:
+    """What the page Deliveries says at its top when nothing is filtered."""
+
+    headline: Headline
+    regal: list[AccountNow]
+
+
+def summary(database: Database, readable: Wanted) -> Summary:
+    """Sum up what the page Deliveries says at its top when nothing is filtered.
 
     :param readable: the deliveries the user may see.
     """
     now = database.now()
     wanted = Filters().narrow(readable, now)
-    without_end = monitoring.running(database, wanted, limit=_MOST_RUNNING)
-    return Headline.of(monitoring.totals(database, wanted), _states_of(without_end, now, tasks_of(without_end)))
+    running = monitoring.running(database, wanted, limit=_MOST_RUNNING)
+    tasks = tasks_of(running)
+    headline = Headline.of(monitoring.totals(database, wanted), _states_of(running, now, tasks))
+    accounts = monitoring.choices(database, readable).accounts
+    return Summary(headline, regal_now(database, accounts, readable, running, now, tasks=tasks))
 
 
 def _states_of(records: Sequence[Record], now: datetime, tasks: Mapping[int, TaskNow]) -> list[State]:

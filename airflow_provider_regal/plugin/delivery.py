@@ -7,12 +7,14 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
 
 from airflow_provider_regal.ledger import tries
 from airflow_provider_regal.ledger.admin import formats, history, monitoring, words
 from airflow_provider_regal.ledger.admin.history import OutcomeRow
+from airflow_provider_regal.ledger.admin.left import LEFT, left_of
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import (
     FAILED,
@@ -36,7 +38,7 @@ ROWS_A_PAGE: Final = 50
 RUNS_SHOWN: Final = 14
 MASK: Final = "•••"
 TICK: Final = "row-"
-STATUSES: Final = ("rejected", "unknown", "acknowledged")
+STATUSES: Final = ("rejected", "unknown", LEFT, "acknowledged")
 TRIES_SHOWN: Final = 20
 _REASONS_SHOWN: Final = 20
 _FILLED_AT_ONCE: Final = 200
@@ -49,7 +51,7 @@ _PERSONAL: Final = ("user_id", "phone", "email")
 class RowFilter:
     """Which rows are listed.
 
-    :param status: empty for all that were not acknowledged.
+    :param status: empty for rejected and unknown rows; where there are none, for those that are left.
     :param after: the last row of the page before.
     """
 
@@ -58,11 +60,12 @@ class RowFilter:
     after: int = 0
 
     @classmethod
-    def of(cls, given: Mapping[str, str]) -> RowFilter:
+    def of(cls, given: Mapping[str, str], record: Record) -> RowFilter:
         """Read a query or a form; what is not one of the choices is left out."""
         after, status = given.get("after", ""), given.get("status", "")
+        usual = LEFT if words.left_of(record) and not record.rejected + record.unknown else ""
         return cls(
-            status=status if status in STATUSES else "",
+            status=status if status in STATUSES else usual,
             reason=given.get("reason", "").strip()[:200],
             after=int(after) if after.isdecimal() and len(after) < 12 else 0,
         )
@@ -92,14 +95,7 @@ def view(
     advice = [] if fix else list(dict.fromkeys(advice for _, advice in told if advice))[:_ADVICE_SHOWN]
     letters = monitoring.letters(database, record.id)
     first, *others = words.what_to_do(record, counts, now, task, fix, refused=letters.refused) or [""]
-    rows = monitoring.outcome_page(
-        database,
-        record.id,
-        status=filters.status or None,
-        reason=filters.reason or None,
-        after=filters.after,
-        limit=ROWS_A_PAGE + 1,
-    )
+    rows = _rows(database, record, filters)
     limit = record.rate or max((one.rate for one in runs if one.rate), default=None)
     return {
         "row": row,
@@ -126,7 +122,8 @@ def view(
         "withheld": sorted(counts.withheld.items(), key=lambda one: -one[1]),
         "filters": filters,
         "statuses": STATUSES,
-        "rows": monitoring.with_what_was_read(database, rows[:ROWS_A_PAGE]),
+        "rows": rows[:ROWS_A_PAGE],
+        "may_edit_key": any("API key" in step for step in (first, *others)),
         "next_after": rows[ROWS_A_PAGE - 1].position if len(rows) > ROWS_A_PAGE else None,
         "mask": MASK,
         "tick": TICK,
@@ -142,6 +139,21 @@ def view(
         "now": now,
         "started_ago": formats.duration(formats.seconds_since(record.started_at, now)),
     }
+
+
+def _rows(database: Database, record: Record, filters: RowFilter) -> list[OutcomeRow]:
+    """Return a page of rows, and one more if there are more."""
+    if filters.status == LEFT:
+        return [*islice(left_of(database, record, after=filters.after), ROWS_A_PAGE + 1)]
+    rows = monitoring.outcome_page(
+        database,
+        record.id,
+        status=filters.status or None,
+        reason=filters.reason or None,
+        after=filters.after,
+        limit=ROWS_A_PAGE + 1,
+    )
+    return monitoring.with_what_was_read(database, rows)
 
 
 @dataclass(frozen=True)
@@ -216,11 +228,16 @@ def ticked_rows(form: Mapping[str, str]) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal() and len(name) < 12)
 
 
-def csv_lines(database: Database, rows: Iterator[OutcomeRow], *, reveal: bool) -> Iterator[str]:
-    """Write outcomes as CSV, some thousand characters at a time.
+def csv_lines(database: Database, record: Record, filters: RowFilter, *, reveal: bool) -> Iterator[str]:
+    """Write the rows that are listed as CSV, some thousand characters at a time.
 
     :param reveal: with personal data; otherwise it is masked.
     """
+    if filters.status == LEFT:
+        rows = left_of(database, record)
+    else:
+        statuses = [filters.status] if filters.status else [Outcome.REJECTED.value, Outcome.UNKNOWN.value]
+        rows = history.outcomes_of(database, record.id, statuses=statuses, reason=filters.reason or None)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(OutcomeRow._fields)
@@ -241,12 +258,6 @@ def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
     is_number = text[:1] in "+-" and text[1:].isdecimal()
     return f"'{text}" if text.startswith(_NO_FORMULA) and not is_number else text
-
-
-def statuses_of(filters: RowFilter) -> list[str]:
-    """Return the statuses that are listed, for an export."""
-    wanted = [Outcome.REJECTED.value, Outcome.UNKNOWN.value]
-    return [filters.status] if filters.status else wanted
 
 
 def of_task(database: Database, given: Mapping[str, str]) -> list[Row]:

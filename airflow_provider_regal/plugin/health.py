@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_regal.checks import FAILURE, OK, WARNING, Finding, ask_regal, look
-from airflow_provider_regal.plugin.deliveries import Headline
+from airflow_provider_regal.plugin.deliveries import Summary
 
 _TONES: Final = {OK: "good", WARNING: "warn", FAILURE: "bad"}
 _WORDS: Final = {OK: "OK", WARNING: "LOOK", FAILURE: "FAILURE"}
@@ -31,16 +31,17 @@ class Line:
     said: str
 
 
-def view(headline: Headline | None, asked_conn_id: str | None = None) -> dict[str, Any]:
+def view(summary: Summary | None, asked_conn_id: str | None = None) -> dict[str, Any]:
     """Collect what the page shows.
 
-    :param headline: what the page Deliveries counts; None if there is nothing to count.
+    :param summary: what the page Deliveries says at its top; None without a ledger.
     :param asked_conn_id: the connection with which Regal is asked whether it answers; None to ask nothing.
     """
     lines = _lines(look())
     asked = [] if asked_conn_id is None else _lines(ask_regal(asked_conn_id))
     return {
-        "headline": headline,
+        "headline": summary and summary.headline,
+        "regal": summary.regal if summary else [],
         "lines": sorted(lines, key=lambda line: ("bad", "warn", "good").index(line.tone)),
         "asked": asked,
         "conn_id": asked_conn_id or "regal_default",

@@ -43,7 +43,7 @@ def thousands(number: float | None) -> str:
 
 def clock(at: str | None) -> str:
     """Write a time of the ledger for people: ``2026-11-29 08:00``."""
-    return "" if at is None else f"{at[:10]} {at[11:16]}"
+    return f"{at[:10]} {at[11:16]}" if at else ""
 
 
 def twice(one: str) -> tuple[str, str]:
@@ -55,7 +55,7 @@ _JINJA.filters |= {
     "thousands": thousands,
     "clock": clock,
     "duration": formats.duration,
-    "twice": lambda one: (one, one),
+    "twice": twice,
 }
 _JINJA.globals |= {"plural": formats.plural, "charts": charts, "css": Markup(_CSS)}  # noqa: S704 - a file of ours
 

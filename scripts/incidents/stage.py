@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -25,6 +26,8 @@ NEW_KEY: Final = "new-sandbox-key"
 #: How long Regal is down in the incident `outage`.
 OUTAGE_MINUTES: Final = 60
 _RATE_LIMIT: Final = 300
+#: How long a server of ours may be away.
+_PATIENCE_S: Final = 60
 _ENDED: Final = ("success", "failed")
 
 
@@ -123,8 +126,17 @@ class Stage:
 def _ask(url: str, body: object, method: str) -> Any:
     told = None if body is None else json.dumps(body).encode()
     request = Request(url, data=told, headers={"Content-Type": "application/json"}, method=method)
-    with urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    ends = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            with urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except HTTPError:
+            raise
+        except URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError) or time.monotonic() > ends:
+                raise SystemExit(f"{url} does not answer ({error}). The logs are in {local.HOME}.") from error
+        time.sleep(0.5)
 
 
 @contextmanager

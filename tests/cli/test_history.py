@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from airflow_provider_regal.ledger.states import RowState
 from tests.cli.conftest import track_rows
 from tests.cli.front_ends import ROOT
 from tests.ledger.written import NOW, line, write
@@ -122,9 +123,22 @@ def test_outcomes_of_a_file_have_file_and_line(run, ledger_path, home):
     assert err == "1 row listed of 2,001 read; 2,000 were skipped (2,000 unchanged).\n"
 
 
-def test_rows_that_are_left_are_counted(run, ledger_path, home):
-    number = write(ledger_path, rows=[{"a": 1}, {"a": 2}], lines=[line(1)], state="stopped")
-    assert run("outcomes", number)[2] == "0 rows listed of 2 read; 1 row is left to send.\n"
+def test_rows_that_are_left_are_counted_and_can_be_listed(run, ledger_path, home):
+    rows = [{"user_id": "u1"}, {"user_id": "u2", "email": "u2@example.com"}, {"user_id": "u3"}]
+    states = [RowState.ACKNOWLEDGED, RowState.OPEN, RowState.RESERVED]
+    number = write(ledger_path, rows=rows, states=states, lines=[line(1)], state="stopped")
+    told = "0 rows listed of 3 read; 2 rows are left to send (list them with --status left).\n"
+    assert run("outcomes", number)[2] == told
+    _, out, err = run("outcomes", number, "--status", "left", "--status", "acknowledged", "--format", "jsonl")
+    listed = [json.loads(one) for one in out.splitlines()]
+    assert [(one["position"], one["status"], one["reason"]) for one in listed] == [
+        (1, "acknowledged", None),
+        (2, "left", None),
+        (3, "left", "may have been sent"),
+    ]
+    assert (listed[1]["user_id"], listed[1]["email"]) == ("u2", "u2@example.com")
+    assert err == "3 rows listed of 3 read; 2 rows are left to send.\n"
+    assert "row 3  left    may have been sent           u3" in run("outcomes", number, "--status", "left")[1]
 
 
 def test_outcomes_by_status_and_reason(run, ledger_path, home):

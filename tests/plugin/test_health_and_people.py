@@ -67,6 +67,15 @@ def test_health_counts_deliveries_that_need_a_look_as_the_page_deliveries_does(s
     assert "1 failed or stopped" in text_of(some), "of DAGs that the user may not read, nothing is counted"
 
 
+def test_health_says_what_regal_answered_last_beside_the_button_that_asks_its_host(site, regal_ledger, text_of):
+    outage = {"outage_since": to_ledger_time(NOW - timedelta(minutes=6)), "outage_reason": "HTTP 503"}
+    held(regal_ledger, states=[RowState.ACKNOWLEDGED, RowState.OPEN], counts=outage)
+    text = text_of(site().get("/regal/health"))
+    assert "has taken nothing for 6 min: HTTP 503. Delivery 1" in text
+    assert text.index("HTTP 503.") < text.index("Ask whether Regal's host answers")
+    assert "the host may answer while events are refused" in text
+
+
 def test_health_is_for_those_who_may_read_connections(site, regal_ledger):
     fine(regal_ledger)
     assert site("vera", "VIEWER").get("/regal/health").status_code == 403

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.deliveries import Deliveries, Try
-from airflow_provider_regal.ledger.states import Outcome
+from airflow_provider_regal.ledger.states import Outcome, RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.ledger.view import open_database
 from tests.ledger.written import line, write
@@ -295,6 +295,47 @@ def test_a_phone_or_email_that_is_wrong_is_shown_as_it_was_read(site, regal_ledg
     assert ",,2125550,,rejected" in exported[2]
 
 
+def test_rows_that_are_left_are_listed_with_who_they_are_about(site, regal_ledger, text_of, token_of):
+    rows = [
+        *({"userId": f"loan-{one}", "phone": f"212555010{one}", "due": "2026-12-01"} for one in range(4)),
+        {"$row": {"external_id": "loan-4", "contact": {"email": "eve@example.com"}}, "$origin": "loans.csv line 6"},
+    ]
+    states = [RowState.ACKNOWLEDGED, RowState.SKIPPED_OLDER, RowState.RESERVED, RowState.OPEN, RowState.OPEN]
+    told = {"error": "Regal refused the API key (HTTP 401).", "state": "stopped", "at": NOW}
+    number = write(regal_ledger, rows=rows, states=states, lines=[line(1)], skipped=1, **told)
+    path = f"/regal/deliveries/{number}"
+    masked = site().get(path)
+    assert '<option value="left" selected>' in masked.text
+    assert "loan-" not in masked.text
+    assert 'href="/connections"' in masked.text
+    assert "Enter the right API key in the connection acme (Admin > Connections)." in text_of(masked)
+    form = {"token": token_of(masked), "status": "left"}
+    shown = text_of(site().post(path, data=form)).split("Redelivered row ")[1]
+    assert shown.startswith("3 left may have been sent loan-2 2125550102 row 4 left")
+    assert "4 left loan-3 2125550103" in shown
+    assert "loans.csv line 6 left loan-4 eve@example.com" in shown
+    assert "loan-0" not in shown
+    assert "loan-1" not in shown
+    exported = site().post(f"{path}/outcomes.csv", data=form).text.splitlines()
+    assert [one.split(",")[1] for one in exported] == ["position", "3", "4", "5"]
+    assert ",loan-4,,eve@example.com,left," in exported[3]
+    assert "loan-" not in site().get(f"{path}/outcomes.csv?status=left").text
+    assert 'value="left" selected' not in site().get(f"{path}?status=unknown").text
+
+
+def test_rows_that_are_left_are_paged(site, regal_ledger, monkeypatch, text_of):
+    monkeypatch.setattr("airflow_provider_regal.plugin.delivery.ROWS_A_PAGE", 2)
+    rows = [{"user_id": f"u{one}"} for one in range(5)]  # three in a chunk
+    path = f"/regal/deliveries/{write(regal_ledger, rows=rows, state='stopped', at=NOW)}"
+    first = site().get(path)
+    assert "row 2 left" in text_of(first)
+    assert "row 3 left" not in text_of(first)
+    assert f"{path}?status=left&amp;reason=&amp;after=2#rows" in first.text
+    last = text_of(site().get(f"{path}?status=left&after=4"))
+    assert "row 5 left" in last
+    assert "Next rows" not in last
+
+
 def test_a_viewer_can_reveal_nothing(site, regal_ledger, token_of):
     number = failed(regal_ledger)
     path, viewer, before = f"/regal/deliveries/{number}", site("vera", "VIEWER"), len(audit_log())
@@ -350,8 +391,6 @@ def held(where, *, states, counts=None, seconds_ago=2, **more):
 
 
 def test_a_delivery_that_runs_shows_its_progress_and_how_long_it_takes(site, regal_ledger, text_of):
-    from airflow_provider_regal.ledger.states import RowState
-
     number = held(regal_ledger, states=[RowState.ACKNOWLEDGED, *[RowState.OPEN] * 3], counts={"outages": 0})
     answer = site().get(f"/regal/deliveries/{number}")
     text = text_of(answer)
@@ -364,8 +403,6 @@ def test_a_delivery_that_runs_shows_its_progress_and_how_long_it_takes(site, reg
 
 
 def test_an_outage_is_seen_while_it_lasts(site, regal_ledger, text_of):
-    from airflow_provider_regal.ledger.states import RowState
-
     since = to_ledger_time(datetime.now(UTC) - timedelta(minutes=6, seconds=5))
     outage = {"outage_since": since, "outage_reason": "HTTP 503", "outages": 1}
     number = held(regal_ledger, states=[RowState.ACKNOWLEDGED, RowState.OPEN], counts=outage)
@@ -378,8 +415,6 @@ def test_an_outage_is_seen_while_it_lasts(site, regal_ledger, text_of):
 
 
 def test_every_place_names_the_same_limit_that_of_the_delivery(site, regal_ledger, text_of):
-    from airflow_provider_regal.ledger.states import RowState
-
     number = held(regal_ledger, states=[RowState.ACKNOWLEDGED, RowState.OPEN], counts={"outages": 0}, seconds_ago=0)
     database = open_database(regal_ledger)
     until = to_ledger_time(datetime.now(UTC) + timedelta(minutes=1))
@@ -403,8 +438,6 @@ def test_every_place_names_the_same_limit_that_of_the_delivery(site, regal_ledge
     [("HTTP 503", "last answered HTTP 503, 2 h ago."), ("a timeout", "did not answer: a timeout, 2 h ago.")],
 )
 def test_what_regal_answered_last_is_said_with_its_time(site, regal_ledger, text_of, reason, says):
-    from airflow_provider_regal.ledger.states import RowState
-
     outage = {"outage_since": to_ledger_time(NOW - timedelta(hours=3)), "outage_reason": reason}
     number = held(regal_ledger, states=[RowState.ACKNOWLEDGED, RowState.OPEN], counts=outage, seconds_ago=2 * 3600)
     database = open_database(regal_ledger)
@@ -422,8 +455,6 @@ def test_words_in_cells_are_not_broken_where_a_line_may_end(site, regal_ledger):
 
 
 def test_a_delivery_whose_worker_died_is_stalled(site, regal_ledger, text_of):
-    from airflow_provider_regal.ledger.states import RowState
-
     states = [RowState.ACKNOWLEDGED, RowState.OPEN]
     number = held(regal_ledger, states=states, seconds_ago=2 * 3600, counts={"outages": 0})
     text = text_of(site().get(f"/regal/deliveries/{number}"))
@@ -433,8 +464,6 @@ def test_a_delivery_whose_worker_died_is_stalled(site, regal_ledger, text_of):
 
 
 def test_a_dead_worker_is_not_said_to_need_some_seconds_more(site, regal_ledger, text_of):
-    from airflow_provider_regal.ledger.states import RowState
-
     states, sent = [RowState.ACKNOWLEDGED, RowState.OPEN], {"requests": 100, "seconds": 10.0, "outages": 0}
     for seconds_ago, says in ((0, "50 % · 10 requests/s · about 0 s left · this"), (2 * 3600, "50 % · this")):
         number = held(regal_ledger, states=states, seconds_ago=seconds_ago, counts=sent, run=f"run {seconds_ago}")

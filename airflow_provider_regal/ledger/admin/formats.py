@@ -20,7 +20,7 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 
 def time(at: str | None) -> str:
     """Write a time of the ledger without fractions: ``2026-11-29 08:00:05`` (UTC)."""
-    return "-" if at is None else f"{at[:10]} {at[11:19]}"
+    return f"{at[:10]} {at[11:19]}" if at else "-"
 
 
 def ago(at: str, now: datetime) -> str:

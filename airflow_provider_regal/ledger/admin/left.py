@@ -1,17 +1,27 @@
-"""Deliveries that stopped with rows left, and that no try has resumed: the task may be green, or gone."""
+"""Rows that have no outcome yet: those of one delivery, and those that no try has resumed for a while."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from sqlalchemy import select
 
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import age_s
-from airflow_provider_regal.ledger.admin.history import is_live
+from airflow_provider_regal.ledger.admin.as_read import identifiers_in
+from airflow_provider_regal.ledger.admin.history import OutcomeRow, is_live
 from airflow_provider_regal.ledger.admin.retention import DROPPED
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import RECORD, SENDING, STOPPED, Counts, Record
+from airflow_provider_regal.ledger.rows import decode_chunk
+from airflow_provider_regal.ledger.states import OUTCOMES, RowState
 
-_d = schema.deliveries.c
+#: The status of a row without an outcome, where rows are listed.
+LEFT: Final = "left"
+#: The reason of one that was on its way when its try ended.
+ON_ITS_WAY: Final = "may have been sent"
+_d, _c = schema.deliveries.c, schema.row_chunks.c
 
 
 class Left(NamedTuple):
@@ -47,3 +57,33 @@ def rows_left(database: Database, *, quiet_s: float) -> Left:
             record.id if oldest else found.delivery,
         )
     return found
+
+
+def left_of(database: Database, record: Record, *, after: int = 0) -> Iterator[OutcomeRow]:
+    """Stream the rows of a delivery without an outcome, in the order of the source and in constant memory.
+
+    Who they are about is as the source wrote it. Nothing is left of a delivery whose rows were dropped.
+
+    :param after: only rows behind this one.
+    """
+    chunks = select(_c.chunk, _c.states).where(_c.delivery == record.id).order_by(_c.chunk)
+    for chunk, states in database.read(lambda connection: connection.execute(chunks).fetchall()):
+        is_left = [state not in OUTCOMES for state in bytes(states)]
+        if any(is_left):
+            yield from _of_chunk(database, record, chunk, bytes(states), after)
+
+
+def _of_chunk(database: Database, record: Record, chunk: int, states: bytes, after: int) -> Iterator[OutcomeRow]:
+    one = select(_c.rows).where((_c.delivery == record.id) & (_c.chunk == chunk))
+    encoded = database.read(lambda connection: connection.execute(one).scalar())
+    if encoded is None:  # it has finished meanwhile
+        return
+    for number, position, row in decode_chunk(bytes(encoded), without=lambda number: states[number] in OUTCOMES):
+        if position > after:
+            yield OutcomeRow(
+                record.id, position, record.account, row.get("$origin"), record.call, None,
+                **identifiers_in(row), status=LEFT,
+                reason=ON_ITS_WAY if states[number] == RowState.RESERVED else None,
+                field=None, message=None, attempts=0, first_at="", last_at="", redelivered_by=None,
+                is_dead_letter=False,
+            )  # fmt: skip

@@ -6,8 +6,7 @@ Everything is asked for the DAGs that a user may read, so that nothing of the ot
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +14,7 @@ from sqlalchemy import and_, case, exists, false, func, literal_column, null, or
 from sqlalchemy.sql import ColumnElement
 
 from airflow_provider_regal.ledger import schema
+from airflow_provider_regal.ledger.admin.as_read import identifiers_in
 from airflow_provider_regal.ledger.admin.history import (
     IS_DEAD_LETTER,
     NOT_ACKNOWLEDGED,
@@ -59,12 +59,6 @@ _RECORD: Final = select(
 _COUNTS: Final = ("read_rows", "acknowledged", "rejected", "unknown", "skipped")
 #: The reason of rows that were rejected before they were sent.
 INVALID: Final = "invalid"
-#: Where a row as it was read has a phone and an email.
-_NAMES: Final = {
-    "phone": re.compile(r"(^|[._])(phone|phone_?number|mobile|cell|phones\.number)$", re.IGNORECASE),
-    "email": re.compile(r"(^|[._])(e_?mail|email_?address|emails\.address)$", re.IGNORECASE),
-}
-_DEEPEST: Final = 3
 _UNKNOWN: Final = f"'{Outcome.UNKNOWN.value}'"
 
 
@@ -377,29 +371,9 @@ def with_what_was_read(database: Database, rows: Sequence[OutcomeRow]) -> list[O
 
 
 def _filled(row: OutcomeRow, payload: str) -> OutcomeRow:
-    values = [*_values(json.loads(payload, object_hook=untagged))]
-    read: dict[str, Any] = {
-        name: next((value for path, value in values if names.search(path)), None)
-        for name, names in _NAMES.items()
-        if getattr(row, name) is None
-    }
-    return row._replace(**read)
-
-
-def _values(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Return what a row holds, and the names that lead there: those of the row itself first."""
-    if depth > _DEEPEST or not isinstance(value, (Mapping, list, tuple)):
-        return
-    inner = value.items() if isinstance(value, Mapping) else [("", one) for one in value]
-    deeper = []
-    for name, inside in inner:
-        where = f"{path}.{name}".strip(".")
-        if isinstance(inside, (Mapping, list, tuple)):
-            deeper.append((where, inside))
-        elif inside is not None and not isinstance(inside, bool) and str(inside).strip():
-            yield where, str(inside)
-    for where, inside in deeper:
-        yield from _values(inside, where, depth + 1)
+    read = identifiers_in(json.loads(payload, object_hook=untagged))
+    phone = read["phone"] if row.phone is None else row.phone
+    return row._replace(phone=phone, email=read["email"] if row.email is None else row.email)
 
 
 class Letters(NamedTuple):

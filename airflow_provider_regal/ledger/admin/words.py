@@ -299,7 +299,7 @@ def _to_resume(record: Record, counts: Counts) -> list[str]:
     if record.call == "identify":
         resume = "Clear the task: it reads the source again, and sends what is not known to be at Regal unchanged."
     if "API key" in error:
-        return ["Enter the right API key in the connection.", resume]
+        return [f"Enter the right API key in the connection {conn_id_of(record)} (Admin > Connections).", resume]
     if "max_refused" in error:
         return ["Look at the reasons: Regal refuses these rows.", "Fix the data or the mapping.", resume]
     later = f"Otherwise: {resume[:1].lower()}{resume[1:]}"
@@ -401,4 +401,6 @@ def normal_here(record: Record, runs: Sequence[Record]) -> str:
         counts = [getattr(one, name) for one in others]
         told += f", {median(counts):,.0f} {name} (at most {max(counts):,})"
     this = f"{record.read_rows:,} rows, {record.rejected:,} rejected, {record.unknown:,} unknown"
+    if left := left_of(record):
+        told, this = f"{told}, none left", f"{this}, {left:,} left"
     return f"{told}: the last {len(others)} runs. This one: {this}."
