@@ -77,7 +77,7 @@ from airflow_provider_regal.ledger.shares import Shares
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
 from airflow_provider_regal.ledger.text import from_ledger_time
 from airflow_provider_regal.sources.dead_letters import Redelivery
-from airflow_provider_regal.sources.marks import ORIGIN_MARK
+from airflow_provider_regal.sources.marks import LETTER_TIME_MARK
 
 if TYPE_CHECKING:
     from airflow_provider_regal.client.many import Watch
@@ -374,7 +374,7 @@ class Delivery:
         if not self._settings.named or self._settings.plan or self._settings.dry_run:
             return False
         first = next(iter(held.rows()), None)
-        return first is not None and ORIGIN_MARK not in first[2]
+        return first is not None and LETTER_TIME_MARK not in first[2]  # dead letters stay where they are
 
     def _note_shared(self, shared: Mapping[int, str]) -> None:
         if shared:

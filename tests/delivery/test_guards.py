@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_regal.delivery.guards import Refusals, StoppedByGuardError, why_stopped
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import FixSourceError
+from airflow_provider_regal.sources.rows import row_of
 from tests.delivery.consents import NOW, no, phone, told, yes
 
 REFUSE = {"do": {"status": 400}}
@@ -80,6 +81,14 @@ class TestTheSource:
         assert (report.read, report.acknowledged, report.delivery) == (kept, kept, 1)
         assert arrived(regal_sandbox) == Counter(f"u{number}" for number in range(kept))
         assert deliver(people(5), epoch=2, number=3, **passing).status == "nothing_to_do"
+
+    def test_of_files_that_was_stopped_is_kept_as_well(self, deliver, regal_sandbox, ledger):
+        rows = [row_of(row, f"a.csv line {number}") for number, row in enumerate(people(21), 2)]
+        with pytest.raises(StoppedByGuardError, match="the rows are kept"):
+            deliver(rows, max_rows=20)
+        assert ledger.delivery().state == "stopped"
+        assert deliver([], epoch=1, number=2, max_rows=21).acknowledged == 21
+        assert len(arrived(regal_sandbox)) == 21
 
     @pytest.mark.parametrize("again", [{"max_rows": 20}, {"max_rows": 30, "source": "another query"}])
     def test_that_was_stopped_is_read_again_by_a_clear_that_does_not_let_it_pass_or_has_another_source(
