@@ -52,7 +52,7 @@ class Work(StrEnum):
     """What a try does."""
 
     START = "start"  #: a new delivery
-    READ_AGAIN = "read_again"  # the same delivery, which has sent nothing
+    READ_AGAIN = "read_again"  #: the same delivery, which has sent nothing
     RESUME = "resume"
     RESUME_WITH_REJECTED = "resume_with_rejected"
     NOTHING = "nothing"
