@@ -1,9 +1,9 @@
-"""The only file that names Airflow's import paths: the same names on Airflow 2.11 and on every 3.x.
+"""The only file with Airflow's import paths: it provides the same names on Airflow 2.11 and on every 3.x.
 
-Each block tries the paths of the Airflow version in its comment and falls back to those of the versions before it.
-Airflow's own layer for this, ``airflow.providers.common.compat.sdk``, is newer than most released versions of Airflow:
-their constraints pin a common-compat that lacks it, or lacks some of these names. What only commands need is imported
-when it is called: DAG files import this one.
+Each block tries the paths of the Airflow version in its comment and falls back to those of earlier versions. Airflow's
+own layer for this, ``airflow.providers.common.compat.sdk``, is newer than most released versions of Airflow: their
+constraints pin a common-compat that lacks it, or lacks some of these names. What only commands need is imported when it
+is called, because DAG files import this module.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ except ImportError:
         from airflow.utils.log.secrets_masker import mask_secret
 
 
-#: Airflow's UI shows pages of plugins from 3.1 on.
+#: Airflow's UI shows plugin pages since 3.1.
 HAS_PAGES = tuple(int(part) for part in _airflow_version.split(".")[:2]) >= (3, 1)
 
 
 def openlineage_classes() -> tuple[Any, Any]:
-    """Return ``OperatorLineage`` and ``SQLParser`` of Airflow's OpenLineage provider, which must be there."""
+    """Return ``OperatorLineage`` and ``SQLParser`` of Airflow's OpenLineage provider, which must be installed."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.providers.openlineage.sqlparser import SQLParser
 
@@ -75,21 +75,21 @@ def openlineage_classes() -> tuple[Any, Any]:
 
 
 def openlineage_dataset(namespace: str, name: str) -> Any:
-    """Make a dataset of OpenLineage; an empty one where that is not installed."""
+    """Make an OpenLineage dataset; an empty one if OpenLineage is not installed."""
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
     return Dataset(namespace=namespace, name=name)
 
 
 async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
-    """Run work in a thread, from which it may ask Airflow for connections: asyncio's own threads may not before 3.3."""
-    from asgiref.sync import sync_to_async  # Airflow is built on it
+    """Run work in a thread that may ask Airflow for connections: before 3.3, asyncio's own threads may not."""
+    from asgiref.sync import sync_to_async  # a dependency of Airflow
 
     return await sync_to_async(work, thread_sensitive=False)(*args)
 
 
 def airflow_stats() -> Any:
-    """Return Airflow's metrics, as the task process has set them up."""
+    """Return Airflow's metrics, as configured in the task process."""
     try:
         from airflow.sdk.observability.stats import Stats  # Airflow 3.2
     except ImportError:
@@ -98,7 +98,7 @@ def airflow_stats() -> Any:
 
 
 def dag_folders() -> Iterator[str]:
-    """Return where DAG files are: the bundles of Airflow 3, the one folder of Airflow 2."""
+    """Return the folders of DAG files: the bundles of Airflow 3, the one folder of Airflow 2."""
     try:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
     except ImportError:  # Airflow 2.11
@@ -127,7 +127,7 @@ def parse_dags(path: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def timetable_of(dag: Any) -> Any:
-    """Return the timetable of a parsed DAG, as the scheduler has it."""
+    """Return the timetable of a parsed DAG, in the scheduler's form."""
     if hasattr(dag.timetable, "infer_manual_data_interval"):
         return dag.timetable
     from airflow.serialization import serialized_objects
@@ -139,7 +139,7 @@ def timetable_of(dag: Any) -> Any:
 
 
 def stored_dag_file(dag_id: str) -> str | None:
-    """Return the file of a DAG as Airflow's database knows it."""
+    """Return the file of a DAG, according to Airflow's database."""
     from airflow.models import DagModel
 
     found = DagModel.get_current(dag_id)
@@ -147,7 +147,7 @@ def stored_dag_file(dag_id: str) -> str | None:
 
 
 def stored_run(dag_id: str, run_id: str) -> Any:
-    """Return a DAG run of Airflow's database; None if it has none of this id."""
+    """Return a DAG run from Airflow's database; None if it does not exist."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
 
@@ -158,14 +158,14 @@ def stored_run(dag_id: str, run_id: str) -> Any:
 
 
 def may_have_xcom(ti: Any, key: str) -> bool:
-    """Return False if no run of a task has pushed an XCom: asking for it would log an error in Airflow 3."""
+    """Return False if no run of a task has pushed an XCom: reading a missing one logs an error in Airflow 3."""
     try:
         from airflow.sdk.bases.xcom import BaseXCom
     except ImportError:  # Airflow 2.11 logs nothing
         return True
     if "include_prior_dates" not in signature(BaseXCom.get_all).parameters:  # Airflow 3.0
         return True
-    # Without map_indexes it lists what there is, in which case nothing can be missing.
+    # Without map_indexes it lists what exists, so nothing can be missing.
     return ti.xcom_pull(task_ids=ti.task_id, key=key, include_prior_dates=True) is not None
 
 
@@ -188,7 +188,7 @@ def stored_xcom(dag_id: str, run_id: str, task_id: str, key: str, map_index: int
 
 
 def template_tools(dag: Any, task: Any, conf_of_run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what templates find in their context whatever the run: macros, variables, connections, params."""
+    """Return the part of the template context that does not depend on a run: macros, variables, connections, params."""
     try:
         from airflow.sdk.definitions.param import process_params
         from airflow.sdk.execution_time.context import ConnectionAccessor, MacrosAccessor, VariableAccessor
@@ -207,7 +207,7 @@ def template_tools(dag: Any, task: Any, conf_of_run: Mapping[str, Any]) -> dict[
 
 
 def render_templates(task: Any, context: Any) -> None:
-    """Render the templates of a task outside a run; of a mapped one, ``context["task"]`` is its instance then."""
+    """Render the templates of a task outside a run; ``context["task"]`` of a mapped one is then its instance."""
     from importlib import import_module
 
     try:
@@ -215,7 +215,7 @@ def render_templates(task: Any, context: Any) -> None:
     except ImportError:
         task.render_template_fields(context)
         return
-    from airflow.utils.session import create_session  # Airflow 2.11 looks for it, and would keep its own forever
+    from airflow.utils.session import create_session  # Airflow 2.11 looks for a session, or would keep its own open
 
     with create_session() as session, of_task.set_current_task_instance_session(session=session):
         task.render_template_fields(context)
@@ -225,14 +225,14 @@ def render_templates(task: Any, context: Any) -> None:
 
 
 def signed_in_user() -> Any:
-    """Return what FastAPI asks for the user of a request; it answers 401 where there is no session."""
+    """Return a FastAPI dependency for the user of a request; it answers 401 without a session."""
     from airflow.api_fastapi.core_api.security import get_user
 
     return get_user
 
 
 def sign_in_url(back_to: str) -> str:
-    """Return the page where a user signs in, and then comes back."""
+    """Return the sign-in page, which leads back afterwards."""
     from airflow.api_fastapi.app import get_auth_manager
 
     url = str(get_auth_manager().get_url_login())
@@ -240,7 +240,7 @@ def sign_in_url(back_to: str) -> str:
 
 
 def readable_dags(user: Any, dag_ids: Collection[str]) -> set[str]:
-    """Return which of these DAGs a user may read; those that Airflow no longer has, by the permission for their id."""
+    """Return which of these DAGs a user may read; for deleted DAGs, by the permission for their id."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.models import DagModel
     from airflow.utils.session import create_session
@@ -258,7 +258,7 @@ def readable_dags(user: Any, dag_ids: Collection[str]) -> set[str]:
 def may_use_dag(user: Any, dag_id: str | None, method: Any, entity: str | None = None) -> bool:
     """Return whether a user may read (GET), change (PUT) or trigger (POST on RUN) a DAG.
 
-    :param dag_id: None for what the permission says of all DAGs.
+    :param dag_id: None for the permission on all DAGs.
     :param entity: of the DAG, such as ``TASK_INSTANCE`` or ``RUN``.
     """
     from airflow.api_fastapi.app import get_auth_manager
@@ -286,7 +286,7 @@ def may_use_connections(user: Any, method: Any) -> bool:
 
 
 def is_paused(dag_id: str) -> bool | None:
-    """Return whether a DAG is paused; None if Airflow does not have it."""
+    """Return whether a DAG is paused; None if it does not exist."""
     from airflow.models import DagModel
 
     found: Any = DagModel.get_current(dag_id)
@@ -298,7 +298,7 @@ TaskKey = tuple[str | None, str | None, str | None, int]
 
 
 def task_states(keys: Collection[TaskKey]) -> dict[TaskKey, tuple[str | None, int]]:
-    """Return the states of task instances and the numbers of their last tries, as Airflow's database has them."""
+    """Return the states of task instances and the numbers of their last tries, from Airflow's database."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import select, tuple_
@@ -313,9 +313,9 @@ def task_states(keys: Collection[TaskKey]) -> dict[TaskKey, tuple[str | None, in
 
 
 def trigger_dag(dag_id: str, conf_of_run: Mapping[str, Any], user: Any) -> str:
-    """Trigger a DAG for a user; return the id of the run.
+    """Trigger a DAG on behalf of a user; return the id of the run.
 
-    :raises ValueError: its params do not allow that.
+    :raises ValueError: the DAG's params do not allow it.
     """
     from airflow.api.common.trigger_dag import trigger_dag as trigger
     from airflow.utils.types import DagRunTriggeredByType
@@ -327,7 +327,7 @@ def trigger_dag(dag_id: str, conf_of_run: Mapping[str, Any], user: Any) -> str:
 
 
 def params_of_dag(dag_id: str) -> set[str]:
-    """Return the names of a DAG's params, as Airflow has stored it."""
+    """Return the names of a DAG's params, from Airflow's database."""
     from airflow.models.serialized_dag import SerializedDagModel
 
     dag: Any = SerializedDagModel.get_dag(dag_id)
@@ -335,9 +335,9 @@ def params_of_dag(dag_id: str) -> set[str]:
 
 
 def write_audit_log(user: Any, event: str, extra: Mapping[str, Any], **where: Any) -> None:
-    """Write a line of Airflow's audit log.
+    """Write a line to Airflow's audit log.
 
-    :param where: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``, as far as they are known.
+    :param where: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``, if known.
     """
     import json
 

@@ -1,4 +1,4 @@
-"""Everything that a delivery needs, looked at: how it is, and what to do about what is found."""
+"""Check everything that a delivery needs, and say what to do about each problem."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ _DOCUMENTED_RATE: Final = 300
 _SKEW_S: Final = 5.0
 _LEDGER_SKEW_S: Final = 2.0
 _PATIENCE_S: Final = 5.0
-#: A delivery that stopped longer ago than most retries are apart.
+#: A delivery that stopped longer ago than the usual delay between retries.
 _QUIET_S: Final = 3_600.0
 _PACKAGES: Final = ("apache-airflow", "aiohttp", "pydantic", "phonenumbers", "requests", "sqlalchemy")
 
 
 class Finding(NamedTuple):
-    """One line: how it is, what was looked at, and what was found, with what to do about it."""
+    """One line of the result: status, what was checked, and what was found, with the next step."""
 
     how: str
     what: str
@@ -58,22 +58,22 @@ class Finding(NamedTuple):
 
 
 def check(conn_id: str, ledger_conn_id: str | None) -> Iterator[Finding]:
-    """Look at everything a delivery needs, from this machine; sends no event."""
+    """Check everything a delivery needs, from this machine; sends no event."""
     yield _versions()
     target = yield from ask_regal(conn_id)
     yield from _ledger(ledger_conn_id, target)
 
 
 def look() -> Iterator[Finding]:
-    """Look at what can be seen without writing anything and without asking Regal."""
+    """Check what can be checked without writing anything and without asking Regal."""
     yield _versions()
     yield from _ledger(None, None, writes=False)
 
 
 def ask_regal(conn_id: str) -> Generator[Finding, None, Target | None]:
-    """Look at a connection, and whether Regal answers this machine; sends no event.
+    """Check a connection, and whether Regal answers this machine; sends no event.
 
-    :returns: where the connection leads; None if it can't be used.
+    :returns: the connection's target; None if it can't be used.
     """
     try:
         target = RegalHook(conn_id).target
@@ -193,7 +193,7 @@ def _missing_file(file: Path) -> Finding:
 
 def _database(database: Database, where: str, *, writes: bool) -> Iterator[Finding]:
     known, newest = history.read_schema_version(database), len(schema.MIGRATIONS)
-    if writes and (known is None or known > newest):  # creates the tables, as a first delivery would; or says that not
+    if writes and (known is None or known > newest):  # as a first delivery would; or reports the failure
         database.upgrade()
         known = newest
     if known is None:

@@ -1,4 +1,4 @@
-"""The connection's form in the Airflow UI: written once, read as metadata from 3.2 and through the hook before."""
+"""The connection form in the Airflow UI: defined once, read as metadata since 3.2 and through the hook before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from airflow_provider_regal import defaults
 
-# Regal has no user name, no database and no other port; what the extra can hold has a field of its own.
+# Regal has no user name, no database and no other port, and each option in the extra has its own field.
 HIDDEN_FIELDS: Final = ["login", "schema", "port", "extra"]
 RELABELING: Final = {"password": "API key", "host": "Events URL"}
 PLACEHOLDERS: Final = {
@@ -50,9 +50,9 @@ CONN_FIELDS: Final[dict[str, Any]] = {
 
 
 def widgets_of_2_11() -> dict[str, Any]:
-    """Build the fields for Airflow 2.11 to 3.1, which draw forms with wtforms.
+    """Build the fields for Airflow 2.11 to 3.1, which render forms with wtforms.
 
-    Without that library, as in Airflow 3.0 without the FAB provider, there are none: the form is Airflow's generic one.
+    Without that library, as in Airflow 3.0 without the FAB provider, there are none: Airflow shows its generic form.
     """
     try:
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
@@ -61,7 +61,7 @@ def widgets_of_2_11() -> dict[str, Any]:
     except ImportError:
         return {}
 
-    # Airflow 2.11 refuses a hook with a field of any other class, so the timeout, which may have a fraction, is text.
+    # Airflow 2.11 rejects a hook with a field of any other class, so the timeout, which may have a fraction, is text.
     kinds = dict.fromkeys(CONN_FIELDS, StringField) | {"rate_limit": IntegerField, "dry_run": BooleanField}
     above_0 = Regexp(r"(?!0*\.?0*$)[0-9]+(\.[0-9]+)?$", message="A number above 0.")
     limits = {"rate_limit": [Optional(), NumberRange(min=1)], "timeout": [Optional(), above_0]}

@@ -3,7 +3,7 @@
 from typing import Final
 
 HOST: Final = "https://events.regalvoice.com"
-# Regal advises bulk senders 100/s; an account may send 300/s unless Regal raised it.
+# Regal advises 100/s for bulk senders; an account may send 300/s unless Regal raised its limit.
 RATE_LIMIT: Final = 100
 TIMEOUT_S: Final = 30.0
 EVENT_SOURCE: Final = "airflow"

@@ -10,13 +10,13 @@
     ├── PlanError                 there is no such plan to send: plan again
     ├── FixSourceError            the source is not plausible; nothing was sent: check the query or the files
     ├── RetryLaterError           not applied, or rows are left; run it again: it resumes
-    │   ├── LedgerError           the ledger's database cannot be reached or written
+    │   ├── LedgerError           the ledger's database can't be reached or written
     │   └── TakenOverError        another try of this task delivers now
     ├── CheckRegalError           it can't be known whether Regal received it; a repeat may reach a person twice
     ├── TooManyFailedRowsError    a delivery ended with more rows rejected or unknown than allowed (``report``)
     └── ResumeError               an earlier try may have sent rows, and it can't be resumed: decide
 
-No message holds an API key or personal data: values never enter, only field names, counts and reasons.
+Messages contain no API keys and no personal data: only field names, counts and reasons, never values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-# A message is for reading; ``faults`` holds all of them.
+# The message shows only the first faults; ``faults`` has all of them.
 _FAULTS_SHOWN: Final = 25
 
 
@@ -33,7 +33,7 @@ _FAULTS_SHOWN: Final = 25
 class Fault:
     """One thing that is wrong with an event.
 
-    :param field: where it is, in the words of whoever wrote the event (``traits.optIn[1].timestamp``).
+    :param field: its place, in the terms of whoever wrote the event (``traits.optIn[1].timestamp``).
     :param reason: what is wrong with it, without the value.
     """
 
@@ -45,7 +45,7 @@ class Fault:
 
 
 class RegalError(Exception):
-    """Base class of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises deliberately."""
 
 
 class FixConnectionError(RegalError):
@@ -61,7 +61,7 @@ class FixConnectionError(RegalError):
 
 
 class WrongLedgerError(FixConnectionError):
-    """The ledger can be read, but this process must not use it: a retry would not help."""
+    """The ledger can be read, but this process must not use it. A retry would not help."""
 
 
 class InvalidEventError(RegalError):
@@ -81,12 +81,12 @@ class InvalidEventError(RegalError):
         super().__init__(f"This {call} event is invalid and was not sent ({number}):{lines}")
 
     def __reduce__(self) -> tuple[type[InvalidEventError], tuple[str, tuple[Fault, ...]]]:
-        # An exception is otherwise unpickled from its message; Airflow pickles between processes.
+        # By default, an exception is unpickled from its message only; Airflow pickles between processes.
         return type(self), (self.call, self.faults)
 
 
 class _AnsweredError(RegalError):
-    """What is known of the exchange that ended in an error.
+    """An error with details of the failed exchange.
 
     :param message: what happened and what to do.
     :param status: HTTP status of the last answer; None if there was none.
@@ -108,13 +108,13 @@ class FixSourceError(RegalError):
 
 
 class PlanError(RegalError):
-    """The plan can't be sent: it is not there, was sent, replaced or expired. Nothing was sent; plan again."""
+    """The plan can't be sent: it does not exist, or was sent, replaced or expired. Nothing was sent; plan again."""
 
 
 class RetryLaterError(_AnsweredError):
     """Not applied, or rows are left. Running it again is safe.
 
-    :param retry_after_s: seconds Regal asked us to wait, if it said so.
+    :param retry_after_s: seconds Regal asked us to wait, if it did.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class RetryLaterError(_AnsweredError):
 
 
 class LedgerError(RetryLaterError):
-    """The ledger cannot be read or written. The message holds no values; its cause holds none of a row's."""
+    """The ledger can't be read or written. Neither the message nor its cause contains values of a row."""
 
 
 class TakenOverError(RetryLaterError):
-    """Another try of this task has taken the delivery over; this one has stopped."""
+    """Another try of this task has taken over the delivery; this one has stopped."""
 
 
 class CheckRegalError(_AnsweredError):
@@ -142,10 +142,10 @@ class CheckRegalError(_AnsweredError):
 
 
 class TooManyFailedRowsError(RegalError):
-    """A delivery ended, and more of its rows were rejected or are unknown than allowed.
+    """A delivery ended with more rows rejected or unknown than allowed.
 
     :param message: how many, why, and what to do.
-    :param report: a :class:`~airflow_provider_regal.delivery.report.DeliveryReport`, what became of all rows.
+    :param report: the :class:`~airflow_provider_regal.delivery.report.DeliveryReport` of all rows.
     """
 
     def __init__(self, message: str, report: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""What Airflow learns about this package before it imports any of it."""
+"""The provider's metadata, which Airflow reads before it imports any other module of this package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 from airflow_provider_regal import __version__
 from airflow_provider_regal.connection_form import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
 
-#: Assets of Airflow 3, datasets of Airflow 2.
+#: Assets in Airflow 3, datasets in Airflow 2.
 _URIS: Final = [
     {
         "schemes": ["regal"],

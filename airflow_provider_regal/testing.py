@@ -41,7 +41,7 @@ _START_S = 30
 
 
 class Sandbox:
-    """A local Regal that runs while the ``with`` block does.
+    """A local Regal that runs during the ``with`` block.
 
     .. code-block:: python
 
@@ -50,17 +50,17 @@ class Sandbox:
             ...
             assert regal.stats()["contract_findings"] == {}
 
-    :param api_key: the key to expect.
-    :param rate_limit: requests let through in any second; ``None`` for no limit.
+    :param api_key: the expected key.
+    :param rate_limit: maximum number of requests in any second; ``None`` for no limit.
     :param latency_ms: how long each answer takes.
-    :param faults: rules for bad answers, as dictionaries; the first that matches a request counts.
-    :param lookup_order: which identifier finds a profile first.
-    :param retry_after: seconds announced when over the limit; ``None`` for no header.
+    :param faults: rules for bad answers, as dictionaries; the first that matches a request applies.
+    :param lookup_order: the order in which identifiers are used to find a profile.
+    :param retry_after: seconds in ``Retry-After`` when over the limit; ``None`` for no header.
     :param wrong_key_status: 401, or 403 with a JSON body.
-    :param clock: where the sandbox reads the time; a :class:`ManualClock` moves only when told to.
-    :param allow_hosts: names by which clients reach it, beside ``localhost`` and IP addresses.
+    :param clock: the sandbox's clock; a :class:`ManualClock` moves only when told to.
+    :param allow_hosts: additional host names of the sandbox, besides ``localhost`` and IP addresses.
     :param settings: limits of memory, body size, connections and time, by the names of ``SandboxSettings``.
-    :raises ValueError: an option or a fault rule cannot be used.
+    :raises ValueError: an option or a fault rule is invalid.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Where it listens, such as ``http://127.0.0.1:40123``; stays the same over :meth:`stop` and :meth:`start`.
+        """The sandbox's URL, such as ``http://127.0.0.1:40123``; unchanged after :meth:`stop` and :meth:`start`.
 
         :raises RuntimeError: it was never started.
         """
@@ -109,18 +109,18 @@ class Sandbox:
 
     @property
     def api_key(self) -> str:
-        """The key it expects."""
+        """The expected key."""
         return self._account.settings.api_key
 
     def connection(self, **extra: object) -> str:
-        """Describe an Airflow connection to it, as JSON text for ``AIRFLOW_CONN_REGAL_DEFAULT``.
+        """Return an Airflow connection to it, as JSON text for ``AIRFLOW_CONN_REGAL_DEFAULT``.
 
-        :param extra: goes into the connection's extras, such as ``rate_limit=50``.
+        :param extra: added to the connection's extras, such as ``rate_limit=50``.
         """
         return connection_json(self.url, self.api_key, extra)
 
     def start(self) -> None:
-        """Listen: on a free port at first, on the same one after :meth:`stop`. Nothing happens if it does already."""
+        """Listen, if not already listening: on a free port at first, on the same one after :meth:`stop`."""
         if self._loop is not None:
             return
         listening = listen(DEFAULT_HOST, self._port)
@@ -132,7 +132,7 @@ class Sandbox:
         self._running = asyncio.run_coroutine_threadsafe(start(self._account, listening), loop).result(_START_S)
 
     def stop(self) -> None:
-        """Stop listening and close all connections, hanging ones too: an outage. What was received is kept."""
+        """Stop listening and close all connections, including hanging ones: an outage. What was received is kept."""
         loop, thread, running = self._loop, self._thread, self._running
         if loop is None or thread is None or running is None:
             return
@@ -165,7 +165,7 @@ class Sandbox:
         return [event for event in events if stored in (None, event["stored"])]
 
     def contacts(self, *, hidden: bool = False) -> list[dict[str, Any]]:
-        """List contacts, the one changed last at the front.
+        """List contacts, most recently changed first.
 
         :param hidden: also profiles that have neither phone nor email yet.
         """
@@ -175,7 +175,7 @@ class Sandbox:
     def contact(
         self, *, phone: str | None = None, email: str | None = None, user_id: str | None = None
     ) -> dict[str, Any] | None:
-        """Find the contact that all the identifiers given lead to, if there is one.
+        """Find the contact that all given identifiers lead to, if there is one.
 
         :raises ValueError: none is given.
         """
@@ -195,19 +195,19 @@ class Sandbox:
         return self._ask(lambda account: account.stats())
 
     def set_faults(self, rules: Sequence[dict[str, Any]]) -> None:
-        """Replace the fault rules; request numbers go on.
+        """Replace the fault rules; the numbering of requests continues.
 
-        :raises ValueError: a rule cannot be used; the text names rule and key.
+        :raises ValueError: a rule is invalid; the text names rule and key.
         """
         parsed = parse_rules(list(rules))
         self._ask(lambda account: account.set_rules(parsed))
 
     def reset(self) -> None:
-        """Forget all data and counts, and number requests from 1 again; the fault rules stay."""
+        """Delete all data and counts, and number requests from 1 again; the fault rules stay."""
         self._ask(lambda account: account.reset())
 
     def _ask(self, question: Callable[[Account], _Result]) -> _Result:
-        # The account belongs to the server's thread while that runs.
+        # The account belongs to the server's thread while that is running.
         async def ask() -> _Result:
             return question(self._account)
 
@@ -239,7 +239,7 @@ else:
 
     @pytest.fixture
     def regal_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Let one test have an empty ledger of its own; returns its SQLite file."""
+        """Create an empty ledger for one test; return its SQLite file."""
         file = tmp_path / "regal-ledger" / "ledger.db"
         monkeypatch.setenv("AIRFLOW_CONN_REGAL_TEST_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(file)}))
         monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_CONN_ID", "regal_test_ledger")

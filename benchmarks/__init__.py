@@ -1,1 +1,1 @@
-"""How fast it is, measured against others: ``make bench`` runs all of it and writes ``docs/performance.md``."""
+"""Speed compared with alternatives: ``make bench`` runs all benchmarks and writes ``docs/performance.md``."""

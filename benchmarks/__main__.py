@@ -1,7 +1,7 @@
-"""Run benchmarks: ``python -m benchmarks [--full] [part ...]``; without parts all of them, and then the report.
+"""Run benchmarks: ``python -m benchmarks [--full] [part ...]``; without parts, all of them and then the report.
 
-Without ``--full`` each part is cut so that all of them take about 40 minutes: as many kinds of runs, but fewer or
-shorter ones; ``--full`` takes about two and a half hours.
+Without ``--full`` each part is shortened so that all of them take about 40 minutes: with the same kinds of runs, but
+fewer or shorter ones. ``--full`` takes about two and a half hours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from benchmarks.running import PROJECT
 
-# Part -> module, what to run it with in short, and in full.
+# Part -> module, its arguments for a short run, and for a full one.
 PARTS: Final = {
     "whole_path": ("whole_path", "--rounds 6 --share 0.3", "--rounds 6"),
     "where_it_goes": ("where_it_goes", "--rounds 2 --share 0.5", "--rounds 3"),

@@ -1,16 +1,16 @@
-"""What many tasks cost, and where the first limit lies: ``python -m benchmarks.at_scale [part ...] [--share 1.0]``.
+"""The cost of many tasks, and the first limit they reach: ``python -m benchmarks.at_scale [part ...] [--share 1.0]``.
 
 ==============  =====================================================================================================
 part            what is measured
 ==============  =====================================================================================================
-``deliveries``  50 processes at once, each with one delivery of 1,000 events: wall time, CPU of all, most at once
+``deliveries``  50 processes at once, each with one delivery of 1,000 events: wall time, total CPU, most at once
 ``singles``     1,000 events one by one, from 1 and from 16 processes at once
-``commits``     commits a second of 1, 4, 16 and 50 processes that do nothing else, and how long one takes
-``growth``      what a million outcomes take on disk, by kind, and how long it takes to remove them
+``commits``     commits per second of 1, 4, 16 and 50 processes that do nothing else, and how long one takes
+``growth``      disk space of a million outcomes, by kind, and how long it takes to remove them
 ==============  =====================================================================================================
 
-Each on PostgreSQL and on SQLite, with a server that answers at once. The rate is out of the way, so that something else
-is the limit.
+Each on PostgreSQL and on SQLite, with a server that answers at once. The rate limit is set so high that something else
+is the bottleneck.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ DELIVERIES, ROWS, SINGLES, OUTCOMES = 50, 1_000, 1_000, 100_000
 NO_LIMIT: Final = 20_000
 _POSTGRES: Final = "postgresql+psycopg2://postgres@127.0.0.1:5432/postgres"
 _COMMITTING_S: Final = 6.0
-_MOST_COMMITS: Final = 2_000  # a second: more than any ledger here takes
+_MOST_COMMITS: Final = 2_000  # per second: more than any ledger here achieves
 
 
 def in_processes(commands: Sequence[Sequence[str]], most: int) -> tuple[list[Result], float, float]:
-    """Run processes, some at a time; returns what each printed, and the wall and CPU seconds of all."""
+    """Run a limited number of processes at a time; return what each printed, and the total wall and CPU seconds."""
     began, cpu = time.monotonic(), _cpu_of_children()
     waiting, running, told = list(commands), list[subprocess.Popen[str]](), list[Result]()
     while waiting or running:
@@ -57,7 +57,7 @@ def in_processes(commands: Sequence[Sequence[str]], most: int) -> tuple[list[Res
 
 
 def together(commands: Sequence[Sequence[str]]) -> tuple[list[Result], float]:
-    """Run processes that begin when all of them are ready; returns what each printed, and the CPU seconds of all."""
+    """Start processes together, once all are ready; return what each printed, and the total CPU seconds."""
     cpu = _cpu_of_children()
     running = [
         subprocess.Popen(one, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for one in commands
@@ -76,7 +76,7 @@ def _cpu_of_children() -> float:
 
 
 def deliveries(running: Server, kind: str, folder: Path, share: float) -> Iterator[Result]:
-    """Many deliveries at once, and one alone to tell what each costs more among others."""
+    """Run many deliveries at once, and one alone, to measure the extra cost of each among others."""
     for at_once in (1, int(DELIVERIES * share)):
         ledger = _ledger(kind, folder)
         running.reset()
@@ -93,7 +93,7 @@ def deliveries(running: Server, kind: str, folder: Path, share: float) -> Iterat
 
 
 def singles(running: Server, kind: str, folder: Path, share: float) -> Iterator[Result]:
-    """Many single events; each process sends some of them, one after the other."""
+    """Send many single events; each process sends some of them, one after the other."""
     for processes in (1, 16):
         ledger, count = _ledger(kind, folder), int(SINGLES * share)
         running.reset()
@@ -126,7 +126,7 @@ def commits(running: Server, kind: str, folder: Path, share: float) -> Iterator[
 
 
 def growth(running: Server, kind: str, folder: Path, share: float) -> Iterator[Result]:
-    """Measure what outcomes take on disk; and their removal."""
+    """Measure the disk space of outcomes, and their removal."""
     from airflow_provider_regal.ledger.admin.retention import KeptFor, prune
 
     rows = int(OUTCOMES * share)
@@ -184,7 +184,7 @@ def _ledger(kind: str, folder: Path) -> str:
 
 
 def _size(ledger: str) -> int:
-    """Return the bytes of its tables and indexes."""
+    """Return the bytes of the ledger's tables and indexes."""
     with closing(open_ledger(ledger)) as database:
         if "://" in ledger:
             sql = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'regal%%'"
@@ -202,7 +202,7 @@ PARTS: Final[dict[str, Callable[[Server, str, Path, float], Iterator[Result]]]] 
 
 
 def main() -> None:
-    """Read the command line, measure, keep the results."""
+    """Read the command line, measure, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="part", help=", ".join(PARTS))
     parser.add_argument("--share", type=float, default=1.0, help="of the rows and seconds")

@@ -20,10 +20,10 @@ ROWS = 100
 
 @dataclass(frozen=True)
 class Committer:
-    """What one of them does; it begins when it reads a line, so that all begin at once.
+    """One of the processes; starts when it reads a line, so that all start at once.
 
     :param ledger: path of an SQLite file, or a URL of SQLAlchemy.
-    :param most: commits that it prepares rows for.
+    :param most: number of commits for which it prepares rows.
     """
 
     ledger: str
@@ -31,12 +31,12 @@ class Committer:
     most: int
 
     def command(self) -> list[str]:
-        """Return how it is run."""
+        """Return its command line."""
         return [sys.executable, "-m", "benchmarks.at_scale_worker", json.dumps(asdict(self))]
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Do what the command line requests."""
     warnings.simplefilter("ignore")
     given = Committer(**json.loads(sys.argv[1]))
     from airflow_provider_regal.errors import LedgerError

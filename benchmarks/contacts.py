@@ -1,4 +1,4 @@
-"""The people every benchmark sends: a table in SQLite, and what is to be sent for each row of it."""
+"""The people in all benchmarks: a table in SQLite, and the event for each row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PLANS: Final = ("free", "silver", "gold")
 
 
 def contact(number: int) -> tuple[Any, ...]:
-    """Return one row; no two are alike, and every phone is a valid one as a database has them."""
+    """Return one row; all rows differ, and every phone is valid, in a database's usual spelling."""
     line = 2_000_000 + number
     return (
         number,
@@ -44,7 +44,7 @@ def contact(number: int) -> tuple[Any, ...]:
 
 
 def make_table(path: Path, count: int) -> None:
-    """Make the table with so many rows."""
+    """Create the table with this many rows."""
     marks = ", ".join("?" * len(COLUMNS))
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"CREATE TABLE contacts ({', '.join(COLUMNS)})")
@@ -52,14 +52,14 @@ def make_table(path: Path, count: int) -> None:
 
 
 def rows(path: Path, first: int, count: int) -> Iterator[dict[str, Any]]:
-    """Read rows as a script would that knows nothing of this package."""
+    """Read rows like a script that does not use this package."""
     with closing(sqlite3.connect(path)) as connection:
         connection.row_factory = sqlite3.Row
         yield from map(dict, connection.execute(SQL.format(first=first, end=first + count)))
 
 
 def body_of(row: dict[str, Any]) -> dict[str, Any]:
-    """Map a row by hand: the same event this package makes of it, without any check; the phone is only rewritten."""
+    """Map a row by hand to the same event as this package, without checks; only the phone is rewritten."""
     digits = "".join(filter(str.isdigit, row["phone"]))
     return {
         "userId": str(row["user_id"]),

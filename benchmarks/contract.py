@@ -1,7 +1,7 @@
-"""What a contract costs: a row of ten columns from its mapping to what is sent, with and without one.
+"""The cost of a contract: preparing a row of ten columns, with and without one.
 
-``python -m benchmarks.contract [rows] [rounds]`` keeps each round. A round prepares the same rows without a contract,
-with one of types as ``contract infer`` writes it, and with one that says more of each value.
+``python -m benchmarks.contract [rows] [rounds]`` stores each round. A round prepares the same rows without a contract,
+with one that contains types, as written by ``contract infer``, and with one that restricts values further.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MORE: Final = {
 
 
 def contract(properties: dict[str, Any]) -> dict[str, Any]:
-    """Write a contract in which every name is required, and no other is known."""
+    """Return a contract in which every name is required, and no other is allowed."""
     schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
     return {"events": {"Order Placed": schema}}
 
@@ -35,7 +35,7 @@ KINDS: Final = {"without": None, "types alone": contract(TYPES), "types, lengths
 
 
 def measure(rows: int, given: dict[str, Any] | None) -> float:
-    """Return microseconds of CPU a row."""
+    """Return microseconds of CPU per row."""
     settings = DeliverySettings.of(call="track", event="Order Placed", contract=given)
     preparer, now = Preparer(settings, event_source="airflow"), datetime.now(UTC)
     row = {"user_id": "u1", **dict.fromkeys(TEXTS, "value"), **dict.fromkeys(NUMBERS, 1.5)}
@@ -48,7 +48,7 @@ def measure(rows: int, given: dict[str, Any] | None) -> float:
 
 
 def main() -> None:
-    """Measure, and keep the results."""
+    """Measure, and store the results."""
     rows, rounds = map(int, sys.argv[1:] or (20_000, 5))
     kept = []
     for _ in range(rounds):

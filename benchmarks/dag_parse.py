@@ -1,11 +1,11 @@
-"""What it costs to import our operators, transfers and decorators in a DAG file, beyond ``airflow.sdk``.
+"""The cost of importing our operators, transfers and decorators in a DAG file, beyond ``airflow.sdk``.
 
-``python -m benchmarks.dag_parse [rounds]`` prints medians, and keeps the raw results in ``benchmarks/results``. A round
-has a fresh process for each candidate, on a core of its own: it imports what every DAG file imports, collects garbage
-and switches the collector off - a collection of Airflow's own heap takes about 130 ms, and lands in whatever is
-imported next - then imports the candidate. CPU milliseconds count, user and system. Everything has been compiled by an
-earlier process, as it has in an installation. ``ours, tasks made`` also makes a task of each operator, as a DAG file
-does. Beside ours stands the operator of Airflow's HTTP provider, which loads its HTTP clients with the DAG file.
+``python -m benchmarks.dag_parse [rounds]`` prints medians, and stores the raw results in ``benchmarks/results``. A
+round runs a fresh process for each candidate, on its own core. The process imports what every DAG file imports,
+collects garbage and disables the collector - a collection of Airflow's own heap takes about 130 ms, and would be
+charged to the next import - then imports the candidate. The result is CPU milliseconds, user and system. An earlier
+process has compiled everything, as in an installation. ``ours, tasks made`` also creates a task of each operator, as a
+DAG file does. For comparison, the operator of Airflow's HTTP provider loads its HTTP clients with the DAG file.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(PROJECT / 
 
 
 def import_ours() -> None:
-    """Import all there is."""
+    """Import everything."""
     for room in ROOMS:
         for path in sorted((PROJECT / "airflow_provider_regal" / room).glob("[!_]*.py")):
             import_module(f"airflow_provider_regal.{room}.{path.stem}")
 
 
 def make_tasks() -> None:
-    """Import all there is, and make a task of each operator."""
+    """Import everything, and create a task of each operator."""
     from datetime import timedelta
 
     from airflow.sdk import DAG
@@ -77,7 +77,7 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
 
 
 def measure(candidate: str) -> dict[str, float]:
-    """Import in this process; returns CPU milliseconds and how many modules came."""
+    """Measure in this process; return CPU milliseconds and the number of imported modules."""
     from airflow import sdk
 
     _ = sdk.BaseOperator, sdk.BaseHook, sdk.task
@@ -90,7 +90,7 @@ def measure(candidate: str) -> dict[str, float]:
 
 
 def main(rounds: int = 10) -> None:
-    """Measure, print and keep."""
+    """Measure, print and store."""
     found = [
         {name: run_on_a_core(["benchmarks.dag_parse", "--once", name], environment=COMPILED) for name in CANDIDATES}
         for _ in range(rounds + 1)

@@ -1,10 +1,10 @@
-"""Memory and disk: a million rows really sent, beside ten thousand, out of SQLite and out of PostgreSQL.
+"""Memory and disk: a million rows actually sent, compared with ten thousand, from SQLite and from PostgreSQL.
 
 ``python -m benchmarks.memory [--rows 1000000] [--sources sqlite,postgres] [--postgres URI]``
 
-Each run is a delivery in a process of its own, unpaced; its peak is the largest resident set the system has seen of it
+Each run is a delivery in its own process, unpaced; its peak is the maximum resident set reported by the system
 (``VmHWM``). The bare process has imported Airflow's ``BaseOperator`` and ``BaseHook`` and does nothing. The table in
-PostgreSQL is made for the run and dropped again.
+PostgreSQL is created for the run and dropped afterwards.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CONNECTIONS: Final = 32
 
 @contextmanager
 def in_postgres(uri: str, count: int) -> Iterator[None]:
-    """Make the table in PostgreSQL, for a while."""
+    """Create the table in PostgreSQL temporarily."""
     import psycopg2
 
     connection = psycopg2.connect(uri)
@@ -52,7 +52,7 @@ def in_postgres(uri: str, count: int) -> Iterator[None]:
 
 
 def runs(sources: Sequence[str], many: int, *, postgres: str) -> Iterator[dict[str, Any]]:
-    """Return one result after the other."""
+    """Yield one result after the other."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         running = open_things.enter_context(server())
@@ -78,7 +78,7 @@ def runs(sources: Sequence[str], many: int, *, postgres: str) -> Iterator[dict[s
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, measure, keep the results."""
+    """Read the command line, measure, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--sources", default="sqlite,postgres")

@@ -1,19 +1,19 @@
-"""Whether the rate is kept, and how much of it is used, by the clock of the server.
+"""Whether the rate limit is respected, and how much of it is used, by the server's clock.
 
 ``python -m benchmarks.pacing [--runs 10] [--seconds 4] [--limits 100,300,1000] [--margins 0.96,0.97,0.98,0.99]``
 
-Each run is a delivery (``SqlToRegalOperator.execute``) in a process of its own, of as many rows as the limit allows in
-the time. The latency is steady, or jumps between two values with every second. Of the arrivals that the server notes:
+Each run is a delivery (``SqlToRegalOperator.execute``) in its own process, with as many rows as the limit allows in the
+time. The latency is constant, or alternates between two values every second. Computed from the server's arrivals:
 
-- ``worst``: the most in any second, wherever it begins. It must not be above the limit, not once.
-- ``share``: arrivals a second from ``RAMP_S`` after the first one to the last one, as a share of the limit: how much of
-  the limit a delivery uses once it is running. A delivery begins with as many connections as 100 ms need and learns
+- ``worst``: the most in any second, wherever it begins. It must never exceed the limit.
+- ``share``: arrivals per second from ``RAMP_S`` after the first one to the last one, as a share of the limit: how much
+  of the limit a delivery uses once it is running. A delivery starts with as many connections as 100 ms need and learns
   the latency from the answers.
-- ``share_whole``: the same from the first arrival on, so with the ramp in it.
+- ``share_whole``: the same from the first arrival on, so including the ramp.
 - ``burst``: the most in any 10 ms.
 
-A server that itself stands still, as on a busy machine, sees at once what came one by one. It notices that, and the
-run is made again: ``repeated`` says how often.
+If the server itself stalls, as on a busy machine, arrivals that were spaced appear at once. The server detects this,
+and the run is repeated: ``repeated`` is the number of repetitions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from benchmarks.whole_path import check
 LIMITS: Final = (100, 300, 1_000)
 LATENCIES: Final = ((20, 20), (100, 100), (300, 300), (20, 100), (100, 300), (300, 20))
 RAMP_S: Final = 1.5
-# How much of the limit has to be used, once running.
+# How much of the limit has to be used once running.
 WANTED: Final = {100: 0.95, 300: 0.95, 1_000: 0.94}
 MOST_STALL_MS: Final = 20.0
 _MOST_REPEATS: Final = 5
@@ -47,10 +47,10 @@ _MOST_CONNECTIONS: Final = 512
 
 @dataclass(frozen=True)
 class Cell:
-    """What runs of one kind have in common.
+    """The common settings of a group of runs.
 
-    :param jump_ms: the latency of every other second.
-    :param margin: the share of the limit that the pacer aims at; None for its own.
+    :param jump_ms: the latency in every other second.
+    :param margin: the share of the limit that the pacer aims at; None for its default.
     """
 
     limit: int
@@ -60,7 +60,7 @@ class Cell:
 
 
 def worst_window(arrivals: Sequence[float], width_s: float = 1.0) -> int:
-    """Count the most arrivals in any window of a width, its end not included."""
+    """Count the most arrivals in any window of a given width, excluding its end."""
     worst = begin = 0
     for end, at in enumerate(arrivals):
         while at - arrivals[begin] >= width_s:
@@ -70,7 +70,7 @@ def worst_window(arrivals: Sequence[float], width_s: float = 1.0) -> int:
 
 
 def share_of(arrivals: Sequence[float], limit: int, *, after_s: float) -> float:
-    """Return the arrivals a second, from some seconds after the first one to the last one, as a share of the limit."""
+    """Return the arrivals per second after an initial period, up to the last one, as a share of the limit."""
     begin = arrivals[0] + after_s
     counted = sum(at > begin for at in arrivals)
     return counted / (arrivals[-1] - begin) / limit
@@ -83,7 +83,7 @@ def in_bins(arrivals: Sequence[float], width_s: float = 0.01) -> list[int]:
 
 
 def judge(arrivals: Sequence[float], limit: int) -> dict[str, Any]:
-    """Measure what the server noted."""
+    """Compute the results from the server's records."""
     return {
         "worst": worst_window(arrivals),
         "share": round(share_of(arrivals, limit, after_s=RAMP_S), 4),
@@ -93,7 +93,7 @@ def judge(arrivals: Sequence[float], limit: int) -> dict[str, Any]:
 
 
 def one_run(running: Server, cell: Cell, *, database: Path, folder: Path, seconds: float) -> dict[str, Any]:
-    """Make one delivery, and judge it."""
+    """Run one delivery and compute its results."""
     count = int(cell.limit * seconds)
     connections = min(_MOST_CONNECTIONS, max(_DEFAULT_CONNECTIONS, cell.limit // 2))
     work = Work(str(database), WARM_UP, count, running.url, KEY, connections, str(folder), cell.limit, cell.margin)
@@ -117,7 +117,7 @@ def one_run(running: Server, cell: Cell, *, database: Path, folder: Path, second
 
 
 def runs(cells: Sequence[Cell], count: int, *, seconds: float) -> Iterator[dict[str, Any]]:
-    """Return one result after the other; every cell once, then every cell again."""
+    """Yield one result after the other: every cell once, then every cell again."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         running = open_things.enter_context(server())
@@ -140,7 +140,7 @@ def runs(cells: Sequence[Cell], count: int, *, seconds: float) -> Iterator[dict[
 
 
 def say(result: dict[str, Any]) -> str:
-    """Write one result on a line."""
+    """Print one result on a line."""
     latency = f"{result['latency_ms']}-{result['jump_ms']} ms"
     over = "  OVER THE LIMIT" if result["worst"] > result["limit"] else ""
     return (
@@ -152,7 +152,7 @@ def say(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, measure, keep the results."""
+    """Read the command line, measure, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=4.0, help="about how long a run sends")

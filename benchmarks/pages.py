@@ -1,11 +1,11 @@
-"""How long the pages in Airflow's UI take over a large ledger in PostgreSQL: 5,000 deliveries, 5 million outcomes.
+"""Response times of the pages in Airflow's UI with a large ledger in PostgreSQL: 5,000 deliveries, 5 million outcomes.
 
 ``python -m benchmarks.pages [--deliveries 5000] [--outcomes 5000000] [--rounds 15]``
 
-The ledger is filled in a database of its own, which is dropped afterwards. One delivery has a fifth of all outcomes,
-and 20,000 rows of it were rejected; 50 DAGs deliver, and the user may read all of them. Each page is asked for in this
-process, as Airflow mounts it, by a user with a token of Airflow's simple auth manager: authentication, permissions,
-queries and the template are all measured; the network and the browser are not. CPU is that of this process, without
+The ledger is filled in its own database, which is dropped afterwards. One delivery has a fifth of all outcomes, of
+which 20,000 rows were rejected; 50 DAGs deliver, and the user may read all of them. Each page is requested in this
+process, as mounted by Airflow, by a user with a token of Airflow's simple auth manager: authentication, permissions,
+queries and the template are measured; the network and the browser are not. CPU is that of this process, without
 PostgreSQL's.
 """
 
@@ -37,7 +37,7 @@ _SETTINGS: Final = {
     "AIRFLOW__REGAL__LEDGER_CONN_ID": "ledger",
     "AIRFLOW__REGAL__PEOPLE_PAGE": "True",
 }
-# A delivery in a hundred fails, one in fifty has unknown rows; times go back over 90 days.
+# One in a hundred deliveries fails, one in fifty has unknown rows; times go back 90 days.
 _FILL_DELIVERIES: Final = """
 INSERT INTO regal_deliveries (id, place, incarnation, account, dag_id, run_id, task_id, map_index, call, source, epoch,
     try_number, restarted, hold_s, state, kept_rows, read_rows, acknowledged, rejected, unknown, skipped, rate, counts,
@@ -53,7 +53,7 @@ SELECT n, md5(n::text), 0, 'acme', 'dag_' || n % 50, 'scheduled__' || n, 'task_'
         'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 FROM generate_series(1, {deliveries}) AS n
 """
-# Of the largest one twenty tries, of the others one; each with as many points of its pace as are kept.
+# Twenty tries of the largest one, one try of the others; each with the maximum number of speed points.
 _FILL_TRIES: Final = """
 INSERT INTO regal_tries (delivery, number, try_number, began_at, ended_at, state, acknowledged, rejected, unknown,
     began_with, pace)
@@ -77,7 +77,7 @@ FROM generate_series({first}, {last}) AS d, generate_series(1, {each}) AS p
 
 @contextmanager
 def database() -> Iterator[str]:
-    """Make a database, and drop it afterwards; returns its URL."""
+    """Create a database, and drop it afterwards; yields its URL."""
     from sqlalchemy import create_engine
     from sqlalchemy.engine import make_url
 
@@ -148,7 +148,7 @@ def browser() -> tuple[Any, str]:
 
 
 def pages(big: int) -> dict[str, Callable[[Any, str], Any]]:
-    """Return the pages that are measured."""
+    """Return the measured pages."""
     task = (
         f"/regal/task?dag_id=dag_{(big - 3) % 50}&run_id=scheduled__{big - 3}&task_id=task_{(big - 3) % 2}&map_index=-1"
     )
@@ -168,7 +168,7 @@ def pages(big: int) -> dict[str, Callable[[Any, str], Any]]:
 
 
 def measure(big: int, rounds: int) -> Iterator[dict[str, Any]]:
-    """Ask for each page several times."""
+    """Request each page several times."""
     client, token = browser()
     for name, ask in pages(big).items():
         took, cpu = [], []
@@ -190,7 +190,7 @@ def measure(big: int, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, fill, measure, keep the results."""
+    """Read the command line, fill, measure, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--deliveries", type=int, default=5_000)
     parser.add_argument("--outcomes", type=int, default=5_000_000)

@@ -1,4 +1,4 @@
-"""Results as pictures, in SVG."""
+"""Draw results as SVG pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.sharing import BIN_S
 from benchmarks.stages import STAGES
 from benchmarks.where_it_goes import microseconds
 
-# The same results make the same file.
+# Makes the file reproducible.
 mpl.rcParams["svg.hashsalt"] = "airflow-provider-regal"
 _OURS, _THEIRS, _LIMIT = "#2a7f62", "#9aa5b1", "#c0392b"
 _BINS_A_SECOND: Final = 100
@@ -56,7 +56,7 @@ def whole_path(results: dict[str, Any], file: Path) -> None:
 
 
 def arrivals(results: dict[str, Any], file: Path) -> None:
-    """Arrivals of the second before, by the clock of the server, for each limit and steady latency."""
+    """Arrivals in the previous second, by the server's clock, for each limit and constant latency."""
     drawn = [run for run in results["rounds"] if "bins" in run]
     limits = sorted({run["limit"] for run in drawn})
     figure, axes = plt.subplots(1, len(limits), figsize=(4.2 * len(limits), 3.2), squeeze=False)
@@ -83,7 +83,7 @@ def _moving(bins: list[int]) -> list[int]:
 
 
 def sharing(results: dict[str, Any], file: Path) -> None:
-    """Arrivals of the second before, of one to many senders that join and leave, for each limit."""
+    """Arrivals in the previous second, from one to many senders that join and leave, for each limit."""
     drawn = [run for run in results["rounds"] if run["ledger"] != "sqlite"] or results["rounds"]
     drawn = [run for run in drawn if run["latency_ms"] == drawn[0]["latency_ms"]]
     limits = sorted({run["limit"] for run in drawn})
@@ -102,7 +102,7 @@ def sharing(results: dict[str, Any], file: Path) -> None:
 
 
 def sharing_simulated(results: dict[str, Any], file: Path) -> None:
-    """Draw the same of simulated tasks, without and with other systems that send to the account."""
+    """Draw the same for simulated tasks, with and without other systems that send to the account."""
     kinds = [(100, 0.0), (270, 0.0), (270, 60.0)]
     figure, axes = plt.subplots(1, len(kinds), figsize=(4.2 * len(kinds), 3.2), squeeze=False)
     for place, (limit, others) in zip(axes[0], kinds, strict=True):
@@ -121,7 +121,7 @@ def sharing_simulated(results: dict[str, Any], file: Path) -> None:
 
 
 def where_it_goes(results: dict[str, Any], file: Path) -> None:
-    """Microseconds a row at each stage."""
+    """Microseconds per row in each stage."""
     figure, place = plt.subplots(figsize=(8, 3.6))
     kinds = sorted({run["tls"] for run in results["rounds"]})
     for number, tls in enumerate(kinds):

@@ -1,7 +1,7 @@
-"""Make the tables and pictures of ``docs/performance.md`` from the raw results: ``python -m benchmarks.report``.
+"""Generate the tables and pictures of ``docs/performance.md`` from the raw results: ``python -m benchmarks.report``.
 
-A table stands between ``<!-- table: name -->`` and ``<!-- end -->``; nothing in there is written by hand. What has no
-results yet is left as it is.
+A table is placed between ``<!-- table: name -->`` and ``<!-- end -->``; do not edit it by hand. Tables without results
+are left unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCK: Final = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end -->)", re
 
 Results = dict[str, Any]
 
-# Table -> the file of results it is made of, and what makes it.
+# Table -> its results file, and the function that makes it.
 TABLES: Final[dict[str, tuple[str, Callable[[Results], str]]]] = {
     "machine": ("whole_path", tables.machine),
     "whole_path": ("whole_path", tables.whole_path),
@@ -48,7 +48,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[Results], str]]]] = {
     "dag_parse": ("dag_parse", tables.by_candidate),
     "start_up": ("start_up", tables.by_candidate),
 }
-# Picture, and the function of ``pictures`` that draws it -> the file of results.
+# Picture (and the function of ``pictures`` that draws it) -> the results file.
 DRAWN: Final = {
     "whole_path": "whole_path",
     "arrivals": "pacing",
@@ -67,7 +67,7 @@ def results(name: str) -> Results | None:
 def filled(page: str) -> str:
     """Put the tables into a page.
 
-    :raises ValueError: the page has a table that nothing makes.
+    :raises ValueError: the page has a table that no function makes.
     """
 
     def fill(block: re.Match[str]) -> str:
@@ -82,8 +82,8 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
-    """Make all of them."""
-    from benchmarks import pictures  # needs matplotlib, which the tests have no use for
+    """Generate all tables and pictures."""
+    from benchmarks import pictures  # needs matplotlib, which the tests don't use
 
     PICTURES.mkdir(exist_ok=True)
     for name, source in DRAWN.items():

@@ -1,4 +1,4 @@
-"""What every benchmark needs: the server, a machine's description, processes on a core of their own, results."""
+"""Shared by all benchmarks: the server, a description of the machine, processes on their own core, results."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _VERSIONS = (
 
 
 class Server:
-    """The sink, running.
+    """The running sink.
 
-    :ivar url: of its origin.
-    :ivar certificate: that signs it, if it speaks TLS.
+    :ivar url: its origin.
+    :ivar certificate: the certificate that signs it, if it uses TLS.
     """
 
     def __init__(self, folder: Path, *, tls: bool) -> None:
@@ -60,7 +60,7 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://{host}:{port_file.read_text()}"
 
     def reset(self, *, latency_ms: float = 0.0, jump_ms: float = 0.0) -> None:
-        """Forget what came, and set the latency."""
+        """Delete all records, and set the latency."""
         self._ask(f"/reset?latency_ms={latency_ms}&jump_ms={jump_ms}")
 
     def stats(self) -> dict[str, Any]:
@@ -69,13 +69,13 @@ class Server:
         return counts
 
     def arrivals(self) -> list[float]:
-        """Return the seconds at which events came, by the server's clock."""
+        """Return the arrival times of events in seconds, by the server's clock."""
         found = array("d")
         found.frombytes(self._ask("/arrivals"))
         return list(found)
 
     def senders(self) -> list[int]:
-        """Return the numbers of who sent them, -1 where that is not known."""
+        """Return the number of each event's sender, -1 if it is not known."""
         found = array("h")
         found.frombytes(self._ask("/senders"))
         return list(found)
@@ -96,7 +96,7 @@ class Server:
 
 @contextmanager
 def server(*, tls: bool = False) -> Iterator[Server]:
-    """Run the sink for a while."""
+    """Run the sink temporarily."""
     with tempfile.TemporaryDirectory() as folder:
         running = Server(Path(folder), tls=tls)
         try:
@@ -106,7 +106,7 @@ def server(*, tls: bool = False) -> Iterator[Server]:
 
 
 def make_certificate(folder: Path) -> None:
-    """Make a certificate for localhost that signs itself, and its key."""
+    """Create a self-signed certificate for localhost, and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -132,10 +132,10 @@ def make_certificate(folder: Path) -> None:
 
 
 def alone_on(core: int, *, urgent: bool = False) -> None:
-    """Keep this process on a core.
+    """Pin this process to a core.
 
-    :param urgent: where that is allowed, let it run before all other work, so that a busy machine disturbs it less; for
-        what leaves the core idle most of the time.
+    :param urgent: if permitted, run it before all other work, so that a busy machine disturbs it less; for processes
+        that leave the core idle most of the time.
     """
     os.sched_setaffinity(0, {core})
     if urgent:
@@ -155,10 +155,10 @@ def stolen_s() -> float:
 def run_on_a_core(
     arguments: Sequence[str], *, environment: dict[str, str] | None = None, urgent: bool = False
 ) -> dict[str, Any]:
-    """Run a module of ours in a process of its own, on the client's core; returns the JSON of its last line.
+    """Run one of our modules in its own process, on the client's core; return the JSON of its last line.
 
-    :param urgent: as of :func:`alone_on`.
-    :raises RuntimeError: it failed; with what it said.
+    :param urgent: see :func:`alone_on`.
+    :raises RuntimeError: it failed; with its output.
     """
     ran = subprocess.run(
         [sys.executable, "-m", *arguments],
@@ -203,7 +203,7 @@ def _processor() -> str:
 
 
 def write_results(name: str, rounds: list[dict[str, Any]], **more: Any) -> Path:
-    """Keep what was measured, raw."""
+    """Store the raw results."""
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     file.write_text(json.dumps({"machine": machine(), **more, "rounds": rounds}, indent=1) + "\n")
@@ -211,5 +211,5 @@ def write_results(name: str, rounds: list[dict[str, Any]], **more: Any) -> Path:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Write a median with its spread."""
+    """Format a median with its spread."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"

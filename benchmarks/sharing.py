@@ -1,15 +1,15 @@
-"""Whether one rate limit holds for all senders of an account, and is used, by the clock of the server.
+"""Whether all senders of an account together respect one rate limit, and use it, by the server's clock.
 
 ``python -m benchmarks.sharing [--seconds 30] [--senders 1,2,4,8,16] [--limits 100,300,1000] [--latencies 20,300]
 [--ledger postgresql://...]``
 
-Each sender is a process of its own; with several, half of them join at random, and leave again. Of the arrivals that
-the server notes:
+Each sender is its own process; if there are several, half of them join and leave at random. Computed from the server's
+arrivals:
 
-- ``worst``: the most in any second, wherever it begins. It must not be above the limit, not once.
-- ``share``: arrivals a second while all that stay have rows, as a share of the limit: from two seconds after the last
+- ``worst``: the most in any second, wherever it begins. It must never exceed the limit.
+- ``share``: arrivals per second while all that stay have rows, as a share of the limit: from two seconds after the last
   of them has begun until the first of them stops.
-- ``jain``: how equal those that stay were served in that time, from 1/n to 1.
+- ``jain``: how equally those that stay were served in that time, from 1/n to 1.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _SETTLED_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Cell:
-    """What a run is of.
+    """The settings of a run.
 
-    :param singles: processes beside the deliveries that send events one by one.
+    :param singles: number of processes that send events one by one, in addition to the deliveries.
     """
 
     senders: int
@@ -55,7 +55,7 @@ class Cell:
 
 
 def jain(served: Sequence[float]) -> float:
-    """Return how equal they were served: 1 for equally, 1/n where one had all."""
+    """Return the fairness index: 1 if all were served equally, 1/n if one had everything."""
     return sum(served) ** 2 / len(served) / sum(one * one for one in served)
 
 
@@ -77,7 +77,7 @@ class Ledger:
 
 
 def plan_of(cell: Cell, seconds: float, chance: random.Random) -> list[tuple[float, float, bool]]:
-    """Return when each sender starts, for how long it sends, and whether it sends single events."""
+    """Return when each sender starts, how long it sends, and whether it sends single events."""
     stay = max(1, cell.senders // 2)
     told = [(0.0, seconds, False)] * stay
     for _ in range(cell.senders - stay):
@@ -87,7 +87,7 @@ def plan_of(cell: Cell, seconds: float, chance: random.Random) -> list[tuple[flo
 
 
 def one_run(running: Server, cell: Cell, *, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
-    """Let the senders of a run send, and judge what arrived."""
+    """Run the senders, and compute the results from what arrived."""
     chance = random.Random(seed)  # noqa: S311 - reproducible
     kind = cell.ledger if cell.ledger == "sqlite" else os.environ["BENCHMARK_POSTGRES"]
     ledger = Ledger(kind, folder).where
@@ -126,7 +126,7 @@ def one_run(running: Server, cell: Cell, *, seconds: float, seed: int, folder: P
 
 
 def runs(cells: Sequence[Cell], *, seconds: float, count: int) -> Iterator[dict[str, Any]]:
-    """Return one result after the other."""
+    """Yield one result after the other."""
     with tempfile.TemporaryDirectory() as folder, server() as running:
         for cell in cells:
             for seed in range(count):
@@ -137,7 +137,7 @@ def runs(cells: Sequence[Cell], *, seconds: float, count: int) -> Iterator[dict[
 
 
 def main() -> None:
-    """Read the command line, measure, keep the results."""
+    """Read the command line, measure, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--runs", type=int, default=1)

@@ -1,10 +1,10 @@
-"""Two to five hundred tasks that share a rate, on a clock that is not real.
+"""Two to five hundred tasks that share a rate, on a simulated clock.
 
 ``python -m benchmarks.sharing_simulated [--tasks 2,10,50,100,500] [--seconds 60]``
 
-Pacer and share are those that are shipped; the ledger is a dictionary, a commit takes 5 ms and may come late, and a
-request arrives after a latency of its own. Other systems send to the account, too: Regal answers 429 to what is above
-*its* limit in any second, and the tasks slow down.
+Uses the real pacer and shares; the ledger is a dictionary, a commit takes 5 ms and may be late, and each request has
+its own latency. Other systems send to the account, too: Regal answers 429 to what exceeds *its* limit in any second,
+and the tasks slow down.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _HOLD_S: Final = 4.5
 _SECOND_S: Final = 1.03
 _SETTLED_S: Final = 5.0
 _REGALS_LIMIT: Final = 300
-#: Whose arrivals are kept, in bins of so many seconds, to be drawn.
+#: The numbers of tasks whose arrivals are stored in bins, to be drawn.
 DRAWN: Final = frozenset({2, 16, 100, 500})
 
 
 class Ledger:
-    """The lines of an account, as a database would keep them."""
+    """The lines of an account, as in a database."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.lines: dict[str, tuple[float, Sender]] = {}
 
     def of(self, name: str) -> _Line:
-        """Return what agrees on the share of one sender."""
+        """Return an object that agrees on the share of one sender."""
         return _Line(self, name)
 
 
@@ -61,16 +61,16 @@ class _Line:
         return Share(granted, due, others)
 
     def leave(self, connection: Any, lower: Callable[[int], int]) -> None:
-        """Return the share."""
+        """Release the share."""
         world = self.ledger.world
         self.ledger.lines[self.name] = (world.now + _SECOND_S, Sender(0, lower(0), world.limit, ""))
 
 
 @dataclass
 class World:
-    """The clock, what is due, and what Regal saw.
+    """The clock, scheduled actions, and what Regal received.
 
-    :param limit: of the account's connection, requests a second.
+    :param limit: of the account's connection, requests per second.
     """
 
     limit: int
@@ -84,18 +84,18 @@ class World:
     _last_second: deque[float] = field(default_factory=deque)
 
     def at(self, time: float, what: Callable[[], None]) -> None:
-        """Do something at a time."""
+        """Schedule an action."""
         self._number += 1
         heapq.heappush(self._due, (time, self._number, what))
 
     def run(self, until: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         while self._due and self._due[0][0] <= until:
             self.now, _, what = heapq.heappop(self._due)
             what()
 
     def takes(self) -> bool:
-        """Return whether Regal takes a request that arrives now, or answers 429."""
+        """Return whether Regal accepts a request that arrives now, or answers 429."""
         while self._last_second and self._last_second[0] <= self.now - 1.0:
             self._last_second.popleft()
         if len(self._last_second) >= _REGALS_LIMIT:
@@ -107,7 +107,7 @@ class World:
 class Task:
     """One task that delivers rows.
 
-    :param rows: it has.
+    :param rows: the number of its rows.
     """
 
     def __init__(self, world: World, ledger: Ledger, name: str, rows: int) -> None:
@@ -125,7 +125,7 @@ class Task:
         self.send()
 
     def commit(self) -> None:
-        """Commit, and again when it is time."""
+        """Commit, and schedule the next commit."""
         if not self.running:
             return
         if self.share.ask(self.rows):
@@ -147,7 +147,7 @@ class Task:
         self.end()
 
     def arrive(self) -> None:
-        """Be answered."""
+        """Handle an answer."""
         if self.world.takes():
             self.sent += 1
             self.world.arrivals.append(self.world.now)
@@ -164,9 +164,9 @@ class Task:
 
 
 def simulate(tasks: int, *, limit: int, seconds: float, others: float, seed: int = 1) -> dict[str, Any]:
-    """Let tasks share a rate; half of them join and leave meanwhile.
+    """Run tasks that share a rate; half of them join and leave during the run.
 
-    :param others: requests a second of other systems, at random times.
+    :param others: requests per second of other systems, at random times.
     """
     world = World(limit, random.Random(seed))  # noqa: S311 - reproducible
     ledger = Ledger(world)
@@ -201,7 +201,7 @@ def simulate(tasks: int, *, limit: int, seconds: float, others: float, seed: int
 
 
 def main() -> None:
-    """Read the command line, simulate, keep the results."""
+    """Read the command line, simulate, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tasks", default="2,4,8,16,50,100,200,500")
     parser.add_argument("--seconds", type=float, default=60.0)

@@ -1,7 +1,7 @@
 """One of many senders of an account: ``python -m benchmarks.sharing_worker '{"url": ..., "ledger": ...}'``.
 
-It delivers events until it has sent all or its time is up, and prints what it did. So do single events, one after the
-other, each by the hook's own way.
+It delivers events until it has sent all or its time is up, and prints the result; or it sends single events, one after
+the other, each through the hook.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ACCOUNT = "benchmark"
 
 @dataclass(frozen=True)
 class Sender:
-    """What one of them does.
+    """The work of one sender.
 
     :param ledger: path of an SQLite file, or a URL of SQLAlchemy.
-    :param name: of its people, so that the server can tell the senders apart.
-    :param rows: at most.
+    :param name: identifies its people, so that the server can distinguish the senders.
+    :param rows: maximum number of rows.
     :param seconds: after which it stops.
     :param singles: send them one by one.
-    :param rate: of its own; None for its share.
+    :param rate: its own limit; None for its share.
     """
 
     url: str
@@ -44,7 +44,7 @@ class Sender:
     log: bool = False
 
     def command(self) -> list[str]:
-        """Return how it is run."""
+        """Return its command line."""
         return [sys.executable, "-m", "benchmarks.sharing_worker", json.dumps(asdict(self))]
 
 
@@ -58,7 +58,7 @@ def open_ledger(where: str) -> Any:
 
 
 def deliver(sender: Sender) -> int:
-    """Deliver; returns how many were acknowledged."""
+    """Deliver; return how many were acknowledged."""
     from airflow_provider_regal.client.target import Target
     from airflow_provider_regal.delivery.delivery import Delivery
     from airflow_provider_regal.delivery.settings import DeliverySettings
@@ -91,7 +91,7 @@ def deliver(sender: Sender) -> int:
 
 
 def send_one_by_one(sender: Sender) -> int:
-    """Send single events, as a loop over ``hook.track``."""
+    """Send single events, in a loop over ``hook.track``."""
     from airflow_provider_regal.client.clock import Clock
     from airflow_provider_regal.client.one import Sender as One
     from airflow_provider_regal.client.pace import Pacer
@@ -116,7 +116,7 @@ def send_one_by_one(sender: Sender) -> int:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Do what the command line requests."""
     sender = Sender(**json.loads(sys.argv[1]))
     warnings.simplefilter("ignore")
     if sender.log:

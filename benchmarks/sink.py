@@ -1,12 +1,12 @@
-"""A fast server that takes events and counts them, so that it is never what is measured.
+"""A fast server that accepts and counts events, so that the server is never the bottleneck.
 
 ``python -m benchmarks.sink --port-file FILE [--tls CERTIFICATE KEY]`` serves ``POST /events`` with uvloop and
-httptools. It answers 200 to a POST of a JSON object with the right key, 400 to anything else. Beside it:
+httptools. It answers 200 to a POST of a JSON object with the right key, 400 to anything else. In addition:
 
-- ``POST /reset?latency_ms=100&jump_ms=300`` forgets all and sets how long an answer takes: steady, or jumping between
-  the two with every second that passes.
-- ``GET /stats`` gives counts, CPU and the longest time it stood still; ``GET /arrivals`` the seconds at which events
-  came, as an array of doubles; ``GET /senders`` the number of each event's sender, of user ids such as ``s<number>-5``.
+- ``POST /reset?latency_ms=100&jump_ms=300`` deletes all records and sets the latency of answers: constant, or
+  alternating between the two every second.
+- ``GET /stats`` returns counts, CPU and the longest stall; ``GET /arrivals`` the arrival times of events in seconds, as
+  an array of doubles; ``GET /senders`` the number of each event's sender, from user ids such as ``s<number>-5``.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _SENDER = re.compile(rb'"userId":"s([0-9]+)-')
 
 
 class Counts:
-    """What came so far."""
+    """What has arrived so far."""
 
     def __init__(self) -> None:
         self.reset(0.0, 0.0)
 
     def reset(self, latency_s: float, jump_s: float) -> None:
-        """Forget all, and answer with another latency from now on."""
+        """Delete all records, and answer with another latency from now on."""
         self.latency_s, self.jump_s = latency_s, jump_s or latency_s
         self.began = time.monotonic()
         self.bad = 0
@@ -49,18 +49,18 @@ class Counts:
         self.stall_s = 0.0
 
     def answer_in(self, now: float) -> float:
-        """Return for how long to wait with an answer."""
+        """Return how long to wait before answering."""
         return self.latency_s if int(now - self.began) % 2 == 0 else self.jump_s
 
     def as_dict(self) -> dict[str, float]:
-        """Return counts, the CPU seconds this server has used, and for how long it stood still at most."""
+        """Return counts, the CPU seconds of this server, and its longest stall."""
         spent = {"cpu_s": round(time.process_time(), 4), "stall_ms": round(1_000 * self.stall_s, 1)}
         return {"ok": len(self.arrivals), "bad": self.bad, "different": len(self.bodies), **spent}
 
     async def watch(self) -> None:
-        """Notice when this process does not run: then what came in the meantime seems to come at once."""
+        """Detect stalls of this process: what arrived in the meantime then appears to arrive at once."""
         parent = os.getppid()
-        while os.getppid() == parent:  # nothing else would end it if that is killed
+        while os.getppid() == parent:  # if the parent is killed, nothing else would end this process
             due = time.monotonic() + _HEARTBEAT_S
             await asyncio.sleep(_HEARTBEAT_S)
             self.stall_s = max(self.stall_s, time.monotonic() - due)
@@ -75,32 +75,32 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Store the transport."""
         self._transport = transport
         self._write = transport.write  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
-        """Read on."""
+        """Parse received data."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin with a request."""
+        """Start a request."""
         self._body, self._url, self._authorized = b"", b"", False
 
     def on_url(self, url: bytes) -> None:
-        """Note where it goes to."""
+        """Store the path."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Look at the key."""
+        """Check the key."""
         if name.lower() == b"authorization":
             self._authorized = value == KEY.encode()
 
     def on_body(self, body: bytes) -> None:
-        """Take some of the body."""
+        """Store a part of the body."""
         self._body += body
 
     def on_message_complete(self) -> None:
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             self._write(_OK)
 
     def _answer_late(self) -> None:
-        if not self._transport.is_closing():  # wrk leaves when its time is up
+        if not self._transport.is_closing():  # wrk disconnects when its time is up
             self._write(_OK)
 
     def _administer(self) -> bytes:
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port_file: Path, tls: ssl.SSLContext | None) -> None:
-    """Serve forever; the port is written once it is open."""
+    """Serve forever; write the port to a file once it is open."""
     loop, counts = asyncio.get_running_loop(), Counts()
     server = await loop.create_server(lambda: Connection(counts, loop), "127.0.0.1", 0, ssl=tls, backlog=2_048)
     new = port_file.with_suffix(".new")

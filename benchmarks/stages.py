@@ -1,6 +1,6 @@
-"""Where the CPU of a delivery goes: py-spy looks at the stacks of the threads that run, from outside.
+"""Where the CPU time of a delivery goes: py-spy samples the stacks of running threads, from outside.
 
-A look from inside would need the interpreter's lock, and so see a thread mostly where it gives it up.
+Sampling from inside would need the interpreter's lock, and so see a thread mostly where it releases the lock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FRAME: Final = re.compile(r"\((?P<file>.+?)(:\d+)?\)$")
 _OURS: Final = str(Path(airflow_provider_regal.__file__).parent) + "/"
 OTHER: Final = "other"
 
-# The innermost frame of which the table knows the file decides; what stands first in the table wins over what follows.
+# The innermost frame that the table contains decides; earlier entries of the table take precedence.
 _STAGES: Final = (
     ("phone", (f"{_OURS}events/identifiers.py", "/phonenumbers/")),
     ("read the query", (f"{_OURS}operators/_query.py", "/airflow/providers/")),
@@ -46,9 +46,9 @@ STAGES: Final = (*(name for name, _ in _STAGES), OTHER)
 
 
 def stage_of(stack: str) -> str:
-    """Return at which stage a thread was.
+    """Return the stage in which a thread was.
 
-    :param stack: as py-spy writes it: ``function (file:line);function (file:line)``, the innermost last.
+    :param stack: in py-spy's format: ``function (file:line);function (file:line)``, innermost last.
     """
     for frame in reversed(stack.split(";")):
         found = _FRAME.search(frame)
@@ -60,9 +60,9 @@ def stage_of(stack: str) -> str:
 
 
 class Sampler:
-    """Counts at which stages the threads of this process are that run, while it is entered.
+    """A context manager that counts the stages of this process's running threads.
 
-    :param file: to keep the stacks in.
+    :param file: for the stacks.
     """
 
     def __init__(self, file: Path) -> None:
@@ -74,8 +74,8 @@ class Sampler:
         command = [str(spy), "record", "--pid", str(os.getpid()), "--rate", str(_A_SECOND), "--format", "raw"]
         command += ["--full-filenames", "--nonblocking", "--output", str(self._file)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        os.sched_setaffinity(self._process.pid, {SERVER_CORE})  # where it does not disturb
-        time.sleep(1)  # until it looks
+        os.sched_setaffinity(self._process.pid, {SERVER_CORE})  # where it does not disturb the measurement
+        time.sleep(1)  # until it starts sampling
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,15 +1,15 @@
-"""How soon a task's first event is on the wire, and what that costs: ten rows of SQLite, and one event.
+"""How soon a task's first event is on the wire, and the cost of that: for ten rows of SQLite, and for one event.
 
-``python -m benchmarks.start_up [rounds]`` prints medians, and keeps the raw results in ``benchmarks/results``. A round
-has a fresh process for each candidate, on a core of its own; the server has another. The process loads Airflow's task
-runner, collects garbage and freezes what is left, so that no collection of Airflow's own heap (about 130 ms) lands in
-what is measured; imports and makes the operator, as a task's process does by parsing its DAG file; and calls
-``execute``. Counted are
+``python -m benchmarks.start_up [rounds]`` prints medians, and stores the raw results in ``benchmarks/results``. A round
+runs a fresh process for each candidate, on its own core; the server has another. The process loads Airflow's task
+runner, collects garbage and freezes the rest, so that no collection of Airflow's own heap (about 130 ms) affects the
+measurement; imports and creates the operator, as a task's process does by parsing its DAG file; and calls ``execute``.
+Measured are
 
-- the CPU of importing and making the operator;
+- the CPU of importing and creating the operator;
 - from ``execute`` until the first event, by the server's clock, which is the machine's; and the CPU until the first
   connection opens;
-- until ``execute`` is over; and all its CPU.
+- until ``execute`` returns; and its total CPU.
 
 ``HttpOperator`` is that of Airflow's HTTP provider: it imports its HTTP client with the DAG file, posts one ready-made
 body, and neither validates nor remembers anything. It and ours read their connections from the environment.
@@ -47,7 +47,7 @@ MEASURES = {
 
 
 def sql_to_regal() -> Any:
-    """Make the operator of ten rows."""
+    """Create the operator for ten rows."""
     from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
     sql = "SELECT id AS user_id, phone, first_name, plan FROM customers ORDER BY id"
@@ -55,7 +55,7 @@ def sql_to_regal() -> Any:
 
 
 def track() -> Any:
-    """Make the operator of one event."""
+    """Create the operator for one event."""
     from airflow_provider_regal.operators.track import RegalTrackOperator
 
     return RegalTrackOperator(
@@ -64,7 +64,7 @@ def track() -> Any:
 
 
 def http() -> Any:
-    """Make the operator of the HTTP provider that sends the same event."""
+    """Create the operator of the HTTP provider that sends the same event."""
     from airflow.providers.http.operators.http import HttpOperator
 
     phones = {"+19175554444": {"isPrimary": False}}
@@ -83,7 +83,7 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
 
 
 def context() -> dict[str, Any]:
-    """Make what Airflow gives a task, as far as it is read."""
+    """Return the parts of Airflow's task context that are used."""
     ti = SimpleNamespace(
         dag_id="bench",
         run_id="run",
@@ -97,7 +97,7 @@ def context() -> dict[str, Any]:
 
 
 def measure(candidate: str, port: int) -> dict[str, float]:
-    """Execute in this process; returns the machine's clock at the beginning, and seconds from there."""
+    """Execute in this process; return the machine's clock at the start, and seconds since then."""
     from airflow import sdk
 
     import_module("airflow.sdk.execution_time.task_runner")
@@ -114,7 +114,7 @@ def measure(candidate: str, port: int) -> dict[str, float]:
 
     sys.addaudithook(watch)
     begun, cpu = time.monotonic(), time.process_time()
-    with contextlib.redirect_stdout(sys.stderr):  # where Airflow logs
+    with contextlib.redirect_stdout(sys.stderr):  # Airflow's log
         operator.execute(here)
     return {
         "begun": begun,
@@ -126,7 +126,7 @@ def measure(candidate: str, port: int) -> dict[str, float]:
 
 
 def run_once(name: str, sink: Server, environment: dict[str, str]) -> dict[str, float]:
-    """Run a candidate in a process of its own, and see that the server got all of it."""
+    """Run a candidate in its own process, and check that the server received everything."""
     sink.reset()
     arguments = ["benchmarks.start_up", "--once", name, str(urlsplit(sink.url).port)]
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +138,7 @@ def run_once(name: str, sink: Server, environment: dict[str, str]) -> dict[str, 
 
 
 def main(rounds: int = 10) -> None:
-    """Measure, print and keep."""
+    """Measure, print and store."""
     with server() as sink, tempfile.TemporaryDirectory() as folder:
         where = urlsplit(sink.url)
         database = Path(folder) / "warehouse.db"
@@ -155,11 +155,11 @@ def main(rounds: int = 10) -> None:
         print(name)
         for measured, key in MEASURES.items():
             print(f"  {measured:<30}{spread([one[name][key] for one in found], 3)}")
-    print(write_results("start_up", found, rows=ROWS))  # the first round, which compiles, is not among them
+    print(write_results("start_up", found, rows=ROWS))  # without the first round, which compiles
 
 
 def fill(database: Path) -> None:
-    """Make a table of customers."""
+    """Create a table of customers."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE customers (id TEXT, phone TEXT, first_name TEXT, plan TEXT)")
         rows = [(f"customer-{n}", f"+1212555{n:04d}", "Anne", "gold") for n in range(100, 100 + ROWS)]

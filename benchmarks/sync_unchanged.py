@@ -1,10 +1,10 @@
-"""What an unchanged consent costs a sync: a ledger of many rows, and a source of the same.
+"""The cost of an unchanged consent in a sync: a ledger with many rows, and a source with the same rows.
 
-``python -m benchmarks.sync_unchanged [rows] [rounds]`` keeps each round, and prints it with the medians, in
-microseconds of CPU a row.
-A round reads the whole source and compares it with the ledger, up to the rows that would be sent; making the source's
-rows is measured apart and taken off. A last round has one row in a hundred changed. The machine's own speed is printed
-beside each round, as what ``repr`` of such a row takes: on a busy machine everything costs more.
+``python -m benchmarks.sync_unchanged [rows] [rounds]`` stores each round, and prints it with the medians, in
+microseconds of CPU per row. A round reads the whole source and compares it with the ledger, up to the rows that would
+be sent; creating the source's rows is measured separately and subtracted. In a last round, one in a hundred rows has
+changed. Each round also shows the machine's current speed, as the time that ``repr`` of such a row takes: on a busy
+machine everything costs more.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _COLUMNS = ", ".join(
 
 
 def consents(count: int, *, changed: bool = False) -> Iterator[dict[str, Any]]:
-    """Return consents as a database gives them; of the changed source one in a hundred says something newer."""
+    """Return consents as a database returns them; in a changed source, one in a hundred has a newer decision."""
     for number in range(count):
         newer = changed and number % 100 == 0
         yield {
@@ -68,7 +68,7 @@ def consents(count: int, *, changed: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def open_ledger(path: Path) -> Account:
-    """Open the ledger as a sync would."""
+    """Open the ledger like a sync."""
     return Account(Database(sqlite_engine(path)), account=ACCOUNT, source=SOURCE)
 
 
@@ -90,13 +90,13 @@ def fill(path: Path, count: int) -> None:
 
 
 class Watch:
-    """Adds up the CPU seconds of some functions while they run."""
+    """Adds up the CPU seconds of functions while they run."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
 
     def around(self, name: str, what: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that notes what it takes."""
+        """Return a wrapper that measures a function."""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             begun = time.process_time()
@@ -109,7 +109,7 @@ class Watch:
 
 
 def speed() -> float:
-    """Return the microseconds of CPU that ``repr`` of a row takes now: 2.3 on an idle machine of 2024."""
+    """Return the microseconds of CPU that ``repr`` of a row currently takes: 2.3 on an idle machine of 2024."""
     row = next(consents(1))
     begun = time.process_time()
     for _ in range(50_000):
@@ -118,7 +118,7 @@ def speed() -> float:
 
 
 def one_round(path: Path, count: int, *, changed: bool = False, watch: Watch | None = None) -> tuple[float, int]:
-    """Compare once; returns CPU seconds without the making of rows, and how many rows would be sent."""
+    """Compare once; return CPU seconds without the creation of rows, and how many rows would be sent."""
     begun = time.process_time()
     for _ in consents(count, changed=changed):
         pass

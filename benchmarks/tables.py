@@ -1,4 +1,4 @@
-"""Results as tables of Markdown: medians with their spread, and ratios within one round."""
+"""Format results as Markdown tables: medians with their spread, and ratios within one round."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES: Final = {
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write a table."""
+    """Format a table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
@@ -49,7 +49,7 @@ def cpu_per_10k(run: dict[str, Any]) -> float:
 
 
 def rows_a_second(run: dict[str, Any]) -> float:
-    """Return rows a second."""
+    """Return rows per second."""
     return float(run["rows"] / run["wall_s"])
 
 
@@ -62,17 +62,17 @@ def ratios(
 
 
 def settings(found: Rounds) -> list[tuple[bool, int]]:
-    """Return the settings there are results of."""
+    """Return the settings that have results."""
     return sorted({(run["tls"], run["latency_ms"]) for run in found}, key=lambda setting: (setting[1], setting[0]))
 
 
 def setting_name(tls: bool, latency_ms: int) -> str:
-    """Name a setting."""
+    """Return the name of a setting."""
     return f"{'TLS' if tls else 'plain http'}, {latency_ms} ms"
 
 
 def machine(results: dict[str, Any]) -> str:
-    """Describe where it was measured, and with what."""
+    """Describe the machine and the software versions."""
     of = results["machine"]
     rows = [(name, of[name]) for name in ("processor", "cores", "system", "python", "at")]
     loads = [run["load"] for run in results["rounds"]]
@@ -101,7 +101,7 @@ def whole_path(results: dict[str, Any]) -> str:
 
 
 def targets(results: dict[str, Any]) -> str:
-    """Ratios within one round, beside what was aimed at."""
+    """Ratios within one round, with their targets."""
     found, rows = results["rounds"], []
     for setting in settings(found):
         runs = of_setting(found, tls=setting[0], latency_ms=setting[1])
@@ -139,7 +139,7 @@ def targets(results: dict[str, Any]) -> str:
 
 
 def where_it_goes(results: dict[str, Any]) -> str:
-    """Microseconds of CPU a row, by stage."""
+    """Microseconds of CPU per row, by stage."""
     by_tls = {
         tls: [microseconds(run) for run in results["rounds"] if run["tls"] is tls]
         for tls in sorted({run["tls"] for run in results["rounds"]})
@@ -186,7 +186,7 @@ def pacing(results: dict[str, Any]) -> str:
 
 
 def margins(results: dict[str, Any]) -> str:
-    """How near to the limit the pacer may aim."""
+    """Show the effect of the pacer's margin."""
     by_margin: dict[tuple[float, int], Rounds] = {}
     for run in results["rounds"]:
         by_margin.setdefault((run["margin"], run["limit"]), []).append(run)
@@ -200,7 +200,7 @@ def margins(results: dict[str, Any]) -> str:
 
 
 def paced_cpu(results: dict[str, Any]) -> str:
-    """Part of a core that a paced delivery takes."""
+    """Show the share of a core that a paced delivery uses."""
     rows = [
         (limit, _latency(low, high), spread([100 * run["cpu_share"] for run in runs], 1), len(runs))
         for (limit, low, high, _), runs in _cells(results["rounds"]).items()
@@ -239,7 +239,7 @@ def sharing(results: dict[str, Any]) -> str:
 
 
 def sharing_simulated(results: dict[str, Any]) -> str:
-    """Write the same table for many more tasks, on a simulated clock."""
+    """Make the same table for many more tasks, on a simulated clock."""
     rows = [
         (
             run["tasks"], run["limit"], f"{run['others']:.0f}" if run["others"] else "none", run["worst"],
@@ -267,7 +267,7 @@ _LEDGERS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def scale_deliveries(results: dict[str, Any]) -> str:
-    """Deliveries at once: what each takes, and how many an hour that is."""
+    """Simultaneous deliveries: the cost of each, and how many per hour that allows."""
     rows = [
         (
             run["ledger"], run["at_once"], f"{run['events']:,}", f"{run['wall_s']:.1f}",
@@ -282,7 +282,7 @@ def scale_deliveries(results: dict[str, Any]) -> str:
 
 
 def scale_singles(results: dict[str, Any]) -> str:
-    """Single events: what each takes beside the start of its process."""
+    """Single events: the cost of each, without starting its process."""
     rows = [
         (
             run["ledger"], run["at_once"], f"{run['events']:,}", f"{run['events'] / run['sending_s']:,.0f}",
@@ -307,7 +307,7 @@ def scale_commits(results: dict[str, Any]) -> str:
 
 
 def scale_growth(results: dict[str, Any]) -> str:
-    """Show what outcomes take on disk, and their removal."""
+    """Show the disk space of outcomes, and their removal."""
     rows = [
         (
             run["ledger"], _KINDS[run["what"]], f"{run['mb_per_million']:,.0f}", f"{run['prune_s_per_million']:.0f}"
@@ -325,7 +325,7 @@ _KINDS: Final = {
 
 
 def memory(results: dict[str, Any]) -> str:
-    """Peaks, and what the ledger takes on disk."""
+    """Peak memory, and the ledger's disk space."""
     found = results["rounds"]
     bare = next(run["peak_mb"] for run in found if run["source"] == "none")
     rows: list[Sequence[object]] = [("bare process", "", f"{bare:.0f}", "", "", "", "")]
@@ -346,7 +346,7 @@ def memory(results: dict[str, Any]) -> str:
 
 
 def unchanged_contacts(results: dict[str, Any]) -> str:
-    """CPU of a row that did not change."""
+    """CPU of an unchanged row."""
     kinds: dict[tuple[int, int], Rounds] = {}
     for run in results["rounds"]:
         kinds.setdefault((run["rows"], run["changed_every"]), []).append(run)
@@ -363,7 +363,7 @@ def unchanged_contacts(results: dict[str, Any]) -> str:
 
 
 def storms(results: dict[str, Any]) -> str:
-    """Show what storms came to, by guarantee and ledger."""
+    """Show the results of storms, by guarantee and ledger."""
     kinds: dict[tuple[str, str], Rounds] = {}
     for run in results["rounds"]:
         kinds.setdefault((run["guarantee"], run["ledger"]), []).append(run)
@@ -380,7 +380,7 @@ def storms(results: dict[str, Any]) -> str:
 
 
 def troubles(results: dict[str, Any]) -> str:
-    """Show how many storms had which trouble."""
+    """Show how many storms had each kind of trouble."""
     kinds: dict[str, Rounds] = {}
     for run in results["rounds"]:
         for kind in run["kinds"]:
@@ -393,7 +393,7 @@ def troubles(results: dict[str, Any]) -> str:
 
 
 def outages(results: dict[str, Any]) -> str:
-    """Show what outages of ten minutes came to."""
+    """Show the results of outages of ten minutes."""
     names = ("rows", "tries", "acknowledged", "repeats", "unknown")
     rows = [
         (f"`{run['guarantee']}`", *(run[name] for name in names), f"{run['seconds']:.0f}", len(run["broken"]))
@@ -404,7 +404,7 @@ def outages(results: dict[str, Any]) -> str:
 
 
 def by_candidate(results: dict[str, Any]) -> str:
-    """Show rounds of the form candidate -> measure -> number."""
+    """Show rounds in the form candidate -> measure -> number."""
     found: list[dict[str, dict[str, float]]] = results["rounds"]
     measures = list(next(iter(found[0].values())))
     rows = [

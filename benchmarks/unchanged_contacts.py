@@ -1,12 +1,12 @@
-"""What a contact costs that did not change since it was last acknowledged: ``only_changed=True``, a ledger in SQLite.
+"""The cost of a contact that is unchanged since it was last acknowledged: ``only_changed=True``, a ledger in SQLite.
 
 ``python -m benchmarks.unchanged_contacts [--rows 1000000] [--rounds 3]``
 
-Each run is a delivery (``SqlToRegalOperator.execute``) in a process of its own; the ledger was written before. A round
-has one with no row changed, one with one row in a hundred changed, and one of ten thousand rows, for its memory. CPU is
-that of the whole delivery: rows read from SQLite, written to the snapshot, hashed, looked up in the ledger, counted as
-unchanged; what the query alone costs to read is measured beside it. Unlike in an opt-in sync (``sync_unchanged``), all
-rows go through the first pass, as in any delivery.
+Each run is a delivery (``SqlToRegalOperator.execute``) in its own process; the ledger was written before. A round has a
+delivery without changed rows, one with one row in a hundred changed, and one of ten thousand rows, for its memory. CPU
+is that of the whole delivery: rows read from SQLite, written to the snapshot, hashed, looked up in the ledger, counted
+as unchanged; reading the query alone is measured separately. Unlike in an opt-in sync (``sync_unchanged``), all rows go
+through the first pass, as in any delivery.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ONE_IN: Final = 100
 
 
 def runs(rounds: int, many: int) -> Iterator[dict[str, Any]]:
-    """Return one result after the other."""
+    """Yield one result after the other."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         running = open_things.enter_context(server())
@@ -51,7 +51,7 @@ def runs(rounds: int, many: int) -> Iterator[dict[str, Any]]:
 
 
 def say(result: dict[str, Any]) -> str:
-    """Write one result on a line."""
+    """Print one result on a line."""
     each, reading = (1e6 * result[name] / result["rows"] for name in ("cpu_s", "reading_cpu_s"))
     return (
         f"{result['round']} {result['rows']:>9,} rows, {result['acknowledged']:>6,} changed: {each:.1f} us CPU a row,"
@@ -60,7 +60,7 @@ def say(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, measure, keep the results."""
+    """Read the command line, measure, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)

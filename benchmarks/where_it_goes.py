@@ -1,7 +1,7 @@
 """Where each microsecond of a row goes: ``python -m benchmarks.where_it_goes [--rounds 3] [--share 1.0]``.
 
-A delivery is run while py-spy looks at the stacks of its running threads 500 times a second; the CPU it takes is given
-to the stages by how often each was seen.
+py-spy samples the stacks of a delivery's running threads 500 times per second. The delivery's CPU time is assigned to
+the stages according to their number of samples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.whole_path import CANDIDATES, Setting, one_run
 
 
 def runs(rounds: int, *, share: float) -> Iterator[dict[str, Any]]:
-    """Return one result after the other."""
+    """Yield one result after the other."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         contacts.make_table(folder / "contacts.db", WARM_UP + max(CANDIDATES["regal"]))
@@ -41,14 +41,14 @@ def runs(rounds: int, *, share: float) -> Iterator[dict[str, Any]]:
 
 
 def microseconds(result: dict[str, Any]) -> dict[str, float]:
-    """Return the microseconds a row takes at each stage."""
+    """Return the microseconds per row in each stage."""
     seen = result["stages"]
     each = 1e6 * result["cpu_s"] / result["rows"] / sum(seen.values())
     return {stage: each * seen.get(stage, 0) for stage in STAGES}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, measure, keep the results."""
+    """Read the command line, measure, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="of the rows a run usually has")

@@ -1,11 +1,11 @@
-"""The whole path beside others: rows of SQLite to a server that answers 200, at two latencies, plain and over TLS.
+"""The whole path and its alternatives: SQLite rows to a server that answers 200, at two latencies, plain and over TLS.
 
 ``python -m benchmarks.whole_path [--rounds 6] [--share 1.0] [--only regal,bare_loop,http_hook] [--plain]
 [--latencies 0,50]``
 
-A round runs every candidate once in each setting, in an order that moves on with every round. What each of them does is
-said in its module in ``benchmarks/senders/``. Of a run, CPU is that of the whole process and its children, without what
-came before the first measured row; the answers it got are compared with what the server counted.
+A round runs every candidate once in each setting, in an order that rotates with every round. The modules in
+``benchmarks/senders/`` describe the candidates. CPU is that of the whole process and its children, without what
+happened before the first measured row; the answers a candidate received are compared with what the server counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.running import Server, run_on_a_core, server, stolen_s, write_re
 from benchmarks.senders.work import WARM_UP, Work
 from benchmarks.sink import KEY
 
-# Rows a run, at no latency and at 50 ms: three to five seconds' worth. One at a time, 50 ms allow 19 rows a second.
+# Rows per run, without latency and at 50 ms: three to five seconds' worth. One at a time, 50 ms allow 19 rows/s.
 CANDIDATES: Final = {
     "regal": (20_000, 8_000),
     "regal_track": (20_000, 8_000),
@@ -40,21 +40,21 @@ CANDIDATES: Final = {
     "dlt_pipeline": (2_000, 1_200),
 }
 ONE_AT_A_TIME_OVER_TLS: Final = 0.4
-# Of what opens several: few where answers come at once, enough for 5,000 rows a second where they take 50 ms.
+# For candidates with several connections: few if answers come at once, enough for 5,000 rows/s at 50 ms.
 CONNECTIONS: Final = {0: 32, 50: 256}
 WRK_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Under which the candidates of a round are compared."""
+    """The setting in which the candidates of a round are compared."""
 
     tls: bool
     latency_ms: int
 
     @property
     def connections(self) -> int:
-        """How many connections may be open at once."""
+        """The maximum number of open connections."""
         return CONNECTIONS[self.latency_ms]
 
 
@@ -62,14 +62,14 @@ SETTINGS: Final = tuple(Setting(tls, latency_ms) for latency_ms in CONNECTIONS f
 
 
 class WrongCountError(RuntimeError):
-    """The server did not get what the candidate says that it sent."""
+    """The server did not receive what the candidate claims to have sent."""
 
 
 def check(name: str, *, sent: int, acknowledged: int, counts: dict[str, int]) -> None:
-    """Compare what a candidate was told and what the server counted.
+    """Compare what a candidate and the server counted.
 
-    :param sent: rows it was given in all.
-    :raises WrongCountError: they differ; then the run says nothing about speed.
+    :param sent: rows it was given in total.
+    :raises WrongCountError: they differ, so the run is not a valid measurement.
     """
     wanted = {"ok": sent, "bad": 0, "different": sent}
     found = {what: counts[what] for what in wanted}
@@ -95,7 +95,7 @@ def one_run(name: str, running: Server, setting: Setting, *, database: Path, fol
 
 
 def run_wrk(running: Server, setting: Setting, *, bodies: Path) -> dict[str, Any]:
-    """Run wrk once, and check it: what was on its way when its time was up was counted by the server alone."""
+    """Run wrk once, and check it: requests in flight at its end were counted by the server only."""
     running.reset(latency_ms=setting.latency_ms)
     busy = running.stats()["cpu_s"]
     ran = wrk.run(running.url, KEY, bodies, connections=setting.connections, seconds=WRK_S)
@@ -106,7 +106,7 @@ def run_wrk(running: Server, setting: Setting, *, bodies: Path) -> dict[str, Any
 
 
 def rounds(count: int, names: Sequence[str], settings: Sequence[Setting], *, share: float) -> Iterator[dict[str, Any]]:
-    """Return one result after the other."""
+    """Yield one result after the other."""
     with ExitStack() as open_things:
         folder = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
         servers = {tls: open_things.enter_context(server(tls=tls)) for tls in {setting.tls for setting in settings}}
@@ -131,7 +131,7 @@ def rounds(count: int, names: Sequence[str], settings: Sequence[Setting], *, sha
 
 
 def say(result: dict[str, Any]) -> str:
-    """Write one result on a line."""
+    """Print one result on a line."""
     per_10k, speed = 1e4 * result["cpu_s"] / result["rows"], result["rows"] / result["wall_s"]
     how = f"{'tls' if result['tls'] else 'plain'} {result['latency_ms']} ms"
     return (
@@ -141,7 +141,7 @@ def say(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, measure, keep the results."""
+    """Read the command line, measure, store the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--share", type=float, default=1.0, help="of the rows a run usually has")

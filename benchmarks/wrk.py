@@ -1,4 +1,4 @@
-"""wrk, which sends as fast as a compiled client can: what this machine and server are capable of at the moment."""
+"""wrk, which sends as fast as a compiled client can: the current capacity of this machine and server."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MISSING = "wrk is not installed (Debian: apt-get install wrk); its rows are left
 
 
 def installed() -> bool:
-    """Return whether wrk is there."""
+    """Return whether wrk is installed."""
     return shutil.which("wrk") is not None
 
 
 def run(url: str, key: str, bodies: Path, *, connections: int, seconds: float) -> dict[str, Any]:
-    """Post ready-made bodies for a while; certificates are not checked, since wrk cannot.
+    """Post ready-made bodies for a while; certificates are not checked, since wrk can't.
 
-    :param bodies: a file with one body a line.
+    :param bodies: a file with one body per line.
     :raises RuntimeError: it failed, or an answer was not 200.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""The accounts of a delivery: what its reports claim, held against what the warehouse has and what Regal got."""
+"""Audit a delivery: compare its reports with the warehouse and with what Regal received."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TASKS = ("contacts", "events")
 
 @dataclass(frozen=True)
 class Accounts:
-    """The accounts of one run of the bulk example.
+    """The results of one run of the bulk example.
 
     :param killed_after: how many events Regal had when the task was killed; None if it was not.
     """
@@ -32,7 +32,7 @@ class Accounts:
         return last_delivery(self.dag_id, task_id)
 
     def tries(self, task_id: str) -> int:
-        """How many tries a task took."""
+        """How many tries a task needed."""
         rows = query(
             "SELECT try_number FROM task_instance WHERE dag_id = ? AND task_id = ? ORDER BY start_date DESC LIMIT 1",
             self.dag_id,
@@ -41,7 +41,7 @@ class Accounts:
         return int(str(rows[0][0]))
 
     def in_the_warehouse(self) -> dict[str, int]:
-        """How many rows each task has to read."""
+        """How many rows of the warehouse each task has to read."""
         midnight = self.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         day = [f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (midnight - timedelta(days=1), midnight)]
         counts = (

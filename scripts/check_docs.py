@@ -1,4 +1,4 @@
-"""Check what the documents claim: links, code, and that every option is described where the user meets it."""
+"""Check the claims of the documents: links, code, and that every option is described on a page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def documents() -> list[Path]:
 
 
 def broken_links() -> Iterator[str]:
-    """Links to files that are not there, and pages no other page links to."""
+    """Links to files that don't exist, and pages that no other page links to."""
     linked = set()
     for document in documents():
         for target, anchor in LINK.findall(document.read_text()):
@@ -47,7 +47,7 @@ def broken_links() -> Iterator[str]:
 
 @cache
 def anchors_of(document: Path) -> frozenset[str]:
-    """Return what a link into a document may name: its headings, as GitHub writes them."""
+    """Return the valid link targets in a document: its headings, in GitHub's form."""
     text = CODE.sub("", document.read_text())
     headings = (re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text))
     return frozenset(headings)
@@ -123,7 +123,7 @@ def options_without_a_word() -> Iterator[str]:
 
 
 def parameters(of: type) -> set[str]:
-    """The keyword parameters a class takes itself."""
+    """The keyword parameters of a class's own signature."""
     wanted = inspect.signature(of.__init__).parameters.values()
     return {p.name for p in wanted if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)} - {"self"}
 
@@ -138,7 +138,7 @@ def dependencies_without_a_reason() -> Iterator[str]:
 
 
 def make_targets_that_are_not_there() -> Iterator[str]:
-    """Make targets a document names and the Makefile lacks; more targets than a page can show."""
+    """Make targets that a document names and the Makefile lacks; more targets than a page can show."""
     makefile = (PROJECT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
     shown = re.findall(r"^[a-z0-9-]+:.*##", makefile, re.MULTILINE)
@@ -173,7 +173,7 @@ def compatibility_that_did_not_run() -> Iterator[str]:
 
 
 def main() -> None:
-    """Run every check; say all that is wrong."""
+    """Run every check; print everything that is wrong."""
     checks = (
         broken_links,
         code_that_does_not_compile,

@@ -1,8 +1,8 @@
 """Check the English of what people read: docs, docstrings, comments, messages and pages.
 
-It knows words that this project does not use, British spellings, articles, doubled words and "1 rows". It reads
-Markdown without its code, docstrings, comments, string literals of several words, and the text of templates; of tests,
-docstrings and comments. What is in backticks is code and is not checked.
+Finds words that this project does not use, British spellings, wrong articles, doubled words and "1 rows". Checks
+Markdown without its code, docstrings, comments, string literals of several words, and the text of templates; in tests,
+only docstrings and comments. Text in backticks is code and is not checked.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import NamedTuple
 from scripts.local import PROJECT
 
 CODE, TESTS = ("airflow_provider_regal", "dags", "scripts", "benchmarks"), "tests"
-#: Files that hold what is wrong, to find it.
+#: Files that contain wrong text on purpose.
 NOT_CHECKED = ("scripts/check_english.py", "tests/scripts/test_check_english.py")
 
-#: Words that are not ours -> what to write instead.
+#: Words to avoid -> what to write instead.
 NOT_OURS = {
     r"mend(?:s|ed|ing)?": "fix",
     r"nobody": "no one",
@@ -58,15 +58,15 @@ BRITISH = {
     r"licences?|(?:cent|met|lit|theat)res?|catalogues?|cheques?|grey|programmes?": "American",
     r"whilst|amongst|learnt|spelt|defence|judgement|artefacts?|fulfil|ageing|analys(?:e|ed|es|ing)": "American",
 }
-#: A docstring says what its function returns, prints or does.
+#: A docstring starts with what its function returns, prints or does.
 FIRST_WORDS = {"Say", "Says", "Tell", "Tells", "Give", "Gives"}
 
-#: Sounds that letters do not show.
+#: Words whose first letter does not match their first sound.
 _LIKE_A_CONSONANT = re.compile(r"uni(?!n|m)|us[aeiu]|uti|uri|url|uuid|utc|utf|eu|one\b|once|ubi", re.I)
 _LIKE_A_VOWEL = re.compile(
     r"hour|honest|honor|heir|x?html|http|xcom|xz\b|sql|s3|md5|ndjson|sms\b|ssl|ssh|8|1[18]\b", re.I
 )
-#: Capitals of up to five letters are read one by one, but not these words; of the letters, these begin with a vowel.
+#: Up to five capitals are read letter by letter, except these words; the letters here begin with a vowel sound.
 _VOWEL_LETTERS = "AEFHILMNORSX"
 _READ_AS_WORDS = {
     "NULL", "RAM", "ROM", "SELECT", "STOP", "START", "LIMIT", "REST", "HELP", "FROM", "MERGE", "RETRY", "SET", "LEFT",
@@ -86,7 +86,7 @@ _RULES = [
     for kind, table in (("not ours", NOT_OURS), ("British", BRITISH))
     for pattern, instead in table.items()
 ]
-#: One search that passes over nearly all texts.
+#: One search that skips nearly all texts.
 _ANY = re.compile("|".join(f"(?:{rule.pattern})" for rule, _, _ in _RULES), re.I)
 _SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|CREATE|DELETE)\b")
 
@@ -124,7 +124,7 @@ def faults(passage: Passage) -> Iterator[tuple[int, str]]:
 
 
 def article_of(word: str) -> str:
-    """Return the article of a word by its sound; empty if it is none that has one."""
+    """Return the article of a word by its sound; empty if it has none."""
     if (len(word) == 1 and word.isalpha()) or word in _NOT_AFTER_AN_ARTICLE:
         return ""
     if _LIKE_A_CONSONANT.match(word):
@@ -137,7 +137,7 @@ def article_of(word: str) -> str:
 
 
 def _blanked(found: re.Match[str]) -> str:
-    """Return what stands for a part that is not checked; lines keep their numbers."""
+    """Return the replacement of a part that is not checked; line numbers stay the same."""
     return "§" + "\n" * found.group().count("\n")
 
 
@@ -146,9 +146,9 @@ _TEMPLATE = re.compile(r"<style.*?</style>|<code>.*?</code>|\{\{.*?\}\}|\{[%#].*
 
 
 def passages(path: Path, *, messages: bool = True) -> Iterator[Passage]:
-    """Return what people read of a file.
+    """Return the passages of a file that people read.
 
-    :param messages: of Python, string literals as well.
+    :param messages: for Python files, include string literals.
     """
     text = path.read_text()
     if path.suffix == ".py":
@@ -199,7 +199,7 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
 
 
 def _comments(text: str) -> Iterator[Passage]:
-    """Return the comments; those on lines that follow each other are one text."""
+    """Return the comments; comments on consecutive lines are one text."""
     block: list[str] = []
     for number, line in enumerate([*text.splitlines(), ""], 1):
         if line.lstrip().startswith("#"):

@@ -1,4 +1,4 @@
-"""The results of ``make matrix``, and the table of docs/compatibility.md that is made from them."""
+"""The results of ``make matrix``, and the table in docs/compatibility.md that is generated from them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Result = dict[str, Any]
 
 
 def read() -> list[Result]:
-    """Return the results that are kept."""
+    """Return the stored results."""
     found: list[Result] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     return found
 
 
 def save(result: Result) -> None:
-    """Keep one result in place of the earlier one of the same run, and make the table of the page from all."""
+    """Store a result, replacing an earlier one of the same run, and regenerate the table of the page."""
     kept = with_result(read(), result)
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
     PAGE.write_text(with_table(PAGE.read_text(), kept))
 
 
 def with_result(kept: list[Result], result: Result) -> list[Result]:
-    """Return the results with one more, or in place of the earlier one of the same run."""
+    """Return the results with one more, or one replaced."""
     return sorted([*(one for one in kept if _run(one) != _run(result)), result], key=_order)
 
 
@@ -45,7 +45,7 @@ def with_table(page: str, results: list[Result]) -> str:
 
 
 def table(results: list[Result]) -> Iterator[str]:
-    """Return the lines of the table: a line for each Airflow."""
+    """Return the lines of the table, one for each Airflow version."""
     yield "| Airflow | released | Python | connection form | `airflow regal` | pages in Airflow | newest packages |"
     yield "|---|---|---|---|---|---|---|"
     for airflow in sorted({one["airflow"] for one in results}, key=_numbers):

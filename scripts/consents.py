@@ -1,7 +1,7 @@
-"""A table of consents as companies have them: every word anybody ever said, in the order in which it was loaded.
+"""A realistic consent table: every decision anyone ever made, in the order in which it was loaded.
 
-They are of people who filled in a form and are not customers, so that no other example speaks of them; ``change`` is
-what an hour does to the table.
+Its people filled in a form and are not customers, so no other example mentions them. ``change`` applies the changes of
+one hour to the table.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CREATE TABLE consents (
 INSERT: Final = """
 INSERT INTO consents (lead, phone, email, channel, subscribed, said_at, ip, wording, form) VALUES (?,?,?,?,?,?,?,?,?)
 """
-#: Of made-up numbers (555-01xx): those of customers are elsewhere.
+#: Fictional numbers (555-01xx), distinct from those of customers.
 AREAS: Final = (501, 502, 503, 504)
 
-# A lead who opted out of texts, and those who will; with nothing unusual about them.
+# Leads who opted out of texts or will do so, without other peculiarities.
 _OPTED_OUT: Final = 42
 _WILL_OPT_OUT: Final = range(20, 20 + OPT_OUTS)
 _PLAIN: Final = (*_WILL_OPT_OUT, _OPTED_OUT)
@@ -49,14 +49,14 @@ Row = tuple[object, ...]
 def consents(seed: int, now: datetime) -> Iterator[Row]:
     """Return the rows of a table that has grown for months.
 
-    :param now: all was said in the ten months that ended a day before.
+    :param now: all decisions are from the ten months that ended a day before.
     """
     dice = random.Random(seed)  # noqa: S311 - guards no secret, and must be the same on every machine
     for number in range(LEADS):
         rows = [*_said_by(dice, number, now)]
         if number % 12 == 5:  # two loads overlapped
             rows.append(rows[-1])
-        if number % 15 == 4:  # an old export came late: of the two words the later row is the older
+        if number % 15 == 4:  # an old export arrived late: the later row has the older decision
             lead, phone, email, channel, subscribed, said_at, *evidence = rows[0]
             if said_at is not None:
                 other = int(subscribed not in _YES)
@@ -65,7 +65,7 @@ def consents(seed: int, now: datetime) -> Iterator[Row]:
 
 
 def change(path: Path, seed: int, now: datetime) -> tuple[str, str]:
-    """Do to the table what an hour does to it: new leads, opt-outs, and one subscription from a backup.
+    """Apply the changes of one hour to the table: new leads, opt-outs, and one subscription from a backup.
 
     :returns: the phone of that subscription, which is older than the opt-out it replaces; and one that opts out.
     """
@@ -85,7 +85,7 @@ def change(path: Path, seed: int, now: datetime) -> tuple[str, str]:
 
 
 def _said_by(dice: random.Random, number: int, now: datetime) -> Iterator[Row]:
-    """Return what one lead said: mostly yes, on one to three channels; some changed their minds."""
+    """Return the decisions of one lead: mostly yes, on one to three channels; some changed their minds."""
     when = now - timedelta(days=dice.randrange(90, 300), seconds=dice.randrange(86_400))
     if number == _OPTED_OUT:
         when = now - timedelta(days=250)
@@ -100,7 +100,7 @@ def _said_by(dice: random.Random, number: int, now: datetime) -> Iterator[Row]:
             at, ip = f"{when:%Y-%m-%dT%H:%M:%SZ}", "203.0.113.42"
         yield _row(number, channel, yes, at, ip=ip, phone=phone, form=dice.choice(_FORMS), dice=dice)
         plain = number in _PLAIN
-        # A no of a phone that is none would fail the task, as it should.
+        # An opt-out with an invalid phone would fail the task, as it should.
         if number == _OPTED_OUT or (dice.random() < 0.15 and not plain and phone not in _BAD_PHONES):
             later = when + timedelta(days=dice.randrange(1, 60) if not plain else 150)
             said_at = None if dice.random() < 0.2 and not plain else f"{later:%Y-%m-%dT%H:%M:%SZ}"
@@ -119,7 +119,7 @@ def _row(
     form: str = "landing_page",
     dice: random.Random | None = None,
 ) -> Row:
-    """Return a row; with dice, spelled as people do."""
+    """Return a row; with dice, in the varied spelling of real data."""
     email = f"lead{number}@example.com"
     if dice is not None:
         email = dice.choice((email, email.upper(), f" {email.title()}"))

@@ -1,4 +1,4 @@
-"""A crash on purpose: the process of a running task is killed once Regal has a part of its events."""
+"""Crash on purpose: kill the process of a running task once Regal has some of its events."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ DATABASE = HOME / "airflow" / "airflow.db"
 class Crash:
     """Kills the first try of a task with SIGKILL, which no program can catch.
 
-    :param after: how many of its events Regal has by then.
+    :param after: how many of its events Regal must have.
     """
 
     def __init__(self, here: Regal, dag_id: str, task_id: str, *, after: int) -> None:
         self._here = here
-        # Older runs may have left a row behind whose process number is somebody else's by now.
+        # Rows of older runs may contain a process number that belongs to another process by now.
         self._task = (dag_id, task_id, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
         self._after = after
         self._before: int | None = None
         self.arrived: int | None = None
 
     def look(self) -> bool:
-        """Look whether it is time, and do it once.
+        """Check whether it is time, and kill once.
 
         :returns: whether the run has ended.
         """
@@ -59,6 +59,6 @@ class Crash:
 
 
 def query(sql: str, *parameters: str, database: Path = DATABASE) -> list[tuple[object, ...]]:
-    """Ask an SQLite database, without being able to change it."""
+    """Query an SQLite database in read-only mode."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
         return connection.execute(sql, parameters).fetchall()

@@ -1,4 +1,4 @@
-"""``make demo``: run the example DAGs in Airflow against a local Regal, kill a task midway, show what came of it."""
+"""``make demo``: run the example DAGs in Airflow against a local Regal, kill a task midway, and show the result."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BULK = "regal_contacts_and_events"
 
 
 def run_dags(here: local.Regal, env: dict[str, str]) -> tuple[OptIns, Accounts]:
-    """Migrate Airflow's database and run the example DAGs to their ends.
+    """Migrate Airflow's database and run the example DAGs to completion.
 
-    :returns: the accounts of the opt-in sync and of the bulk delivery, not audited yet.
+    :returns: the results of the opt-in sync and of the bulk delivery, not audited yet.
     """
     now = datetime.now(UTC)
     say("Preparing Airflow's database and a warehouse in .demo")
@@ -41,7 +41,7 @@ def run_dags(here: local.Regal, env: dict[str, str]) -> tuple[OptIns, Accounts]:
 
 
 def sync_opt_ins(here: local.Regal, env: dict[str, str]) -> OptIns:
-    """Run the opt-in sync twice, with the changes of an hour in between."""
+    """Run the opt-in sync twice, with an hour's changes in between."""
     accounts = OptIns(here, OPT_INS)
     for hour in range(2):
         say(f"Running the DAG {OPT_INS}" if hour == 0 else "Changing consents in the warehouse, and running it again")
@@ -54,7 +54,7 @@ def sync_opt_ins(here: local.Regal, env: dict[str, str]) -> OptIns:
 
 
 def show(here: local.Regal, opt_ins: OptIns, accounts: Accounts) -> None:
-    """Print what the local Regal holds, and whether the figures add up."""
+    """Print what the local Regal has, and whether the figures add up."""
     stats = here.settled_stats()
     print_contacts(here.ask("contacts"))
     print_events(here.ask("events"))
@@ -66,13 +66,13 @@ def show(here: local.Regal, opt_ins: OptIns, accounts: Accounts) -> None:
 
 
 def find(env: dict[str, str], phone: str) -> None:
-    """Print what the ledger has on record of one customer, as ``airflow regal find`` answers it."""
+    """Print everything on record about one customer, with ``airflow regal find``."""
     print(f"\n$ airflow regal find {phone}")
     print(local.ask_ledger(env, "find", phone))
 
 
 def say(what: str) -> None:
-    """Print what is being done, with the time it started."""
+    """Print the current step, with the time it started."""
     print(f"{time.strftime('%H:%M:%S')}  {what}", flush=True)
 
 

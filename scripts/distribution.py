@@ -1,4 +1,4 @@
-"""Check a built wheel and source distribution: what is inside, and that no link of what PyPI shows is relative."""
+"""Check a built wheel and source distribution: their content, and that what PyPI shows has no relative links."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(folder: Path) -> int:
 
 
 def faults_of_wheel(wheel: Path) -> Iterator[str]:
-    """Compare the wheel with the working copy, and look at its long description."""
+    """Compare the wheel with the working copy, and check its long description."""
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
@@ -44,7 +44,7 @@ def faults_of_wheel(wheel: Path) -> Iterator[str]:
 
 
 def faults_of_source(source: Path) -> Iterator[str]:
-    """Look for what the README in the source distribution links to."""
+    """Check that the source distribution has the files that its README links to."""
     with tarfile.open(source) as archive:
         top = source.name.removesuffix(".tar.gz")
         inside = {name.removeprefix(f"{top}/") for name in archive.getnames()}

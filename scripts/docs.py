@@ -1,6 +1,6 @@
 """``make docs``: build the docs site in .cache, check its links and anchors, and serve it until Ctrl-C.
 
-``--check`` builds and checks only. Nothing needs a network: neither the build nor a page of the site.
+``--check`` only builds and checks. Neither the build nor a page of the site needs a network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OUTSIDE = ("script", "link", "img", "iframe", "source", "use")
 
 
 class Page(HTMLParser):
-    """What a page links to, what it loads, and the anchors it has."""
+    """The links, resources and anchors of a page."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Page(HTMLParser):
         self.feed(file.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an element."""
+        """Record an element."""
         given = dict(attrs)
         self.anchors.update(value for name in ("id", "name") if (value := given.get(name)))
         if tag == "a" and (href := given.get("href")):
@@ -45,7 +45,7 @@ def build(site: Path = SITE) -> int:
     """Build the site; a warning is an error. Returns Sphinx's exit code."""
     from sphinx.cmd.build import build_main
 
-    shutil.rmtree(site, ignore_errors=True)  # of a page that has not changed since, Sphinx would not warn again
+    shutil.rmtree(site, ignore_errors=True)  # otherwise Sphinx would not warn again about unchanged pages
     options = ["--quiet", "--fail-on-warning", "--keep-going", "--jobs", "2", "--doctree-dir", str(site / "doctrees")]
     docs = str(PROJECT / "docs")
     return build_main([*options, "--builder", "html", docs, str(site / "html")]) or build_main(
@@ -54,7 +54,7 @@ def build(site: Path = SITE) -> int:
 
 
 def faults(html: Path) -> Iterator[str]:
-    """Links to pages and anchors that are not there, and whatever a page would load from elsewhere."""
+    """Return links to missing pages and anchors, and everything that a page would load from elsewhere."""
     pages = {file: Page(file) for file in html.rglob("*.html")}
     for file, page in pages.items():
         name = file.relative_to(html)

@@ -1,7 +1,7 @@
 """``make incident NAME=outage``: one of five incidents in a real Airflow with a local Regal, to be fixed in a browser.
 
-The incident ``outage`` lasts an hour; ``MINUTES=5`` shortens it. ``NAME="outage bad-phones"`` lets one happen after
-the other, and ``NAME=all`` all of them. What to look for: docs/runbook.md.
+The incident ``outage`` lasts an hour; ``MINUTES=5`` shortens it. ``NAME="outage bad-phones"`` runs one after the other,
+and ``NAME=all`` all of them. For what to look at, see docs/runbook.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALL = "all"
 
 
 def main() -> None:
-    """Prepare it, and keep Airflow and the local Regal open until Ctrl-C."""
+    """Prepare the incidents, and keep Airflow and the local Regal open until Ctrl-C."""
     listed = "\n".join(f"  {one.name:14} {one.told}" for one in INCIDENTS.values())
     parser = argparse.ArgumentParser(
         prog="make incident",
@@ -56,7 +56,7 @@ def show(here: Stage, incident: Incident) -> None:
 
 
 def say(what: str) -> None:
-    """Print what is being done, and since when."""
+    """Print the current step, with the time it started."""
     print(f"{time.strftime('%H:%M:%S')}  {what}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Let all incidents happen, take the pictures of docs/runbook.md, fix them, and print the clicks it took."""
+"""Run all incidents, take the pictures of docs/runbook.md, fix the incidents, and print the clicks needed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scripts.page_pictures import PICTURES, browser
 from scripts.processes import stop_on_signals
 
 _SIZE = {"width": 1280, "height": 960}
-#: For so long after its last commit, the page takes a task for alive whatever Airflow says.
+#: For this long after its last commit, the page considers a task alive, whatever Airflow reports.
 _UNTIL_DEAD_S = 4
 
 
 def main() -> None:
-    """Go through all of them, or those named."""
+    """Run all incidents, or those named."""
     stop_on_signals()
     local.HOME.mkdir(parents=True, exist_ok=True)
     incidents = [INCIDENTS[name] for name in sys.argv[1:] or INCIDENTS]

@@ -45,7 +45,7 @@ with DAG("control", schedule=None):
 
 @dataclass(frozen=True)
 class Release:
-    """A version of Airflow, what it was released with, and what it offers us."""
+    """A version of Airflow, its packages at release, and what it offers this package."""
 
     airflow: str
     day: str
@@ -84,11 +84,11 @@ class Run:
 
 
 class StepError(Exception):
-    """A step failed, with the end of what it wrote."""
+    """A step failed; with the end of its output."""
 
 
 def main() -> int:
-    """Do the wanted runs, one after the other, and print a table."""
+    """Run the requested combinations, one after the other, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="*", help="of Airflow; all by default")
     parser.add_argument("--python", action="append", help="only with this version, such as 3.12")
@@ -126,7 +126,7 @@ def main() -> int:
 
 
 def runs(wanted: argparse.Namespace) -> Iterator[Run]:
-    """List what is to be done: everything, or what the command line names."""
+    """List the runs: all, or those named on the command line."""
     if wanted.ends:
         oldest, newest = RELEASES[0], RELEASES[-1]
         found = [python for python in newest.pythons if find_python(python)]
@@ -163,7 +163,7 @@ def find_python(version_: str) -> str | None:
 
 
 def attempt(run: Run, wheel: Path, interpreter: str) -> dict[str, Any]:
-    """Install one Airflow and the wheel, and use it; return what was found."""
+    """Install one Airflow and the wheel, and use it; return the results."""
     folder = HERE / f"{run.release.airflow}-{run.python}-{run.packages}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -200,7 +200,7 @@ def attempt(run: Run, wheel: Path, interpreter: str) -> dict[str, Any]:
 
 
 def install_airflow(run: Run, folder: Path, interpreter: str) -> Path:
-    """Make an environment with Airflow, and with a database's provider for a source of rows."""
+    """Create an environment with Airflow, and with a database provider for a source of rows."""
     python = folder / "venv" / "bin" / "python"
     uv("venv", "--python", interpreter, str(folder / "venv"))
     packages = (f"apache-airflow=={run.release.airflow}", "apache-airflow-providers-sqlite", "pip")
@@ -209,7 +209,7 @@ def install_airflow(run: Run, folder: Path, interpreter: str) -> Path:
 
 
 def install_wheel(run: Run, folder: Path, python: Path, wheel: Path) -> None:
-    """Install the wheel by pip, with constraints: what Airflow brought, and the rest as of the same day."""
+    """Install the wheel with pip, with constraints: what Airflow installed, and the rest as of the same day."""
     brought = uv("pip", "freeze", "--python", str(python))
     constraints = folder / "constraints.txt"
     (folder / "brought.txt").write_text(brought)
@@ -232,13 +232,13 @@ def install_wheel(run: Run, folder: Path, python: Path, wheel: Path) -> None:
 
 
 def index(run: Run, python: Path) -> tuple[str, ...]:
-    """Return the options that say for which Python, and which packages exist."""
+    """Return the options that select the Python version and the available packages."""
     day = ("--exclude-newer", run.release.day) if run.packages == RELEASED else ()
     return ("--python", str(python), *day)
 
 
 def broken_by_itself(python: Path, home: Path) -> str | None:
-    """Run a DAG of Airflow's own, before our package is there; return why that failed."""
+    """Run one of Airflow's own DAGs before this package is installed; return why it failed."""
     (home / "dags").mkdir(parents=True)
     (home / "dags" / "control.py").write_text(CONTROL)
     for words in (("db", "migrate"), ("dags", "test", "control")):
@@ -251,7 +251,7 @@ def broken_by_itself(python: Path, home: Path) -> str | None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment of an Airflow of its own."""
+    """The environment variables of a separate Airflow."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
     return inherited | {
         "AIRFLOW_HOME": str(home),
@@ -269,7 +269,7 @@ def uv(*words: str) -> str:
 
 
 def execute(command: list[str], *, cwd: Path, env: dict[str, str]) -> str:
-    """Run a command; return what it printed."""
+    """Run a command; return its output."""
     try:
         ran = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=1200, check=False)
     except subprocess.TimeoutExpired as error:

@@ -1,6 +1,6 @@
-"""Use the installed package in the Airflow it was installed beside; ``scripts/install_matrix.py`` runs it there.
+"""Use the installed package in the environment of an Airflow; ``scripts/install_matrix.py`` runs this there.
 
-Nothing is imported from the project's folder. The last line that is printed is JSON: what was found.
+Nothing is imported from the project's folder. The last line of output is JSON with the results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FILES = {
 
 
 def main() -> None:
-    """Try everything, and print what was found; anything unexpected ends the program."""
+    """Try everything, and print the results; anything unexpected ends the program."""
     found = {
         "version": version("airflow-provider-regal"),
         "common_compat": version("apache-airflow-providers-common-compat"),
@@ -59,7 +59,7 @@ def import_all_modules() -> int:
         sys.exit(f"{package.__file__} is not the installed package")
     names = [module.name for module in walk_packages(package.__path__, "airflow_provider_regal.")]
     names.remove("airflow_provider_regal.__main__")
-    if version("apache-airflow").startswith("2."):  # it has neither the pages nor FastAPI
+    if version("apache-airflow").startswith("2."):  # it supports neither the pages nor FastAPI
         names = [name for name in names if not name.startswith("airflow_provider_regal.plugin.")]
     for name in names:
         import_module(name)
@@ -67,7 +67,7 @@ def import_all_modules() -> int:
 
 
 def count_form_fields() -> int:
-    """Return how many fields of its own the form of our connection type has in the UI."""
+    """Return the number of custom fields in the form of our connection type in the UI."""
     if version("apache-airflow").startswith("2."):
         from airflow.providers_manager import ProvidersManager
 
@@ -79,7 +79,7 @@ def count_form_fields() -> int:
 
 
 def check_listed() -> None:
-    """Check that Airflow knows the provider, and says nothing else about it."""
+    """Check that Airflow lists the provider, without warnings about it."""
     ran = airflow("providers", "list", "-o", "plain")
     lines = [line for line in (ran.stdout + ran.stderr).splitlines() if "regal" in line.lower()]
     if ran.returncode or len(lines) != 1 or "airflow-provider-regal" not in lines[0]:
@@ -87,7 +87,7 @@ def check_listed() -> None:
 
 
 def check_plugins() -> None:
-    """Check that Airflow loads the plugin without a complaint, whether or not it can show pages."""
+    """Check that Airflow loads the plugin without warnings, whether or not it can show pages."""
     ran = airflow("plugins", "-o", "json")
     said = ran.stdout + ran.stderr
     if ran.returncode or "failed" in said.lower() or "Traceback" in said or '"regal"' not in ran.stdout:
@@ -95,7 +95,7 @@ def check_plugins() -> None:
 
 
 def check_examples() -> None:
-    """Copy an example with the commands of docs/compatibility.md, and check that Airflow can import each."""
+    """Copy the examples with the commands of docs/compatibility.md, and check that Airflow can import each."""
     from airflow_provider_regal._compat import parse_dags
 
     (commands,) = re.findall(r"```sh\n(EXAMPLES=.*?)```", PAGE.read_text(), re.DOTALL)
@@ -138,7 +138,7 @@ def run_dag() -> int:
 
 @contextmanager
 def outage_when_asked(regal: Any) -> Iterator[None]:
-    """Stop the local Regal when the DAG asks for it, and start it once the task has failed for that."""
+    """Stop the local Regal when the DAG asks for it, and restart it once the task has failed because of that."""
     over = threading.Event()
 
     def watch() -> None:
@@ -161,26 +161,26 @@ def outage_when_asked(regal: Any) -> Iterator[None]:
 
 
 def delivery_of(task: str) -> tuple[str, int]:
-    """Return the state of a task's delivery, and the number of the try that wrote it last."""
+    """Return the state of a task's delivery, and the number of the try that last wrote it."""
     with closing(sqlite3.connect(f"file:{HOME}/regal/ledger.db?mode=ro", uri=True)) as ledger:
         found = ledger.execute("SELECT state, try_number FROM regal_deliveries WHERE task_id = ?", [task]).fetchone()
     return found or ("", 0)
 
 
 def check_arrived(regal: Any, said: str) -> int:
-    """Compare what arrived with what the DAG file expects; return how many events that are."""
+    """Compare what arrived with what the DAG file expects; return the number of events."""
     spec: Any = importlib.util.spec_from_file_location("installed_dag", DAG)
     expected = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(expected)
     events = regal.events(stored=True)
     bodies = [event["body"] for event in events if event["name"]]
-    named = Counter(body.get("properties", {}).get("name", body["name"]) for body in bodies)  # of pages and screens
+    named = Counter(body.get("properties", {}).get("name", body["name"]) for body in bodies)  # for pages and screens
     contacts = Counter(event["body"].get("userId") for event in events if not event["name"])
     consents = {
         phone: regal.contact(phone=phone)["phones"][phone]["sms"]["status"] == "Subscribed"
         for phone in expected.CONSENTS
     }
-    contacts.pop(None, None)  # the opt-ins name no user
+    contacts.pop(None, None)  # opt-ins without a user id
     wrong = {
         name: (found, wanted)
         for name, found, wanted in (
@@ -203,7 +203,7 @@ def check_arrived(regal: Any, said: str) -> int:
 
 
 def check_pages() -> bool:
-    """Ask Airflow's own API server, made here, for the page Deliveries: without a session, and as an admin."""
+    """Request the page Deliveries from Airflow's own API server, created here: without a session, and as an admin."""
     if tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 1):
         return False
     from airflow.api_fastapi.app import create_app, get_auth_manager

@@ -35,7 +35,7 @@ HERE = Path(os.environ["AIRFLOW_HOME"])
 PEOPLE = "SELECT 'sql-' || :who AS user_id, 'basic' AS plan"
 ROWS_SQL = {"sql_conn_id": "people", "call": "track"}
 
-#: How many events of each name arrive. Contacts have no name; they are counted by ``CONTACTS``.
+#: How many events of each name arrive. Contacts have no name; ``CONTACTS`` counts them.
 EXPECTED = {
     "Track": 1,
     "Track mapped": 2,
@@ -64,7 +64,7 @@ EXPECTED = {
     "Notified": 1,
 }
 CONTACTS = {"identified": 1, "identified-mapped-0": 1, "identified-mapped-1": 1, "identified-xcom": 1}
-#: phone -> whether it is subscribed to texts in the end
+#: phone -> whether it is subscribed to texts at the end
 CONSENTS = {
     "+12125550101": True,
     "+12125550102": False,
@@ -162,7 +162,7 @@ with DAG(
 
     @task.regal(call="track", event="Decorator")
     def decorated(count: int, ti: Any = None) -> Any:
-        """Yield rows, with Airflow's context at hand."""
+        """Yield rows, using Airflow's context."""
         for number in range(count):
             yield {"user_id": f"{ti.task_id}-{number}"}
 

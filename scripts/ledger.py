@@ -1,4 +1,4 @@
-"""What the ledger has on record of the demo's deliveries, read as anybody could: with plain SQL."""
+"""Read the ledger's records of the demo's deliveries with plain SQL, as any user could."""
 
 from __future__ import annotations
 

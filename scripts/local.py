@@ -36,17 +36,17 @@ class Regal:
     @property
     def connection(self) -> str:
         """The connection to it, as Airflow reads it from the environment."""
-        # A retry of a killed task waits until the requests of the previous try must have ended: soon, here.
+        # A retry of a killed task waits until the requests of the previous try must have ended: here, a short time.
         extra = {"rate_limit": self.rate_limit, "timeout": 5}
         return json.dumps({"conn_type": "regal", "host": self.url, "password": KEY, "extra": extra})
 
     def ask(self, what: str) -> Any:
-        """Ask its JSON side API."""
+        """Call its JSON side API."""
         with urlopen(f"{self.url}/sandbox/{what}", timeout=10) as answer:
             return json.load(answer)
 
     def settled_stats(self) -> Any:
-        """Its figures, once everything received was worked off."""
+        """Return its counts, once everything received was processed."""
         for _ in range(100):
             stats = self.ask("stats")
             if not stats["pending"]:
@@ -69,21 +69,21 @@ def regal(*, rate_limit: int) -> Iterator[Regal]:
 
 
 def forget_ledger() -> None:
-    """Remove the ledger of an earlier demo, and what the local Regal had received then."""
+    """Delete the ledger of an earlier demo, and what the local Regal had received then."""
     for file in (*LEDGER.parent.glob("ledger.db*"), RECEIVED):
         file.unlink(missing_ok=True)
 
 
 def keep_received(here: Regal) -> None:
-    """Write down what the local Regal has received: it forgets everything when it stops, and the ledger does not."""
+    """Store what the local Regal has received: it loses everything when it stops, while the ledger does not."""
     bodies = [json.dumps(event["body"]) for event in here.ask("events?stored=true")]
     RECEIVED.write_text("".join(f"{body}\n" for body in bodies))
 
 
 def send_again(here: Regal) -> int:
-    """Send a new local Regal what an earlier one has received, so that it agrees with the ledger again.
+    """Resend what an earlier local Regal received to a new one, so that it agrees with the ledger again.
 
-    :returns: how many requests that were.
+    :returns: the number of requests.
     """
     import requests
 
@@ -100,7 +100,7 @@ def send_again(here: Regal) -> int:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, *, patience_s: float) -> None:
-    """Wait until something answers."""
+    """Wait until a URL answers."""
     ends = time.monotonic() + patience_s
     while time.monotonic() < ends:
         if process.poll() is not None:
@@ -112,7 +112,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, *, patience_
 
 
 def connections(here: Regal) -> dict[str, str]:
-    """Return the connections of the examples, and the default one: all of them to the local Regal, as one account."""
+    """Return the connections of the examples, and the default one: all lead to the local Regal, as one account."""
     one_account = json.loads(here.connection)
     one_account["extra"]["account"] = "regal_sandbox"
     others = ("REGAL_DEFAULT", "REGAL_SANDBOX_NORTH", "REGAL_SANDBOX_SOUTH")
@@ -123,7 +123,7 @@ def connections(here: Regal) -> dict[str, str]:
 
 
 def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
-    """The environment of an Airflow that lives in ``.demo`` and knows the local Regal."""
+    """The environment variables of an Airflow in ``.demo`` that uses the local Regal."""
     port = free_port(8080)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return inherited | {
@@ -147,19 +147,19 @@ def airflow_environment(here: Regal, **more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def api_server(env: dict[str, str]) -> Iterator[Callable[[], None]]:
-    """Run Airflow's API server, to which tasks report; returns what waits until it answers."""
+    """Run Airflow's API server, to which tasks report; return a function that waits until it answers."""
     log = HOME / "api-server.log"
     with running([sys.executable, "-m", "airflow", "api-server", "--workers", "1"], env, log) as process:
         yield lambda: wait_for(airflow_url(env) + "/api/v2/version", process, log, patience_s=120)
 
 
 def airflow_url(env: dict[str, str]) -> str:
-    """Where Airflow's UI and API are."""
+    """The URL of Airflow's UI and API."""
     return f"http://127.0.0.1:{env['AIRFLOW__API__PORT']}"
 
 
 def ask_ledger(env: dict[str, str], *words: str) -> str:
-    """Run one of our own commands, and return what it prints."""
+    """Run one of our own commands, and return its output."""
     command = [sys.executable, "-m", "airflow_provider_regal", *words]
     ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if ran.returncode:
@@ -168,10 +168,10 @@ def ask_ledger(env: dict[str, str], *words: str) -> str:
 
 
 def airflow(env: dict[str, str], *words: str, log: str, over: Callable[[], bool] = lambda: False) -> None:
-    """Run one ``airflow`` command, its output in a file that is shown if it fails.
+    """Run one ``airflow`` command, with its output in a file that is shown if it fails.
 
-    :param over: asked again and again while it runs; once it says yes, the command is given ten seconds to end by
-        itself. (In rare cases ``dags test --use-executor`` waits for an idle worker forever.)
+    :param over: called repeatedly while it runs; once it returns True, the command has ten seconds to end. (In rare
+        cases ``dags test --use-executor`` waits for an idle worker forever.)
     """
     path = HOME / log
     with running([sys.executable, "-m", "airflow", *words], env, path) as process:
@@ -179,7 +179,7 @@ def airflow(env: dict[str, str], *words: str, log: str, over: Callable[[], bool]
             time.sleep(0.05)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        failed = process.poll()  # None: it was over, and is ended now
+        failed = process.poll()  # None: it was done but did not end, and is stopped now
     if failed:
         lines = path.read_text(errors="replace").splitlines()[-40:]
         print("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Print our own requirements at their lower bounds, one a line."""
+"""Print our own requirements at their lower bounds, one per line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scripts.local import PROJECT
 
 
 def main() -> None:
-    """Read the bounds from pyproject.toml, so that they stand in one place."""
+    """Read the bounds from pyproject.toml, their only source."""
     requirements = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
     for requirement in requirements:
         if not requirement.startswith("apache-airflow>="):  # the environment's own group pins it

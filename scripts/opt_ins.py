@@ -1,6 +1,6 @@
-"""The accounts of the opt-in sync: what its two runs claim, held against the warehouse and what the local Regal holds.
+"""Audit the opt-in sync: compare the claims of its two runs with the warehouse and with the local Regal.
 
-What has to be sent is worked out here anew, from the rows alone and with none of the package's code.
+What has to be sent is computed independently, from the rows alone and without code of the package.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WHEN_IT_WAS_READ = "now"  # sorts after every date
 
 @dataclass(frozen=True)
 class Newest:
-    """What a table of consents comes down to.
+    """The newest decisions in a consent table.
 
     :param consents: the newest decision of each phone or email and channel.
     :param unfit: rows that can never be sent: a yes without evidence, or without a person.
@@ -37,7 +37,7 @@ class Newest:
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> Newest:
-        """Work it out."""
+        """Compute it from rows."""
         consents: Consents = {}
         read = unfit = 0
         for row in rows:
@@ -53,7 +53,7 @@ class Newest:
 
     @classmethod
     def in_the_warehouse(cls) -> Newest:
-        """Work it out for the warehouse as it is."""
+        """Compute it from the current warehouse."""
         names = ("phone", "email", "channel", "subscribed", "said_at", "ip")
         rows = query(f"SELECT {', '.join(names)} FROM consents ORDER BY id", database=WAREHOUSE)  # noqa: S608
         return cls.of(dict(zip(names, row, strict=True)) for row in rows)
@@ -63,9 +63,9 @@ class Newest:
 class Run:
     """One run of the sync.
 
-    :param table: the warehouse, when it ran.
-    :param report: the operator's.
-    :param requests: what Regal received of it.
+    :param table: the warehouse at the time of the run.
+    :param report: the operator's report.
+    :param requests: what Regal received from the run.
     """
 
     table: Newest
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def said(self) -> list[bool]:
-        """The yes and no of everything that was sent, in this order."""
+        """The yes and no of everything that was sent, in order."""
         told = []
         for request in self.requests:
             traits = request["body"]["traits"]
@@ -85,7 +85,7 @@ class Run:
 
 @dataclass
 class OptIns:
-    """The accounts of all runs of the sync.
+    """The results of all runs of the sync.
 
     :param stale: the phone whose old subscription came back.
     :param opted_out: a phone that was opted out in between.
@@ -98,7 +98,7 @@ class OptIns:
     opted_out: str = ""
 
     def note(self, received_before: int) -> None:
-        """Take down what a run left behind, once it has ended.
+        """Record the results of a run that has ended.
 
         :param received_before: how many requests Regal had received before it.
         """
@@ -107,7 +107,7 @@ class OptIns:
         self.runs.append(Run(Newest.in_the_warehouse(), last_delivery(self.dag_id, "opt_ins"), requests))
 
     def held(self) -> dict[tuple[str, str], str]:
-        """What Regal holds of the people of the table."""
+        """Return what Regal has for the people in the table."""
         found = {}
         for contact in self.here.ask("contacts"):
             if (contact["user_id"] or "").startswith("lead-"):
@@ -118,7 +118,7 @@ class OptIns:
         return found
 
     def sms_of(self, phone: str) -> dict[str, Any]:
-        """What Regal holds of a phone about texts."""
+        """Return what Regal has for a phone's consent to texts."""
         (contact,) = self.here.ask(f"contacts?phone={phone.replace('+', '%2B')}")
         sms: dict[str, Any] = contact["phones"][phone]["sms"]
         return sms

@@ -1,4 +1,4 @@
-"""Two weeks of deliveries as they may have been, in a ledger: for pictures of the pages in Airflow's UI."""
+"""Write two weeks of realistic deliveries to a ledger, for pictures of the pages in Airflow's UI."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REASONS = (
 
 
 def write_history(file: Path) -> dict[str, int]:
-    """Write it; return the ids of deliveries worth a picture: ``failed``, ``outage``, ``stopped``, ``fine``, ..."""
+    """Write it; return the ids of deliveries for pictures: ``failed``, ``outage``, ``stopped``, ``fine``, ..."""
     now = datetime.now(UTC).replace(microsecond=0)
     with closing(Database(sqlite_engine(file))) as database:
         return database.write(lambda connection: _History(connection, now).write())
@@ -171,7 +171,7 @@ class _History:
         self._connection.execute(schema.tries.insert(), row)
 
     def _person(self) -> None:
-        """Write what is on record of somebody who said yes, and later no to one channel."""
+        """Write the records of a person who opted in, and later opted out of one channel."""
         days = {name: to_ledger_time(self._now - timedelta(days=back)) for name, back in _PERSON_DAYS.items()}
         form = hashlib.sha256(_AGREED.encode()).hexdigest()
         self._connection.execute(schema.consent_texts.insert(), {"text_hash": form, "text": _AGREED})

@@ -1,4 +1,4 @@
-"""Take the pictures of docs/monitoring.md: the pages in a real Airflow, in light and dark, and as wide as a phone."""
+"""Take the pictures of docs/monitoring.md: the pages in a real Airflow, light and dark, and at phone width."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
     env = local.airflow_environment(
         here,
         AIRFLOW__REGAL__PEOPLE_PAGE="True",
-        AIRFLOW__REGAL__LEDGER_CONN_ID="regal_ledger",  # no path of this machine is in a picture
+        AIRFLOW__REGAL__LEDGER_CONN_ID="regal_ledger",  # keeps paths of this machine out of the pictures
         AIRFLOW_CONN_REGAL_LEDGER=ledger,
     )
     local.airflow(env, "db", "migrate", log="migrate.log")
@@ -91,11 +91,11 @@ def take(
     who: str | None = None,
     part: str | None = None,
 ) -> None:
-    """Take a picture of what is seen first.
+    """Take a picture of what is visible without scrolling.
 
-    :param framed: the page is in a frame of Airflow's own: wait until that is there.
+    :param framed: the page is in a frame of Airflow's UI: wait until that is there.
     :param who: the person to look up on the page.
-    :param part: selects the one part of the page that is wanted.
+    :param part: selector of the part of the page to show.
     """
     context = chromium.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page = context.new_page()

@@ -1,4 +1,4 @@
-"""Child processes that never outlive us, and ports that are free."""
+"""Child processes that end with this process, and free ports."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 
 
 def free_port(wished: int) -> int:
-    """Return the wished port of 127.0.0.1, or another one if it is taken.
+    """Return the requested port of 127.0.0.1, or another one if it is taken.
 
-    It is ours as long as this process runs, so that two that start at the same time do not choose the same.
+    The port is reserved as long as this process runs, so that two processes starting at the same time get different
+    ones.
     """
     for port in (wished, *[0] * 20):
         with socket.socket() as probe:
@@ -34,19 +35,19 @@ _RESERVED: list[socket.socket] = []
 
 
 def _reserve(port: int) -> None:
-    """Keep a port from other processes that ask here; a program may take long until it listens.
+    """Reserve a port among processes that use this function; a program may take long until it listens.
 
-    :raises OSError: another one has reserved it.
+    :raises OSError: another process has reserved it.
     """
     if sys.platform == "linux":
         mark = socket.socket(socket.AF_UNIX)
-        mark.bind(f"\0airflow-provider-regal port {port}")  # has no file, and is gone with this process
+        mark.bind(f"\0airflow-provider-regal port {port}")  # has no file, and disappears with this process
         _RESERVED.append(mark)
 
 
 @contextlib.contextmanager
 def running(command: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program with its children in a process group of their own; on leaving, end the whole group."""
+    """Run a program with its children in a separate process group; on exit, stop the whole group."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
@@ -67,12 +68,12 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def stop_on_signals() -> None:
-    """Turn SIGTERM and SIGHUP into an orderly exit, so that everything running is ended."""
+    """Turn SIGTERM and SIGHUP into an orderly exit, so that all child processes are stopped."""
 
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
-    # A shell that starts us in the background has it ignored.
+    # A shell that starts us in the background ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,6 +1,6 @@
-"""Follow docs/quickstart.md to the letter in a new folder, all but the installation, and take its pictures.
+"""Follow docs/quickstart.md literally in a new folder, except the installation, and take its pictures.
 
-The test of the page follows it the same way.
+The test of the page does the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOR_THE_SHELL = ("export ", ". ")
 
 
 def follow(folder: Path) -> Iterator[tuple[int, str, str]]:
-    """Do what each step says; yields its number, where the sandbox is, and what the step's commands printed."""
+    """Run each step; yield its number, the sandbox's URL, and the output of the step's commands."""
     (folder / "venv" / "bin").mkdir(parents=True)
     (folder / "venv" / "bin" / "activate").write_text(f'export PATH="{Path(sys.executable).parent}:$PATH"\n')
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST"))}
@@ -66,7 +66,7 @@ def follow(folder: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def blocks(text: str) -> Iterator[tuple[str | None, str, str]]:
-    """Find the code of a step: the file to save it in, if there is one, its language, and itself."""
+    """Find the code blocks of a step: the file to save each in, if any, its language, and its text."""
     end = 0
     for fence in FENCE.finditer(text):
         files = re.findall(r"[Ss]ave this as `([^`]+)`|And this as `([^`]+)`", text[end : fence.start()])
@@ -76,7 +76,7 @@ def blocks(text: str) -> Iterator[tuple[str | None, str, str]]:
 
 
 def run(script: str, folder: Path, env: dict[str, str]) -> str:
-    """Run commands in a shell, and return what they print."""
+    """Run commands in a shell, and return their output."""
     ran = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise SystemExit(f"{script}\n{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}")

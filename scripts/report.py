@@ -1,4 +1,4 @@
-"""What the local Regal holds, as plain text."""
+"""Print what the local Regal has, as plain text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENTS_SHOWN = 12
 
 
 def print_contacts(contacts: Sequence[dict[str, Any]]) -> None:
-    """Print the contacts and who is subscribed to what, since when, on which evidence."""
+    """Print the contacts with their subscriptions, since when, and the evidence."""
     heading("Contacts in Regal", len(contacts))
     for contact in reversed(contacts[-CONTACTS_SHOWN:]):
         print(f"  {contact['name'] or '(no name)'}   user id {contact['user_id'] or '-'}")
@@ -29,7 +29,7 @@ def print_contacts(contacts: Sequence[dict[str, Any]]) -> None:
 
 
 def consent(status: dict[str, Any]) -> str:
-    """Return one line about the consent on a channel: since when, and with which evidence."""
+    """Return one line about the consent on a channel, with its date and evidence."""
     if not (since := status.get("since") or status["timestamp"] or status["received_at"]):
         return str(status["status"])
     if status["status"] == "Subscribed":
@@ -57,7 +57,7 @@ def print_events(events: Sequence[dict[str, Any]]) -> None:
 
 
 def print_opt_ins(accounts: OptIns) -> None:
-    """Print what each run of the opt-in sync sent and withheld, and what became of the yes that was too old."""
+    """Print what each run of the opt-in sync sent and withheld, and what happened to the outdated opt-in."""
     first, then = accounts.runs
     heading("Consents synced from the warehouse", len(accounts.held()))
     print_table(("", "first run", "an hour later"), figures_of(first, then), right=True)
@@ -70,7 +70,7 @@ def print_opt_ins(accounts: OptIns) -> None:
 
 
 def figures_of(*runs: Run) -> list[tuple[str, ...]]:
-    """What each run did, a line for each figure."""
+    """Return the results of each run, one line for each figure."""
     plans = [run.report["plan"] for run in runs]
     figures = (
         ("rows in the table", [run.report["read"] for run in runs]),
@@ -86,7 +86,7 @@ def figures_of(*runs: Run) -> list[tuple[str, ...]]:
 
 
 def print_deliveries(accounts: Accounts) -> None:
-    """Print what became of the rows of the warehouse, and that no one was reached twice because of the crash."""
+    """Print the outcomes of the warehouse's rows, and that the crash reached no one twice."""
     reports = {task: accounts.report(task) for task in ("contacts", "events")}
     heading("Rows delivered from the warehouse", sum(report["read"] for report in reports.values()))
     outcomes = ("read", "acknowledged", "rejected", "unknown", "skipped", "opt_ins_withheld")
@@ -110,7 +110,7 @@ def print_rest(count: int) -> None:
 
 
 def print_figures(stats: dict[str, Any]) -> None:
-    """Print what would be wrong, and the rate as the server saw it."""
+    """Print discrepancies, if any, and the rate measured by the server."""
     findings = stats["contract_findings"] | stats["behaviour_findings"]
     said = "; ".join(finding["text"] for finding in findings.values()) or "none"
     print(f"\n  Findings about these events: {said}")
@@ -126,7 +126,7 @@ def heading(text: str, count: int) -> None:
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: bool = False) -> None:
     """Print rows in aligned columns.
 
-    :param right: all but the first column are figures.
+    :param right: right-align all columns but the first.
     """
     lines = [tuple(head), *map(tuple, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -138,6 +138,6 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: bo
 
 
 def shorten(text: str | None, length: int) -> str:
-    """Cut a text at a length."""
+    """Truncate a text."""
     text = text or "no wording kept"
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,4 +1,4 @@
-"""``make ui``: what the demo made, with Airflow's UI and the local Regal's pages kept open until Ctrl-C."""
+"""``make ui``: keep Airflow's UI and the local Regal's pages open with the demo's data until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def prepare(here: local.Regal, env: dict[str, str]) -> None:
-    """Bring back what an earlier demo made, or run the demo's DAGs."""
+    """Restore the results of an earlier demo, or run the demo's DAGs."""
     if not all(file.exists() for file in (local.RECEIVED, local.LEDGER, local.WAREHOUSE)):
         demo.run_dags(here, env)
         return

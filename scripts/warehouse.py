@@ -1,7 +1,7 @@
-"""A warehouse as companies have them: customers, what they did, and consents; in SQLite, with the dirt of real tables.
+"""A realistic warehouse in SQLite: customers, what they did, and consents, with the errors of real tables.
 
-The same seed and the same moment give the same rows. All people are made up; all numbers end in 555-01xx, which no
-telephone company gives out.
+The same seed and time produce the same rows. All people are fictional; all numbers end in 555-01xx, which telephone
+companies do not assign.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ Row = tuple[object, ...]
 
 
 def make_warehouse(path: Path, now: datetime, seed: int = SEED) -> Path:
-    """Make the database, in place of one that is there.
+    """Create the database, replacing an existing one.
 
-    :param now: decides on which days the events lie: most of them on the last whole day (UTC) before it.
+    :param now: determines the days of the events: most are on the last whole day (UTC) before it.
     """
-    # No choice of ours guards a secret; it must be the same on every machine.
+    # This protects no secret, and must be the same on every machine.
     dice = random.Random(seed)  # noqa: S311
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def customers(dice: random.Random) -> Iterator[Row]:
     for number in range(CUSTOMERS):
         row = _customer(dice, number)
         yield row
-        if number % 50 == 7:  # the load of the next day, with another plan: the same id again
+        if number % 50 == 7:  # the next day's load, with another plan: the same id again
             yield (row[0], "2026-01-03 04:00:00", *row[2:6], "gold" if row[6] != "gold" else "basic", *row[7:])
 
 
@@ -90,7 +90,7 @@ def _customer(dice: random.Random, number: int) -> Row:
     born = f"{dice.randrange(1950, 2008)}-{dice.randrange(1, 13):02d}-{dice.randrange(1, 29):02d}"
     plan = dice.choice(("basic", "silver", "gold", None))
     sms, voice = _consent(dice), _consent(dice)
-    if phone is None and number % 200 != 3:  # the others consented to calls, but on an unknown number
+    if phone is None and number % 200 != 3:  # the others consented to calls, but for an unknown number
         sms = voice = (None, None, None)
     if phone in _BAD_PHONES and 0 in (sms[0], voice[0]):  # a no without a person would fail the task, as it should
         sms = voice = (None, None, None)

@@ -1,1 +1,1 @@
-"""What Airflow's assets and OpenLineage call the data of a Regal account."""
+"""The names of an account's data in Airflow's assets and OpenLineage."""

@@ -1,6 +1,7 @@
-"""What OpenLineage gets of a bulk task: the tables or files it read, what it changed at Regal, and counts.
+"""OpenLineage events of a bulk task: the tables or files it read, what it changed in Regal, and counts.
 
-Imported only where Airflow's OpenLineage provider asks. No rows, no values, and no SQL: its literals may be personal.
+Imported only when Airflow's OpenLineage provider asks. Contains no rows, no values, and no SQL: its literals may be
+personal.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ FACET: Final = "regal_delivery"
 
 
 def lineage_of(inputs: Iterable[Any], outputs: Sequence[Data], report: DeliveryReport | None) -> Any:
-    """Put together what Airflow's OpenLineage provider expects of an operator.
+    """Return what Airflow's OpenLineage provider expects from an operator.
 
     :param inputs: datasets, as :func:`tables_of` and :func:`files_of` return them.
-    :param outputs: what the task changes at Regal.
+    :param outputs: what the task changes in Regal.
     :param report: of the delivery, once it has ended.
     """
     operator_lineage, _ = openlineage_classes()
@@ -43,9 +44,9 @@ def lineage_of(inputs: Iterable[Any], outputs: Sequence[Data], report: DeliveryR
 
 
 def tables_of(conn_id: str, sql: str, hook_params: Mapping[str, Any] | None) -> list[Any]:
-    """Return the tables that a query reads, named as the database's own provider names them, where it does.
+    """Return the tables that a query reads, with names in the format of the database's own provider, if possible.
 
-    An empty list, with a line at DEBUG, where the query or the connection can't be understood.
+    If the query or the connection can't be understood, return an empty list and log a line at DEBUG.
     """
     try:
         return _tables_of(conn_id, sql, dict(hook_params or {}))
@@ -75,7 +76,7 @@ def _tables_of(conn_id: str, sql: str, hook_params: dict[str, Any]) -> list[Any]
 
 
 def files_of(paths: Iterable[str]) -> list[Any]:
-    """Return the files at paths and URIs; of a glob, the folder above its first wildcard."""
+    """Return the files at paths and URIs; for a glob, the folder above its first wildcard."""
     return [_dataset("Dataset", *_place_of(path)) for path in dict.fromkeys(paths)]
 
 
@@ -104,7 +105,7 @@ def _dataset(kind: str, namespace: str, name: str, **facets: Any) -> Any:
 
 
 def _counts_facet(report: DeliveryReport) -> Any:
-    """Make the facet with the counts; its class is OpenLineage's, which is not there where nothing asks for this."""
+    """Make the facet with the counts; its class is defined here because OpenLineage may not be installed."""
     counts = {name: getattr(report, name) for name in _COUNTS}
     fields = {name: attrs.field(default=None) for name in ("delivery", "status", *counts)}
     made: Any = attrs.make_class("RegalDeliveryRunFacet", fields, bases=(_client("facet_v2").RunFacet,), kw_only=True)

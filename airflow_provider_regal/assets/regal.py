@@ -20,16 +20,16 @@ SCHEME: Final = "regal"
 _CONTACTS: Final = "contacts"
 _EVENTS: Final = "events"
 _COUNTED: Final = ("read", "acknowledged", "rejected", "unknown", "skipped")
-#: What Regal calls the events that these calls send.
+#: Regal's event names for these calls.
 _NAMES: Final = {"page": "pageview", "screen": "screen"}
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Data of an account: its contacts, events of one name, or all of its events.
+    """Data of an account: its contacts, its events of one name, or all its events.
 
-    :param account: as the ledger calls it: the connection's ``account``, or its id.
+    :param account: its name in the ledger: the connection's ``account``, or its id.
     :param event: name of the events; None for the contacts, or all events.
     """
 
@@ -39,7 +39,7 @@ class Data:
 
     @property
     def name(self) -> str:
-        """Its path within the account."""
+        """The path within the account."""
         if self.is_contacts:
             return _CONTACTS
         return _EVENTS if self.event is None else f"{_EVENTS}/{quote(self.event, safe='')}"
@@ -72,7 +72,7 @@ def parse(uri: str | SplitResult) -> Data:
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Write a URI in the one way, for Airflow.
+    """Normalize a URI, for Airflow.
 
     :raises ValueError: it is not one of Regal's.
     """
@@ -80,7 +80,7 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 
 def to_openlineage(asset: Any, lineage_context: Any = None) -> Any:
-    """Name an asset as OpenLineage does, for Airflow."""
+    """Convert an asset to an OpenLineage dataset, for Airflow."""
     from airflow_provider_regal._compat import openlineage_dataset
 
     data = parse(asset.uri)
@@ -88,9 +88,9 @@ def to_openlineage(asset: Any, lineage_context: Any = None) -> Any:
 
 
 def changed_by(settings: DeliverySettings, account: str, *, is_segment: bool) -> list[Data]:
-    """Return all that a delivery may change, as far as its options say.
+    """Return everything that a delivery may change, as far as its options show.
 
-    :param is_segment: its rows are messages of Segment, which say themselves what they are.
+    :param is_segment: its rows are Segment messages, each of which names its own call.
     """
     contacts, events = Data(account, is_contacts=True), Data(account, is_contacts=False)
     if is_segment:
@@ -101,7 +101,7 @@ def changed_by(settings: DeliverySettings, account: str, *, is_segment: bool) ->
 
 
 def sent_by(settings: DeliverySettings, account: str) -> Data | None:
-    """Return what a delivery sends, as far as its options say; None if its rows say it."""
+    """Return what a delivery sends, as far as its options show; None if that depends on its rows."""
     call, event = settings.mapping.call, settings.mapping.event
     if call == "identify" or settings.sync is not None:
         return Data(account, is_contacts=True)
@@ -110,9 +110,9 @@ def sent_by(settings: DeliverySettings, account: str) -> Data | None:
 
 
 def add_counts(context: Context, report: DeliveryReport, account: str, sends: Data | None) -> None:
-    """Add a delivery's counts to the asset events of the task's outlets that are of Regal.
+    """Add a delivery's counts to the asset events of those of the task's outlets that are Regal assets.
 
-    :param sends: what the delivery sends, if its options say so.
+    :param sends: what the delivery sends, if its options show it.
     """
     task: Any = context.get("task")
     for outlet in getattr(task, "outlets", None) or ():
@@ -121,7 +121,7 @@ def add_counts(context: Context, report: DeliveryReport, account: str, sends: Da
             continue
         try:
             data = parse(uri)
-        except ValueError as error:  # Airflow has asked us before, unless it is not ours to ask
+        except ValueError as error:  # Airflow has already called sanitize_uri, unless the asset is not ours
             _log.warning("The outlet %s gets no counts: %s", uri, error)
             continue
         if data.account != account or sends not in (None, data):

@@ -1,7 +1,7 @@
 """The command line: ``python -m airflow_provider_regal`` everywhere, ``airflow regal`` on Airflow 3.2 and later.
 
-Every ``airflow`` call imports this package, so it imports nothing but the standard library and a file of settings;
-a command's own module is imported when the command runs. Both front ends are built from ``commands.COMMANDS``.
+Every ``airflow`` call imports this package, so it imports only the standard library and one settings file; the module
+of a command is imported when the command runs. Both front ends are built from ``commands.COMMANDS``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     :param arguments: without the program's name; from the command line if ``None``.
-    :return: the exit code: 0 fine, 1 a problem, 2 wrong usage.
+    :return: the exit code: 0 success, 1 a problem, 2 wrong usage.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     args = build_parser().parse_args(given or ["--help"])
@@ -63,7 +63,7 @@ def _for_airflow(command: Command) -> Callable[[argparse.Namespace], None]:
         if (fault := command.fault(args)) is not None:
             print(f"airflow regal {command.name}: error: {fault}", file=sys.stderr)
             sys.exit(2)
-        # Airflow ignores what a command returns.
+        # Airflow ignores the return value of a command.
         code = command(args)
         if code:
             sys.exit(code)
@@ -72,7 +72,7 @@ def _for_airflow(command: Command) -> Callable[[argparse.Namespace], None]:
 
 
 def get_cli_commands() -> list[Any]:
-    """Build the commands of ``airflow regal``, for the key ``cli`` of the provider's metadata (Airflow 3.2 on)."""
+    """Build the commands of ``airflow regal``, for the key ``cli`` of the provider's metadata (Airflow 3.2+)."""
     from airflow.cli.cli_config import GroupCommand
 
     return [

@@ -1,4 +1,4 @@
-"""``check``: looks at everything a delivery needs, and says what to do about what it finds."""
+"""``check``: check everything a delivery needs, and print what to do about each problem."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _INDENT: Final = 22
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Look at everything and print a line each.
+    """Check everything and print a line for each result.
 
-    :returns: 1 if anything would keep a delivery from working.
+    :returns: 1 if anything would prevent a delivery.
     """
     failures = count = 0
     with log_on_stderr():

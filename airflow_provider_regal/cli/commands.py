@@ -31,7 +31,7 @@ MOST_DAYS: Final = 36_500
 _AGO: Final = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
-# -- what an argument may be ------------------------------------------------------------------------------------------
+# -- argument types -------------------------------------------------------------------------------------------------
 
 
 class When(NamedTuple):
@@ -42,7 +42,7 @@ class When(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> When:
-        """Read ``2d``, ``12h``, or a date or time of ISO 8601; UTC unless it says otherwise."""
+        """Parse ``2d``, ``12h``, or an ISO 8601 date or time; UTC by default."""
         now = datetime.now(UTC)
         if (ago := _AGO.fullmatch(text)) is not None:
             with suppress(OverflowError):
@@ -85,7 +85,7 @@ def _delivery(text: str) -> int:
 
 @dataclass(frozen=True)
 class Argument:
-    """One option, in the words ``argparse`` and Airflow's ``Arg`` share."""
+    """One option, with the fields that ``argparse`` and Airflow's ``Arg`` share."""
 
     flags: tuple[str, ...]
     options: dict[str, Any]
@@ -99,8 +99,8 @@ def _no_fault(args: argparse.Namespace) -> str | None:
 class Command:
     """One command.
 
-    :param run: where its function is, as ``module:function``; it takes the parsed arguments and returns the exit code.
-    :param fault: returns what is wrong with the arguments together; None if nothing is.
+    :param run: its function, as ``module:function``; takes the parsed arguments and returns the exit code.
+    :param fault: returns the error in a combination of arguments; None if there is none.
     """
 
     name: str
@@ -119,7 +119,7 @@ class Command:
                 code = int(getattr(import_module(module), function)(args))
                 sys.stdout.flush()
                 return code
-        except BrokenPipeError:  # such as of `| head`
+        except BrokenPipeError:  # for example with `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except KeyboardInterrupt:
@@ -140,7 +140,7 @@ class Group:
 
 @contextmanager
 def _stored_connections() -> Iterator[None]:
-    """Let Airflow 3 find connections made in its UI: outside a task it looks into the environment alone."""
+    """Let Airflow 3 find connections made in its UI: outside a task it only reads the environment."""
     before = os.environ.get(_CONTEXT)
     os.environ.setdefault(_CONTEXT, "server")  # as `airflow connections test` does
     try:
@@ -171,7 +171,7 @@ _RUN = _argument("--run", metavar="ID", help="only deliveries of this DAG run")
 
 
 def _names_no_source(args: argparse.Namespace) -> str | None:
-    """Return what is wrong with the arguments of ``ROW_SOURCE`` together."""
+    """Return the error in the combination of the arguments of ``ROW_SOURCE``; None if there is none."""
     named = [name for name in ("dag", "sql", "file") if getattr(args, name) is not None]
     if len(named) != 1:
         return "name one source: --dag and --task, --sql and --sql-conn-id, or --file"

@@ -1,6 +1,6 @@
-"""``contract infer``, ``validate``: a first contract from the rows of a task, and whether a file is one.
+"""``contract infer``, ``validate``: infer a first contract from the rows of a task, and check a contract file.
 
-``contract types``, ``accept``: the types that traits and properties are sent with, and how another is accepted.
+``contract types``, ``accept``: list the types of traits and properties, and accept a new type.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from airflow_provider_regal.sources.rows import as_row
 _COLUMNS: Final = (Column("NAME"), Column("TYPE"), Column("SINCE (UTC)"))
 _REASONS_SHOWN: Final = 3
 _OTHER_COLUMNS: Final = frozenset({EVENT_MARK, CALL_MARK, REJECT_MARK})
-# An object with more names than that is a map, whose names are data.
+# An object with more names is a map, whose names are data.
 _MOST_NAMES: Final = 200
 
 
 @command
 def run_infer(args: argparse.Namespace) -> int:
-    """Write a contract that the rows of a source meet."""
+    """Write a contract that the rows of a source satisfy."""
     target = None if args.output is None else Path(args.output)
     if target is not None and target.exists() and not (args.force or args.merge):
         raise CommandError(f"{target} exists: --merge adds to it what it lacks, --force replaces it")
     before = _read(args.output).document if args.merge and target is not None and target.exists() else {}
     inferred = Inferred()
-    # Neither Regal nor the ledger is asked.
+    # Neither Regal nor the ledger is used.
     named = argparse.Namespace(**vars(args), conn_id="regal_default", ledger_conn_id=None)
-    source = source_of(named, checks_contract=False)  # it may be what is to be written
+    source = source_of(named, checks_contract=False)  # the contract may be the file that is to be written
     rejected = _look_at(source, inferred, args.rows)
     contract = merged(before, inferred.contract())
-    DataContract(contract).load(read_file)  # what is written can be used
+    DataContract(contract).load(read_file)  # check that the result can be used
     text = json.dumps(contract, indent=2, ensure_ascii=False) + "\n"
     if target is None:
         print(text, end="")
@@ -75,9 +75,9 @@ def run_infer(args: argparse.Namespace) -> int:
 
 
 def _look_at(source: RowSource, inferred: Inferred, most: int | None) -> Counter[str]:
-    """Take in the rows of a source as Regal would get them; return why others would be rejected.
+    """Add the rows of a source in Regal's format; return why other rows would be rejected.
 
-    :raises CommandError: no row can be sent, or an option names a column that none has.
+    :raises CommandError: no row can be sent, or an option names a column that no row has.
     """
     if source.settings.sync is not None:
         raise CommandError("An opt-in sync sends nothing but consent, which contracts do not check.")
@@ -108,7 +108,7 @@ def _look_at(source: RowSource, inferred: Inferred, most: int | None) -> Counter
 
 
 class Inferred:
-    """What all events have in common that were looked at; it holds names and types, and no value."""
+    """What all examined events have in common; contains names and types, and no values."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -117,7 +117,7 @@ class Inferred:
         self._events: dict[str, _Values] = {}
 
     def add(self, body: Mapping[str, Any]) -> None:
-        """Take in what would be sent."""
+        """Add what would be sent."""
         self.count += 1
         traits = {name: value for name, value in body.get(TRAITS, {}).items() if name not in NOT_IN_CONTRACTS}
         if (event := body.get(NAME)) is None:
@@ -132,7 +132,7 @@ class Inferred:
         return {*self._events, *([TRAITS] if self._traits.kinds else [])}
 
     def contract(self) -> dict[str, Any]:
-        """Write the contract that all of it meets."""
+        """Return a contract that all of it satisfies."""
         contract: dict[str, Any] = {"$schema": DIALECT}
         if self._traits.kinds:
             contract[TRAITS] = self._traits.schema(required=self._contacts.in_all())
@@ -142,7 +142,7 @@ class Inferred:
 
 
 def merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to a contract what it lacks; what it has stays."""
+    """Add to a contract what it lacks, without changing its content."""
     contract = {**new, **before}
     if events := {**new.get(EVENTS, {}), **before.get(EVENTS, {})}:
         contract[EVENTS] = dict(sorted(events.items()))
@@ -179,7 +179,7 @@ class _Values:
                 self._items.add(item)
 
     def in_all(self) -> list[str]:
-        """Return the names that all objects have."""
+        """Return the names that occur in all objects."""
         return sorted(name for name, (_, count) in self._members.items() if count[0] == self._objects)
 
     def schema(self, required: list[str] | None = None) -> dict[str, Any]:
@@ -215,9 +215,9 @@ def run_validate(args: argparse.Namespace) -> int:
 
 
 def _read(path: str) -> DataContract:
-    """Read a file that has to be a contract.
+    """Read a contract file.
 
-    :raises ValueError: it is none.
+    :raises ValueError: it is not a contract.
     """
     contract = DataContract(path if "://" in path else str(Path(path).absolute()))
     contract.load(read_file)
@@ -233,7 +233,7 @@ def _described(contract: Mapping[str, Any]) -> str:
 
 @command
 def run_types(args: argparse.Namespace) -> int:
-    """List the types that traits and properties are sent with."""
+    """List the types of traits and properties on record."""
     with opened(args.ledger_conn_id) as database:
         types = chosen_account(database, args.account).types()
     if args.json:
@@ -247,7 +247,7 @@ def run_types(args: argparse.Namespace) -> int:
 
 @command
 def run_accept(args: argparse.Namespace) -> int:
-    """Record another type of a trait or property."""
+    """Record a new type of a trait or property."""
     with opened(args.ledger_conn_id) as database:
         account = chosen_account(database, args.account)
         before = account.types()

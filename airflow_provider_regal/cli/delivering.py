@@ -1,4 +1,4 @@
-"""What commands that deliver share: which try they are, how they are stopped, and the progress they show."""
+"""Shared by commands that deliver: the number of the try, stopping, and progress."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from airflow_provider_regal.delivery.stopping import Stop
     from airflow_provider_regal.ledger.account import Account
 
-#: Seconds between progress lines: on a terminal one line is written anew.
+#: Seconds between progress lines: on a terminal, each overwrites the previous one.
 ON_TERMINAL_S: Final = 0.5
 IN_LOG_S: Final = 10.0
-# A delivery that runs commits every second.
+# A running delivery commits every second.
 _SIGN_OF_LIFE_S: Final = 4.0
 _BAR: Final = 24
 _REPORTS: Final = ("%s\n%s",)
 
 
 def which_try(account: Account, place: Place) -> Try:
-    """Resume the same command that was stopped or killed; otherwise begin a new delivery.
+    """Resume the same command if it was stopped or killed; otherwise begin a new delivery.
 
     :raises CommandError: it is running now.
     """
@@ -49,7 +49,7 @@ def which_try(account: Account, place: Place) -> Try:
 
 @contextmanager
 def stopped_by(stop: Stop, *signals: signal.Signals) -> Iterator[None]:
-    """Let signals stop a delivery with everything unsettled kept; a second one interrupts it."""
+    """Stop the delivery on a signal, keeping unsettled rows; a second signal interrupts it."""
     before = {one: signal.getsignal(one) for one in signals}
 
     def request(number: int, _: object) -> None:
@@ -67,7 +67,7 @@ def stopped_by(stop: Stop, *signals: signal.Signals) -> Iterator[None]:
 
 @contextmanager
 def progress_on_stderr() -> Iterator[None]:
-    """Print the log lines of the package as they are, but for the report, which is printed by itself."""
+    """Print the package's log lines unchanged, except the report, which is printed separately."""
     ours, handler = logging.getLogger("airflow_provider_regal"), _Progress(sys.stderr)
     handler.addFilter(lambda record: record.msg not in _REPORTS)
     level, propagates = ours.level, ours.propagate
@@ -84,7 +84,7 @@ def progress_on_stderr() -> Iterator[None]:
 
 
 class _Progress(logging.StreamHandler[Any]):
-    """Writes lines; on a terminal, one of progress over the one before."""
+    """Writes lines; on a terminal, a progress line overwrites the previous one."""
 
     _open = False
 
@@ -100,19 +100,19 @@ class _Progress(logging.StreamHandler[Any]):
         self._open = True
 
     def end_line(self) -> None:
-        """Leave the last line of progress where it is."""
+        """End the current progress line, so that it stays."""
         if self._open:
             self.stream.write("\n")
             self._open = False
 
 
 def is_progress(line: str) -> bool:
-    """Return whether a line is one of progress: ``12,000/50,000 24 % · ...``."""
+    """Return whether a line is a progress line: ``12,000/50,000 24 % · ...``."""
     return " % · " in line and line[:1].isdigit()
 
 
 def with_bar(line: str) -> str:
-    """Write a line of progress with its bar."""
+    """Return a progress line with a bar."""
     done, _, total = line.partition(" ")[0].replace(",", "").partition("/")
     full = _BAR * int(done) // max(int(total), 1)
     return f"[{'#' * full}{'.' * (_BAR - full)}] {line}"

@@ -74,13 +74,13 @@ def run_deliveries(args: argparse.Namespace) -> int:
 
 
 def task_of(record: Record) -> str:
-    """Write which task delivered, and the name of the delivery if it has one."""
+    """Return the delivery's task, and the delivery's name if it has one."""
     task = history.task_name(record.dag_id, record.task_id, record.map_index) or "outside a task"
     return f"{task}/{record.name}" if record.name else task
 
 
 def sender_of(sender: str) -> str:
-    """Write which task sends a plan."""
+    """Return the task that sends a plan."""
     dag_id, run_id, task_id, map_index = json.loads(sender)
     return f"{history.task_name(dag_id, task_id, map_index)} of run {run_id}"
 
@@ -92,7 +92,7 @@ def _counts(record: Record) -> dict[str, int]:
 
 
 def _state(record: Record, now: datetime) -> str:
-    """Write the state; a delivery that was not ended and shows no sign of life is stalled."""
+    """Return the state; a delivery without an end that shows no sign of life is stalled."""
     if record.state in (READING, SENDING) and not history.is_live(record, now):
         return "stalled"
     return record.state
@@ -176,7 +176,7 @@ _COLUMNS: Final = (
 
 @command
 def run_outcomes(args: argparse.Namespace) -> int:
-    """List rows of a delivery with what became of them, or copy those of all deliveries."""
+    """List rows of a delivery with their outcomes, or copy the outcomes of all deliveries."""
     if args.to_conn_id is not None:
         from airflow_provider_regal.cli.write_back import copy_outcomes
 
@@ -209,7 +209,7 @@ def _print_table(rows: Iterator[OutcomeRow]) -> int:
     if not first:
         return 0
     widths = [min(width, _WIDEST) for width in output.widths_of(_COLUMNS, first)]
-    count = -1  # the line of titles
+    count = -1  # the header line
     for line in output.draw(_COLUMNS, chain(first, cells), widths):
         count += 1
         print(line)

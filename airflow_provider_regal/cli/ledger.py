@@ -1,4 +1,4 @@
-"""``ledger``: its tables, its size, what it keeps, and another home for it."""
+"""``ledger``: its tables, its size, its retention, and copying it to another database."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run_prune(args: argparse.Namespace) -> int:
 
 @command
 def run_stats(args: argparse.Namespace) -> int:
-    """Print how large the ledger is."""
+    """Print the size of the ledger."""
     with opened(args.ledger_conn_id) as database:
         stats = read_stats(database)
         version = read_schema_version(database)
@@ -76,7 +76,7 @@ def run_stats(args: argparse.Namespace) -> int:
 
 @command
 def run_copy(args: argparse.Namespace) -> int:
-    """Copy the ledger into another database."""
+    """Copy the ledger to another database."""
     itself = CommandError(f"--to-conn-id {args.to_conn_id} is the ledger itself: name another database.")
     if args.to_conn_id == configured(args.ledger_conn_id):
         raise itself

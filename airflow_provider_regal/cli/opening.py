@@ -1,4 +1,4 @@
-"""How commands open the ledger and read connections, and what they print where that does not work."""
+"""Open the ledger and read connections for commands, and print errors if that fails."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ Run = Callable[[argparse.Namespace], int]
 
 
 class CommandError(Exception):
-    """A command can't do what was asked; the message is for the user."""
+    """A command can't do what was requested; the message is for the user."""
 
 
 def command(run: Run) -> Run:
-    """Print errors as one line and return 1; keep log lines out of what the command prints."""
+    """Print errors as one line and return 1; keep log lines out of the command's output."""
 
     @wraps(run)
     def guarded(args: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def command(run: Run) -> Run:
 
 @contextmanager
 def log_on_stderr(level: int = logging.WARNING) -> Iterator[None]:
-    """Send log lines to standard error, those of this level and above."""
+    """Send log lines of this level and above to standard error."""
     root = logging.getLogger()
     moved = [
         handler
@@ -72,7 +72,7 @@ def log_on_stderr(level: int = logging.WARNING) -> Iterator[None]:
         lambda record: record.levelno >= logging.WARNING or record.name.startswith(__package__.split(".")[0])
     )
     for handler in moved:
-        root.removeHandler(handler)  # Airflow 2's own handler can't be given another stream
+        root.removeHandler(handler)  # Airflow 2's own handler can't write to another stream
     if moved:
         root.addHandler(ours)
     before = logging.root.manager.disable
@@ -88,9 +88,9 @@ def log_on_stderr(level: int = logging.WARNING) -> Iterator[None]:
 
 @contextmanager
 def opened(conn_id: str | None, *, migrate: bool = True) -> Iterator[Database]:
-    """Open the ledger; one that is only looked at is not created.
+    """Open the ledger; if it is only read, it is not created.
 
-    :raises CommandError: there is none yet.
+    :raises CommandError: it does not exist yet.
     """
     if is_missing(conn_id):
         raise CommandError(

@@ -1,4 +1,4 @@
-"""What commands print: aligned tables, sizes, and what ``formats`` writes."""
+"""Format the output of commands: aligned tables and sizes, and everything in ``formats``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS: Final = ("KB", "MB", "GB", "TB")
 class Column(NamedTuple):
     """A column of a table.
 
-    :param right: numbers stand at its right.
+    :param right: right-align its values.
     """
 
     title: str
@@ -22,9 +22,9 @@ class Column(NamedTuple):
 
 
 def draw(columns: Sequence[Column], rows: Iterable[Sequence[str]], widths: Sequence[int] = ()) -> Iterable[str]:
-    """Draw a table line by line, its titles first.
+    """Format a table line by line, the header first.
 
-    :param widths: of the columns, where not all rows can be looked at.
+    :param widths: of the columns, if not all rows can be examined.
     """
     if not widths:
         rows = list(rows)
@@ -35,7 +35,7 @@ def draw(columns: Sequence[Column], rows: Iterable[Sequence[str]], widths: Seque
 
 
 def widths_of(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> list[int]:
-    """Return how wide each column has to be."""
+    """Return the width of each column."""
     widths = [len(column.title) for column in columns]
     for row in rows:
         widths = [max(width, len(cell)) for width, cell in zip(widths, row, strict=True)]
@@ -51,7 +51,7 @@ def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]
 
 
 def size(number: int | None) -> str:
-    """Write a number of bytes: ``812 B``, ``1.4 MB``."""
+    """Format a number of bytes: ``812 B``, ``1.4 MB``."""
     if number is None:
         return "-"
     if number < 1_000:
@@ -65,5 +65,5 @@ def size(number: int | None) -> str:
 
 
 def capitalized(text: str) -> str:
-    """Begin a sentence with it."""
+    """Capitalize the first letter of a sentence."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""``redeliver``: dead letters sent again from the command line."""
+"""``redeliver``: send dead letters again from the command line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _redeliver(args: argparse.Namespace) -> int:
     hook = RegalHook(args.conn_id)
     looks_only = args.dry_run or hook.dry_run
     choice = _choice(args, hook.target.account)
-    # The command with the same selection is the same delivery: it resumes. How fast it is may differ.
+    # The same command with the same selection is the same delivery, and resumes. Its speed may differ.
     arguments = (*_selection(args), f"event {args.event}", f"limit {args.limit}")
     place = Place(run_id=f"redeliver {hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]}")
     this = Try()
@@ -72,7 +72,7 @@ def _redeliver(args: argparse.Namespace) -> int:
     with closing(account.database) as database:
         if not looks_only:
             this = which_try(account, place)
-        # A redelivery of nothing would only be one more line in the list of deliveries.
+        # An empty redelivery would only clutter the list of deliveries.
         if this.number == 1 and not database.read(partial(_any_letter, selection=choice.selection)):
             if not args.allow_empty:
                 raise FixSourceError
@@ -122,7 +122,7 @@ def _any_letter(connection: Connection, selection: Selection) -> bool:
 
 
 def _selection(args: argparse.Namespace) -> list[str]:
-    """Write the selection of dead letters, as the user named it."""
+    """Return the selection of dead letters, as the user wrote it."""
     deliveries = ", ".join(map(str, sorted(set(args.delivery))))
     told = [f"delivery {deliveries}"] if deliveries else []
     for name in ("dag", "task", "run", "since", "until", "reason"):

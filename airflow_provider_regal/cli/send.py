@@ -1,4 +1,4 @@
-"""``send``: one event, or the events of a JSON Lines file, delivered from the command line.
+"""``send``: deliver one event, or the events of a JSON Lines file, from the command line.
 
 ::
 
@@ -60,7 +60,7 @@ class _Input:
     """What is sent.
 
     :param name: for people.
-    :param key: by which the same command is known again, so that it resumes.
+    :param key: identifies the same command, so that it resumes.
     :param rows: opens it.
     """
 
@@ -97,11 +97,11 @@ def _send(args: argparse.Namespace, given: _Input, stop: Stop) -> int:
         rate=args.rate,
         max_event_age=age,
         dry_run=args.dry_run,
-        max_rejected=1.0,  # the exit code says it
+        max_rejected=1.0,  # the exit code reports it
         max_unknown=1.0,
     )
     hook = RegalHook(args.conn_id)
-    # The key may hold personal data, so its hash is keyed, too.
+    # The key may contain personal data, so it is stored as a keyed hash.
     known_by = hmac.digest(hook.target.api_key.encode(), given.key.encode(), "sha256").hex()[:16]
     place, this = Place(run_id=f"{_PLACE} {known_by}"), Try()
     if not settings.dry_run and not hook.dry_run:
@@ -182,7 +182,7 @@ def _print_failed(report: DeliveryReport, args: argparse.Namespace) -> bool:
 
 
 def _input(args: argparse.Namespace, stack: ExitStack) -> _Input:
-    """Find what is sent.
+    """Determine what is sent.
 
     :raises InvalidEventError: the one event has faults.
     """
@@ -218,7 +218,7 @@ def _one_event(args: argparse.Namespace) -> _Input:
         "message_id": args.message_id,
     }
     written = {field: value for field, value in fields.items() if value is not None}
-    EVENTS[args.call].read(written)  # what is wrong is said before anything is kept
+    EVENTS[args.call].read(written)  # report errors before anything is stored
     key = json.dumps({"call": args.call, **written}, sort_keys=True)
     return _Input(f"this {args.call} event", key, lambda: iter([Marked({EVENT_MARK: args.call, ROW_MARK: written})]))
 
@@ -230,7 +230,7 @@ def _rows(files: list[SourceFile], call: str | None) -> Iterator[Marked]:
 
 
 def _calls(stream: IO[bytes], name: str) -> Iterator[Marked]:
-    """Return the events of lines that say themselves what they are: with ``call``, or as Segment does with ``type``."""
+    """Return the events of lines that name their own call: with ``call``, or like Segment with ``type``."""
     for origin, line, found in objects(stream, name):
         if isinstance(found, BadLineError):
             yield bad_row("the line", str(found), origin, {"line": line.decode(errors="replace").rstrip("\r\n")})

@@ -1,4 +1,4 @@
-"""The rows of a task of a DAG, of a query, or of a file, opened outside a task.
+"""Open the rows of a task of a DAG, of a query, or of a file, outside a task.
 
 ::
 
@@ -57,11 +57,12 @@ _OF_RUN: Final = (
 class RowSource:
     """Rows, and how they are delivered.
 
-    :param name: what it is, for people.
-    :param open: opens the rows; they are read as they are asked for.
+    :param name: its name, for people.
+    :param open: opens the rows; they are read on demand.
     :param conn_id: connection of type ``regal``.
     :param ledger_conn_id: the ledger's database; None for the configured one.
-    :param dag_id: of the task, so ``task_id``; None of a query or a file.
+    :param dag_id: of the task; None for a query or a file.
+    :param task_id: of the task; None for a query or a file.
     """
 
     name: str
@@ -78,7 +79,7 @@ def source_of(args: argparse.Namespace, *, checks_contract: bool = True) -> RowS
 
     :param checks_contract: load the contract of the task, so that rows are checked against it.
     :raises CommandError: there is none, or its templates can't be rendered.
-    :raises ValueError: an option can't be right.
+    :raises ValueError: an option is invalid.
     """
     if args.dag is not None:
         moment = args.logical_date.moment if args.logical_date else None
@@ -99,9 +100,9 @@ def source_of(args: argparse.Namespace, *, checks_contract: bool = True) -> RowS
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any] | None:
-    """Read an option that is an object of JSON.
+    """Parse an option that is a JSON object.
 
-    :raises CommandError: it is none.
+    :raises CommandError: it is not a JSON object.
     """
     if text is None:
         return None
@@ -117,7 +118,7 @@ def json_object(option: str, text: str | None) -> dict[str, Any] | None:
 def of_query(sql: str, sql_conn_id: str, **options: Any) -> RowSource:
     """Return the rows of a query.
 
-    :param options: as of :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
+    :param options: see :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
     """
     operator = SqlToRegalOperator(task_id=_RUN, sql=sql, sql_conn_id=sql_conn_id, **options)
     return _of_operator(operator, f"the query on {sql_conn_id}", {})
@@ -127,8 +128,8 @@ def of_file(path: str, file_format: Any = None, **options: Any) -> RowSource:
     """Return the rows of files.
 
     :param path: a path, URI or glob.
-    :param file_format: by default what the path ends in, such as ``.csv.gz``, else ``jsonl``.
-    :param options: as of :class:`~airflow_provider_regal.transfers.file_to_regal.FileToRegalOperator`.
+    :param file_format: by default that of the path's ending, such as ``.csv.gz``, else ``jsonl``.
+    :param options: see :class:`~airflow_provider_regal.transfers.file_to_regal.FileToRegalOperator`.
     """
     name = path
     if "://" not in path:
@@ -144,7 +145,7 @@ def of_task(
 ) -> RowSource:
     """Return the rows of a task, with its templates rendered for a run.
 
-    :param run_id: a run of Airflow's database; None renders them as for a run triggered by hand.
+    :param run_id: a run in Airflow's database; None renders them as for a run triggered by hand.
     :param logical_date: of such a run; None for now.
     :param map_index: which instance of a mapped task.
     :raises CommandError: there is no such task or run, it has no rows of its own, or its templates need more.
@@ -187,7 +188,7 @@ def _of_operator(operator: RegalOperator, name: str, context: Any) -> RowSource:
 
 
 def _rows_of(operator: RegalOperator, context: Any) -> Iterator[Any]:
-    """Return the rows; what their source raises is one error for people.
+    """Return the rows; report any error of their source as one error for people.
 
     :raises CommandError: the source failed.
     """
@@ -203,9 +204,9 @@ def _rows_of(operator: RegalOperator, context: Any) -> Iterator[Any]:
 
 
 def _find_dag(dag_id: str) -> Any:
-    """Process DAG files until one has the DAG: the one that Airflow's database names first."""
+    """Process DAG files until one has the DAG, starting with the one in Airflow's database."""
     known = None
-    with suppress(Exception):  # the database may be out of reach; the folders are the truth
+    with suppress(Exception):  # the database may be unreachable; the folders are authoritative
         known = stored_dag_file(dag_id)
     wrong: dict[str, str] = {}
     looked = []
@@ -248,7 +249,7 @@ def _is_ours(task: Any) -> bool:
 
 
 def _instances(task: Any) -> int | None:
-    """Return how many instances a mapped task has; None if only a run knows."""
+    """Return how many instances a mapped task has; None if that is only known in a run."""
     given = task._get_specified_expand_input().value
     lengths = [given] if isinstance(given, Sized) and not isinstance(given, Mapping) else [*given.values()]
     return prod(map(len, lengths)) if all(isinstance(one, Sized) for one in lengths) else None
@@ -258,7 +259,7 @@ def _instances(task: Any) -> int | None:
 
 
 def _imagined(dag: Any, logical_date: datetime) -> SimpleNamespace:
-    """Make up the run that a trigger by hand would make at this time."""
+    """Return the run that a trigger by hand would create now."""
     moment = _for_templates(logical_date)
     interval = timetable_of(dag).infer_manual_data_interval(run_after=moment)
     run: dict[str, Any] = {
@@ -287,14 +288,14 @@ def _stored(dag_id: str, run_id: str) -> SimpleNamespace:
 
 
 def _for_templates(value: Any) -> Any:
-    """Return a time with the methods that templates know."""
+    """Return a time with the methods that templates may call."""
     import pendulum
 
     return pendulum.instance(value) if isinstance(value, datetime) else value
 
 
 def _context(dag: Any, task: Any, run: SimpleNamespace, map_index: int, *, is_stored: bool) -> dict[str, Any]:
-    """Build what templates find, as Airflow does for a task, but for what only a running one has."""
+    """Build the template context as Airflow does for a task, except for what only a running task has."""
     ti = _Instance(task, run, map_index, is_stored=is_stored)
     at = run.logical_date
     times: dict[str, Any] = {}
@@ -328,7 +329,7 @@ def _context(dag: Any, task: Any, run: SimpleNamespace, map_index: int, *, is_st
 
 
 class _Instance(SimpleNamespace):
-    """Stands for the task instance; it reads the XComs of a stored run, and pushes none."""
+    """Replaces the task instance; reads the XComs of a stored run, and pushes none."""
 
     def __init__(self, task: Any, run: SimpleNamespace, map_index: int, *, is_stored: bool) -> None:
         super().__init__(
@@ -354,7 +355,7 @@ class _Instance(SimpleNamespace):
     ) -> Any:
         """Return what a task pushed.
 
-        :raises CommandError: there is no run, or it pushed nothing.
+        :raises CommandError: there is no run, or the task pushed nothing.
         """
         if task_ids is not None and not isinstance(task_ids, str):
             return [self.xcom_pull(one, dag_id, key, map_indexes=map_indexes) for one in task_ids]
@@ -380,11 +381,11 @@ class _Instance(SimpleNamespace):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what DAG files and Airflow print while they are read out of what the command prints."""
+    """Suppress what DAG files and Airflow print while they are loaded."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        # Airflow 3 logs by structlog, which knows no logging.disable.
+        # Airflow 3 logs with structlog, which ignores logging.disable.
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

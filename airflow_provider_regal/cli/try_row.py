@@ -1,4 +1,4 @@
-"""``try``: one row of a source, what it becomes, and with ``--send`` what Regal answers.
+"""``try``: show one row of a source, what it becomes, and with ``--send`` what Regal answers.
 
 ::
 
@@ -58,7 +58,7 @@ _BILLING: Final = "https://support.regal.io/hc/en-us/articles/24907583572507-How
 
 @command
 def run_try(args: argparse.Namespace) -> int:
-    """Print what becomes of a row, and send it if asked to.
+    """Print what becomes of a row, and send it if requested.
 
     :returns: 0 if it is sent or skipped; 1 if it is rejected, or Regal did not acknowledge it; 2 if not confirmed.
     """
@@ -86,7 +86,7 @@ def run_try(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _account(target: Target, source: RowSource) -> Iterator[Account]:
-    """Open the ledger to look at it; one that does not exist is not made for that."""
+    """Open the ledger for reading; if it does not exist, it is not created."""
     with TemporaryDirectory(prefix="regal-try-") as folder:
         database = None
         if is_missing(source.ledger_conn_id):
@@ -160,7 +160,7 @@ def _request(event: Ready, target: Target) -> Iterator[str]:
 
 
 def _billing(events: Sequence[Ready]) -> Iterator[str]:
-    """Estimate what Regal bills, by the rules that it publishes."""
+    """Estimate what Regal bills, by its published rules."""
     named = sum(NAME in event.payload.body for event in events)
     contacts = sum(TRAITS in event.payload.body or NAME not in event.payload.body for event in events)
     parts = ((named, "track event"), (contacts, "contact updated (or created)"))
@@ -214,7 +214,7 @@ def _send(look: Look, apart: Look, source: RowSource, hook: RegalHook, *, yes: b
         watch=lambda attempt, seconds: answers.append(_answer(attempt, seconds, hook.target)),
     )
     try:
-        with suppress(TooManyFailedRowsError):  # the outcome of one row says so itself
+        with suppress(TooManyFailedRowsError):  # the outcome of one row already says so
             delivery.run()
     finally:
         if answers:
@@ -223,7 +223,7 @@ def _send(look: Look, apart: Look, source: RowSource, hook: RegalHook, *, yes: b
 
 
 def confirmed(events: Sequence[Ready], *, yes: bool, task: str | None = None) -> bool:
-    """Ask whether an event that may reach people is sent; a contact's update needs no answer."""
+    """Ask for confirmation to send an event that may reach people; a contact's update needs none."""
     named = [event for event in events if event.payload.call in NAMED_CALLS]
     if yes or not named:
         return True
@@ -235,7 +235,7 @@ def confirmed(events: Sequence[Ready], *, yes: bool, task: str | None = None) ->
 
 
 def answered_yes(question: str) -> bool:
-    """Ask on the terminal; without one, say which option answers."""
+    """Ask on the terminal; without one, name the option that confirms."""
     if not sys.stdin.isatty():
         print(f"error: {question} Add --yes; nothing was sent.", file=sys.stderr)
         return False
@@ -246,7 +246,7 @@ def answered_yes(question: str) -> bool:
 
 
 def _gist(look: Look) -> object:
-    """Return what has to be the same of a row alone and of one among the others."""
+    """Return what must be the same for a row alone and for a row among others."""
     events = [
         (
             event.payload.call,

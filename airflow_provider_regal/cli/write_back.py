@@ -1,4 +1,4 @@
-"""``outcomes --to-conn-id``: what became of rows, in a table of the warehouse."""
+"""``outcomes --to-conn-id``: write the outcomes of rows to a table of the warehouse."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def copy_outcomes(args: argparse.Namespace) -> int:
-    """Copy outcomes into a table of another database.
+    """Copy outcomes to a table of another database.
 
-    :raises CommandError: the connection is not one of a database, or the warehouse can't be written.
+    :raises CommandError: the connection is not a database connection, or the warehouse can't be written.
     """
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -4,7 +4,7 @@
 
     payload ─▶ pace ─▶ one (requests) ─▶ attempt ─▶ exchange.decide ─▶ done | wait and send again | a typed error
 
-``exchange`` decides and does no I/O; ``one`` acts, on a ``session`` that bounds every answer in time. ``target`` says
-where and with which key, ``environment`` through which proxy and with which certificates; ``heads`` corrects an older
-aiohttp; ``no_answer`` and ``redact`` put into words what went wrong, without personal data.
+``exchange`` decides and does no I/O. ``one`` sends, on a ``session`` that limits the time of every answer. ``target``
+holds the address and the key; ``environment`` chooses the proxy and the certificates. ``heads`` works around a bug in
+older versions of aiohttp. ``no_answer`` and ``redact`` describe failures without personal data.
 """

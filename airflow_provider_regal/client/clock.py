@@ -1,4 +1,4 @@
-"""Time and chance, handed in wherever they decide something."""
+"""Clock and randomness, injected wherever they affect a decision."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time and chance, so that tests can bring their own.
+    """Clock and randomness, which tests can replace.
 
-    :param monotonic: seconds that only grow.
-    :param sleep: waits for so many seconds.
-    :param now: the current time (aware).
-    :param jitter: a random number from 0 to 1.
+    :param monotonic: returns monotonic seconds.
+    :param sleep: waits for this many seconds.
+    :param now: returns the current time (aware).
+    :param jitter: returns a random number from 0 to 1.
     """
 
     monotonic: Callable[[], float] = time.monotonic

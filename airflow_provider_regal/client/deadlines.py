@@ -1,6 +1,6 @@
-"""Deadlines of requests that all may last equally long: one timer for all of them.
+"""Deadlines for requests that share the same timeout: one timer for all of them.
 
-aiohttp sets one for each request, which takes a twentieth of what a row costs in all.
+aiohttp starts a timer for each request, which accounts for 5 % of the total cost of a row.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 
 
 class Deadlines:
-    """Ends what is done within it and takes too long.
+    """Cancels a block that takes too long.
 
     ::
 
         with deadlines:
-            await ...  # TimeoutError, when the time is over
+            await ...  # TimeoutError after timeout_s
 
-    :param timeout_s: how long each may take.
+    :param timeout_s: the time limit of each block, in seconds.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._due: dict[asyncio.Task[Any], float] = {}  # the first to end comes first
+        self._due: dict[asyncio.Task[Any], float] = {}  # the earliest deadline comes first
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
@@ -39,12 +39,12 @@ class Deadlines:
         task = self._task()
         if self._due.pop(task, None) is not None:
             return
-        ours_alone = not task.uncancel()  # else it is to end for another reason as well
+        ours_alone = not task.uncancel()  # otherwise it was also canceled for another reason
         if ours_alone and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

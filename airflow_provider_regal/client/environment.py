@@ -1,7 +1,7 @@
-"""Which certificates and which proxy a connection uses: one decision for ``requests`` and aiohttp.
+"""Choose the certificates and the proxy of a connection, once for both ``requests`` and aiohttp.
 
-Left to themselves the two libraries read different variables and trust different certificates, so that ``check``
-could succeed where every delivery fails. Here the environment is read once; both are told the result and read nothing.
+By default the two libraries read different variables and trust different certificates, so ``check`` could succeed while
+every delivery fails. This module reads the environment once and configures both; neither reads it again.
 
 =======================================  ==============================================================
 certificates: the first that is set      ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE``,
@@ -27,25 +27,25 @@ from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 from airflow_provider_regal.client.target import is_loopback
 from airflow_provider_regal.errors import FixConnectionError
 
-# ``requests`` and curl first: most users who set more than one have set these for Python.
+# ``requests`` and curl come first: users who set several of these usually mean them for Python.
 CA_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
-# The same words forevery client: neither library's own are fit for users.
+# Both clients use the same message: the libraries' own messages are hard to understand.
 NO_TLS: Final = "the TLS connection failed (certificate or protocol)"
 NO_PROXY_CONNECTION: Final = "the proxy of the environment refused or could not be reached"
 NO_HTTP: Final = "what answered does not speak HTTP properly"
 
 _PORTS: Final = {"https": 443, "http": 80}
-# Underscores are not part of a host name, but the service names of Docker and Kubernetes have them.
+# Host names have no underscores, but service names in Docker and Kubernetes do.
 _PROXY_HOST: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
-# OpenSSL finds a certificate in a folder only by the hash of its subject.
+# In a folder, OpenSSL finds a certificate only by the hash of its subject.
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _NO_PROXY_ENTRY: Final = re.compile(r"(?:\[(?P<ip6>[^\]]+)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The certificates that a variable names: a file or, for OpenSSL, a folder (``SSL_CERT_DIR``: several)."""
+    """The certificates that a variable names: a file or, for ``SSL_CERT_DIR``, one or more folders."""
 
     variable: str
     path: str
@@ -53,11 +53,11 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy that speaks http or https.
+    """An http or https proxy.
 
     :param variable: the variable that names it, for messages.
-    :param url: scheme, host and port. Never the credentials: the libraries log the URL and put it into errors.
-    :param authorization: the value of ``Proxy-Authorization``, if the variable holds a user.
+    :param url: scheme, host and port, without credentials: the libraries log the URL and include it in errors.
+    :param authorization: the value of ``Proxy-Authorization``, if the variable contains a user.
     """
 
     variable: str
@@ -66,7 +66,7 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that the proxy gets, and only the proxy."""
+        """The headers that only the proxy receives."""
         return {} if self.authorization is None else {"Proxy-Authorization": self.authorization}
 
 
@@ -84,17 +84,17 @@ class Network:
     proxy: Proxy | None
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Load the certificates; None if the target speaks no TLS.
+        """Load the certificates; return None if the target does not use TLS.
 
-        :raises FixConnectionError: a variable names a bundle that cannot be used.
+        :raises FixConnectionError: a variable names a bundle that can't be used.
         """
         return trusting(self.bundle) if self.tls else None
 
 
 def network_for(origin: str, environ: Mapping[str, str] = os.environ) -> Network:
-    """Decide how to reach an origin such as ``https://events.regalvoice.com``; reads no file.
+    """Return how to reach an origin such as ``https://events.regalvoice.com``. Reads no file.
 
-    :raises FixConnectionError: a variable names a proxy that cannot be used.
+    :raises FixConnectionError: a variable names a proxy that can't be used.
     """
     parts = urlsplit(origin)
     tls = parts.scheme == "https"
@@ -104,18 +104,18 @@ def network_for(origin: str, environ: Mapping[str, str] = os.environ) -> Network
 def trusting(
     bundle: Bundle | None, *, system_file: str | None = None, system_folder: str | None = None
 ) -> ssl.SSLContext:
-    """Make a TLS context that trusts a bundle and nothing else, or the default.
+    """Make a TLS context that trusts only a bundle, or the default certificates.
 
-    The default is the system's store, because that is where companies install their own certificates. Where it is
-    empty, as in slim images, it is certifi's.
+    The default is the system's store, where companies install their own certificates. If it is empty, as in slim
+    images, the default is certifi's.
 
-    :param system_file: instead of OpenSSL's own, as is ``system_folder``.
-    :raises FixConnectionError: the bundle cannot be used.
+    :param system_file: replaces OpenSSL's own file; ``system_folder`` replaces its folder.
+    :raises FixConnectionError: the bundle can't be used.
     """
     if bundle is not None:
         context = _from_bundle(bundle)
     else:
-        # Not load_default_certs(): OpenSSL would look at SSL_CERT_FILE even where it is set to nothing.
+        # Not load_default_certs(): OpenSSL would use SSL_CERT_FILE even if it is empty.
         system = ssl.get_default_verify_paths()
         context = _from_system(system_file or system.openssl_cafile, system_folder or system.openssl_capath)
     context.set_alpn_protocols(["http/1.1"])
@@ -137,7 +137,7 @@ def _from_bundle(bundle: Bundle) -> ssl.SSLContext:
             context = ssl.create_default_context(cafile=bundle.path)
             if context.cert_store_stats()["x509"]:
                 return context
-            why = "holds no certificate"  # but, say, a list of revoked ones
+            why = "holds no certificate"  # for example, only revocation lists
         elif _has_certificates(folders):
             return ssl.create_default_context(capath=os.pathsep.join(folders))
         else:
@@ -163,7 +163,7 @@ def _from_system(file: str, folder: str) -> ssl.SSLContext:
         cafile = file if Path(file).is_file() else None
         if cafile or capath:
             return ssl.create_default_context(cafile=cafile, capath=capath)
-    except OSError:  # SSLError is one: the store is damaged, or not for us to read
+    except OSError:  # SSLError is a subclass: the store is damaged or not readable
         pass
     from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
@@ -183,11 +183,11 @@ def _proxy(target: SplitResult, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def _proxy_variables(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Find the variables ``*_proxy`` as ``urllib.request.getproxies`` does: lower case wins, even if it is empty.
+    """Find the ``*_proxy`` variables as ``urllib.request.getproxies`` does: lower case wins, even if it is empty.
 
-    Unlike there, the settings of macOS are not read: a look at them crashes forked processes, such as Airflow's tasks.
+    The macOS settings are not read: reading them crashes forked processes, such as Airflow's tasks.
 
-    :returns: name and value by what is before ``_proxy``.
+    :returns: name and value, by the part of the name before ``_proxy``.
     """
     found = {}
     for name, value in environ.items():
@@ -204,7 +204,10 @@ def _proxy_variables(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 
 def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Whether ``NO_PROXY`` names a host: a name with all its subdomains, an address or network, each with a port."""
+    """Return whether ``NO_PROXY`` lists a host: a domain with its subdomains, an address or a network.
+
+    Any of them may have a port.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -228,9 +231,9 @@ def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
 
 
 def _proxy_at(variable: str, value: str) -> Proxy:
-    """Read a proxy's URL; without a scheme it means http, as for curl.
+    """Parse a proxy's URL; without a scheme it means http, as for curl.
 
-    :raises FixConnectionError: never with the value, which may hold a password.
+    :raises FixConnectionError: the URL is malformed. The message omits it because it may contain a password.
     """
 
     def wrong(what: str) -> FixConnectionError:
@@ -249,7 +252,7 @@ def _proxy_at(variable: str, value: str) -> Proxy:
         raise wrong("SOCKS proxies are not supported, only http and https")
     if parts.scheme not in _PORTS:
         raise wrong("only http and https proxies are supported")
-    # urlsplit drops line breaks inside a URL silently.
+    # urlsplit silently drops line breaks inside a URL.
     if any(character.isspace() for character in url) or not (_PROXY_HOST.fullmatch(host) or _is_ip6(host)):
         raise wrong("it names no host that a proxy can have")
     if port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -259,7 +262,7 @@ def _proxy_at(variable: str, value: str) -> Proxy:
 
 
 def _basic(parts: SplitResult) -> str | None:
-    # Ours, because ``requests`` and aiohttp encode the unusual differently.
+    # Encoded here because ``requests`` and aiohttp encode unusual characters differently.
     if parts.username is None:
         return None
     credentials = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")

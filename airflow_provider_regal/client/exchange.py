@@ -1,7 +1,7 @@
-"""What an attempt to send means, whether it may be repeated, and how long to wait. Decides; does no I/O.
+"""What the result of a send attempt means, whether to retry it, and how long to wait. Does no I/O.
 
 ====================================================  ===============  ==========================
-what happened                                         it means         sent again
+what happened                                         meaning          sent again
 ====================================================  ===============  ==========================
 2xx                                                   acknowledged     no
 401, 403                                              unauthorized     no, everything stops
@@ -30,15 +30,15 @@ _UNAUTHORIZED: Final = frozenset({401, 403})
 _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
 
-# Full jitter over a doubling base: 0-1 s, 0-2 s, ... 0-60 s; the first repeat comes quickly.
+# Full jitter, doubling: 0-1 s, 0-2 s, ... 0-60 s, so the first retry comes quickly.
 _BASE_S: Final = 1.0
 _LONGEST_S: Final = 60.0
-# A header that asks for more is taken for this much; the patience of the caller may end it sooner.
+# Cap for the header; the caller's patience may end the wait sooner.
 LONGEST_RETRY_AFTER_S: Final = 300.0
 _LONGEST_BELIEVED_S: Final = 86_400.0
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
-# What is shown of it in the end is shorter; cut only then, so that nothing personal is cut in half before it is found.
+# Longer than what is shown: personal data must be found and masked before the text is cut.
 _LONGEST_MESSAGE: Final = 2_000
 _DEEPEST_MESSAGE: Final = 5
 
@@ -70,10 +70,10 @@ class Answer:
 class NoAnswer:
     """Regal did not answer.
 
-    :param before_body: nothing of the event had been written, so it cannot have been applied.
+    :param before_body: nothing of the event had been written, so it can't have been applied.
     :param reason: what happened, in words.
-    :param cause: what the operating system said, for the traceback.
-    :param held_back: it was not for Regal to answer: the event was held back on this side.
+    :param cause: the operating system's error, for the traceback.
+    :param held_back: the event was held back on our side, so no answer was possible.
     """
 
     before_body: bool
@@ -91,11 +91,11 @@ class Decision:
 
     :param retry: whether the same event may be sent again.
     :param wait_s: seconds to wait before that.
-    :param reason: what happened, in words and without personal data; ``said`` holds Regal's own.
-    :param said: Regal's message; it may echo what we sent (``redact`` makes it fit to be shown).
-    :param retry_after_s: what Regal asked for, if it did; at most a day. ``wait_s`` follows it up to 300 s.
+    :param reason: what happened, in words and without personal data; Regal's own message is in ``said``.
+    :param said: Regal's message; it may echo what we sent, so pass it through ``redact`` before showing it.
+    :param retry_after_s: the wait Regal asked for, if any; at most a day. ``wait_s`` follows it up to 300 s.
     :param pauses: whether all senders of this connection must wait (429).
-    :param cause: what the operating system said, where there was no answer.
+    :param cause: the operating system's error, if there was no answer.
     """
 
     meaning: Meaning
@@ -110,17 +110,17 @@ class Decision:
 
 
 def acknowledges(attempt: Attempt) -> bool:
-    """Return whether Regal certainly has the event; then nothing is left to decide."""
+    """Return whether Regal acknowledged the event, so that nothing is left to decide."""
     return isinstance(attempt, Answer) and 200 <= attempt.status < 300
 
 
 def decide(attempt: Attempt, *, guarantee: Guarantee, tries: int, jitter: float, now: datetime) -> Decision:
-    """Decide what an attempt means and what comes next.
+    """Decide what an attempt means and what to do next.
 
     :param guarantee: whether an event that may have arrived may be sent again.
-    :param tries: how many attempts were made so far, this one included.
+    :param tries: attempts so far, including this one.
     :param jitter: a random number from 0 to 1.
-    :param now: the current time (aware), for ``Retry-After`` given as a date.
+    :param now: the current time (aware), for a ``Retry-After`` that is a date.
     """
     if isinstance(attempt, NoAnswer):
         meaning = Meaning.NOT_APPLIED if attempt.before_body else Meaning.UNKNOWN
@@ -179,13 +179,13 @@ def _decision(
 
 
 def read_retry_after(header: str | None, now: datetime) -> float | None:
-    """Read ``Retry-After``: seconds or an HTTP date; None if absent or unreadable, capped at a day."""
+    """Parse ``Retry-After``: seconds or an HTTP date. None if absent or unreadable; capped at a day."""
     text = (header or "").strip()
     if _SECONDS.fullmatch(text):
         return min(float(text), _LONGEST_BELIEVED_S)
     try:
         when = parsedate_to_datetime(text)
-    except (ValueError, OverflowError, TypeError, IndexError):  # the parser of the standard library is no stricter
+    except (ValueError, OverflowError, TypeError, IndexError):  # all of these come from the standard library's parser
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
@@ -193,7 +193,7 @@ def read_retry_after(header: str | None, now: datetime) -> float | None:
 
 
 def read_message(excerpt: bytes) -> str:
-    """Read what Regal says in a body of any shape: both error envelopes, a list, a quoted string, HTML, nothing."""
+    """Extract Regal's message from any body: either error envelope, a list, a quoted string, HTML, nothing."""
     text = excerpt.decode("utf-8-sig", "replace").strip()
     try:
         body: Any = json.loads(text)

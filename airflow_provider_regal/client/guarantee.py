@@ -1,4 +1,4 @@
-"""What is promised about an event that may have arrived."""
+"""Whether an event that may have arrived may be sent again."""
 
 from __future__ import annotations
 

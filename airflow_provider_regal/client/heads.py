@@ -1,7 +1,8 @@
-"""Heads of requests, where aiohttp puts them together in memory that all threads share.
+"""Work around a race in aiohttp, which builds request heads in memory shared by all threads.
 
-Its compiled writer did so up to 3.12: https://github.com/aio-libs/aiohttp/pull/11464. When garbage is collected in the
-middle of a head, another thread may run, and the request goes out with lines of that thread's request or answer.
+Its compiled writer did so through 3.12: https://github.com/aio-libs/aiohttp/pull/11464. If garbage collection runs
+while a head is being built, another thread may run, and the request can contain lines of that thread's request or
+answer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _SAFE_SINCE: Final = (3, 13)
 
 
 def write_heads_safely() -> None:
-    """Let this process write heads with aiohttp's own code in Python, where the compiled one is not safe."""
+    """Make this process use aiohttp's pure Python writer for heads where the compiled one is unsafe."""
     major, minor = aiohttp.__version__.split(".")[:2]
     if (int(major), int(minor)) < _SAFE_SINCE:
         vars(http_writer)["_serialize_headers"] = vars(http_writer)["_py_serialize_headers"]

@@ -1,6 +1,6 @@
-"""One attempt to send one event, asynchronously, on one aiohttp session; the engine makes many of them at once.
+"""Send one event asynchronously, once, on a shared aiohttp session; the engine runs many of these concurrently.
 
-What an answer means is decided in ``exchange``; here it is only fetched.
+``exchange`` decides what an answer means.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from airflow_provider_regal.client.heads import write_heads_safely
 from airflow_provider_regal.client.target import Target
 
 _LONGEST_CONNECT_S: Final = 10.0
-#: The last second has room within a second; what lasts longer is a pause, or a share that is gone.
+#: A full second frees up within a second; a longer wait means a pause, or a share that was lost.
 _LONGEST_WAIT_S: Final = 3.0
 _EXCERPT_BYTES: Final = 2_048
 HEADERS: Final = {
-    "Accept-Encoding": "identity",  # otherwise Regal's message may come as gzip
+    "Accept-Encoding": "identity",  # otherwise Regal's message may be gzipped
     "User-Agent": f"airflow-provider-regal/{__version__}",
 }
-#: Gets an attempt, and the seconds it took.
+#: Receives an attempt and its duration in seconds.
 Watch = Callable[[Attempt, float], None]
 
 
 class ManySender:
     """Sends to one target over many connections.
 
-    :param target: where, and with which key.
-    :param max_connections: open at most at once.
-    :param watch: gets each attempt and its seconds, with the body of every answer.
-    :param wait_s: asked when a request has its connection, before the first byte: in how many seconds it may go,
-        infinity if nothing may be sent any more. A connection may take seconds to open.
-    :raises FixConnectionError: a variable of the environment names a bundle or a proxy that cannot be used.
+    :param target: the address and the key.
+    :param max_connections: open connections at most.
+    :param watch: receives each attempt and its duration in seconds, with the body of every answer.
+    :param wait_s: called when a request has its connection, before the first byte (opening a connection may take
+        seconds). Returns the seconds until the request may go, or infinity if nothing may be sent anymore.
+    :raises FixConnectionError: an environment variable names a bundle or a proxy that can't be used.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class ManySender:
         wait_s: Callable[[], float] = lambda: 0.0,
         watch: Watch | None = None,
     ) -> None:
-        # aiohttp's own trust_env would read the environment in another way, and let a .netrc file replace the key.
+        # aiohttp's trust_env would read the environment differently, and let a .netrc file replace the key.
         network = network_for(target.origin)
         write_heads_safely()
         self._url = target.events_url
         self._watch = watch
-        # One bound for the whole exchange: connecting, headers and body.
+        # One limit for the whole exchange: connecting, headers and body.
         self._deadlines = Deadlines(target.timeout_s)
         self._proxy = network.proxy.url if network.proxy else None
         self._proxy_headers = network.proxy.headers if network.proxy else None
-        # Not one of the session's own headers: aiohttp gives those to a proxy as well.
+        # Not a header of the session: aiohttp sends those to a proxy as well.
         self._authorization = {"Authorization": target.api_key}
         self._session = aiohttp.ClientSession(
             headers=HEADERS,
@@ -83,7 +83,7 @@ class ManySender:
         await self._session.close()
 
     async def attempt(self, body: bytes) -> Attempt:
-        """Post one event; an answer or the lack of one, never an exception of the network."""
+        """Post one event. Returns an answer or the lack of one; never raises a network exception."""
         if self._watch is None:
             return await self._attempt(body)
         began = time.monotonic()
@@ -116,7 +116,7 @@ class ManySender:
         )
         try:
             if 200 <= response.status < 300 and self._watch is None:  # then its body is not needed
-                if not response.content.is_eof():  # but the connection can only be used again when it has said all
+                if not response.content.is_eof():  # but the connection can't be reused until the body is complete
                     await _start_of(response)
                 return Answer(response.status, {})
             headers = {name.lower(): value for name, value in response.headers.items()}
@@ -125,7 +125,7 @@ class ManySender:
             response.release()
 
     def _what_failed(self, error: BaseException, started: bool) -> str:
-        """Name a failure without the library's words, and as ``failures`` does for a single event."""
+        """Describe a failure without the library's text, in the same words as ``no_answer``."""
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
             return NO_TLS
         if isinstance(error, (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)):
@@ -133,7 +133,7 @@ class ManySender:
         if isinstance(error, aiohttp.ClientResponseError):
             return NO_HTTP
         if isinstance(error, aiohttp.ClientConnectorDNSError):
-            # With a proxy it is the proxy's name: only the proxy resolves the target's.
+            # Behind a proxy this is the proxy's name: only the proxy resolves the target's.
             return NO_PROXY_CONNECTION if self._proxy else "the host name could not be resolved"
         if isinstance(error, TimeoutError):
             return "no answer within the timeout" if started else "no connection within the timeout"
@@ -143,7 +143,7 @@ class ManySender:
 
 
 async def _start_of(response: aiohttp.ClientResponse) -> bytes:
-    """Read the start of a body; the status has decided already, so an error while reading is not a failure."""
+    """Read the start of a body. The status is already known, so a read error is not a failure."""
     excerpt, content = b"", response.content
     try:
         while len(excerpt) < _EXCERPT_BYTES and not content.at_eof():
@@ -154,13 +154,13 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
 
 
 class _HeldBackError(Exception):
-    """A request has a connection, and may not go."""
+    """A request has a connection but may not go."""
 
 
 class _Connections(aiohttp.TCPConnector):
-    """Connections of which each, opened or used again, is handed out when its request may go.
+    """A pool that hands out each connection, new or reused, only when its request may go.
 
-    :param wait_s: as of :class:`ManySender`.
+    :param wait_s: see :class:`ManySender`.
     """
 
     def __init__(self, wait_s: Callable[[], float], **options: Any) -> None:
@@ -177,7 +177,7 @@ class _Connections(aiohttp.TCPConnector):
                     raise _HeldBackError
                 await asyncio.sleep(wait_s)
             if waited_s and (connection.protocol is None or not connection.protocol.is_connected()):
-                raise _HeldBackError  # closed meanwhile: what is written to it would be in doubt
+                raise _HeldBackError  # closed in the meantime: anything written to it would be in doubt
         except BaseException:
             connection.release()  # nothing was written to it
             raise
@@ -185,7 +185,7 @@ class _Connections(aiohttp.TCPConnector):
 
 
 class _WatchedBody(aiohttp.BytesPayload):
-    """A body that knows whether it was asked for: a failure before that means that Regal cannot have the event."""
+    """A body that records whether it was read: if a request fails before that, Regal can't have the event."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body, content_type="application/json")
@@ -196,6 +196,6 @@ class _WatchedBody(aiohttp.BytesPayload):
         await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        # What newer versions of aiohttp (3.12 and later) call instead.
+        # aiohttp 3.12 and later call this instead.
         self.started = True
         await super().write_with_length(writer, content_length)

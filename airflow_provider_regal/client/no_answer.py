@@ -1,4 +1,4 @@
-"""Why there was no answer, in our own words: the library's hold addresses, object ids and what a server wrote."""
+"""Explain in our own words why there was no answer: library messages contain addresses, object ids and server text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 
 from airflow_provider_regal.client.environment import NO_HTTP, NO_PROXY_CONNECTION, NO_TLS
 
-# The second is the layer below, some of whose errors requests lets through.
+# HTTPError is urllib3's, the layer below; requests lets some of its errors through.
 NO_ANSWER: Final = (requests.RequestException, HTTPError)
 
 
 def describe_failure(error: Exception) -> str:
-    """Name a failure."""
+    """Describe a failure."""
     inside = list(_inside(error))
-    # Also inside a ProxyError: TLS with the proxy itself.
+    # Also inside a ProxyError: TLS to the proxy itself.
     if any(isinstance(cause, (requests.exceptions.SSLError, ssl.SSLError)) for cause in inside):
         return NO_TLS
     if isinstance(error, requests.exceptions.ProxyError):
@@ -41,7 +41,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def cause_of(error: Exception) -> OSError | None:
-    """Find what the operating system or the TLS library said; unlike the layers above it never quotes a server."""
+    """Find the error of the operating system or the TLS library; unlike the layers above, it never quotes a server."""
     for cause in _inside(error):
         if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
             return cause.with_traceback(None)
@@ -49,7 +49,7 @@ def cause_of(error: Exception) -> OSError | None:
 
 
 def _inside(error: BaseException) -> Iterator[BaseException]:
-    """Return an error and what it wraps, without its context, which may be an error of the caller's own."""
+    """Return an error and the errors it wraps, without its context, which may be an error of the caller."""
     yield error
     for inner in (error.__cause__, getattr(error, "reason", None), *error.args):
         if isinstance(inner, BaseException):

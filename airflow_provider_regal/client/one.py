@@ -1,6 +1,6 @@
-"""One event at a time, synchronously, on one ``requests.Session``.
+"""Send one event at a time, synchronously, on one ``requests.Session``.
 
-Every attempt takes a slot of the pacer, repeats included. What an answer means is decided in ``exchange``.
+Every attempt, including retries, takes a slot of the pacer. ``exchange`` decides what an answer means.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _EXCERPT_BYTES: Final = 2_048
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """What was tried so far; ``doubtful`` if one of the tries may have arrived."""
+    """What was tried so far; ``doubtful`` if one of the attempts may have arrived."""
 
     payload: Payload
     guarantee: Guarantee
@@ -56,11 +56,11 @@ class _Sent:
 class Sender:
     """Sends events to one target.
 
-    :param target: where, and with which key.
-    :param pacer: says when a request may go.
-    :param patience_s: seconds after which repeating ends; also ends it at once if Regal asks for a longer wait.
-    :param clock: time and chance.
-    :param session: that carries the key; one of its own by default.
+    :param target: the address and the key.
+    :param pacer: decides when a request may go.
+    :param patience_s: seconds after which retries end. They end at once if Regal asks for a longer wait.
+    :param clock: clock and randomness.
+    :param session: a session that sends the key; a new one by default.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Sender:
         self.latency_s: float | None = None
 
     def send(self, payload: Payload, guarantee: Guarantee) -> Receipt:
-        """Send one event, repeating it where that is safe under the guarantee.
+        """Send one event; retry where that is safe under the guarantee.
 
         :raises FixConnectionError: Regal refuses the key.
         :raises RefusedEventError: Regal refuses this event for good.
@@ -113,7 +113,7 @@ class Sender:
                 return Receipt.of(payload, http_status=decision.status, seconds=now - started, tries=tries)
             if decision.pauses:
                 self._pacer.pause(now + decision.wait_s)
-            # One attempt that may have arrived is enough: what the others say does not take it back.
+            # If one attempt may have arrived, the results of the others don't change that.
             doubtful = doubtful or decision.meaning is Meaning.UNKNOWN
             sent = _Sent(payload, guarantee, tries, doubtful)
             if not decision.retry or now + decision.wait_s >= ends:
@@ -124,7 +124,7 @@ class Sender:
                 raise self._error(decision, sent, self._clock.monotonic() - started) from decision.cause
 
     def _wait_for_slot(self, ends: float) -> bool:
-        """Wait until the pacer lets a request go; False if a pause of all senders would outlast ``ends``."""
+        """Wait until the pacer lets a request go; return False if a pause of all senders would outlast ``ends``."""
         while (wait_s := self._pacer.take(now := self._clock.monotonic()) or self._pacer.go(now)) > 0:
             pause_s = self._pacer.pause_left(now)
             if pause_s and now + pause_s > ends:
@@ -152,10 +152,10 @@ class Sender:
         return Answer(response.status_code, headers, self._excerpt(response))
 
     def _excerpt(self, response: requests.Response) -> bytes:
-        """Read the start of the body. The status has decided already: a broken body changes nothing."""
+        """Read the start of the body. The status is already known, so a broken body changes nothing."""
         excerpt = bytearray()
         try:
-            # Byte by byte, because a larger piece is lost as a whole if its end does not come.
+            # Byte by byte: if the connection breaks, a larger piece would be lost entirely.
             for byte in response.iter_content(1):
                 excerpt += byte
                 if len(excerpt) >= _EXCERPT_BYTES:
@@ -206,9 +206,9 @@ class Sender:
 
 
 class _WatchedBody:
-    """A body that knows whether it was asked for.
+    """A body that records whether it was read.
 
-    Headers go out before it: a failure with the body untouched means that Regal cannot have the event.
+    Headers are sent first: if a request fails before the body is read, Regal can't have the event.
     """
 
     def __init__(self, body: bytes) -> None:

@@ -1,13 +1,13 @@
-"""The rate: evenly spaced slots, and never more than the limit in any second.
+"""Rate limiter: evenly spaced slots, and never more than the limit in any second.
 
 ::
 
     take: a slot, evenly spaced ─▶ a connection: at hand, or opened ─▶ go: room in the last second ─▶ first byte
 
-A new connection takes a few round trips, while others are at hand at once: requests whose slots were apart would reach
-Regal together. So they are counted when they go.
+A new connection takes a few round trips, while an open one is available at once. Requests with separate slots could
+therefore reach Regal together, so they are counted when they go.
 
-Pure: it is told the time and answers with seconds to wait, so that threads, one task and tests share it.
+Pure: callers pass the time and receive the seconds to wait, so threads, a single task and tests can share it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from collections import deque
 from threading import Lock
 from typing import Final, Protocol
 
-# At 98 % no measured second held too many (docs/performance.md); a real network bunches more than loopback does.
+# At 98 %, no measured second exceeded the limit (docs/performance.md); a real network bunches more than loopback.
 MARGIN: Final = 0.97
-# A timer rings late, rows take their time to prepare: what is missed by so little is made up for, other slots are gone.
+# Timers fire late and rows take time to prepare: slots missed by this little are made up for, others are lost.
 _MADE_UP_FOR_S: Final = 0.02
-# What leaves within this much more than a second may arrive within one.
+# Requests that leave within slightly more than a second may arrive within one.
 _SECOND_S: Final = 1.03
 _ASK_AGAIN_S: Final = 0.25
 _RECOVERY: Final = 0.1
 
 
 class Slots(Protocol):
-    """What says when a request may go: a pacer, or one that asks others as well."""
+    """What decides when a request may go: a pacer, or an object that also consults other processes."""
 
     def take(self, now: float) -> float:
         """Take the slot of one request, if there is one; else return the seconds until it is worth asking again."""
@@ -36,10 +36,10 @@ class Slots(Protocol):
         """Count a request that has its slot, if it may go; else return the seconds until it is worth asking again."""
 
     def pause(self, until: float) -> None:
-        """Let none go until then."""
+        """Send nothing until then."""
 
     def pause_left(self, now: float) -> float:
-        """Return for how many more seconds none may go."""
+        """Return the seconds until sending resumes."""
 
 
 class Pacer:
@@ -59,7 +59,7 @@ class Pacer:
 
     @property
     def limit(self) -> int:
-        """Requests a second at most."""
+        """The maximum requests per second."""
         return self._limit
 
     def set_limit(self, limit: int) -> None:
@@ -68,9 +68,9 @@ class Pacer:
             self._limit = self._most = limit
 
     def lower(self, limit: int, now: float) -> int:
-        """Let requests go no faster than a new limit, from now on.
+        """Apply a lower limit from now on.
 
-        :returns: the most that will have gone in any second that is not over yet: the limit, or what went already.
+        :returns: the most requests in any second that is not over yet: the limit, or what was already sent.
         """
         with self._lock:
             self._limit = min(self._limit, limit)
@@ -79,7 +79,7 @@ class Pacer:
             return self._most
 
     def take_use(self, now: float) -> tuple[int, bool]:
-        """Return how many requests went since this was asked last, and whether the limit held any back."""
+        """Return how many requests went since the last call, and whether the limit held any back."""
         with self._lock:
             use = self._taken, self._held_back_until > self._asked_at
             self._taken, self._asked_at = 0, now
@@ -115,7 +115,7 @@ class Pacer:
             return 0.0
 
     def _room_at(self, now: float) -> float:
-        """Return when a request may go, slots aside."""
+        """Return when a request may go, ignoring slots."""
         self._forget(now)
         if not self._limit:
             return max(self._paused_until, now + _ASK_AGAIN_S)
@@ -128,7 +128,7 @@ class Pacer:
             self._sent.popleft()
 
     def pause(self, until: float) -> None:
-        """Stop all sends until ``until`` (monotonic seconds): Regal answered that we are too fast."""
+        """Stop all sends until ``until`` (monotonic seconds): Regal answered 429."""
         with self._lock:
             self._paused_until = max(self._paused_until, until)
 
@@ -137,12 +137,12 @@ class Pacer:
         with self._lock:
             share = self._share(now)
             if now - self._cut_at >= 1.0:
-                self._cut_to = share / 2  # never under a tenth, which comes back between two cuts
+                self._cut_to = share / 2  # never below a tenth of the limit, which is recovered between two cuts
                 self._cut_at = now
 
     def _share(self, now: float) -> float:
         return min(1.0, self._cut_to + _RECOVERY * max(now - self._cut_at, 0.0))
 
     def pause_left(self, now: float) -> float:
-        """Return for how many more seconds all sends are stopped, whatever the rate."""
+        """Return for how many more seconds all sends are paused, regardless of the rate."""
         return max(self._paused_until - now, 0.0)

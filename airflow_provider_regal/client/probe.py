@@ -1,4 +1,4 @@
-"""Whether something answers where Regal should be. Asks with GET and without the key: a POST would write data."""
+"""Check whether Regal's host answers. Uses GET without the key: a POST would write data."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PROBE_TIMEOUT_S = 10.0
 
 
 class Probed(NamedTuple):
-    """What came of asking.
+    """The result of a probe.
 
     :param said: a sentence for the user.
-    :param skew_s: how far the server's clock is ahead of ours, to the second; None if it did not say.
+    :param skew_s: how far the server's clock is ahead of ours, in whole seconds; None if the answer has no date.
     """
 
     answered: bool
@@ -28,7 +28,7 @@ class Probed(NamedTuple):
 
 
 def probe(origin: str) -> tuple[bool, str]:
-    """Ask for the front page of Regal's host.
+    """Request the front page of Regal's host.
 
     :returns: whether it answered, and a sentence for the user.
     """
@@ -36,7 +36,7 @@ def probe(origin: str) -> tuple[bool, str]:
 
 
 def ask(origin: str) -> Probed:
-    """Ask for the front page of Regal's host, and what time it is there."""
+    """Request the front page of Regal's host, and read the server's time."""
     started = time.monotonic()
     try:
         network, session = network_for(origin), plain_session(origin)

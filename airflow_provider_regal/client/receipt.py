@@ -1,4 +1,4 @@
-"""What came of an event that was sent, without personal data."""
+"""The result of sending one event, without personal data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Receipt:
 
     @classmethod
     def of(cls, payload: Payload, *, http_status: int | None, seconds: float, tries: int) -> Receipt:
-        """Write the receipt of a payload."""
+        """Make the receipt of a payload."""
         return cls(
             call=payload.call,
             status="dry_run" if http_status is None else "acknowledged",

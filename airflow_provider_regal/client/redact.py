@@ -1,4 +1,4 @@
-"""Regal's own words, made fit to be shown: an error answer may repeat the event, or the key, that it is about."""
+"""Make Regal's messages safe to show: an error may echo the event or the key."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ _LONGEST: Final = 200
 _WORD: Final = re.compile(r"[^\W_]+")
 _ESCAPED: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 _MASKS: Final = re.compile(rf"{re.escape(MASK)}(?:[\s_]*{re.escape(MASK)})+")
-# A shorter start of a word says nothing about it, and would mask half of any sentence.
+# Shorter prefixes identify nothing, and masking them would hide half of any sentence.
 _SHORTEST_START: Final = 4
 
 
 def fit_to_show(said: str, *, sent: Any, api_key: str) -> str:
-    """Mask in a text all that we sent, word by word, so that a value cut off or respelled is found as well.
+    """Mask everything we sent in a text.
 
-    :param said: what Regal says.
-    :param sent: the event; its field names may be shown, its values not.
+    Compares word by word, to find values that are cut off or spelled differently, too.
+
+    :param said: Regal's message.
+    :param sent: the event; its field names may be shown, its values may not.
     :param api_key: the key it was sent with.
     :returns: one line of at most 200 characters.
     """
     plain = unquote(html.unescape(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), said)))
     words = {word.casefold() for text in (*_values(sent), api_key) for word in _WORD.findall(text)}
-    # One text with a mark before each word finds the starts of words as fast as whole ones.
+    # Joining all words with a separator before each finds prefixes as fast as a lookup of whole words.
     starts = "\n" + "\n".join(words)
 
     def masked(found: re.Match[str]) -> str:
@@ -40,7 +42,7 @@ def fit_to_show(said: str, *, sent: Any, api_key: str) -> str:
 
 
 def one_line(text: str, longest: int) -> str:
-    """Bring a text into one printable line of at most so many characters, so that it cannot pose as another."""
+    """Reduce a text to one printable line of limited length, so that it can't forge another log line."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
@@ -48,7 +50,7 @@ def one_line(text: str, longest: int) -> str:
 def _values(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            if not str(key).isidentifier():  # a phone or an email; a field's name tells nothing
+            if not str(key).isidentifier():  # a phone or an email; a field's name reveals nothing
                 yield str(key)
             yield from _values(item)
     elif isinstance(value, (list, tuple)):

@@ -1,7 +1,7 @@
-"""The ``requests`` session: it follows no redirect, and a timeout bounds a whole answer.
+"""The ``requests`` session: it follows no redirects, and its timeout covers the whole answer.
 
-``requests`` counts a timeout anew with every piece that arrives: a server that sends one byte now and then holds it
-forever. Here the socket's timeout is the time for all of it, headers and body.
+In ``requests``, the timeout restarts with every piece that arrives: a server that sends one byte now and then blocks it
+forever. Here the socket's timeout covers the whole answer, headers and body.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from airflow_provider_regal.client.target import Target
 
 
 def keyed_session(target: Target) -> requests.Session:
-    """Make a session that sends the target's key, as it is, with every request."""
+    """Make a session that sends the target's key, verbatim, with every request."""
     session = plain_session(target.origin)
     session.auth = _RawKey(target.api_key)
     return session
 
 
 def plain_session(origin: str) -> requests.Session:
-    """Make a session that carries no key and uses the certificates and the proxy of :mod:`.environment`.
+    """Make a session without a key that uses the certificates and the proxy of :mod:`.environment`.
 
-    :raises FixConnectionError: a variable of the environment names a bundle or a proxy that cannot be used.
+    :raises FixConnectionError: an environment variable names a bundle or a proxy that can't be used.
     """
     network = network_for(origin)
     session = _Session()
     session.headers["User-Agent"] = f"airflow-provider-regal/{__version__}"
-    session.trust_env = False  # it would read the environment, and .netrc, a second time and in another way
+    session.trust_env = False  # it would read the environment and .netrc again, differently
     session.auth = _RawKey(None)
     if network.proxy is not None:
         parts = urlsplit(origin)
@@ -52,7 +52,7 @@ def plain_session(origin: str) -> requests.Session:
 
 
 class _RawKey(AuthBase):
-    """Puts the key into ``Authorization`` as it is; any auth object also keeps a .netrc file from filling it in."""
+    """Puts the key into ``Authorization`` verbatim. Any auth object also prevents .netrc from replacing it."""
 
     def __init__(self, api_key: str | None) -> None:
         self._api_key = api_key
@@ -64,9 +64,9 @@ class _RawKey(AuthBase):
 
 
 class _Session(requests.Session):
-    """Follows no redirect: wherever it points must get neither the event nor the key.
+    """Follows no redirect: its target must receive neither the event nor the key.
 
-    ``allow_redirects=False`` alone still reads the whole body of a redirect and parses where it points.
+    ``allow_redirects=False`` alone still reads the whole body of a redirect and parses its target.
     """
 
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -74,7 +74,7 @@ class _Session(requests.Session):
 
 
 class _UntilDeadline(io.RawIOBase):
-    """Reads from a socket until the time is up that its timeout gave when the answer began."""
+    """Reads from a socket until a deadline: its timeout, counted from the start of the answer."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
@@ -124,9 +124,10 @@ _POOLS: Final = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections whose answers end in time, through a proxy as well, and that trust what deliveries trust.
+    """Creates connections that limit the time of an answer and trust the same certificates as deliveries.
 
-    ``session.verify`` still works for whoever sets it; while it is True, ``requests`` would trust certifi.
+    This also works through a proxy. Setting ``session.verify`` still works; while it is True, ``requests`` would trust
+    certifi.
     """
 
     def __init__(self, network: Network) -> None:

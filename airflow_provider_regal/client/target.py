@@ -1,4 +1,4 @@
-"""Where Regal is and how to speak to it: the parts of a connection, checked."""
+"""Regal's address and how to send to it: the validated parts of a connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_regal.errors import FixConnectionError
 
 EVENTS_PATH: Final = "/events"
 EXTRAS: Final = frozenset({"rate_limit", "timeout", "event_source", "dry_run", "account"})
-# Beyond these it is a slip, and not even a number the machine can wait for.
+# Higher values are mistakes, or even too large to wait for.
 _HIGHEST_RATE: Final = 10_000
 _LONGEST_TIMEOUT_S: Final = 3_600
 _LABEL: Final = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
@@ -24,16 +24,16 @@ _HOST_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where events go.
+    """Where and how to send events.
 
     :param conn_id: the connection it was read from, for messages.
     :param origin: scheme and host, such as ``https://events.regalvoice.com``.
-    :param api_key: sent raw in ``Authorization``; never shown.
-    :param rate_limit: requests a second this task may send at most.
-    :param timeout_s: seconds to wait for Regal at most, per request.
-    :param event_source: named by events that name none.
+    :param api_key: sent verbatim in ``Authorization``; never shown.
+    :param rate_limit: maximum requests per second of the account.
+    :param timeout_s: maximum seconds to wait for Regal, per request.
+    :param event_source: the source of events that name none.
     :param dry_run: check everything, send nothing.
-    :param account: what the ledger calls the account; by default the connection's id.
+    :param account: the account's name in the ledger; by default the connection's id.
     """
 
     conn_id: str
@@ -47,16 +47,16 @@ class Target:
 
     @property
     def events_url(self) -> str:
-        """Where events are posted."""
+        """The URL that events are posted to."""
         return self.origin + EVENTS_PATH
 
 
 def target_of(
     conn_id: str, *, host: str | None, port: int | None, password: str | None, extra: Mapping[str, Any]
 ) -> Target:
-    """Read the parts of a connection.
+    """Read and validate the parts of a connection.
 
-    :raises FixConnectionError: one of them cannot be right; the message names the connection and the field.
+    :raises FixConnectionError: a part is invalid; the message names the connection and the field.
     """
     if odd := sorted(extra.keys() - EXTRAS):
         named = ", ".join(map(repr, odd))
@@ -75,7 +75,7 @@ def target_of(
 
 
 def check_extra(conn_id: str, extra: str | None) -> None:
-    """Check that the extra of a connection is an object of JSON: Airflow reads anything else as an empty one.
+    """Check that a connection's extra is a JSON object: Airflow reads anything else as an empty one.
 
     :raises FixConnectionError: it is not.
     """
@@ -108,7 +108,7 @@ def _origin(conn_id: str, host: str | None, port: int | None) -> str:
     if "://" not in text:
         text = f"https://{text}"
     example = f"Write it as {defaults.HOST}"
-    if any(character.isspace() for character in text):  # urlsplit would drop some without a word
+    if any(character.isspace() for character in text):  # urlsplit would drop some silently
         raise _wrong(conn_id, f"the host contains a space or line break. {example}.")
     try:
         parts = urlsplit(text)
@@ -132,7 +132,7 @@ def _origin(conn_id: str, host: str | None, port: int | None) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host name can only mean this machine."""
+    """Return whether a host name always means this machine."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:

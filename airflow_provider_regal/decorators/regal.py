@@ -34,12 +34,12 @@ class _RegalDecoratedOperator(DecoratedOperator, RegalRowsOperator):
             python_callable=python_callable,
             op_args=op_args,
             op_kwargs=op_kwargs,
-            rows=None,  # the function is called when they are opened
+            rows=None,  # the function is called when the source is opened
             **kwargs,
         )
 
     def open_rows(self, context: Context) -> Rows:
-        """Call the function. What it returns is data: it is never rendered."""
+        """Call the function. Its result is data and is never rendered."""
         context_merge(context, self.op_kwargs)
         self.rows = lambda: self.python_callable(
             *self.op_args, **determine_kwargs(self.python_callable, self.op_args, context)

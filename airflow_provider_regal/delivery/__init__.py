@@ -1,4 +1,4 @@
-"""Many rows, each with an outcome.
+"""Deliver many rows and record an outcome for each.
 
 ::
 
@@ -6,7 +6,7 @@
                 │                  (ledger)               │             └─ retry ─┘         │
                 └─▶ skipped: unchanged                    └─▶ rejected, skipped ────────────┴─▶ commit (ledger)
 
-``delivery`` decides what a try has to do (``resume``, and ``approved`` for a plan) and runs it; ``dry_run`` lets it run
-on a ledger that is thrown away. ``reading`` is what happens before the first send, ``sync`` the reading of a table of
-consents, ``sending`` what happens from then on. Nothing here knows Airflow.
+``delivery`` decides what a try has to do (with ``resume``, and ``approved`` for a plan) and runs it; ``dry_run`` runs
+it on a temporary ledger. ``reading`` covers everything before the first send, ``sending`` everything after it, and
+``sync`` the reading of a consent table. Nothing here imports Airflow.
 """

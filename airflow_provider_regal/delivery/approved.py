@@ -1,4 +1,4 @@
-"""A plan, by the task that sends it: whether it may be sent, and with which options."""
+"""A plan as seen by the task that sends it: whether it may be sent, and with which options."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from airflow_provider_regal.ledger.deliveries import EXPIRED, FINISHED, PLANNED,
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """A plan that is to be sent.
+    """A plan to send.
 
     :param number: the id of its delivery.
-    :param sender: the task instance that sends it; only one ever does.
-    :param plan_days: for how many days it may have waited.
+    :param sender: the task instance that sends it. A plan has only one sender.
+    :param plan_days: the maximum age of the plan, in days.
     """
 
     number: int
@@ -30,11 +30,11 @@ class Approved:
 
     @property
     def sent_by(self) -> str:
-        """The sender, as the ledger has it."""
+        """The sender, in the form the ledger stores."""
         return json.dumps([self.sender.dag_id, self.sender.run_id, self.sender.task_id, self.sender.map_index])
 
     def find(self, account: Account) -> Record:
-        """Find the plan, as it is now.
+        """Load the plan's current state.
 
         :raises PlanError: it may not be sent.
         """
@@ -49,20 +49,20 @@ class Approved:
         return record
 
     def settings(self, account: Account, given: DeliverySettings, changes: Collection[str]) -> DeliverySettings:
-        """Return the options that the plan was made with; the account writes as the task that made it.
+        """Return the options of the plan. Also makes the account write on behalf of the task that made the plan.
 
-        :param given: options of sending, of which only those in ``changes`` count.
+        :param given: options of the sending task; only those in ``changes`` are used.
         :raises PlanError: it may not be sent.
         """
         record = self.find(account)
-        # A sync knows by it whose consents are its own.
+        # A sync identifies its own consents by this source.
         account.source = str(Place(record.dag_id, record.run_id, record.task_id, record.map_index, record.name))
         changed = {name: getattr(given, name) for name in changes}
         return replace(DeliverySettings.from_json(record.plan or ""), plan=False, **changed)
 
 
 def why_not(record: Record, sent_by: str, *, now: datetime, plan_days: float) -> str | None:
-    """Return why a task may not send a delivery as a plan; None if it may, or was sending it before. Pure."""
+    """Return why a task may not send a delivery as a plan; None if it may, or if it is the task that began to. Pure."""
     again = "Clear the task with plan=True to plan again."
     if record.plan is None:
         return "is not a plan: the task that made it did not set plan=True."

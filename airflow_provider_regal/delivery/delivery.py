@@ -1,12 +1,12 @@
-"""A delivery from its rows to its report.
+"""Run a delivery, from its rows to its report.
 
 ::
 
     what has this try to do? ─▶ read the source ─▶ first pass ─▶ send ─▶ judge: report, success or error
          (resume)                (or a sync)        (ledger)     (engine)
 
-A plan sends nothing but opt-outs, and leaves the rest to the task that sends it; that does what a retry would. A dry
-run is a plan that sends nothing at all, on a ledger that is thrown away.
+A plan sends only opt-outs. The task that sends the plan later works like a retry: it sends the remaining rows. A dry
+run is a plan that sends nothing at all, on a temporary ledger.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ if TYPE_CHECKING:
     from airflow_provider_regal.client.many import Watch
 
 Rows = Iterable[Any]
-#: Opens the source; it is given the delivery: a redelivery takes its letters with it.
+#: Opens the source. Receives the redelivery in progress, which takes over its dead letters as they are read.
 OpenSource = Callable[[Redelivery], Rows]
 
 _log = logging.getLogger(__name__)
-#: A share counts for a second after the last request; and it is agreed on before the end of a commit.
+#: A share is held for a second after the last request, and is agreed on before the commit ends.
 SHARE_HOLD_S: Final = FRESH_S + 1.5
 _REASONS_IN_MESSAGE: Final = 3
 _REJECTED_LOGGED: Final = 20
@@ -98,19 +98,19 @@ _KEPT: Final = (
 
 
 class Delivery:
-    """One delivery, of one try.
+    """One try of a delivery.
 
-    :param place: which task instance delivers; the same forevery try.
+    :param place: the task instance that delivers; the same for every try.
     :param rows: opens the source; called only if this try has to read it.
     :param fingerprint: of the source, without its rows.
     :param account: the ledger of the account.
-    :param this: which try this is.
-    :param stop: makes it stop soon, with everything unsettled kept.
-    :param on_begin: gets the delivery when this try holds it; not in a dry run.
-    :param on_progress: gets each progress line.
-    :param progress_every_s: seconds between them.
-    :param watch: gets each attempt to send, with its seconds.
-    :param approved: the plan whose rows are sent, instead of those of the source.
+    :param this: the number of this try.
+    :param stop: asks the delivery to stop soon; unsettled rows are kept.
+    :param on_begin: called with the delivery once this try holds it; not in a dry run.
+    :param on_progress: called with each progress line.
+    :param progress_every_s: seconds between progress lines.
+    :param watch: called with each send attempt and its duration in seconds.
+    :param approved: the plan whose rows are sent instead of the source's.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Delivery:
         watch: Watch | None = None,
         approved: Approved | None = None,
     ) -> None:
-        if settings.plan:  # it is sent with the options as they can be written down
+        if settings.plan:  # the options are stored as JSON: send with the same ones
             settings = DeliverySettings.from_json(settings.to_json())
         self._place = place
         self._rows = rows
@@ -155,22 +155,22 @@ class Delivery:
 
     @property
     def outages(self) -> int:
-        """Outages of Regal in this try, so far; any thread may ask."""
+        """Regal outages in this try so far. Thread-safe."""
         return 0 if self._gate is None else self._gate.outages
 
     def latencies(self) -> list[float]:
-        """Return the seconds of the last answers; any thread may ask."""
+        """Return the latencies of the last answers, in seconds. Thread-safe."""
         return [] if self._gate is None else self._gate.latencies()
 
     def run(self) -> DeliveryReport:
         """Deliver.
 
         :raises ResumeError: an earlier try may have sent rows, and it can't be resumed.
-        :raises FixSourceError: the source is not plausible; nothing was sent.
+        :raises FixSourceError: a check of the source failed; nothing but opt-outs was sent.
         :raises TooManyFailedRowsError: more rows were rejected or are unknown than allowed.
         :raises FixConnectionError: Regal refuses the key, or the ledger is not for this account.
         :raises PlanError: the plan that was approved can't be sent.
-        :raises RetryLaterError: an outage, the ledger's or Regal's, or a request to stop; a later try resumes.
+        :raises RetryLaterError: an outage of the ledger or of Regal, or a request to stop; a later try resumes.
         """
         if self._settings.dry_run:
             return self._run_dry()
@@ -196,7 +196,7 @@ class Delivery:
         return self.report
 
     def _run_dry(self) -> DeliveryReport:
-        """Find out what would be sent."""
+        """Determine what would be sent."""
         self._account.register(self._target.api_key, keep=False)
         report = self.report
         report.status = "dry_run"
@@ -245,7 +245,7 @@ class Delivery:
         return todo
 
     def _is_stopped_again(self, record: Record) -> bool:
-        """Return whether the guard that stopped a delivery before anything was sent stops its kept rows again."""
+        """Return whether the guard that stopped a delivery before the first send would stop its kept rows again."""
         counts = Counts.of(record)
         if counts.guard is None or record.kept_rows is None or not self._settings.named:
             return False
@@ -286,7 +286,7 @@ class Delivery:
             conn_id=self._target.conn_id,
         )
         if self._settings.named:
-            held.counts.guard = None  # it lets the kept rows pass now
+            held.counts.guard = None  # the guard accepts the kept rows now
         if todo.work is Work.RESUME_WITH_REJECTED:
             _open_rejected(held)
         return held
@@ -304,11 +304,11 @@ class Delivery:
                 conn_id=self._target.conn_id,
             )
         except TakenOverError:
-            approved.find(self._account)  # says so, if another task was quicker
+            approved.find(self._account)  # raises if another task was faster
             raise
 
     def _read(self, todo: ToDo, held: Held, index: RowIndex) -> None:
-        """Read what has to be read, and look at all rows."""
+        """Read the source if needed, and run the first pass over all rows."""
         settings, counts, dry_run = self._settings, held.counts, self._settings.dry_run
         first_pass = FirstPass(
             self._preparer,
@@ -341,7 +341,7 @@ class Delivery:
         if counts.plan and not (dry_run or settings.plan):
             self.report.count(counts)
             _log.info("The plan\n%s", self.report.plan_as_table())
-        if counts.guard is None:  # a sync has looked itself
+        if counts.guard is None:  # a sync runs its own checks
             self._guard(held, first_pass, runs)
         ambiguous = {} if counts.guard else first_pass.ambiguous(held.rows)
         self._add_owed(held, index, first_pass)
@@ -354,7 +354,7 @@ class Delivery:
             _log.info("Delivery %d: read %s, %s to send", held.id, rows_(counts.read), f"{to_send:,}")
 
     def _guard(self, held: Held, first_pass: FirstPass, runs: Sequence[int]) -> None:
-        """Note why nothing but opt-outs is sent, if so, and drop the rows.
+        """If a guard stops all but opt-outs, record why and drop the rows.
 
         :raises StoppedByGuardError: a guard stopped named events; their rows are kept.
         """
@@ -370,7 +370,7 @@ class Delivery:
             held.drop_rows()
 
     def _keeps(self, held: Held) -> bool:
-        """Return whether rows that a guard stopped are kept: named events, which are not in the ledger yet."""
+        """Return whether the rows that a guard stopped are kept: named events that are not dead letters."""
         if not self._settings.named or self._settings.plan or self._settings.dry_run:
             return False
         first = next(iter(held.rows()), None)
@@ -382,7 +382,7 @@ class Delivery:
             log_shared(shared)
 
     def _add_owed(self, held: Held, index: RowIndex, first_pass: FirstPass) -> None:
-        """Take in the opt-outs that Regal lacks; nothing holds them back, even where a guard stops all else."""
+        """Add the opt-outs that Regal lacks. They are sent even if a guard stops everything else."""
         sync = self._settings.sync
         if (self._settings.mapping.call != "identify" and sync is None) or (sync is not None and sync.known_to_regal):
             return
@@ -426,7 +426,7 @@ class Delivery:
         )
 
     async def _send_all(self, held: Held, index: RowIndex) -> None:
-        # aiohttp takes a quarter of a second to import: only where something is sent.
+        # aiohttp takes 250 ms to import: do it only when something is sent.
         from airflow_provider_regal.client.many import ManySender
         from airflow_provider_regal.delivery.sending.engine import Engine
 
@@ -502,12 +502,12 @@ class Delivery:
             finally:
                 held.counts.outages += gate.outages
                 self.report.notes.update(recorder.notes)
-                with suppress(LedgerError):  # it is only told
+                with suppress(LedgerError):  # only informational
                     self._note_shared(admission.shared())
             await recorder.commit(last=True)
 
     def _judge(self, held: Held) -> None:
-        """End the delivery, now that every row is settled.
+        """Finish the delivery once every row is settled.
 
         :raises TooManyFailedRowsError: more rows were rejected or are unknown than allowed.
         """
@@ -589,7 +589,7 @@ class Delivery:
             )
 
     def _let_go(self, held: Held, error: BaseException) -> None:
-        """Note why it stopped, where the ledger may be the very trouble: that must not hide the error."""
+        """Record why the delivery stopped. The ledger may be the cause, so a failure here must not hide the error."""
         report = self.report
         given_up = isinstance(error, (FixSourceError, TooManyFailedRowsError, ValueError))
         report.status = FAILED if given_up and not isinstance(error, StoppedByGuardError) else STOPPED
@@ -610,7 +610,7 @@ class Delivery:
 
 
 async def _try_to_commit(recorder: Recorder) -> None:
-    """Commit where the delivery has stopped for another reason, which must not be hidden."""
+    """Commit after the delivery has stopped for another reason, without hiding that reason."""
     try:
         await recorder.commit(last=True)
     except RegalError as error:
@@ -618,7 +618,7 @@ async def _try_to_commit(recorder: Recorder) -> None:
 
 
 class open_rows:  # noqa: N801 - a context manager
-    """Return the rows of a delivery: those of the source, or what a sync has found out of them."""
+    """The rows of a delivery: those of the source, or those a sync computes from them."""
 
     def __init__(
         self,
@@ -663,7 +663,7 @@ class open_rows:  # noqa: N801 - a context manager
 
 
 def _open_rejected(held: Held) -> None:
-    """Open the rejected rows of a cleared task again, but for those that a redelivery has taken."""
+    """Reopen the rejected rows of a cleared task, except those that a redelivery has taken over."""
     positions = held.states.positions(RowState.REJECTED)
     source_rows = {}
     wanted = set(positions)
@@ -673,7 +673,7 @@ def _open_rejected(held: Held) -> None:
     opened = []
     for position in positions:
         held.counts.add(Outcome.REJECTED, -1)
-        held.counts.opt_outs_rejected = 0  # counted again as they are tried again
+        held.counts.opt_outs_rejected = 0  # counted again as they are retried
         if source_rows[position] in taken:
             held.states[position] = RowState.SKIPPED_REDELIVERED
             held.counts.skip(Skip.REDELIVERED)
@@ -688,7 +688,7 @@ def _open_rejected(held: Held) -> None:
 
 
 def _as_percent(limit: object) -> str:
-    """Write a share as people say it: `` (2 %)``; empty for a number of rows."""
+    """Format a share as `` (2 %)``; return an empty string for a number of rows."""
     return f" ({100 * limit:g} %)" if isinstance(limit, float) and limit else ""
 
 
@@ -702,10 +702,10 @@ def _why_failed(report: DeliveryReport, too_many: list[str]) -> str:
 
 
 def opt_outs_(number: int) -> str:
-    """Write a number of opt-outs."""
+    """Format a number of opt-outs."""
     return "1 opt-out" if number == 1 else f"{number:,} opt-outs"
 
 
 def rows_(number: int) -> str:
-    """Write a number of rows."""
+    """Format a number of rows."""
     return "1 row" if number == 1 else f"{number:,} rows"

@@ -1,4 +1,4 @@
-"""A dry run's place to write: a ledger in a temporary file. The account's own ledger is only read."""
+"""Run a dry run on a temporary ledger; the account's own ledger is only read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @contextmanager
 def scratch_delivery(account: Account, call: str) -> Iterator[Held]:
-    """Begin a delivery that is gone when it ends."""
+    """Begin a delivery on a temporary ledger, which is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="regal-dry-run-") as folder:
         engine = sqlite_engine(Path(folder) / "ledger.db")
         with closing(Database(engine, name="the dry run's scratch file")) as scratch:
@@ -28,7 +28,7 @@ def scratch_delivery(account: Account, call: str) -> Iterator[Held]:
 
 
 class LookingOnly:
-    """Stands for a redelivery that takes nothing: it reads the account's ledger, and writes nowhere."""
+    """A redelivery that takes over nothing: it reads the account's ledger but writes nothing."""
 
     id = 0
 

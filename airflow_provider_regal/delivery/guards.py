@@ -1,19 +1,19 @@
-"""Guards: what a source must not be before anything is sent, and how much Regal may refuse while it is. Pure.
+"""Guards: checks of the source before anything is sent, and of Regal's refusals while sending. Pure.
 
 =============  ==============================================================  =====================================
-guard          stops when                                                      what becomes of the rest
+guard          stops when                                                      remaining rows
 =============  ==============================================================  =====================================
 min_rows       the source has fewer rows                                       kept: see below
-max_rows       it has more                                                     likewise
-volume         they are too few or too many beside the last finished runs      likewise
+max_rows       it has more                                                     kept: see below
+volume         the number is too far from that of the last finished runs       kept: see below
 max_refused    too many of the last 100 answers are refusals                   kept: a clear resumes
 =============  ==============================================================  =====================================
 
-The first three stop before anything is sent. A clear looks at the number of kept rows with its own options: if they
-pass, they are sent as they were read; if not, the source is read again. Contacts and consents are read again after any
-clear, and dead letters stay where they are, so of these nothing is kept.
+The first three stop before anything is sent. After a clear, the guards check the kept rows with the task's current
+options: if they pass, the rows are sent as read; if not, the source is read again. This applies to named events only.
+Contacts and consents are read again after any clear, and dead letters stay in the ledger, so their rows are not kept.
 
-No guard holds back an opt-out of a contact that the source states.
+No guard holds back a contact's opt-out that the source states.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from airflow_provider_regal.errors import FixSourceError
 if TYPE_CHECKING:
     from airflow_provider_regal.delivery.settings import DeliverySettings
 
-#: So many finished runs are looked at, at most and at least.
+#: How many finished runs ``volume`` compares, at most and at least.
 RUNS_COMPARED: Final = 14
 RUNS_NEEDED: Final = 5
 _ANSWERS: Final = 100
 
 
 class StoppedByGuardError(FixSourceError):
-    """A guard stopped the delivery; the remaining rows are kept, and a clear resumes with them."""
+    """A guard stopped the delivery. The remaining rows are kept, and a clear resumes with them."""
 
 
 def why_stopped(read: int, settings: DeliverySettings, runs: Sequence[int], *, what: str = "row") -> str | None:
-    """Return why nothing but opt-outs is sent; None if the source is plausible.
+    """Return why only opt-outs are sent; None if the source passes all guards.
 
-    :param read: rows of the source.
-    :param runs: how many rows the last finished runs of the task had.
-    :param what: the source counts, in the singular.
+    :param read: number of rows in the source.
+    :param runs: row counts of the last finished runs of the task.
+    :param what: the unit the source counts, in the singular.
     """
     found = f"The source has {_counted(read, what)}"
     if read < settings.min_rows:
@@ -69,14 +69,14 @@ def why_stopped(read: int, settings: DeliverySettings, runs: Sequence[int], *, w
 
 
 def too_few_runs(settings: DeliverySettings, runs: Sequence[int]) -> str | None:
-    """Return that ``volume`` can't be checked yet; None if it can, or is not set."""
+    """Return a message if ``volume`` can't be checked yet; None if it can, or is not set."""
     if settings.volume is None or len(runs) >= RUNS_NEEDED:
         return None
     return f"volume is not checked yet: it needs {RUNS_NEEDED} finished runs of this task, and there are {len(runs)}"
 
 
 class Refusals:
-    """Watches the share of refusals among the last answers.
+    """Tracks the share of refusals among the last answers.
 
     :param allowed: ``max_refused``, of the last 100 answers; None for no limit.
     """
@@ -87,12 +87,12 @@ class Refusals:
         self._last: deque[bool] = deque(maxlen=_ANSWERS)
 
     def note(self, *, refused: bool) -> None:
-        """Note an answer."""
+        """Record an answer."""
         if self._most is not None:
             self._last.append(refused)
 
     def why_stopped(self, reason: str) -> StoppedByGuardError | None:
-        """Return the error that stops the sending, once there are too many.
+        """Return the error that stops the sending once there are too many refusals.
 
         :param reason: of the last refusal.
         """

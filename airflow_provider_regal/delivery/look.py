@@ -1,10 +1,10 @@
-"""One row of a source, as a delivery would treat it: what it becomes, and what the ledger says of it.
+"""Show how a delivery would treat one row: the resulting event, and what the ledger has on record.
 
 ::
 
     source ─▶ first pass, up to the row or to the end ─▶ admission of the row alone ─▶ verdicts of the ledger ─▶ Look
 
-Nothing is sent or kept; the account's ledger is only read.
+Nothing is sent or stored; the account's ledger is only read.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from airflow_provider_regal.ledger.states import Skip
 from airflow_provider_regal.sources.marks import MARKS, ORIGIN_MARK, ROW_MARK, Marked, columns_of
 from airflow_provider_regal.sources.rows import as_row
 
-#: Another delivery is sending a decision of the same person right now.
+#: Another delivery is currently sending a decision of the same person.
 BUSY: Final = "busy"
 
 
 @dataclass(slots=True)
 class Look:
-    """What a delivery would do with a row.
+    """How a delivery would treat a row.
 
-    :param number: of the row in its source, from 1.
-    :param given: the row as its source returned it, with its marks.
-    :param read: rows of the source that were read.
-    :param events: what would be sent: one event, none, or of a row of a sync one for each decision.
-    :param refused: why the row can never be sent; its opt-outs may be among ``events``.
-    :param skip: why nothing of it is sent, otherwise; of a sync, the word of its plan.
+    :param number: the row's number in the source, from 1.
+    :param given: the row as the source returned it, including its marks.
+    :param read: number of source rows that were read.
+    :param events: what would be sent: one event or none; for a row of a sync, one for each decision.
+    :param refused: why the row can never be sent; its opt-outs may still be in ``events``.
+    :param skip: why else nothing of the row is sent; for a sync, the term its plan uses.
     """
 
     number: int
@@ -60,17 +60,17 @@ class Look:
 
     @property
     def row(self) -> Mapping[str, Any]:
-        """The row, without marks."""
+        """The row without marks."""
         return columns_of(self.given)
 
     @property
     def place(self) -> str:
-        """Where it is in its source."""
+        """The row's place in the source."""
         return self.given.get(ORIGIN_MARK) or f"row {self.number:,}"
 
     @property
     def alone(self) -> Marked:
-        """The row as one to be delivered alone; it keeps its place."""
+        """The row as a source of its own; it keeps its place."""
         marked = self.given if not MARKS.isdisjoint(self.given) else {ROW_MARK: self.given}
         return Marked({**marked, ORIGIN_MARK: self.place})
 
@@ -84,14 +84,14 @@ def look_at(
     account: Account,
     alone: bool = False,
 ) -> Look:
-    """Find out what a delivery would do with a row.
+    """Determine how a delivery would treat a row.
 
-    Rows before it are read with it; those behind it only where they could matter: it has consent or a message id, or
-    an option compares rows. A row of a sync is looked at alone.
+    Earlier rows are read, too. Later rows are read only where they could matter: if the row has consent or a message
+    id, or an option compares rows. A row of a sync is evaluated alone.
 
     :param number: of the row, from 1.
     :param account: the ledger of the account, which is only read.
-    :param alone: leave the other rows out, as a delivery of this row alone would.
+    :param alone: ignore the other rows, like a delivery of this row alone.
     :raises FixSourceError: the source has fewer rows.
     """
     account.register(target.api_key, keep=False)
@@ -168,7 +168,7 @@ def _skipped_when_read(held: Held) -> str:
 
 
 class _Only:
-    """A delivery of which one row alone is admitted."""
+    """A delivery that admits a single row."""
 
     def __init__(self, held: Held, source_row: int | None) -> None:
         self.states = held.states
@@ -184,22 +184,22 @@ class _Only:
 
 
 class _Recorder:
-    """Takes what admission decides on the row, and writes it nowhere."""
+    """Captures what admission decides about the row, and stores nothing."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
 
     def reject(self, row: Refused, now: object) -> None:
-        """Take that it can never be sent."""
+        """Capture that it can never be sent."""
         self._look.refused = row
 
     def skip(self, row: Ready, why: Skip, now: object) -> None:
-        """Take that it is not sent."""
+        """Capture that it is not sent."""
         if isinstance(row.instead_of, Refused):
             self._look.refused = row.instead_of
         else:
             self._look.skip = why
 
     def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
-        """Take that its person must not be contacted."""
+        """Capture that its person must not be contacted."""
         self._look.skip = why

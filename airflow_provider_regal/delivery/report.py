@@ -1,4 +1,4 @@
-"""The report: what became of all rows, in counts. It holds nothing personal and stays under 2 KB."""
+"""The report: the outcomes of all rows, as counts. It contains no personal data and stays under 2 KB."""
 
 from __future__ import annotations
 
@@ -31,29 +31,31 @@ _RARE_WORDS: Final = {
 
 @dataclass(slots=True)
 class DeliveryReport:
-    """What became of a delivery.
+    """The result of a delivery.
 
-    For a finished one ``read == acknowledged + rejected + unknown + skipped``.
+    For a finished delivery ``read == acknowledged + rejected + unknown + skipped``.
 
     :param delivery: its id in the ledger; None for a dry run.
     :param status: ``finished``; ``failed`` (beyond a threshold, or stopped by a guard); ``stopped`` (rows are left, a
         retry resumes); ``planned`` (``left`` rows wait to be sent); ``dry_run``; ``nothing_to_do``.
     :param read: rows that the source returned.
-    :param repeats: requests beyond the first of each row.
-    :param known: rejected rows that an earlier delivery had rejected with the same payload; only shown.
-    :param skips: why rows were skipped -> rows.
+    :param repeats: requests beyond the first for each row.
+    :param known: rejected rows that an earlier delivery rejected with the same payload; for information only.
+    :param skips: reason for skipping -> rows.
     :param notes: what Regal will do that the sender may not expect -> rows of this try.
-    :param owed_sent: opt-outs that other deliveries had read, Regal lacked, and has acknowledged now.
+    :param owed_sent: opt-outs read by other deliveries that Regal lacked and acknowledged in this one.
     :param opt_outs_owed: opt-outs of the account that Regal still lacks when the delivery ends.
-    :param consents_on_record: opt-ins and opt-outs of the account that the ledger knows Regal to have when a sync ends;
-        not in XCom's report.
-    :param plan: what a sync of opt-ins found out before it sent anything.
-    :param unknown_of_outage: unknowns of a crash, a stop or an outage; they warn, but do not fail the task.
-    :param opt_outs_rejected: rejected rows with a no that was not sent, or a decision that can't be read; and
-        ``opt_outs_unknown``: rows with a no that Regal may not have. Either fails the task, whatever the thresholds.
-    :param withheld: why opt-ins were left out of their events -> opt-ins.
-    :param reasons: reason -> rows, of rejected and unknown rows.
-    :param samples: what a few of the rows of a plan or dry run would say, without their values.
+    :param consents_on_record: opt-ins and opt-outs of the account that Regal has when a sync ends, according to the
+        ledger; not in the XCom report.
+    :param plan: what a sync determined before it sent anything.
+    :param unknown_of_outage: unknown rows caused by a crash, a stop or an outage; they cause a warning but don't fail
+        the task.
+    :param opt_outs_rejected: rejected rows with an opt-out that was not sent, or a decision that can't be read. Any
+        such row fails the task, regardless of the thresholds, as does any in ``opt_outs_unknown``: rows with an opt-out
+        that Regal may not have.
+    :param withheld: reason for leaving opt-ins out of their events -> opt-ins.
+    :param reasons: reason -> rejected and unknown rows.
+    :param samples: descriptions of a few rows of a plan or dry run, without their values.
     """
 
     delivery: int | None = None
@@ -83,7 +85,7 @@ class DeliveryReport:
     samples: list[str] = field(default_factory=list)
 
     def count(self, counts: Counts) -> None:
-        """Take over what was counted."""
+        """Copy the counts of a delivery."""
         for name in (
             "read", "acknowledged", "rejected", "unknown", "skipped", "known", "unknown_of_outage",
             "opt_outs_rejected", "opt_outs_unknown", "without_time", "requests", "repeats", "outages", "seconds",
@@ -108,11 +110,11 @@ class DeliveryReport:
 
     @property
     def per_second(self) -> float:
-        """Requests a second, over the whole delivery."""
+        """Requests per second over the whole delivery."""
         return self.requests / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report for XCom: every key, with as many of the top reasons and samples as fit."""
+        """Return the report for XCom: every key, and as many of the top reasons and samples as fit."""
         reasons: dict[str, int] = {}
         withheld: dict[str, int] = {}
         samples: list[str] = []
@@ -156,7 +158,7 @@ class DeliveryReport:
         return report
 
     def plan_as_table(self) -> str:
-        """Draw for the log what a sync found out: five words with their counts, and what they mean."""
+        """Format what a sync determined, for the log: five terms with their counts and meanings."""
         told = {name: _counted(self.plan[name], name.replace("_", "-")[:-1]) for name in ("opt_outs", "opt_ins")}
         lines = [
             f"{word.replace('_', ' '):<14}{self.plan[word]:>10,}   {meaning.format(**told)}"
@@ -172,7 +174,7 @@ class DeliveryReport:
         return "\n".join(lines)
 
     def as_table(self) -> str:
-        """Draw the report for the log."""
+        """Format the report for the log."""
         names = ("read", "acknowledged", "rejected", "unknown", "skipped")
         lines = [f"{name:<14}{getattr(self, name):>12,}" for name in names]
         lines += [f"  {why.replace('_', ' '):<12}{count:>12,}" for why, count in self.skips.items()]

@@ -1,4 +1,4 @@
-"""What a try has to do, given what is on record of earlier tries. Pure.
+"""Decide what a try has to do, given what is on record of earlier tries. Pure.
 
 ============================  ==========================================  =================================
 on record                     named events (track, page, screen)          contacts and opt-ins
@@ -14,8 +14,9 @@ source changed, rows sent     fail: restore it, or ``restart``            fail o
 ``restart=True``              start: a new delivery, once                 the same
 ============================  ==========================================  =================================
 
-A delivery whose source was not read to its end has sent nothing: it is read again. So is one of named events which a
-guard stopped before the first send, if it stops the kept rows again. With a plan on record, or ``plan=True``:
+A delivery whose source was not read completely has sent nothing, so it is read again. The same applies to named events
+that a guard stopped before the first send, if the guard would stop the kept rows again. With a plan on record, or
+``plan=True``:
 
 ============================  ==========================================  =================================
 on record                     named events                                contacts and opt-ins
@@ -51,7 +52,7 @@ class Work(StrEnum):
     """What a try does."""
 
     START = "start"  #: a new delivery
-    READ_AGAIN = "read_again"  #: the same delivery, of which nothing was sent
+    READ_AGAIN = "read_again"  #: the same delivery, which has sent nothing
     RESUME = "resume"
     RESUME_WITH_REJECTED = "resume_with_rejected"
     NOTHING = "nothing"
@@ -60,7 +61,7 @@ class Work(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToDo:
-    """What to do, and what to tell the user about it."""
+    """What to do, and the message for the user."""
 
     work: Work
     message: str = ""
@@ -81,9 +82,9 @@ def what_to_do(
     """Decide what this try does.
 
     :param record: the last delivery of this task instance.
-    :param plans: it makes a plan.
-    :param named: the events are named: a repeat may reach a person.
-    :param may_have_sent: rows of it may have been sent.
+    :param plans: this try makes a plan.
+    :param named: the events are named, so a repeat may reach a person.
+    :param may_have_sent: some of its rows may have been sent.
     :param stopped_again: a guard stopped it before anything was sent, and would stop its kept rows again.
     """
     if record is None:
@@ -96,7 +97,7 @@ def what_to_do(
     if record.state == REPLACED:
         return ToDo(Work.START)
     if plans or record.plan is not None:
-        is_first = (this.epoch, this.number) == (0, 1)  # of a run that was deleted and made again
+        is_first = (this.epoch, this.number) == (0, 1)  # the run was deleted and created again
         sent = named and may_have_sent and not is_first
         return _with_a_plan(record, retry=retry, sent=sent, same_source=record.source == fingerprint, plans=plans)
     if same_epoch and not retry and ended:

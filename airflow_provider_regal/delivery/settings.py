@@ -31,23 +31,24 @@ _TYPE_OF: Final[Mapping[str, ColumnType]] = {getattr(kind, "__name__", str(kind)
 
 
 def default_guarantee(call: str) -> Guarantee:
-    """Choose by what a repeat does: to a contact nothing, but a named event may phone a person twice."""
+    """Return the default guarantee of a call: repeating a named event may phone a person twice."""
     return "at_most_once" if call in NAMED_CALLS else "at_least_once"
 
 
 @dataclass(frozen=True, slots=True)
 class SyncSettings:
-    """How a table of consents is reconciled with what Regal acknowledged.
+    """How a consent table is reconciled with what Regal acknowledged.
 
-    :param columns: column -> what it holds, where its name does not say so; None to leave it out.
-    :param initial: what a run with an empty ledger does: ``send`` all, or take all as the ``baseline``; None to fail.
-    :param as_event: the event that stands for an opt-in at Regal; None to send opt-ins by identify.
+    :param columns: column -> what it holds, if its name does not say so; None to ignore it.
+    :param initial: for an empty ledger: ``send`` all, or take all as the ``baseline``; None to fail.
+    :param as_event: the event that represents an opt-in in Regal; None to send opt-ins by identify.
     :param on_removed: ``opt_out`` withdraws consent that vanished from the source; None only reports it.
-    :param full_resync: send what did not change, too.
-    :param max_change_ratio: send only opt-outs if more of the account's consents would flip; None for no limit.
-    :param known_to_regal: the rows are Regal's own data: they are recorded, and nothing is sent.
-    :param known_before: how many consents of the account were on record after an earlier run of the task, as Airflow
-        remembers it; the ledger cannot know that it was lost.
+    :param full_resync: also send what did not change.
+    :param max_change_ratio: send only opt-outs if a larger share of the account's consents would flip; None for no
+        limit.
+    :param known_to_regal: the rows come from Regal: record them and send nothing.
+    :param known_before: the number of the account's consents on record after an earlier run of the task. Airflow stores
+        it, because a lost ledger can't detect its own loss.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -80,28 +81,28 @@ class DeliverySettings:
 
     :param mapping: how a row becomes an event.
     :param guarantee: ``at_most_once`` or ``at_least_once``; by default that of the call.
-    :param max_rejected: fail if more rows were rejected; a whole number of rows or a share of those read.
-    :param max_unknown: likewise for unknown rows; None for the larger of 10 rows and 1 %.
-    :param min_rows: fail if the source returned fewer; of these, only opt-outs are sent.
-    :param max_rows: likewise if it returned more.
-    :param volume: likewise if they are outside this range of the median of the task's last finished runs, such as
-        ``(0.5, 2.0)``; it needs five of them.
-    :param max_refused: stop, with the rest kept, when this share of the last 100 answers are refusals; None for no
-        limit.
+    :param max_rejected: fail if more rows were rejected; a whole number of rows or a share of the rows read.
+    :param max_unknown: fail if more rows are unknown; None for the larger of 10 rows and 1 %.
+    :param min_rows: fail if the source returned fewer rows; only their opt-outs are sent.
+    :param max_rows: fail if the source returned more rows; only their opt-outs are sent.
+    :param volume: fail if the number of rows is outside this range, relative to the median of the task's last finished
+        runs, such as ``(0.5, 2.0)``; only their opt-outs are sent. Needs five finished runs.
+    :param max_refused: stop, keeping the remaining rows, when this share of the last 100 answers are refusals; None for
+        no limit.
     :param limit: deliver only the first rows.
-    :param rate: requests a second; None for the connection's ``rate_limit``.
-    :param max_connections: open at most at once.
-    :param outage_patience_s: seconds an outage may last before the delivery stops, to be resumed by a retry.
-    :param max_event_age: reject named events older than this, since they may start live journeys; None for no limit.
-    :param dry_run: map and validate all, send nothing.
-    :param plan: send opt-outs only, and keep the rest until a task sends it.
-    :param restart: send everything again, whatever was sent before.
-    :param only_changed: leave out contacts that are as they were when they were last acknowledged.
-    :param on_shared: of rows of different user ids with the same phone or email, ``report`` or ``reject`` them.
-    :param key: the column or columns that tell one contact from another; None for user id, else phone, else email.
-    :param sync: rows are consents, of which only what changed is sent.
+    :param rate: requests per second; None for the connection's ``rate_limit``.
+    :param max_connections: maximum number of open connections.
+    :param outage_patience_s: seconds an outage may last before the delivery stops, for a retry to resume.
+    :param max_event_age: reject older named events, since they may start live journeys; None for no limit.
+    :param dry_run: map and validate all rows, send nothing.
+    :param plan: send only opt-outs, and keep the rest until a task sends it.
+    :param restart: send everything again, regardless of what was sent before.
+    :param only_changed: skip contacts that have not changed since they were last acknowledged.
+    :param on_shared: ``report`` or ``reject`` rows with different user ids and the same phone or email.
+    :param key: the column or columns that identify a contact; None for user id, else phone, else email.
+    :param sync: the rows are consents, and only changes are sent.
     :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
-    :param contract: reject what does not meet it.
+    :param contract: reject rows that violate it.
     """
 
     mapping: RowMapping
@@ -161,7 +162,7 @@ class DeliverySettings:
             if isinstance(value, bool) or not isinstance(value, int | None):
                 raise ValueError(f"{name} must be a whole number, not {value!r}")
         for name in ("max_connections", "outage_patience_s", "rate"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:  # nor NaN
+            if getattr(self, name) is not None and not getattr(self, name) > 0:  # also catches NaN
                 raise ValueError(f"{name} must be above 0")
         for name in ("min_rows", "max_rows", "limit"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
@@ -188,9 +189,9 @@ class DeliverySettings:
         contract: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> DeliverySettings:
-        """Build the settings from the options as users write them.
+        """Build the settings from options as users write them.
 
-        :raises ValueError: an option cannot be right.
+        :raises ValueError: an option is invalid.
         """
         for name, flag in (("send_nulls", send_nulls), ("require_ip", require_ip)):
             check_flag(name, flag)
@@ -208,7 +209,7 @@ class DeliverySettings:
         )
 
     def to_json(self) -> str:
-        """Write the options down, to be kept with a plan."""
+        """Serialize the options, to be stored with a plan."""
         told = asdict(replace(self, contract=None))
         told["contract"] = None if self.contract is None else dict(self.contract.document)
         types = told["mapping"]["types"] or {}
@@ -220,7 +221,7 @@ class DeliverySettings:
 
     @classmethod
     def from_json(cls, written: str) -> DeliverySettings:
-        """Read options back that :meth:`to_json` wrote; those of an older version lack what is new."""
+        """Load options that :meth:`to_json` wrote; options added since an older version get their defaults."""
         told = json.loads(written)
         types = told["mapping"]["types"] or {}
         told["mapping"]["types"] = {column: _TYPE_OF[name] for column, name in types.items()} or None
@@ -234,11 +235,11 @@ class DeliverySettings:
 
     @property
     def named(self) -> bool:
-        """Whether a repeat may reach a person; a sync is kept from that by its ledger."""
+        """Whether a repeat may reach a person. Not for a sync, whose ledger prevents repeats."""
         return self.mapping.call in NAMED_CALLS and self.sync is None
 
     def guarantee_of(self, call: str) -> Guarantee:
-        """Return under which guarantee an event of a call is sent."""
+        """Return the guarantee for an event of a call."""
         return self.guarantee or default_guarantee(call)
 
     def rejected_allowed(self, read: int) -> int:
@@ -251,7 +252,7 @@ class DeliverySettings:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Check that an option is a boolean: what looks like one, such as ``"False"``, would mean its opposite.
+    """Check that an option is a boolean: a look-alike such as ``"False"`` would mean the opposite.
 
     :raises ValueError: it is something else.
     """
@@ -260,7 +261,7 @@ def check_flag(name: str, value: object) -> None:
 
 
 def read_flag(name: str, value: object) -> bool:
-    """Read an option that is templated, and so may be a text.
+    """Read a boolean option that is templated and may therefore be a string.
 
     :raises ValueError: it is neither true nor false.
     """
@@ -273,7 +274,7 @@ def read_flag(name: str, value: object) -> bool:
 def zone_of(timezone: str) -> ZoneInfo:
     """Find a time zone.
 
-    :raises ValueError: there is none of this name.
+    :raises ValueError: no time zone has this name.
     """
     try:
         return ZoneInfo(timezone)
@@ -289,7 +290,7 @@ def _seconds(given: timedelta | float) -> float:
 
 
 def _rows(threshold: float, read: int) -> int:
-    # A share such as 0.29 of 100 rows is 28.999999999999996 in floats, and 29 to people.
+    # A share of 0.29 of 100 rows is 28.999999999999996 as a float, but users expect 29.
     return threshold if isinstance(threshold, int) else int(threshold * read + 1e-6)
 
 

@@ -1,11 +1,11 @@
-"""What is said: events, contacts and consent, without any I/O and without Airflow.
+"""Events, contacts and consent, without any I/O and without Airflow.
 
 ::
 
     written event ─▶ reading ─┬─▶ models (contact, consent, traits, identifiers, times, values) ─▶ payload ─▶ JSON
     row, Segment call ─▶ rows ┘
 
-The names below are loaded when they are first used: making the models takes time, which a DAG file need not spend.
+The names below are loaded on first use: building the models takes time, which parsing a DAG file need not spend.
 """
 
 from typing import TYPE_CHECKING

@@ -1,17 +1,17 @@
-"""Consent: what an opt-in is, and which of them may be sent.
+"""Consent: what an opt-in is, and which opt-ins may be sent.
 
 The rules (numbers as in the docs, *Opt-ins and consent*):
 
 1. No evidence, no opt-in: ``subscribed: true`` needs the time the person agreed and the person's IP address.
-   Where they are missing or can't be read, the opt-in is *withheld*, the rest of the event goes. Nothing is invented.
-2. An opt-out is never held back, and read generously: by its channel and a no in any usual spelling.
-4. Unknown is left out; what can be read neither as yes nor as no is a fault, and bars an older yes.
+   If one is missing or can't be read, the opt-in is *withheld*, and the rest of the event is sent. Nothing is invented.
+2. An opt-out is never held back, and read leniently: its channel, and a no in any usual spelling, are enough.
+4. Unknown is left out. A decision that can't be read as yes or no is a fault, and blocks an older yes.
 5. Per identifier and channel only the newest counts; at equal times the opt-out wins.
 6. A time in the future, or older than ``max_consent_age``, withholds the opt-in.
 7. Promoting a phone to primary without its own opt-in is reported.
 9. With ``opt_out_scope="person"`` an opt-out closes all channels of its phone or email.
 
-The others are about more than one event: 3 and 5 are the ledger's, 8 and 10 the sync's, 11 the consent log's.
+The others concern several events: 3 and 5 are in the ledger, 8 and 10 in the sync, 11 in the consent log.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from airflow_provider_regal.events.python_values import (
 from airflow_provider_regal.events.times import READABLE_TIMES, read_time
 
 _WHAT_TO_SEND: Final = "send the person's address, or require_ip=False where consent was given on paper or by phone"
-# Dates such as 1970-01-01 or 0001-01-01 stand for "none" in tables; US consent law for calls is of 1991.
+# Dates such as 1970-01-01 or 0001-01-01 mean "none" in tables; US consent law for calls dates from 1991.
 _FIRST_REAL_YEAR: Final = 1991
 _SOON: Final = timedelta(days=1)
 _EVIDENCE: Final = ("timestamp", "ip", "text", "source", *OPT_IN_ALIASES)
-# What a network hands out to its own machines says nothing about a person.
+# Addresses inside a private network do not identify a person.
 _NOT_ROUTED: Final = tuple(
     ipaddress.ip_network(network)
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "0.0.0.0/8", "fc00::/7")
@@ -53,7 +53,7 @@ _NOT_ROUTED: Final = tuple(
 
 
 def is_opt_out(opt_in: Any) -> bool:
-    """Return whether a written opt-in says no; see :func:`read_decision`."""
+    """Return whether a written opt-in is a no; see :func:`read_decision`."""
     try:
         return not read_decision(_decision_in(opt_in))
     except ValueError:
@@ -61,7 +61,7 @@ def is_opt_out(opt_in: Any) -> bool:
 
 
 def is_unreadable(opt_in: Any) -> bool:
-    """Return whether a written opt-in says something, but neither yes nor no."""
+    """Return whether a written opt-in has a decision that can't be read as yes or no."""
     decision = _decision_in(opt_in)
     if is_blank(decision):
         return False
@@ -77,25 +77,25 @@ def _decision_in(opt_in: Any) -> Any:
 
 
 def read_channel(value: Any) -> Any:
-    """Return the name of a channel without white space and in lower case; anything else as it is."""
+    """Return the name of a channel in lower case without white space; return anything else unchanged."""
     return trimmed(value).lower() if isinstance(value, str) else value
 
 
 def read_ip(value: Any) -> str:
-    """Read an IP address, version 4 or 6.
+    """Read an IPv4 or IPv6 address.
 
     :raises ValueError: not one.
     """
     if isinstance(value := plain(value), str):
         text = address_alone(trimmed(value))
         with suppress(ValueError):
-            if "%" not in text:  # a zone (fe80::1%eth0) is a name inside one machine
+            if "%" not in text:  # a zone (fe80::1%eth0) is only meaningful on one machine
                 return str(ipaddress.ip_address(text))
     raise ValueError("not an IP address")
 
 
 def _is_routed(ip: str) -> bool:
-    """Return whether an address can be a person's: not unspecified, of this machine, or of a private network."""
+    """Return whether an address can be a person's: not unspecified, loopback, or from a private network."""
     address = ipaddress.ip_address(ip)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
@@ -110,14 +110,14 @@ def _read_time(value: Any, info: ValidationInfo) -> datetime | None:
 def _read_evidence(name: object, value: Any, info: ValidationInfo, *, latest: bool) -> Any:
     """Read a piece of evidence.
 
-    :param latest: of a time that can be read in two ways, and of a day alone, the later one: so that no opt-in of that
-        day or hour wins over an opt-out.
+    :param latest: read an ambiguous time, or a date without time, as the later one, so that no opt-in of that day or
+        hour wins over an opt-out.
     :raises ValueError: it can't be read.
     """
     if name == "timestamp":
         zone = Reading.of(info).timezone
         moment = read_time(value, zone, of_day=time.max if latest else time.min, latest=latest)
-        return moment.replace(microsecond=0)  # as Regal stores it, so that both sides see the same order
+        return moment.replace(microsecond=0)  # the precision Regal stores, so that both sides see the same order
     if name == "ip":
         return read_ip(value)
     if not isinstance(value, str):
@@ -131,18 +131,18 @@ Decision = Annotated[bool, BeforeValidator(read_decision)]
 
 
 class OptIn(BaseModel):
-    """What a person agreed to, or no longer agrees to, on one channel of one phone or email.
+    """A person's decision on one channel of one phone or email: agreement, or its withdrawal.
 
     :param channel: ``sms``, ``voice`` or ``email``.
     :param subscribed: True for an opt-in, False for an opt-out, which may also be written as a status such as
         ``unsubscribed`` or ``STOP``.
-    :param timestamp: when the person decided; an opt-in without it is withheld. A day alone stands for its beginning,
-        that of an opt-out for its end.
-    :param ip: the person's address at that moment; an opt-in without it is withheld unless consent was given
-        on paper or by phone (``require_ip=False``).
+    :param timestamp: when the person decided; an opt-in without it is withheld. A date without a time means its start
+        for an opt-in, and its end for an opt-out.
+    :param ip: the person's address at that moment; an opt-in without it is withheld unless consent was given on paper
+        or by phone (``require_ip=False``).
     :param text: the wording the person agreed to.
     :param source: where consent was collected (``signup_form``); Regal prefixes it with the brand.
-    :param unreadable: which evidence was given and can't be read. Such an opt-in is withheld.
+    :param unreadable: evidence that was given but can't be read. Such an opt-in is withheld.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -158,7 +158,7 @@ class OptIn(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_what_can_be_read(cls, data: Any, info: ValidationInfo) -> Any:
-        """Read the evidence; what says nothing or can't be read is left out, and of an opt-out what is not known."""
+        """Read the evidence; omit what is empty or unreadable, and the unknown fields of an opt-out."""
         if not isinstance(data, Mapping):
             return data
         told = {key: value for key, value in data.items() if not (key in _EVIDENCE and is_blank(value))}
@@ -183,11 +183,11 @@ class OptIn(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What an event says about one phone or email on one channel, with its evidence.
+    """An event's decision for one phone or email on one channel, with its evidence.
 
-    :param identifier: the phone or email; empty where the event has none that it belongs to.
-    :param at: when the person decided; None for an opt-out that does not say.
-    :param where: the phone or email of the event, by position (``phones[0]``), never by value.
+    :param identifier: the phone or email; empty if the event has none that it belongs to.
+    :param at: when the person decided; None for an opt-out without a time.
+    :param where: the place of the phone or email in the event, by position (``phones[0]``), never by value.
     """
 
     identifier: str = field(repr=False)
@@ -218,7 +218,7 @@ class Consent:
 class Withheld:
     """A decision that was not sent, and why: an opt-in, or an opt-out older than a decision on record.
 
-    :param field: the piece of evidence at fault: ``timestamp``, ``ip``, ``text``, ``source``; empty for none.
+    :param field: the piece of evidence at fault: ``timestamp``, ``ip``, ``text``, ``source``; empty if none is.
     """
 
     consent: Consent
@@ -232,7 +232,7 @@ class Withheld:
 def judge(
     opt_ins: Sequence[OptIn], *, identifier: str = "", where: str, policy: ConsentPolicy, now: datetime
 ) -> tuple[list[OptIn], list[Withheld]]:
-    """Decide which opt-ins of one phone or email are sent: at most one a channel, each with its evidence.
+    """Decide which opt-ins of one phone or email are sent: at most one per channel, each with its evidence.
 
     :param identifier: that phone or email.
     :param where: its place in the event, by position.
@@ -254,7 +254,7 @@ def judge(
 
 
 def channels_beside(channel: Channel) -> list[Channel]:
-    """Return the other channels of a phone, or of an email."""
+    """Return the other channels of a phone or an email."""
     kind = EMAIL_CHANNELS if channel in EMAIL_CHANNELS else PHONE_CHANNELS
     return [other for other in kind if other != channel]
 
@@ -268,10 +268,10 @@ def _of_the_other_channels(opt_ins: Iterable[OptIn]) -> Iterator[OptIn]:
 
 
 def _with_possible_time(opt_out: OptIn, now: datetime) -> OptIn:
-    """Take an impossible time off an opt-out: it must neither hold it back nor let an older opt-in win.
+    """Remove an impossible time from an opt-out, so that it neither delays the opt-out nor lets an older opt-in win.
 
-    A time of the next hours may be that of another time zone or clock, or of a day that has not ended: it is kept, so
-    that no opt-in wins until then.
+    A time in the next few hours is kept: it may come from another time zone or clock, or from a day that has not ended.
+    No opt-in wins until then.
     """
     at = opt_out.timestamp
     if at is not None and (at.year < _FIRST_REAL_YEAR or at > now + _SOON):

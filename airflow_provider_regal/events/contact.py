@@ -1,4 +1,4 @@
-"""A person's phones and emails, each with a label, the primary flag and consent of its own."""
+"""A person's phones and emails, each with its own label, primary flag and consent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from airflow_provider_regal.events.python_values import Text
 
 
 class ContactPoint(BaseModel):
-    """What phones and emails have in common.
+    """The common fields of phones and emails.
 
     :param label: a name for it (``Mobile``).
-    :param is_primary: whether Regal reaches the person here; left out, Regal decides.
+    :param is_primary: whether Regal contacts the person here; if omitted, Regal decides.
     :param opt_ins: what the person agreed to here.
     """
 
@@ -37,7 +37,7 @@ class ContactPoint(BaseModel):
 class Phone(ContactPoint):
     """A phone number.
 
-    :param number: any spelling libphonenumber reads (region US), nothing else around it; kept in E.164.
+    :param number: any spelling that libphonenumber can read (region US), without other text; stored in E.164.
     """
 
     number: Annotated[str, BeforeValidator(read_phone)]
@@ -51,7 +51,7 @@ class Phone(ContactPoint):
 class Email(ContactPoint):
     """An email address.
 
-    :param address: kept trimmed and in lower case.
+    :param address: stored trimmed and in lower case.
     """
 
     address: Annotated[str, BeforeValidator(read_email)]
@@ -63,18 +63,18 @@ class Email(ContactPoint):
 
 
 def check_phones(phones: tuple[Phone, ...]) -> tuple[Phone, ...]:
-    """Check that no number stands twice and at most one phone is primary.
+    """Check that no number appears twice and at most one phone is primary.
 
-    :raises InnerFaultsError: saying which, by position.
+    :raises InnerFaultsError: with the positions at fault.
     """
     _check([phone.number for phone in phones], phones, "phone")
     return phones
 
 
 def check_emails(emails: tuple[Email, ...]) -> tuple[Email, ...]:
-    """Check that no address stands twice and at most one email is primary.
+    """Check that no address appears twice and at most one email is primary.
 
-    :raises InnerFaultsError: saying which, by position.
+    :raises InnerFaultsError: with the positions at fault.
     """
     _check([email.address for email in emails], emails, "email")
     return emails

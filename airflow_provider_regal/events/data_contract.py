@@ -1,11 +1,11 @@
-"""Contracts: JSON Schemas of the traits and events of an account, checked before anything is sent.
+"""Contracts: JSON Schemas of an account's traits and events, checked before anything is sent.
 
 ::
 
     {"traits": schema, "events": {"Order Placed": schema}, "$defs": {...}}
 
-What is checked is what Regal would get: names and types as they are after mapping. Messages hold no value of a row.
-Nothing is fetched, and nothing that a contract says is ignored: a keyword that is not checked here is an error.
+A contract is checked against what Regal would receive: names and types after mapping. Messages contain no values of a
+row. Nothing is fetched, and no part of a contract is ignored: an unsupported keyword is an error.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Place = tuple[int | str, ...]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 EVENTS: Final = "events"
-#: Their shape is Regal's own, and consent has rules of its own.
+#: Regal defines their form, and consent has its own rules.
 NOT_IN_CONTRACTS: Final = frozenset({PHONES, EMAILS})
 _DEFS: Final = "$defs"
 _NOTES: Final = frozenset({"$schema", "$comment", "title", "description"})
 _EVENT_OF_CALL: Final = {"page": PAGE_NAME, "screen": SCREEN_NAME}
-_MOST_FAULTS: Final = 50  # of one row
+_MOST_FAULTS: Final = 50  # per row
 _VALUES_SHOWN: Final = 5
-# A named event may carry traits, but need not.
+# A named event may include traits, but need not.
 _OF_WHOLE_CONTACTS: Final = frozenset({"required", "dependentRequired", "minProperties"})
-# Keywords with schemas in them: one, a list of them, or an object of them.
+# Keywords that contain one schema, a list of schemas, or an object of schemas.
 _WITH_ONE: Final = frozenset(
     {
         *("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"),
@@ -71,10 +71,10 @@ _TYPES: Final = {str: "text", bool: "a boolean", int: "a number", float: "a numb
 
 
 class DataContract:
-    """A contract, as the option ``contract`` names it.
+    """A contract, as given in the option ``contract``.
 
     :param given: the contract itself, or the absolute path or URI of a JSON file that holds it.
-    :raises ValueError: it can be neither.
+    :raises ValueError: it is neither.
     """
 
     def __init__(self, given: Mapping[str, Any] | str | os.PathLike[str]) -> None:
@@ -93,16 +93,17 @@ class DataContract:
             raise ValueError(f"contract must be a dictionary or the path of a file, not a {type(given).__name__}")
 
     def load(self, read: Callable[[str], bytes], *, call: str | None = None, event: str | None = None) -> None:
-        """Read the contract, and check it as a whole, before the first row is.
+        """Read and validate the contract, before the first row is checked.
 
         :param read: reads a file.
-        :param call: what is going to be sent, if that is known; so ``event``, if all events have one name.
+        :param call: the call that will be sent, if known.
+        :param event: the event name, if all events have the same one.
         :raises ValueError: the file can't be read, it is not a contract, or it does not describe what is sent.
         """
         if self._document is None and self.path is not None:
             try:
                 text = read(self.path)
-            except (FileNotFoundError, IsADirectoryError, PermissionError) as error:  # what else fails may pass
+            except (FileNotFoundError, IsADirectoryError, PermissionError) as error:  # other failures may be temporary
                 raise ValueError(f"The contract {self.path} can't be read: {type(error).__name__}") from None
             try:
                 document = json.loads(text)
@@ -114,7 +115,7 @@ class DataContract:
         _ = self._compiled
 
     def check_describes(self, call: str, event: str | None = None) -> None:
-        """Check that the contract says something of what is going to be sent, as far as it has been read.
+        """Check that the contract covers what is going to be sent, if it has been read.
 
         :raises ValueError: it does not.
         """
@@ -132,7 +133,7 @@ class DataContract:
             )
 
     def faults_of(self, body: Mapping[str, Any]) -> list[Fault]:
-        """Return all that is wrong with what would be sent."""
+        """Return everything that violates the contract in what would be sent."""
         traits, events = self._compiled
         name = body.get(NAME)
         found: list[Fault] = []
@@ -150,7 +151,7 @@ class DataContract:
         return found
 
     def _take(self, document: Any) -> None:
-        """Take the contract itself, whose parts are looked at without loading anything."""
+        """Accept the contract and check its parts, without loading any library."""
         if not isinstance(document, Mapping):
             raise self._wrong((), 'must be an object with "traits", "events", or both')
         if odd := sorted(set(map(str, document)) - {TRAITS, EVENTS, _DEFS, *_NOTES}):
@@ -161,20 +162,20 @@ class DataContract:
             if part in document and not isinstance(document[part], Mapping):
                 raise self._wrong((part,), "must be an object")
         try:
-            self._document = json.loads(json.dumps(document))  # a dictionary of Python may hold anything
+            self._document = json.loads(json.dumps(document))  # a Python dictionary may contain anything
         except (TypeError, ValueError, RecursionError) as error:
             raise self._wrong((), f"has no JSON form: {error}") from None
 
     @property
     def document(self) -> Mapping[str, Any]:
-        """The contract itself; empty before a file was read."""
+        """The contract itself; empty until a file is read."""
         return self._document or {}
 
     @cached_property
     def _compiled(self) -> tuple[Any, dict[str, Any] | None]:
-        """The validators of traits, and of each event by its name.
+        """The validators of traits and of each event by its name.
 
-        :raises ValueError: one is wrong.
+        :raises ValueError: a schema is invalid.
         """
         from jsonschema import Draft202012Validator, SchemaError
 
@@ -191,7 +192,7 @@ class DataContract:
                 raise self._wrong((*place, *error.absolute_path), error.message) from None
         within = dict(each for place, schema in schemas.items() for each in _within(schema, place))
         self._check(within, document)
-        for schema in within.values():  # of a property that is False, jsonschema does not say the name
+        for schema in within.values():  # jsonschema does not report the name of a property whose schema is False
             members = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
             members.update({name: {"not": {}} for name, member in members.items() if member is False})
         whole = Draft202012Validator(document, format_checker=_formats())
@@ -203,7 +204,7 @@ class DataContract:
         )
 
     def _check(self, schemas: Mapping[Place, Any], document: Mapping[str, Any]) -> None:
-        """Check that every schema says only what is checked."""
+        """Check that every schema uses only supported keywords."""
         from urllib.parse import unquote
 
         pointers = {
@@ -233,7 +234,7 @@ class DataContract:
 
 
 def _within(schema: Any, place: Place) -> Iterator[tuple[Place, Any]]:
-    """Return a schema and all schemas in it, each with its place."""
+    """Return a schema and all schemas inside it, each with its place."""
     yield place, schema
     if not isinstance(schema, Mapping):
         return
@@ -263,7 +264,7 @@ def _faults(validator: Any, given: Any, part: str, *, leave_out: frozenset[str] 
 
 
 def _reasons(error: ValidationError) -> Iterator[tuple[Place, str]]:
-    """Return what is wrong and where, below the place of the error; jsonschema's own messages quote values."""
+    """Return what is wrong and where, relative to the error's place; jsonschema's own messages quote values."""
     given: Any = error.instance
     keyword: Any = error.validator
     wanted: Any = error.validator_value
@@ -297,7 +298,7 @@ def _reasons(error: ValidationError) -> Iterator[tuple[Place, str]]:
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """Name what was meant, where it is near."""
+    """Suggest the intended name, if one is close."""
     from difflib import get_close_matches
 
     bare = {"".join(filter(str.isalnum, one.casefold())): one for one in known}

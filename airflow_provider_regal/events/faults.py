@@ -1,4 +1,4 @@
-"""Faults and their places: the field in the writer's words, the reason without the value."""
+"""Faults and their places: the field in the writer's terms, the reason without the value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.privacy import shown_key
 
-# Where something stands: names of members and positions in lists, from the event downwards.
+# A place in an event: names of members and positions in lists, from the top down.
 Location = tuple[int | str, ...]
 
 _REASONS = MappingProxyType(
@@ -30,7 +30,7 @@ _REASONS = MappingProxyType(
 
 
 class InnerFaultsError(ValueError):
-    """Faults found inside one field, such as several traits at once.
+    """Several faults inside one field, such as several traits.
 
     :param faults: the place of each below the field, and its reason.
     """
@@ -41,15 +41,15 @@ class InnerFaultsError(ValueError):
 
 
 def path_of(location: Location) -> str:
-    """Write a place as ``traits.optIn[1].timestamp``; keys that look like personal data are masked."""
+    """Format a place as ``traits.optIn[1].timestamp``; keys that look like personal data are masked."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{shown_key(part)}" for part in location)
     return "".join(parts).removeprefix(".") or "the event"
 
 
 def as_faults(error: ValidationError, origin: Callable[[Location], Location]) -> list[Fault]:
-    """Turn everything pydantic found into faults.
+    """Convert all of pydantic's errors into faults.
 
-    :param origin: where whoever wrote the event had put what stands at a place now.
+    :param origin: returns where the writer had put the value that is now at a place.
     """
     faults: list[Fault] = []
     for details in error.errors(include_url=False, include_input=False):

@@ -1,7 +1,7 @@
 """The four events: Identify, Track, Page, Screen.
 
-Each is read from what people write (``reading``), validated once, and frozen; ``payload`` turns it into Regal's
-form. All faults of an event come in one :class:`~airflow_provider_regal.errors.InvalidEventError`.
+Each is normalized from what people write (``reading``), validated once, and frozen; ``payload`` converts it into
+Regal's format. One :class:`~airflow_provider_regal.errors.InvalidEventError` lists all faults of an event.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from airflow_provider_regal.events.traits import read_properties, read_traits
 def event_name(value: str) -> str:
     """Return the name of an event, trimmed.
 
-    :raises ValueError: Regal could not take it for one.
+    :raises ValueError: Regal would not accept the name.
     """
     name = trimmed(value)
     if not name:
@@ -53,20 +53,20 @@ Properties = Annotated[dict[str, Any], BeforeValidator(read_properties)]
 
 
 class Event(BaseModel):
-    """What every event carries: who it is about, and when it happened.
+    """The fields of every event: who it is about, and when it happened.
 
-    At least one of user id, phone and email is needed. An event may be written with these names, in Regal's own
-    form (``userId``, ``traits.phones`` as a map) or in Segment's (``traits.phone``, ``traits.optIn[]``).
+    At least one of user id, phone and email is needed. An event may be written with these names, in Regal's own format
+    (``userId``, ``traits.phones`` as a map) or in Segment's (``traits.phone``, ``traits.optIn[]``).
 
     :param user_id: your own id of the person; text, numbers keep their digits.
-    :param phones: phones by map (``{number: {...}}``) or list; ``phone=`` gives a single one.
-    :param emails: emails likewise; ``email=`` gives a single one.
+    :param phones: phones as a map (``{number: {...}}``) or a list; ``phone=`` sets a single one.
+    :param emails: emails as a map or a list; ``email=`` sets a single one.
     :param traits: attributes of the contact; times, Decimals, UUIDs, numpy and pandas scalars are converted.
-    :param timestamp: when it happened; a time without zone is read in the reading's zone (UTC).
-    :param event_source: where the event comes from; the connection's ``event_source`` if left out.
-    :param message_id: your own id of this message, by which a delivery sends it once; not sent to Regal.
-    :param unplaced: opt-ins that belong to no phone or email of the event, or can't be told which.
-    :param left_out: phones and emails that are not valid, where the reading drops them: of which kind, where, why.
+    :param timestamp: when it happened; a time without a zone is in the time zone of the reading (UTC).
+    :param event_source: where the event comes from; by default the connection's ``event_source``.
+    :param message_id: your own id of this message, which a delivery sends only once; not sent to Regal.
+    :param unplaced: opt-ins that can't be assigned to a phone or email of the event.
+    :param left_out: invalid phones and emails that were dropped: kind, place and reason.
     :raises InvalidEventError: with every fault of the event.
     """
 
@@ -86,13 +86,13 @@ class Event(BaseModel):
     unplaced: tuple[OptIn, ...] = Field(default=(), repr=False)
     left_out: tuple[tuple[str, Fault], ...] = Field(default=(), repr=False)
 
-    if TYPE_CHECKING:  # what may be written is more than what is kept
+    if TYPE_CHECKING:  # more may be written than is stored
 
         def __init__(self, **written: Any) -> None: ...
 
     @classmethod
     def read(cls, written: Mapping[str, Any], reading: Reading | None = None) -> Self:
-        """Read a written event under a reading of your own (time zone, nulls)."""
+        """Read a written event with a custom reading (time zone, nulls)."""
         return cls.model_validate(written, context=reading)
 
     @model_validator(mode="wrap")
@@ -109,7 +109,7 @@ class Event(BaseModel):
             event = handler(draft.fields)
         except ValidationError as error:
             faults += as_faults(error, draft.origin)
-        # Raised outside the handler: pydantic's error carries the values, the faults say all of it without.
+        # Raised outside the handler: pydantic's error contains values, and the faults say everything without them.
         if faults:
             raise InvalidEventError(cls.call, faults)
         return event
@@ -130,10 +130,10 @@ class Identify(Event):
 
 
 class Track(Event):
-    """Record that a person did something. In Regal this can start a journey, and so a call.
+    """Record that a person did something. In Regal this can start a journey, and therefore a call.
 
     :param event: the name of the event, case sensitive in Regal's triggers.
-    :param properties: what is to be known about it.
+    :param properties: details of the event.
     """
 
     call: ClassVar[str] = "track"
@@ -146,8 +146,8 @@ class Track(Event):
 class Page(Event):
     """Record that a person saw a web page; Regal receives the event ``pageview``.
 
-    :param name: the page's own name; it goes into the properties.
-    :param category: the page's category; likewise.
+    :param name: the page's name; sent as a property.
+    :param category: the page's category; sent as a property.
     :param properties: such as ``url``, ``path``, ``referrer``, ``title``.
     """
 
@@ -162,9 +162,9 @@ class Page(Event):
 class Screen(Page):
     """Record that a person saw a screen of your app; Regal receives the event ``screen``.
 
-    :param name: the screen's own name; it goes into the properties.
-    :param category: the screen's category; likewise.
-    :param properties: what is to be known about it.
+    :param name: the screen's name; sent as a property.
+    :param category: the screen's category; sent as a property.
+    :param properties: details of the event.
     """
 
     call: ClassVar[str] = "screen"

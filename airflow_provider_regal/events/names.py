@@ -1,4 +1,4 @@
-"""The wire names: the only file of the package that spells Regal's and Segment's camelCase.
+"""The wire names: the only module with Regal's and Segment's camelCase spellings.
 
 Sources: REST contract of Regal's Custom Events API (maps ``phones``/``emails``), Regal's Segment destination
 (``phone``, ``email``, ``optIn[]``) and the Segment spec (``userId``, ``messageId``, ``postalCode``).
@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 CALLS: Final = ("identify", "track", "page", "screen")
-OPTIONAL_CALLS: Final = frozenset({"page", "screen"})  # of a Segment archive
+OPTIONAL_CALLS: Final = frozenset({"page", "screen"})  # in a Segment archive
 
 Channel = Literal["sms", "voice", "email"]
 
@@ -19,7 +19,7 @@ EMAIL_CHANNELS: Final[tuple[Channel, ...]] = ("email",)
 
 CHANNELS_OF: Final = MappingProxyType({"phones": PHONE_CHANNELS, "emails": EMAIL_CHANNELS})
 
-# Wire name of a channel's opt-in, under a phone or an email.
+# Wire name of a channel's opt-in in a phone or an email.
 OPT_IN_KEYS: Final = MappingProxyType[Channel, str]({"sms": "smsOptIn", "voice": "voiceOptIn", "email": "emailOptIn"})
 
 USER_ID: Final = "userId"
@@ -39,16 +39,16 @@ ADDRESS: Final = "address"
 ZIPCODE: Final = "zipcode"
 OPT_IN: Final = "optIn"
 
-# The same where they are written beside the phone or email, in Regal's spelling or as columns are.
+# The same opt-ins next to the phone or email, spelled as in Regal or as columns.
 LOOSE_OPT_INS: Final = MappingProxyType[str, Channel](
     {key: channel for channel, one in OPT_IN_KEYS.items() for key in (one, f"{channel}_opt_in")}
 )
 
-# Traits whose type the contract fixes.
+# Traits whose type Regal's API defines.
 TEXT_TRAITS: Final = ("firstName", "lastName", SUB_BRAND)
 TEXT_ADDRESS: Final = ("street", "city", "state", ZIPCODE, "country")
 
-# How an event may be written -> the name of our field.
+# Accepted spellings in an event -> the name of our field.
 EVENT_ALIASES: Final = MappingProxyType(
     {
         USER_ID: "user_id",
@@ -63,6 +63,6 @@ OPT_IN_ALIASES: Final = MappingProxyType({"subscribedAt": "timestamp"})  # Segme
 CONTACT_ALIASES: Final = MappingProxyType({IS_PRIMARY: "is_primary"})
 ADDRESS_ALIASES: Final = MappingProxyType({"postalCode": ZIPCODE})
 
-# The event names Regal's Segment destination gives to page and screen calls.
+# The event names Regal's Segment destination uses for page and screen calls.
 PAGE_NAME: Final = "pageview"
 SCREEN_NAME: Final = "screen"

@@ -1,4 +1,4 @@
-"""What users may choose: how rows become events, how values are read, and which opt-ins are sent."""
+"""Options for mapping rows to events, reading values, and sending opt-ins."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from airflow_provider_regal.events.python_values import plain, read_decision, tr
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
-# What a column may become beside a trait or a property, and what it may be read as.
+# What a column may become other than a trait or a property, and the types it may be read as.
 FIELDS: Final = ("user_id", "phone", "email", "timestamp", "sub_brand", "opt_in", "message_id")
 MANY: Final = ("phones", "emails")
 EVIDENCE: Final = {"_at": "timestamp", "_ip": "ip", "_text": "text", "_source": "source", "": "subscribed"}
-#: Columns of an opt-in -> its channel, and what of it.
+#: Columns of an opt-in -> its channel, and its part of the opt-in.
 WIDE_FORM: Final = {
     f"{channel}_opt_in{suffix}": (channel, what)
     for channels in CHANNELS_OF.values()
@@ -35,7 +35,7 @@ TYPES: Final[tuple[ColumnType, ...]] = (str, int, float, bool, date, datetime, "
 _OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
 
 
-#: What becomes of a row whose phone or email is not valid.
+#: What happens to a row with an invalid phone or email.
 OnInvalid = Literal["reject", "drop"]
 
 
@@ -43,10 +43,10 @@ OnInvalid = Literal["reject", "drop"]
 class Reading:
     """How values are read; the context of every validation.
 
-    :param timezone: the zone of times that name none.
-    :param send_nulls: send null for None, NaN and NaT instead of leaving them out.
-    :param on_invalid_phone: ``reject`` the row of a phone that is not valid, or ``drop`` the phone.
-    :param on_invalid_email: likewise.
+    :param timezone: the zone of times without one.
+    :param send_nulls: send null for None, NaN and NaT instead of omitting them.
+    :param on_invalid_phone: ``reject`` a row with an invalid phone, or ``drop`` the phone.
+    :param on_invalid_email: ``reject`` a row with an invalid email, or ``drop`` the email.
     """
 
     timezone: tzinfo = UTC
@@ -61,13 +61,13 @@ class Reading:
 
     @property
     def drops(self) -> frozenset[str]:
-        """Which members lose what is not valid: ``phones``, ``emails``."""
+        """The fields from which invalid entries are dropped: ``phones``, ``emails``."""
         chosen = zip(MANY, (self.on_invalid_phone, self.on_invalid_email), strict=True)
         return frozenset(many for many, choice in chosen if choice == "drop")
 
     @classmethod
     def of(cls, info: ValidationInfo) -> Reading:
-        """Return the reading a validation runs under."""
+        """Return the reading of a validation."""
         return info.context if isinstance(info.context, Reading) else USUAL
 
 
@@ -82,11 +82,12 @@ OptOutScope = Literal["channel", "person"]
 class ConsentPolicy:
     """Which evidence an opt-in needs before it is sent.
 
-    :param require_ip: withhold opt-ins without the person's IP address. False where consent was given on paper or
-        by phone. (Regal: "required if you are opting in users server side".)
+    :param require_ip: withhold opt-ins without the person's IP address. Set to False for consent given on paper or by
+        phone. (Regal: "required if you are opting in users server side".)
     :param max_consent_age: withhold opt-ins given longer ago than this; None for no limit.
     :param opt_out_scope: what an opt-out closes: its own ``channel``, or all channels of that phone or email
-        (``person``). (US law from January 31, 2027: a revocation holds for all calls and texts; 47 CFR 64.1200(a)(10).)
+        (``person``). (US law from January 31, 2027: a revocation applies to all calls and texts; 47 CFR
+        64.1200(a)(10).)
     """
 
     require_ip: bool = True
@@ -105,11 +106,11 @@ class RowMapping:
     :param call: ``identify``, ``track``, ``page`` or ``screen``.
     :param event: the name of the track events; None if a column ``event`` holds it.
     :param columns: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, an opt-in of
-        one of these (``"phones.label_sms_opt_in"``, ``..._at`` and so on), a reserved name, or None to leave it out.
-    :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date``, ``datetime`` or ``"json"``: coerce, or
-        refuse the row.
-    :param values: what a decision may say -> whether it is a yes, as :func:`decision_values` returns it.
-    :param lower_upper: lower-case the names where all of them are upper case (Snowflake).
+        one of these (``"phones.label_sms_opt_in"``, ``..._at`` and so on), a reserved name, or None to ignore it.
+    :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date``, ``datetime`` or ``"json"``: convert the
+        value, or reject the row.
+    :param values: text of a decision -> whether it is a yes, as :func:`decision_values` returns it.
+    :param lower_upper: lower-case the names if all of them are upper case (Snowflake).
     """
 
     call: str
@@ -158,7 +159,7 @@ def _check_target(column: str, target: str, call: str) -> None:
 
 
 def decision_values(given: Mapping[Any, bool | None] | None) -> dict[str, bool | None] | None:
-    """Check what ``values`` says of decisions, and write its keys in the form in which decisions are looked up.
+    """Validate the option ``values`` for decisions, and normalize its keys for lookup.
 
     :param given: what a source writes -> True (yes), False (no) or None (unknown).
     :raises ValueError: it is not such a mapping, or turns a no into something else.
@@ -187,7 +188,7 @@ def _is_no(key: Any) -> bool:
 
 
 def key_of_decision(value: Any) -> str:
-    """Return by what ``values`` knows a decision: its text, trimmed and case-free; the digits of a whole number."""
+    """Return a decision's lookup key: trimmed and case-folded text; for a whole number, its digits."""
     value = plain(value)
     if (
         isinstance(value, (int, float, Decimal))

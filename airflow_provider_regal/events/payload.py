@@ -1,7 +1,7 @@
-"""An event as Regal gets it: one JSON object, always the phones/emails maps, consent judged on the way.
+"""Convert an event into Regal's format: one JSON object, always with phones/emails maps, and with consent judged.
 
-There is no other way from an event to the wire, so that no path can go round the consent rules: only rows that can
-carry no consent have one (``quick``).
+All events go through this module, so no code path can bypass the consent rules. The exception is ``fast_path``, for
+rows that can't contain consent.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from airflow_provider_regal.events.names import Channel
 from airflow_provider_regal.events.options import ConsentPolicy
 from airflow_provider_regal.events.times import write_time
 
-# Regal publishes no limit; Segment's own is 32 KB an event. Beyond this it is a mistake, such as a file in a cell.
+# Regal publishes no limit; Segment's is 32 KB per event. A larger body is a mistake, such as a file in a cell.
 LARGEST_BODY: Final = 256 * 1024
 
 
-@dataclass(slots=True)  # one is made for each row: a frozen one takes three times as long
+@dataclass(slots=True)  # created for each row; creating a frozen one takes three times as long
 class Payload:
-    """What is sent for one event, and what was left out of it; it is not changed once it is made.
+    """What is sent for one event, and what was left out of it. Not changed after creation.
 
     :param call: ``identify``, ``track``, ``page`` or ``screen``.
     :param body: the JSON object.
     :param withheld: opt-ins that were not sent, with their reasons.
     :param notes: what Regal will do that the sender may not expect.
-    :param consents: the opt-ins and opt-outs that are in it.
-    :param left_out: phones and emails of the event that are not valid: where each was, and why.
-    :param opt_outs_elsewhere: opt-outs that belong to no phone or email of it: channel, time, and as Regal gets it.
+    :param consents: its opt-ins and opt-outs.
+    :param left_out: the event's invalid phones and emails: place and reason.
+    :param opt_outs_elsewhere: opt-outs that belong to none of its phones or emails: channel, time, and wire format.
     """
 
     call: str
@@ -65,9 +65,9 @@ class Payload:
 
     @property
     def opt_outs(self) -> Payload | None:
-        """An identify of the opt-outs in it and nothing else; None without any.
+        """An identify with only its opt-outs; None if it has none.
 
-        The user id stays out of it: phone or email say whose they are.
+        The user id is omitted: the phone or email identifies the person.
         """
         outs = tuple(consent for consent in self.consents if not consent.subscribed)
         if not outs:
@@ -81,7 +81,7 @@ class Payload:
         return Payload("identify", {names.TRAITS: traits, **source}, consents=outs)
 
     def with_opt_outs(self, identifiers: Mapping[str, Sequence[str]]) -> Payload:
-        """Add the opt-outs that belong to no phone of it to phones of the person that are known otherwise.
+        """Add the opt-outs that belong to none of its phones, for phones of the person known from elsewhere.
 
         :param identifiers: ``phones`` of the person.
         """
@@ -103,7 +103,7 @@ class Payload:
         return replace(self, body={**self.body, names.TRAITS: traits}, consents=tuple(consents))
 
     def without(self, reasons: Mapping[Consent, str]) -> Payload:
-        """Withhold consents that turned out to be stale.
+        """Withhold consents that turned out to be outdated.
 
         :param reasons: consent of this payload -> why.
         """
@@ -113,7 +113,7 @@ class Payload:
         return replace(self.leaving_out(reasons), withheld=(*self.withheld, *withheld))
 
     def leaving_out(self, left_out: Collection[Consent]) -> Payload:
-        """Leave consents out that need not be sent."""
+        """Leave out consents that need not be sent."""
         if not left_out:
             return self
         traits = dict(self.body[names.TRAITS])
@@ -130,19 +130,19 @@ class Payload:
 
 
 def _place_of(channel: Channel) -> tuple[str, str]:
-    """Return where an opt-in of a channel stands: under phones or emails, and its key there."""
+    """Return where a channel's opt-in is: under phones or emails, and its key there."""
     return names.EMAILS if channel in names.EMAIL_CHANNELS else names.PHONES, names.OPT_IN_KEYS[channel]
 
 
 def to_payload(
     event: Event, *, now: datetime, policy: ConsentPolicy | None = None, event_source: str | None = None
 ) -> Payload:
-    """Turn an event into Regal's form.
+    """Convert an event into Regal's format.
 
-    :param now: the current time (aware), to tell consent of the future.
+    :param now: the current time (aware), to detect consent dated in the future.
     :param policy: which evidence opt-ins need.
-    :param event_source: used where the event names none.
-    :raises InvalidEventError: it is nothing but an opt-in that is withheld.
+    :param event_source: used if the event has none.
+    :raises InvalidEventError: it contains only an opt-in, which is withheld.
     """
     policy = policy or ConsentPolicy()
     withheld: list[Withheld] = []
@@ -182,7 +182,7 @@ def to_payload(
     if withheld and body.keys().isdisjoint((names.TRAITS, names.NAME)) and not outs:
         raise InvalidEventError(
             event.call, [Fault(one.consent.where, one.reason) for one in withheld]
-        )  # it says nothing else
+        )  # it contains nothing else
     return Payload(
         event.call, body, tuple(withheld), notes, tuple(consents), outs, tuple(fault for _, fault in event.left_out)
     )
@@ -221,7 +221,7 @@ def _info(address: ContactPoint, opt_ins: Sequence[OptIn], now: datetime) -> dic
 
 def _opt_in(opt_in: OptIn, now: datetime) -> dict[str, Any]:
     written: dict[str, Any] = {"subscribed": opt_in.subscribed}
-    if opt_in.timestamp is not None and opt_in.timestamp <= now:  # else it would hold at Regal only from then on
+    if opt_in.timestamp is not None and opt_in.timestamp <= now:  # otherwise Regal would apply it only from then on
         written["timestamp"] = write_time(opt_in.timestamp)
     for name in ("ip", "text", "source"):
         if (value := getattr(opt_in, name)) is not None:
@@ -243,7 +243,7 @@ def _what_happened(event: Event) -> dict[str, Any]:
 
 
 def _promotions(phones: Sequence[Phone], sent: dict[str, dict[str, Any]]) -> list[str]:
-    """Rule 7: Regal reaches people on the primary phone only, and consent does not move with the flag."""
+    """Rule 7: Regal contacts people on the primary phone only, and consent does not move with the flag."""
     notes = []
     for position, phone in enumerate(phones):
         if not phone.is_primary:
@@ -268,7 +268,7 @@ def _subscribes(opt_in: dict[str, Any] | None) -> bool:
 
 
 def state_note(traits: dict[str, Any]) -> list[str]:
-    """Return what Regal will not do where a state is not written as it wants it."""
+    """Return a note on what Regal won't do with a state that is not in the format it expects."""
     state = traits.get(names.ADDRESS, {}).get("state")
     if state and len(state) != 2:
         return ["traits.address.state is not a two-letter code: Regal's calling rules for the state will not apply"]

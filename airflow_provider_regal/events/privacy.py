@@ -1,4 +1,4 @@
-"""Personal data: what must not reach a log, an error or Airflow's database, and what is shown in its place."""
+"""Personal data: what must not reach a log, an error or Airflow's database, and what to show instead."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _NAME = re.compile(
     r"""\b((?:column|table|relation|function|schema|database|type)\s+)["'`]([\w.]+)["'`]""", re.IGNORECASE
 )
-_QUOTED = re.compile(r"""["'`].*["'`]|["'`].*$""")  # to the last quote: what is quoted may hold quotes
+_QUOTED = re.compile(r"""["'`].*["'`]|["'`].*$""")  # up to the last quote: quoted text may contain quotes
 _SHORTEST_SECRET: Final = 3
 _LONGEST_KEY: Final = 100
 _DEEPEST: Final = 8
 
 
 class KeysOnly(str):
-    """What a rendered field shows instead of its values."""
+    """Shown in a rendered field instead of its values."""
 
     __slots__ = ()
 
@@ -36,7 +36,7 @@ def keys_only(value: Any) -> Any:
 
 
 def shown_key(key: str) -> str:
-    """Write the name of a member as a message may hold it: nothing personal, nothing endless, nothing unprintable."""
+    """Format a key so that a message may contain it: nothing personal, limited length, printable."""
     if len(key) > _LONGEST_KEY:
         return f"(a name of {len(key)} characters)"
     masked = _PERSONAL.sub(MASK, key)
@@ -54,19 +54,19 @@ def _outline(value: Any, depth: int = 0) -> str:
 
 
 def _member(key: str, value: Any, depth: int) -> str:
-    # A phones map has the numbers themselves as keys.
+    # The keys of a phones map are the numbers themselves.
     shown = shown_key(key)
     return f"{shown}: {_outline(value, depth + 1)}" if isinstance(value, (Mapping, list, tuple)) else shown
 
 
 def contact_values(value: Any) -> set[str]:
-    """Collect what looks like a phone, an email or an IP address, anywhere inside a value, keys included."""
+    """Collect what looks like a phone, an email or an IP address anywhere in a value, including keys."""
     found = (match.group().strip() for text in _texts(value) for match in _PERSONAL.finditer(text))
-    return {value for value in found if not _DATE.match(value)}  # else every log line of that day would be masked
+    return {value for value in found if not _DATE.match(value)}  # otherwise every log line of that day would be masked
 
 
 def scrub(text: str, sent: Any) -> str:
-    """Take out of a text (Regal's own words) everything we sent and everything that looks personal."""
+    """Remove everything we sent and everything that looks personal from a text (Regal's message)."""
     for value in sorted(set(_texts(sent)), key=len, reverse=True):
         if len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, MASK)
@@ -74,13 +74,13 @@ def scrub(text: str, sent: Any) -> str:
 
 
 def without_values(message: str) -> str:
-    """Return the first line of a database's error without what it quotes, but for the names of columns and tables."""
+    """Return the first line of a database error without quoted text, except names of columns and tables."""
     line = message.strip().partition("\n")[0]
     return _PERSONAL.sub(MASK, _QUOTED.sub(MASK, _NAME.sub(r"\1\2", line)))
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text and number inside a value; of a mapping's keys those that look personal."""
+    """Return every text and number in a value, and keys of mappings that look personal."""
     waiting, seen = [value], set[int]()
     while waiting:
         item = waiting.pop()

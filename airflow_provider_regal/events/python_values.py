@@ -1,4 +1,4 @@
-"""Values of any driver or library as Python's own; what is missing, whole, or a yes; text that can be sent.
+"""Convert values of any driver or library to Python types, and recognize missing values, whole numbers and decisions.
 
 Every value of every source passes through here. No library is imported: values are recognized by the module of their
 type.
@@ -24,7 +24,7 @@ _TRUTHS: Final = dict.fromkeys(("true", "t"), True) | dict.fromkeys(("false", "f
 _NOES: Final = frozenset({"unsubscribed", "unsubscribe", "optedout", "optout", "stop", "revoked", "revoke", "denied"})
 _BETWEEN_WORDS: Final = re.compile(r"[\s_-]+")
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-# White space, and what no one sees: zero-width and direction marks, byte order marks, control characters.
+# White space and invisible characters: zero-width and direction marks, byte order marks, control characters.
 _INVISIBLE: Final = "".join(
     chr(code)
     for first, last in (
@@ -33,7 +33,7 @@ _INVISIBLE: Final = "".join(
     )
     for code in range(first, last + 1)
 )  # fmt: skip
-#: How a missing value looks once something has written it as text.
+#: A missing value that something has converted to text.
 MISSING_TEXTS: Final = frozenset(
     {
         "none", "null", "(null)", "<null>", "[null]", "nil", "nan", "nat", "na", "n/a", "#n/a", "<na>", "\\n",
@@ -41,16 +41,16 @@ MISSING_TEXTS: Final = frozenset(
     }
 )  # fmt: skip
 _LONGEST_MISSING: Final = max(map(len, MISSING_TEXTS))
-# Beyond 2^53 a double has no longer all whole numbers.
+# Above 2^53, a double can't represent all whole numbers.
 LARGEST_EXACT: Final = 2**53
 _LONGEST_BIT: Final = 8
 _MOST_DIGITS: Final = 10**40
 
 
 def plain(value: Any) -> Any:
-    """Turn a value of numpy, pandas, pyarrow or ipaddress, or a member of an Enum, into Python's own.
+    """Convert a value of numpy, pandas, pyarrow or ipaddress, or a member of an Enum, to a Python type.
 
-    NA and NaT become None; a float of 32 bits its shortest form (19.99, not 19.989999771118164).
+    NA and NaT become None; a 32-bit float becomes its shortest form (19.99, not 19.989999771118164).
     """
     kind = type(value)
     if kind in _PYTHONS_OWN:
@@ -65,21 +65,21 @@ def plain(value: Any) -> Any:
     if kind.__name__ in ("NAType", "NaTType"):
         return None
     if kind.__name__ == "Timestamp":
-        return value.to_pydatetime(warn=False)  # nanoseconds are cut off, as all fractions are when written
+        return value.to_pydatetime(warn=False)  # nanoseconds are dropped, as all fractions are when written
     if kind.__name__ in ("float32", "float16"):
         return float(str(value))
     if hasattr(value, "as_py"):
         return shortest(value.as_py()) if kind.__name__ == "FloatScalar" else plain(value.as_py())
     dtype = getattr(value, "dtype", None)
     if (unit := getattr(dtype, "kind", "")) in ("M", "m") and library == "numpy" and not str(dtype).endswith("[D]"):
-        value = value.astype(f"{unit}8[us]")  # in nanoseconds tolist() would give bare numbers
+        value = value.astype(f"{unit}8[us]")  # in nanoseconds, tolist() would return plain integers
     if str(dtype) in ("float32", "float16"):
         return [plain(item) for item in value]
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def shortest(number: float | None) -> float | None:
-    """Return the shortest number that a float of 32 bits can stand for."""
+    """Return the shortest number that a 32-bit float represents."""
     if number is None or not math.isfinite(number):
         return number
     return next(short for digits in range(1, 18) if _as_32_bits(short := float(f"{number:.{digits}g}")) == number)
@@ -93,17 +93,17 @@ def _as_32_bits(number: float) -> float:
 
 
 def address_alone(text: str) -> str:
-    """Return an IP address without the length of a network that is nothing but this address (``/32``, ``/128``)."""
+    """Return an IP address without a prefix length that covers only this address (``/32``, ``/128``)."""
     return text.removesuffix("/128" if ":" in text else "/32")
 
 
 def trimmed(text: str) -> str:
-    """Return a text without white space and invisible characters at its ends."""
+    """Strip white space and invisible characters from a text."""
     return text.strip(_INVISIBLE)
 
 
 def whole(number: float | Decimal) -> int | None:
-    """Return a whole number of any type as an int; None if it is a fraction, or no one knows all of its digits."""
+    """Return a whole number of any type as an int; None if it is a fraction or its digits are not exact."""
     if isinstance(number, int):
         return number if -_MOST_DIGITS < number < _MOST_DIGITS else None
     if isinstance(number, float):
@@ -114,7 +114,7 @@ def whole(number: float | Decimal) -> int | None:
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a value says that there is none: None, NaN, NA or NaT."""
+    """Return whether a value means "none": None, NaN, NA or NaT."""
     value = plain(value)
     if isinstance(value, float):
         return math.isnan(value)
@@ -124,16 +124,16 @@ def is_nothing(value: Any) -> bool:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a value is simply not there: nothing, or a text that shows nothing."""
+    """Return whether a value is empty: "none", or a text without visible characters."""
     return not trimmed(value) if isinstance(value, str) else is_nothing(value)
 
 
 def is_missing(value: Any) -> bool:
-    """Whether an identifier is not there: blank, or a missing value that became text, such as ``None`` or ``NULL``."""
+    """Return whether an identifier is missing: empty, or "none" converted to text, such as ``None`` or ``NULL``."""
     if not isinstance(value, str):
         return is_nothing(value)
     if len(value) > _LONGEST_MISSING and "!" <= value[0] <= "~" and "!" <= value[-1] <= "~":
-        return False  # which is usual, and quicker
+        return False  # the common case, and faster
     text = trimmed(value)
     return not text or (len(text) <= _LONGEST_MISSING and text.casefold() in MISSING_TEXTS)
 
@@ -145,7 +145,7 @@ NO_TRUTH: Final = "must be true or false"
 def read_truth(value: Any) -> bool:
     """Read a boolean: true or false, a number equal to 1 or 0 (of any type, or as text), or a word.
 
-    A no is taken in every usual spelling, a yes only as true, t or 1.
+    A no is accepted in every usual spelling, a yes only as true, t or 1.
 
     :raises ValueError: anything else, so that no stray text subscribes anyone.
     """
@@ -163,12 +163,12 @@ def read_truth(value: Any) -> bool:
         if text in _TRUTHS:
             return _TRUTHS[text]
         if (number := _NUMBER.fullmatch(text)) is not None and float(text) in ((0,) if number[2] else (0, 1)):
-            return bool(float(text))  # with an exponent it is a no only (0E-10): no stray text subscribes anyone
+            return bool(float(text))  # with an exponent only 0E-10 (a no) is accepted: no stray text subscribes anyone
     raise ValueError(NO_TRUTH)
 
 
 def read_decision(value: Any) -> bool:
-    """Read a yes or a no: as a boolean, or a no as a status such as ``unsubscribed``, ``opted-out``, ``STOP``.
+    """Read a decision: a boolean, or a no as a status such as ``unsubscribed``, ``opted-out``, ``STOP``.
 
     :raises ValueError: neither, so that no stray text subscribes anyone.
     """
@@ -179,9 +179,9 @@ def read_decision(value: Any) -> bool:
 
 
 def sendable(text: str) -> str:
-    """Return the text if UTF-8 can carry it.
+    """Return the text if it can be encoded as UTF-8.
 
-    :raises ValueError: it holds half of a surrogate pair.
+    :raises ValueError: it contains half of a surrogate pair.
     """
     try:
         text.encode()
@@ -189,8 +189,8 @@ def sendable(text: str) -> str:
         problem = "the text is not valid Unicode (half of a surrogate pair)"
     else:
         return text
-    raise ValueError(problem)  # outside the handler, whose error carries the text
+    raise ValueError(problem)  # outside the handler, because its error contains the text
 
 
-# Strict, since pydantic would else read bytes as text.
+# Strict, because pydantic would otherwise read bytes as text.
 Text = Annotated[str, Strict(), BeforeValidator(plain), AfterValidator(sendable)]

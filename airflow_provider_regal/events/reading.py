@@ -1,15 +1,15 @@
-"""From what people write to one shape.
+"""Bring events that people write into one shape.
 
-An event may be written with our names (``user_id``, ``phone``), in Regal's form (``phones`` as a map with opt-ins
+An event may be written with our names (``user_id``, ``phone``), in Regal's format (``phones`` as a map with opt-ins
 inside) or in Segment's (``phone``, ``optIn[]``, ``address.postalCode``)::
 
     written event ─▶ draft: our field names, phones and emails as lists, opt-ins where they belong ─▶ pydantic
 
-The draft remembers where each part came from, so that a fault is named in the writer's words. Nothing is
-validated here: a value that cannot be placed is a fault, everything else is pydantic's to judge.
+The draft remembers where each part came from, so that faults use the writer's names. Nothing is validated here: a value
+that can't be placed is a fault; pydantic judges everything else.
 
-An opt-in beside the phones belongs to the single ``phone``, else to the only one there is. With none, or several, it
-has no place (``unplaced``): a yes is then withheld. A no holds forevery phone of the event.
+An opt-in outside the phones belongs to the single ``phone``, else to the only one there is. If there are none or
+several, it has no place (``unplaced``): a yes is then withheld, and a no applies to every phone of the event.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class Draft:
     fields: dict[str, Any] = field(default_factory=dict)
     origins: dict[Location, Location] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    lost: list[Any] = field(default_factory=list)  # opt-ins of no channel that Regal has
-    left_out: list[tuple[str, Fault]] = field(default_factory=list)  # of phones and emails, where these are dropped
-    bare: set[Location] = field(default_factory=set)  # where a yes or no stands without an object around it
+    lost: list[Any] = field(default_factory=list)  # opt-ins of a channel that Regal does not have
+    left_out: list[tuple[str, Fault]] = field(default_factory=list)  # of phones and emails, if they are dropped
+    bare: set[Location] = field(default_factory=set)  # places of a yes or no without an object around it
 
     def fault(self, where: Location, reason: str) -> None:
-        """Record what cannot be placed, and where it was written."""
+        """Record a fault: what can't be placed, and where it was written."""
         self.faults.append(Fault(path_of(where), reason))
 
     def take(self, name: str) -> _Found:
-        """Take a field out of the draft; with the place it was written at."""
+        """Take a field out of the draft, with the place where it was written."""
         return self.origins.get((name,), (name,)), self.fields.pop(name, None)
 
     def origin(self, location: Location) -> Location:
-        """Where whoever wrote the event had put what stands at a place of the draft."""
+        """Return where the writer had put what is now at a place of the draft."""
         for length in range(len(location), 0, -1):
             if (start := self.origins.get(location[:length])) is not None:
                 return start + location[length:]
@@ -71,12 +71,12 @@ class _Kind:
 
 @dataclass(slots=True)
 class _Entry:
-    """One phone or email of the draft, and where it and each of its opt-ins was written."""
+    """One phone or email of the draft, and where it and each of its opt-ins were written."""
 
     where: Location
     given: dict[str, Any]
     opt_ins: list[_Found] = field(default_factory=list)
-    members: dict[str, str] = field(default_factory=dict)  # our name -> as written, where they differ
+    members: dict[str, str] = field(default_factory=dict)  # our name -> as written, if they differ
 
 
 def _channels(channels: tuple[names.Channel, ...]) -> dict[str, names.Channel]:
@@ -94,7 +94,7 @@ def draft_of(
 
     :param aliases: wire name -> our name, for the fields of this event.
     :param promotes: whether a single ``phone`` or ``email`` becomes the primary one, as in Segment's identify.
-    :param drops: ``phones``, ``emails``: leave out those that are not valid; their opt-ins then belong to none.
+    :param drops: fields (``phones``, ``emails``) from which invalid entries are dropped; their opt-ins become unplaced.
     """
     draft = Draft()
     for key, value in written.items():
@@ -142,7 +142,7 @@ def draft_of(
 
 
 def _read_before(draft: Draft) -> list[Any]:
-    """Take the unplaced opt-ins of an event that was read before."""
+    """Keep the unplaced opt-ins of an event that was read before."""
     where, unplaced = draft.take("unplaced")
     if isinstance(unplaced, (list, tuple)):
         return [*unplaced]
@@ -167,7 +167,7 @@ def _take_traits(draft: Draft) -> dict[Any, Any]:
 
 
 def _rename(draft: Draft, values: dict[Any, Any], where: Location, written_at: Location, value: Any) -> None:
-    """Put a value where it belongs, the last part of ``where``, unless there is one already."""
+    """Store a value under the last part of ``where``, unless there is one already."""
     if is_blank(value):
         return
     if not is_nothing(values.get(where[-1])):
@@ -177,7 +177,7 @@ def _rename(draft: Draft, values: dict[Any, Any], where: Location, written_at: L
 
 
 def _opt_ins(where: Location, given: Any) -> list[_Found]:
-    """One opt-in or a list of them, each with its place; those that say nothing are left out."""
+    """Return one opt-in or a list of them, each with its place; omit empty ones."""
     given = plain(given)
     if isinstance(given, (list, tuple)):
         return [((*where, i), entry) for i, entry in enumerate(given) if not _unknown(entry)]
@@ -185,7 +185,7 @@ def _opt_ins(where: Location, given: Any) -> list[_Found]:
 
 
 def _loose(draft: Draft, traits: dict[Any, Any]) -> list[_Found]:
-    """Take opt-ins that are written as a trait or field of their own: ``smsOptIn``, ``sms_opt_in``."""
+    """Take opt-ins that are written as separate traits or fields: ``smsOptIn``, ``sms_opt_in``."""
     found: list[_Found] = []
     for key, channel in names.LOOSE_OPT_INS.items():
         for where, value in (draft.take(key), ((names.TRAITS, key), traits.pop(key, None))):
@@ -204,9 +204,9 @@ def _place(
     is_null: bool,
     drops: bool,
 ) -> list[_Found]:
-    """Gather the phones (or emails) and put the loose opt-ins where they belong; return those left over.
+    """Collect the phones (or emails) and assign the loose opt-ins to them; return the opt-ins left over.
 
-    :param is_null: the single one is named, but empty: what is said of it is not said of another.
+    :param is_null: the single phone is present but empty: its opt-ins must not be assigned to another phone.
     """
     entries = _many(draft, *draft.take(kind.many), kind)
     entries += _many(draft, (names.TRAITS, kind.many), traits.pop(kind.many, None), kind, lists=False)
@@ -245,7 +245,7 @@ def _place(
 
 
 def _valid(draft: Draft, entries: Sequence[_Entry], kind: _Kind) -> tuple[list[_Entry], list[_Found]]:
-    """Return the phones that are valid, and what is said of the others."""
+    """Return the valid phones, and the opt-ins of the others."""
     valid: list[_Entry] = []
     left_over: list[_Found] = []
     for entry in entries:
@@ -260,7 +260,7 @@ def _valid(draft: Draft, entries: Sequence[_Entry], kind: _Kind) -> tuple[list[_
 
 
 def _belongs(found: _Found, entries: Sequence[_Entry], owner: _Entry | None, kind: _Kind) -> bool:
-    """Put a loose opt-in where it belongs, if that is known; an opt-out that names no phone is one of all."""
+    """Assign a loose opt-in, if its phone is known; an opt-out without a phone applies to all phones."""
     if _channel(found[1]) not in kind.channels.values():
         return False
     owners = [owner] if owner is not None else entries if is_opt_out(found[1]) else ()
@@ -270,7 +270,7 @@ def _belongs(found: _Found, entries: Sequence[_Entry], owner: _Entry | None, kin
 
 
 def _many(draft: Draft, where: Location, given: Any, kind: _Kind, *, lists: bool = True) -> list[_Entry]:
-    """Read Regal's map or, beside the traits, our list; of a map's keys only the position enters a message."""
+    """Read Regal's map or, outside the traits, our list; messages contain positions, not the map's keys."""
     given = plain(given)
     if given is None:
         return []
@@ -289,7 +289,7 @@ def _many(draft: Draft, where: Location, given: Any, kind: _Kind, *, lists: bool
 
 
 def _entry(draft: Draft, where: Location, given: dict[str, Any], info: Any, kind: _Kind) -> _Entry:
-    """Read what is said about one phone: ``{"isPrimary": true, "smsOptIn": {...}}``, in Regal's names or ours."""
+    """Read the details of one phone: ``{"isPrimary": true, "smsOptIn": {...}}``, in Regal's names or ours."""
     entry = _Entry(where, given)
     if isinstance(info, BaseModel):
         info = {name: getattr(info, name) for name in type(info).model_fields}
@@ -317,7 +317,7 @@ def _entry(draft: Draft, where: Location, given: dict[str, Any], info: Any, kind
 
 
 def _of_channel(draft: Draft, where: Location, value: Any, channel: names.Channel) -> list[_Found]:
-    """Read what stands under the name of a channel: an opt-in, or the bare yes or no."""
+    """Read the value under a channel's name: an opt-in, or just yes or no."""
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields}
     opt_in = value
@@ -330,7 +330,7 @@ def _of_channel(draft: Draft, where: Location, value: Any, channel: names.Channe
 
 
 def _join(entries: list[_Entry], where: Location, value: Any, kind: _Kind) -> _Entry:
-    """Add a single ``phone``/``email``; where the map has the same one, they are one."""
+    """Add a single ``phone``/``email``, or merge it with the same one in the map."""
     for entry in entries:
         if _same(entry.given.get(kind.key), value, kind):
             return entry
@@ -351,7 +351,7 @@ def _channel(opt_in: Any) -> str | None:
 
 
 def _unknown(opt_in: Any) -> bool:
-    """Whether an opt-in says that nothing is known: then it is left out, never sent as a no."""
+    """Return whether an opt-in is unknown, so that it is left out and never sent as a no."""
     if isinstance(opt_in, Mapping):
         return "subscribed" in opt_in and is_blank(opt_in["subscribed"])
     return is_nothing(opt_in)

@@ -1,4 +1,4 @@
-"""Points in time: read from what warehouses and people write, written in the one form Regal gets."""
+"""Times: read in the formats of warehouses and people, written in the one format Regal accepts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 
 from airflow_provider_regal.events.python_values import plain, trimmed, whole
 
-# An epoch number is of the unit in which it lies from here to tomorrow: no two units overlap.
+# An epoch number has the unit that puts it between 1990 and tomorrow: these ranges don't overlap.
 _FIRST_EPOCH: Final = datetime(1990, 1, 1, tzinfo=UTC).timestamp()
 _A_DAY_S: Final = 86_400
 _UNITS: Final = (1, 1e3, 1e6, 1e9)
 _EPOCH_TEXT = re.compile(r"-?\d{9,}(\.\d*)?", re.ASCII)
 _SPACE_BEFORE_OFFSET = re.compile(r" (?=[+-]\d\d(:?\d\d)?$)")
 _UTC_IN_WORDS = re.compile(r"\s*(?:UTC|GMT|Z)$", re.IGNORECASE)
-# As HTTP and mail headers have it: Mon, 02 Mar 2026 14:05:09 GMT.
+# As in HTTP and mail headers: Mon, 02 Mar 2026 14:05:09 GMT.
 _OF_A_HEADER = re.compile(
     r"(?:[a-z]{3}, ?)?\d{1,2} [a-z]{3} \d{4} \d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|GMT|UTC)", re.IGNORECASE
 )
@@ -28,14 +28,14 @@ READABLE_TIMES = "ISO 8601 (2026-03-02T14:05:09Z), 'YYYY-MM-DD HH:MM:SS +00:00' 
 
 
 def read_time(value: object, timezone: tzinfo = UTC, *, of_day: time = time.min, latest: bool = False) -> datetime:
-    """Read a point in time; a naive one is taken to be in ``timezone``.
+    """Read a time; one without a zone is in ``timezone``.
 
-    :param value: datetime, date, ISO 8601 text (also with UTC or GMT behind it), or an epoch from 1990 to tomorrow, as
-        number or text, in seconds, milliseconds, microseconds or nanoseconds; numpy's and pandas' times too.
-    :param of_day: what a date alone stands for.
-    :param latest: of a time without zone in the hour that a clock shows twice, take the later one.
+    :param value: datetime, date, ISO 8601 text (also followed by UTC or GMT), or an epoch from 1990 to tomorrow, as
+        number or text, in seconds, milliseconds, microseconds or nanoseconds; also numpy's and pandas' times.
+    :param of_day: which time a date alone means.
+    :param latest: for a time without a zone in the hour that occurs twice when clocks change, use the later one.
     :returns: the time in UTC.
-    :raises ValueError: it is none of these; the message does not hold the value.
+    :raises ValueError: it is none of these; the message does not contain the value.
     """
     value = plain(value)
     if isinstance(value, datetime):
@@ -56,9 +56,9 @@ def read_time(value: object, timezone: tzinfo = UTC, *, of_day: time = time.min,
 
 
 def read_day(value: object, timezone: tzinfo = UTC) -> date:
-    """Read the date of a day or of a point in time, in the zone that this names; also a date key such as 20260302.
+    """Read a date, from a date, a time (in its own zone), or a date key such as 20260302.
 
-    :raises ValueError: it is none of these; the message does not hold the value.
+    :raises ValueError: it is none of these; the message does not contain the value.
     """
     value = plain(value)
     if isinstance(value, (int, float, Decimal)) and (number := whole(value)) is not None:
@@ -71,12 +71,12 @@ def read_day(value: object, timezone: tzinfo = UTC) -> date:
 
 
 def write_time(value: datetime) -> str:
-    """Write a time as Regal gets it: UTC, ``YYYY-MM-DD HH:MM:SS +00:00``, fractions of a second cut off."""
+    """Format a time for Regal: UTC, ``YYYY-MM-DD HH:MM:SS +00:00``, without fractions of a second."""
     return value.astimezone(UTC).isoformat(" ", "seconds").replace("+00:00", " +00:00")
 
 
 def _parsed(text: str) -> datetime | date:
-    """Read a text as a time, or as a day if that is all it says.
+    """Parse a text as a time, or as a date if it has no time.
 
     :raises ValueError: it is neither.
     """

@@ -1,4 +1,4 @@
-"""Traits of a contact and properties of an event: free-form, but for the few whose type Regal's contract fixes."""
+"""Traits of a contact and properties of an event: free-form, except the few whose type Regal's API defines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_properties(given: Any, info: ValidationInfo) -> Any:
 
 def _read_object(given: Any, info: ValidationInfo, *, standard: bool) -> Any:
     if not isinstance(given, Mapping):
-        return given  # pydantic says what it must be
+        return given  # pydantic reports the expected type
     writer = JsonWriter(Reading.of(info))
     written = writer.members(given)
     faults = [*writer.faults, *(_check_standard_traits(written) if standard else ())]
@@ -58,7 +58,7 @@ def _check_texts(values: dict[str, Any], members: Iterable[str], where: Location
 
 
 def _without_null(values: dict[str, Any], name: str, default: Any) -> Any:
-    """Return a member; where the contract fixes its type, a null is left out even if nulls are sent."""
+    """Return a member; if Regal's API defines its type, omit a null even if nulls are sent."""
     value = values.get(name, default)
     if value is None:
         del values[name]

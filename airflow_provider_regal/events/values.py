@@ -1,7 +1,7 @@
-"""Traits and properties: any Python value to JSON.
+"""Convert traits and properties from any Python value to JSON.
 
-Regal freezes the type of each attribute with its first value, account-wide, so the types are decided here and
-nowhere else. Every fault is collected with its place; values never enter a message.
+Regal fixes the type of each attribute at its first value, for the whole account, so types are decided only here. All
+faults are collected with their places; messages never contain values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow_provider_regal.events.python_values import LARGEST_EXACT, plain, se
 from airflow_provider_regal.events.times import read_time, write_time
 
 _DEEPEST: Final = 32
-# No body of 256 KB holds more; it stops lists that repeat each other without end.
+# A body of 256 KB can't contain more; this stops lists that contain each other.
 _MOST_VALUES: Final = 100_000
 
 
@@ -31,17 +31,17 @@ LEFT_OUT: Final = _LeftOut()
 
 
 class JsonWriter:
-    """Writes values as JSON, collecting the faults of all of them."""
+    """Converts values to JSON and collects all their faults."""
 
     def __init__(self, reading: Reading = USUAL) -> None:
         self._timezone = reading.timezone
         self._null: _LeftOut | None = None if reading.send_nulls else LEFT_OUT
-        self._open: set[int] = set()  # the objects and lists around the value at hand
+        self._open: set[int] = set()  # the objects and lists around the current value
         self._values_left = _MOST_VALUES
         self.faults: list[tuple[Location, str]] = []
 
     def members(self, values: Mapping[Any, Any], where: Location = ()) -> dict[str, Any]:
-        """Write the members of an object; those left out are not in the result."""
+        """Convert the members of an object, without those left out."""
         written: dict[str, Any] = {}
         for key, value in values.items():
             if not isinstance(key, str) or not key:
@@ -55,7 +55,7 @@ class JsonWriter:
         return written
 
     def value(self, value: Any, where: Location) -> object:
-        """Write one value; ``LEFT_OUT`` if it is not sent."""
+        """Convert one value; return ``LEFT_OUT`` if it is not sent."""
         value = plain(value)
         if isinstance(value, str):
             return self._text(value, where)
@@ -88,7 +88,7 @@ class JsonWriter:
             written: object = self.members(value, where)
         else:
             items = (self.value(item, (*where, position)) for position, item in enumerate(value))
-            written = [None if item is LEFT_OUT else item for item in items]  # else the others would change places
+            written = [None if item is LEFT_OUT else item for item in items]  # otherwise the others would change places
         self._open.discard(id(value))
         return written
 

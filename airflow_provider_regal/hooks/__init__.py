@@ -1,1 +1,1 @@
-"""How Airflow reaches Regal."""
+"""Hooks: Airflow's connection to Regal."""

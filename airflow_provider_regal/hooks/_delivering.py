@@ -1,4 +1,4 @@
-"""A delivery inside a task instance: its place in the ledger, its report in XCom, its end."""
+"""Run a delivery in a task instance: its place in the ledger, its report in XCom, its end."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ REPORT_KEY: Final = "regal_report"
 CONSENTS_KEY: Final = "regal_consents_on_record"
 PROGRESS_KEY: Final = "regal_progress"
 _log = logging.getLogger(__name__)
-_USED: Final = "regal_deliveries"  # in the task's context: the names of its deliveries
+_USED: Final = "regal_deliveries"  # key in the task's context: the names of its deliveries
 
 
 class Connected(Protocol):
-    """What a delivery needs of the hook."""
+    """What a delivery needs from the hook."""
 
     @property
     def target(self) -> Target:
-        """Where events go."""
+        """The address and the key for events."""
 
     @property
     def dry_run(self) -> bool:
@@ -45,19 +45,19 @@ class Connected(Protocol):
 
 
 class TaskDelivery:
-    """Delivers rows for a task instance, or outside one.
+    """Delivers rows, inside a task instance or outside.
 
     :param context: Airflow's; None outside a task.
     :param source: what identifies the source, without its rows: connection, rendered SQL, paths.
-    :param name: of this delivery, if the task instance makes more than one.
+    :param name: of this delivery, if the task instance has more than one.
     :param ledger_conn_id: the ledger's database; None for the configured one.
-    :param place: where it belongs, outside a task instance; None for a place of its own.
-    :param this: which try it is, likewise.
-    :param stop: makes it stop soon, with everything unsettled kept.
+    :param place: the delivery's place in the ledger, outside a task instance; None for a new one.
+    :param this: the number of this try, outside a task instance.
+    :param stop: asks the delivery to stop soon; unsettled rows are kept.
     :param progress_every_s: seconds between progress lines.
-    :param watch: gets each attempt to send, with its seconds.
-    :param plan: the delivery whose rows are sent, since they were approved; with the options it was made with.
-    :param changes: names of the settings that are not the plan's.
+    :param watch: called with each send attempt and its duration in seconds.
+    :param plan: the approved delivery whose rows are sent, with the options it was created with.
+    :param changes: names of the settings that override the plan's.
     :raises ValueError: a second delivery of one task instance has no name of its own.
     """
 
@@ -96,9 +96,9 @@ class TaskDelivery:
         self.report: DeliveryReport | None = None
 
     def run(self) -> DeliveryReport:
-        """Deliver, and push the report before anything is raised.
+        """Deliver, and push the report before raising anything.
 
-        :raises RegalError: as :meth:`airflow_provider_regal.delivery.delivery.Delivery.run`.
+        :raises RegalError: see :meth:`airflow_provider_regal.delivery.delivery.Delivery.run`.
         """
         from airflow_provider_regal.assets.regal import add_counts, sent_by
         from airflow_provider_regal.delivery.approved import Approved
@@ -165,7 +165,7 @@ class TaskDelivery:
                     tidy(account)
 
     def _with_memory(self) -> DeliverySettings:
-        """Set how many consents were on record after an earlier run, from its XCom, for a sync to compare."""
+        """For a sync, add the number of consents on record after an earlier run, from its XCom."""
         settings, context = self._settings, self._context
         if settings.sync is None or context is None:
             return settings
@@ -190,12 +190,12 @@ class TaskDelivery:
         if self._context is None:
             return self._place or Place.outside_a_task(self._name), self._this
         ti: Any = self._context["ti"]
-        # Grows when a finished task is cleared, and stays through automatic retries.
+        # Increases when a finished task is cleared, and stays the same in automatic retries.
         epoch = max(int(ti.max_tries) - int(self._context["task"].retries or 0), 0)
         return place_of(ti, self._name), Try(epoch, int(ti.try_number))
 
     def _progress(self, line: str) -> None:
-        """Show the line in Airflow, where it keeps what a task notes (3.3 and later)."""
+        """Store the progress line in the task's state, for Airflow to show (3.3 and later)."""
         store: Any = None if self._context is None else self._context.get("task_state_store")
         if store is None:
             return
@@ -213,7 +213,7 @@ class TaskDelivery:
 
 
 def place_of(ti: Any, name: str | None) -> Place:
-    """Return where the deliveries of a task instance belong."""
+    """Return the place of a task instance's deliveries in the ledger."""
     from airflow_provider_regal.ledger.deliveries import Place
 
     map_index = getattr(ti, "map_index", -1)
@@ -221,7 +221,7 @@ def place_of(ti: Any, name: str | None) -> Place:
 
 
 def _add_next_steps(error: Exception, account: Account, report: DeliveryReport) -> None:
-    """Add to an error how many rows are left and what to do next, as the page of the delivery says it."""
+    """Add to an error how many rows are left and what to do next, in the words of the delivery's page."""
     from airflow_provider_regal.ledger.admin.monitoring import letters
     from airflow_provider_regal.ledger.admin.words import left_of, what_to_do
     from airflow_provider_regal.ledger.deliveries import Counts, Deliveries
@@ -231,7 +231,7 @@ def _add_next_steps(error: Exception, account: Account, report: DeliveryReport) 
     try:
         record = Deliveries(account).find(report.delivery)
         refused = letters(account.database, report.delivery).refused
-    except RegalError:  # the ledger may be the very trouble
+    except RegalError:  # the ledger may be the cause
         return
     steps = what_to_do(record, Counts.of(record), account.now(), refused=refused) if record is not None else []
     if record is not None and steps:
@@ -247,7 +247,7 @@ def _use_once(context: Any, name: str | None) -> None:
 
 
 def current_context() -> Context | None:
-    """Find Airflow's context of the running task; None outside one."""
+    """Return Airflow's context of the running task; None outside one."""
     try:
         return get_current_context()
     except (AirflowException, RuntimeError):
@@ -255,10 +255,10 @@ def current_context() -> Context | None:
 
 
 def given_rows(rows: Rows) -> Rows:
-    """Return the rows of a source that is not ours; where it fails, say at which row, and none of its values.
+    """Return the rows of a user's source. If it fails, the error contains the row number, but no values.
 
     :raises FixSourceError: it raised a ValueError.
-    :raises RetryLaterError: it raised anything else. Errors of ours, and of Airflow, pass.
+    :raises RetryLaterError: it raised another error. Errors of ours and of Airflow are not changed.
     """
     number = 1
     source = iter(rows)
@@ -276,20 +276,20 @@ def given_rows(rows: Rows) -> Rows:
             yield row
             number += 1
             continue
-        # Outside the handler: the text of the source's error may hold values.
+        # Outside the handler: the text of the source's error may contain values.
         raise kind(f"{problem}. Nothing was sent. Fix the source and clear the task: all of it is read again.")
 
 
 def _line_of(error: Exception) -> str:
-    """Write where the source failed: in its own code, not in what that calls."""
-    frame = error.__traceback__.tb_next if error.__traceback__ is not None else None  # the first is ours
+    """Return the line where the source failed: in its own code, not in code that it calls."""
+    frame = error.__traceback__.tb_next if error.__traceback__ is not None else None  # the first frame is ours
     return "" if frame is None else f" at {Path(frame.tb_frame.f_code.co_filename).name} line {frame.tb_lineno}"
 
 
 def only_events(rows: Rows) -> Rows:
-    """Return the rows on, as long as none is a dictionary.
+    """Yield the events; fail at the first dictionary.
 
-    :raises ValueError: one is; then ``call`` is needed.
+    :raises ValueError: an item is a dictionary, which needs ``call``.
     """
     from airflow_provider_regal.sources.marks import EVENT_MARK, REJECT_MARK
     from airflow_provider_regal.sources.rows import as_row

@@ -1,4 +1,4 @@
-"""Where the ledger is, and how it is opened."""
+"""Locate the ledger and open it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MOST_DAYS: Final = 36_500
 _log = logging.getLogger(__name__)
 # Executors whose tasks run on the scheduler's machine.
 _LOCAL: Final = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
-# How long a row may wait between its claim and its request.
+# The longest wait between a row's claim and its request.
 _LEASE_BEYOND_TIMEOUT_S: Final = 90.0
-# A delivery reads on one connection while it commits on another: 200 tasks must not use up a server's connections.
+# A delivery reads on one connection while it commits on another: 200 tasks must not exhaust a server's connections.
 ENGINE: Final = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
 
 
@@ -35,7 +35,7 @@ def local_file() -> Path:
 
 
 def configured(conn_id: str | None) -> str | None:
-    """Return the connection of the ledger; None for the SQLite file in Airflow's home."""
+    """Return the connection id of the ledger; None for the SQLite file in Airflow's home."""
     return conn_id or conf.get("regal", "ledger_conn_id", fallback="") or None
 
 
@@ -45,7 +45,7 @@ def is_missing(conn_id: str | None) -> bool:
 
 
 def identifiers() -> Identifiers:
-    """Return how the ledger stores identifiers, by ``[regal] ledger_key``."""
+    """Return how the ledger stores identifiers, according to ``[regal] ledger_key``."""
     from airflow_provider_regal.ledger.identifiers import Identifiers
 
     key = conf.get("regal", "ledger_key", fallback="")
@@ -53,7 +53,7 @@ def identifiers() -> Identifiers:
 
 
 def missing_connection(error: AirflowException) -> str:
-    """Return the message for a connection that can't be found from here, with what to do."""
+    """Return the message for a connection that can't be found here, with the next step."""
     home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
     return (
         f"{str(error).rstrip('.')}: not as AIRFLOW_CONN_..., not in a secrets backend, and not in Airflow's database "
@@ -64,13 +64,13 @@ def missing_connection(error: AirflowException) -> str:
 def open_database(conn_id: str | None = None, *, migrate: bool = True, patience_s: float | None = None) -> Database:
     """Open the ledger's database.
 
-    :param conn_id: a connection of PostgreSQL or MySQL/MariaDB; None for that of ``[regal] ledger_conn_id``, and where
-        that is empty, the SQLite file in Airflow's home.
-    :raises FixConnectionError: the connection cannot be used; or tasks run on other machines, which would not see the
+    :param conn_id: a connection of PostgreSQL or MySQL/MariaDB; None for that of ``[regal] ledger_conn_id`` or, if it
+        is not set, the SQLite file in Airflow's home.
+    :raises FixConnectionError: the connection can't be used; or tasks run on other machines, which would not see the
         file.
-    :raises LedgerError: the database cannot be used.
+    :raises LedgerError: the database can't be used.
     """
-    # Only where there is a ledger: it loads SQLAlchemy.
+    # Loaded only if there is a ledger, because it imports SQLAlchemy.
     from airflow_provider_regal.ledger.database import Database, sqlite_engine
 
     conn_id = configured(conn_id)
@@ -83,9 +83,9 @@ def open_database(conn_id: str | None = None, *, migrate: bool = True, patience_
 
 
 def check_executor() -> None:
-    """Refuse the default ledger where tasks may run on another machine.
+    """Reject the default ledger if tasks may run on another machine.
 
-    :raises WrongLedgerError: with what to do.
+    :raises WrongLedgerError: with the next step.
     """
     if (executor := remote_executor()) is None or conf.getboolean("regal", "allow_local_ledger", fallback=False):
         return
@@ -99,7 +99,7 @@ def check_executor() -> None:
 
 
 def remote_executor() -> str | None:
-    """Return the configured executor whose tasks may run on other machines; None if there is none."""
+    """Return the configured executor that may run tasks on other machines; None if there is none."""
     configured = conf.get("core", "executor", fallback="")
     for one in re.split(r"[,;]", configured):
         name = one.rpartition("=")[2].rpartition(":")[2].rpartition(".")[2].strip()  # team=alias:module.Class
@@ -118,10 +118,10 @@ def open_account(
 ) -> Account:
     """Open the ledger of an account.
 
-    :param source: which task sends (``dag_id.task_id``).
-    :param patience_s: seconds for which a transaction is tried again.
-    :raises FixConnectionError: as :func:`open_database`.
-    :raises LedgerError: the database cannot be used.
+    :param source: the task that sends (``dag_id.task_id``).
+    :param patience_s: seconds for which a transaction is retried.
+    :raises FixConnectionError: see :func:`open_database`.
+    :raises LedgerError: the database can't be used.
     """
     from airflow_provider_regal.ledger.account import Account
 
@@ -136,7 +136,7 @@ def open_account(
 
 
 def kept_for() -> KeptFor:
-    """Read from the configuration for how long things are kept.
+    """Read the retention periods from the configuration.
 
     :raises ValueError: an option is not a number of days.
     """
@@ -157,7 +157,7 @@ def kept_for() -> KeptFor:
 
 
 def tidy(account: Account) -> None:
-    """Remove some of what is past its retention period; never raises."""
+    """Delete some of what is past its retention period; never raises."""
     from airflow_provider_regal.ledger.admin.retention import prune_a_little
 
     try:
@@ -176,7 +176,7 @@ def _engine_of(conn_id: str) -> Any:
         return sqlite_engine(Path(connection.host or connection.schema or ""))
     try:
         hook = connection.get_hook()
-    except AirflowException as error:  # no provider that is installed knows its type
+    except AirflowException as error:  # no installed provider has its type
         raise FixConnectionError(f"The ledger's connection {conn_id!r} cannot be used: {error}") from error
     if not hasattr(hook, "get_sqlalchemy_engine"):
         raise FixConnectionError(

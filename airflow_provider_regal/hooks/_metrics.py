@@ -1,8 +1,8 @@
-"""What is reported to Airflow's metrics: counters and timings.
+"""Report counters and timings to Airflow's metrics.
 
-A delivery reports once a minute while it runs, and when it ends. They are read off its counts by the thread that waits
-for it, so no row pays for them. A single event of a hook is reported when its outcome is known. There are no gauges:
-those of task processes overwrite each other.
+A delivery reports once a minute while it runs, and when it ends. The thread that waits for the delivery reads its
+counts, so metrics cost nothing per row. A hook's single event is reported when its outcome is known. There are no
+gauges: those of different task processes would overwrite each other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal.ledger.deliveries import Counts, Held
 
 _log = logging.getLogger(__name__)
-#: Of all there are, with the tag each has beside account and call. docs/metrics.md describes them.
+#: All counters, with the tag of each in addition to account and call. docs/metrics.md describes them.
 COUNTERS: Final = {
     "deliveries": "outcome",
     "read": None,
@@ -41,7 +41,7 @@ COUNTERS: Final = {
 }
 TIMINGS: Final = ("duration", "latency_median", "latency_p99", "rate")
 _PREFIX: Final = "regal"
-#: A little less than a minute: a delivery is looked at every ten seconds.
+#: Slightly less than a minute: a delivery is checked every ten seconds.
 EVERY_S: Final = 50.0
 _OWN_COUNTS: Final = ("read", "acknowledged", "requests", "repeats", "answers_429")
 _NOT_RECORDED: Final = "not_recorded"
@@ -49,7 +49,7 @@ _LONGEST_TAG: Final = 48
 
 
 class Stats(Protocol):
-    """What is needed of Airflow's Stats."""
+    """The methods of Airflow's Stats that are used here."""
 
     def incr(self, stat: str, count: int = 1, *, tags: dict[str, str]) -> None:
         """Add to a counter."""
@@ -59,20 +59,20 @@ class Stats(Protocol):
 
 
 class Running(Protocol):
-    """What is needed of a delivery while it runs."""
+    """What is read from a delivery while it runs."""
 
     @property
     def outages(self) -> int:
-        """Return how many outages of Regal there were in this try."""
+        """Return the number of Regal outages in this try."""
 
     def latencies(self) -> Sequence[float]:
-        """Return the seconds of the last answers."""
+        """Return the latencies of the last answers, in seconds."""
 
 
 class _Reporter:
-    """Reports to Airflow's metrics. Whatever fails here is logged at DEBUG: it must not stop a delivery.
+    """Reports to Airflow's metrics. Failures are logged at DEBUG, since they must not stop a delivery.
 
-    :param stats: Airflow's, looked up when it is first needed.
+    :param stats: Airflow's, looked up on first use.
     """
 
     def __init__(self, stats: Stats | None) -> None:
@@ -100,7 +100,7 @@ class _Reporter:
 
 
 class EventMetrics(_Reporter):
-    """Reports single events of a hook, each when its outcome is known.
+    """Reports a hook's single events, each when its outcome is known.
 
     :param account: of the ledger.
     """
@@ -112,9 +112,10 @@ class EventMetrics(_Reporter):
     def tell(self, call: str, before: Counts, now: Counts, *, reason: str, latency_s: float | None) -> None:
         """Report one event.
 
-        :param before: the counts of the hook's delivery before the event; ``now`` with it.
+        :param before: the counts of the hook's delivery before the event.
+        :param now: its counts including the event.
         :param reason: why it was rejected or is unknown, if it was.
-        :param latency_s: seconds until Regal's last answer; None if it gave none.
+        :param latency_s: seconds until Regal's last answer; None without an answer.
         """
         self._safely(lambda: self._tell({"account": self._account, "call": call}, before, now, reason, latency_s))
 
@@ -127,12 +128,12 @@ class EventMetrics(_Reporter):
             self._count(tags, "skipped", events, _tag(why))
         self._count(tags, "opt_ins_withheld", now.withheld.total() - before.withheld.total())
         if latency_s is not None:
-            for name in ("latency_median", "latency_p99"):  # of this one answer
+            for name in ("latency_median", "latency_p99"):  # from a single answer
                 self._time(tags, name, timedelta(seconds=latency_s))
 
 
 class Metrics(_Reporter):
-    """Reports how one try of a delivery goes.
+    """Reports the progress of one try of a delivery.
 
     :param account: of the ledger.
     :param call: identify, track, page or screen.
@@ -152,20 +153,20 @@ class Metrics(_Reporter):
         self._clock = clock
         self._held: Held | None = None
         self._began = self._emitted_at = clock()
-        self._reported: Counter[tuple[str, str | None]] = Counter()  # counter, and reason -> what was reported of it
+        self._reported: Counter[tuple[str, str | None]] = Counter()  # counter and reason -> reported so far
 
     def begin(self, held: Held) -> None:
-        """Take what earlier tries have counted as reported."""
+        """Treat the counts of earlier tries as reported."""
         self._held = held
         self._safely(self._take_as_reported)
 
     def tick(self, running: Running) -> None:
-        """Emit, if it is time to."""
+        """Report, if it is time."""
         if self._clock() - self._emitted_at >= EVERY_S:
             self._safely(lambda: self._emit(running))
 
     def end(self, running: Running, report: DeliveryReport) -> None:
-        """Emit the rest, and what only the end of a delivery knows."""
+        """Report the rest, and what is known only at the end of a delivery."""
         self._safely(lambda: self._end(running, report))
 
     def _take_as_reported(self) -> None:
@@ -195,7 +196,7 @@ class Metrics(_Reporter):
         if latencies := sorted(running.latencies()):
             self._time(self._tags, "latency_median", timedelta(seconds=latencies[len(latencies) // 2]))
             self._time(self._tags, "latency_p99", timedelta(seconds=latencies[int(len(latencies) * 0.99)]))
-        self._reported |= counted  # of each the larger: a row that is tried again is not reported twice
+        self._reported |= counted  # the maximum: a row that is retried is not reported twice
         self._emitted_at = now
 
     def _counted(self, held: Held) -> Counter[tuple[str, str | None]]:
@@ -207,12 +208,12 @@ class Metrics(_Reporter):
             try:
                 for (status, reason), rows in held.read(lambda connection: codes_of(connection, held.id)).items():
                     counted[status, _tag(reason)] += rows
-            except RegalError as error:  # the ledger may be the very trouble
+            except RegalError as error:  # the ledger may be the cause
                 _log.debug("Reasons are not reported to Airflow's metrics (%s)", type(error).__name__)
         return counted
 
     def _not_reported(self, held: Held) -> dict[str, int]:
-        """Return how many rejected and unknown rows were not reported: their lines are not in the ledger."""
+        """Return how many rejected and unknown rows were not reported: they are not in the ledger's outcomes."""
         return {
             name: max(
                 0, getattr(held.counts, name) - sum(rows for (one, _), rows in self._reported.items() if one == name)
@@ -222,5 +223,5 @@ class Metrics(_Reporter):
 
 
 def _tag(text: str) -> str:
-    """Write a value of a tag in letters that every backend takes."""
+    """Convert a tag value to characters that every backend accepts."""
     return re.sub(r"[^a-z0-9.-]+", "_", text.lower()).strip("_")[:_LONGEST_TAG] or "none"

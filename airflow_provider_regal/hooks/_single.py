@@ -1,4 +1,4 @@
-"""One event at a time through the hook: the same ledger and the same consent rules as every other path.
+"""Send one event at a time through the hook, with the same ledger and consent rules as all other paths.
 
 ::
 
@@ -54,11 +54,11 @@ _ASK_AGAIN_S: Final = 1.0
 
 
 class SingleEvents:
-    """The events that one hook sends one by one: in the ledger they are one delivery.
+    """The events that a hook sends one by one. They form one delivery in the ledger.
 
     :param session: sends them.
     :param pacer: of this process.
-    :param patience_s: seconds to wait for another delivery that sends the same consent.
+    :param patience_s: seconds to wait for another delivery that is sending the same consent.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class SingleEvents:
         from airflow_provider_regal.client.one import Sender
 
         self._number = 0
-        self._why = ""  # the last event was rejected or is unknown
+        self._why = ""  # why the last event was rejected or is unknown
         self._patience_s = patience_s
         place = _place_of(context)
         account = self._account = open_account(target, ledger_conn_id, source=str(place) if place.task_id else "")
@@ -96,12 +96,12 @@ class SingleEvents:
             conn_id=target.conn_id,
             logs_tries=False,
         )
-        held.note_state(FINISHED)  # nothing of it is ever left over
+        held.note_state(FINISHED)  # it never has rows left
         drift = self._drift = TypeDrift(account.types())
         self._recorder = Recorder(held, account, target, drift=drift, patience_s=patience_s, clock=self._clock)
 
     def take_notes(self) -> list[str]:
-        """Return what Regal will do that the sender may not expect, as the ledger shows it of what was sent."""
+        """Return what Regal will do that the sender may not expect, according to the ledger."""
         notes = list(self._recorder.notes)
         self._recorder.notes.clear()
         return notes
@@ -111,8 +111,8 @@ class SingleEvents:
     ) -> Receipt:
         """Send one event.
 
-        :param suppress_named_events: skip a named event to somebody who opted out of all channels on record.
-        :raises RegalError: as :meth:`airflow_provider_regal.client.one.Sender.send`.
+        :param suppress_named_events: skip a named event to a person who opted out of all channels on record.
+        :raises RegalError: see :meth:`airflow_provider_regal.client.one.Sender.send`.
         """
         counts = self._held.counts
         before = replace(counts, skips=counts.skips.copy(), withheld=counts.withheld.copy())
@@ -167,13 +167,13 @@ class SingleEvents:
             self._recorder.commit_now()
 
     def _send_alone(self, row: Ready, guarantee: Guarantee) -> None:
-        """Send the opt-outs of a refused event, and note what becomes of them; the event stays refused."""
+        """Send the opt-outs of a refused event, and record their outcome; the event stays refused."""
         try:
             receipt = self._sender.send(row.payload, guarantee)
         except RefusedEventError as error:
             row.tries += error.tries
             self._recorder.refuse(row, _decision(Meaning.REFUSED, error.status), self._clock.now())
-        except RegalError as error:  # what was surely not applied is no worse for being doubted: it stays owed
+        except RegalError as error:  # including what was not applied: unknown is safe here, as it stays owed
             row.tries += getattr(error, "tries", 0)
             decision = _decision(Meaning.UNKNOWN, getattr(error, "status", None))
             self._recorder.unknown(row, decision, self._clock.now(), in_outage=False)
@@ -205,7 +205,7 @@ class SingleEvents:
         )
 
     def _is_held_back(self, row: Ready, *, suppress_named_events: bool) -> bool:
-        """Leave of an event to a person who must not be contacted its opt-outs; return whether there are none."""
+        """Reduce an event about a person who must not be contacted to its opt-outs; return whether none are left."""
         people = [row.identifiers]
         (hold,) = self._suppressions.find(people)
         if hold is None and suppress_named_events and may_be_held(row):
@@ -223,7 +223,7 @@ class SingleEvents:
         self._account.bar((one.identifier, one.channel, at) for one, at in dated if not one.subscribed)
 
     def _claim(self, row: Ready) -> None:
-        """Note what the ledger has to grant; opt-outs bar from now on."""
+        """Set what the ledger has to grant; its opt-outs block older opt-ins from now on."""
         payload, once = row.payload, row.guarantee == "at_most_once"
         dated = self._dated(row)
         self._bar(dated)
@@ -246,7 +246,7 @@ class SingleEvents:
         row.claims = tuple(claims)
 
     def _reserve(self, row: Ready) -> Receipt | None:
-        """Reserve the event; a receipt where it is not sent.
+        """Reserve the event; return a receipt if it is not sent.
 
         :raises RetryLaterError: another delivery is sending the same consent.
         """
@@ -279,7 +279,7 @@ def _place_of(context: Context | None) -> Place:
         return Place.outside_a_task("hook")
     ti: Any = context["ti"]
     map_index = getattr(ti, "map_index", -1)
-    # A task may make several hooks, each with events of its own.
+    # A task may create several hooks, each with its own events.
     own = Place.outside_a_task().run_id
     return Place(ti.dag_id, ti.run_id, ti.task_id, -1 if map_index is None else map_index, f"hook {own}")
 

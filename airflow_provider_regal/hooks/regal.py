@@ -1,4 +1,4 @@
-"""The Regal hook: auth, HTTP, one event at a time, or many rows.
+"""The Regal hook: authentication, HTTP, single events and many rows.
 
 ::
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from airflow_provider_regal.hooks._single import SingleEvents
 
 
-# One pacer for the process, so that a 429 pauses all of a task that makes a hook per row.
+# One pacer per process, so that a 429 pauses all of a task that creates a hook per row.
 _one_pacer_of = lru_cache(maxsize=64)(lambda origin, api_key, rate_limit: Pacer(rate_limit))
 _pacer_lock = Lock()
 
 
 def _pacer_of(target: Target) -> Pacer:
-    with _pacer_lock:  # two threads that miss the cache at once would get one each
+    with _pacer_lock:  # two threads that miss the cache at the same time would get one each
         return _one_pacer_of(target.origin, target.api_key, target.rate_limit)
 
 
@@ -56,11 +56,11 @@ class RegalHook(BaseHook):
         hook.track("Loan Application Approved", user_id="anne-1", properties={"amount": 30000})
 
     :param regal_conn_id: a connection of type ``regal``.
-    :param outage_patience_s: seconds for which one event is repeated while Regal cannot take it.
+    :param outage_patience_s: seconds for which one event is retried while Regal is unavailable.
     :param consent: which evidence opt-ins need before they are sent.
-    :param reading: how times without a zone and nulls are read.
+    :param reading: how nulls and times without a zone are read.
     :param ledger_conn_id: the ledger's database; None for that of ``[regal] ledger_conn_id``.
-    :param contract: reject what does not meet this contract, as of
+    :param contract: reject what violates this contract; see
         :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
     """
 
@@ -81,14 +81,14 @@ class RegalHook(BaseHook):
     ) -> None:
         super().__init__()
         if contract is not None:
-            DataContract(contract)  # what cannot be one is said at once
+            DataContract(contract)  # report an invalid contract immediately
         self.contract = contract
         self.ledger_conn_id = ledger_conn_id
         self.regal_conn_id = regal_conn_id
         self.outage_patience_s = outage_patience_s
         self.consent = consent or ConsentPolicy()
         self.reading = reading or Reading()
-        #: The task instance whose events these are, where it is not the one that runs, as in a callback.
+        #: The task instance that the events belong to, if it is not the running one, as in a callback.
         self.context: Context | None = None
 
     @classmethod
@@ -107,9 +107,9 @@ class RegalHook(BaseHook):
 
     @cached_property
     def target(self) -> Target:
-        """Where events go and how, read from the connection at first use.
+        """Where and how to send events, read from the connection on first use.
 
-        :raises FixConnectionError: the connection cannot be right; the message says which field.
+        :raises FixConnectionError: the connection is invalid; the message names the field.
         """
         from airflow_provider_regal.client.target import check_extra, target_of
 
@@ -124,7 +124,7 @@ class RegalHook(BaseHook):
         )
 
     def get_conn(self) -> requests.Session:
-        """Return the one ``requests.Session`` of this hook; it carries the key."""
+        """Return this hook's ``requests.Session``, which sends the key."""
         return self._session
 
     @cached_property
@@ -138,13 +138,13 @@ class RegalHook(BaseHook):
     ) -> Receipt:
         """Create a contact or update its attributes and consent.
 
-        :param event: an :class:`~airflow_provider_regal.events.Identify`; or give its fields by name.
-        :param guarantee: whether an event that may have arrived is sent again; a repeat changes no contact.
-        :param written: the fields of ``Identify``, in our names, Regal's form or Segment's.
+        :param event: an :class:`~airflow_provider_regal.events.Identify`; or pass its fields by name.
+        :param guarantee: whether an event that may have arrived is sent again; a repeat does not change the contact.
+        :param written: the fields of ``Identify``, in our names, Regal's format or Segment's.
         :raises InvalidEventError: the event has faults; it was not sent.
         :raises FixConnectionError: the connection or its key is wrong.
         :raises RefusedEventError: Regal refused the event for good.
-        :raises RetryLaterError: surely not applied; Regal could not take it within ``outage_patience_s``.
+        :raises RetryLaterError: not applied; Regal was unavailable for ``outage_patience_s``.
         :raises CheckRegalError: it can't be known whether Regal received it.
         """
         return self.send(self._one(events.Identify, event, written), guarantee=guarantee)
@@ -160,10 +160,10 @@ class RegalHook(BaseHook):
         """Record that a person did something. It may start a journey, so by default it is never sent twice.
 
         :param event: a :class:`~airflow_provider_regal.events.Track`; or the event's name, with its fields by name.
-        :param guarantee: ``at_least_once`` sends again what may have arrived, and may reach a person twice.
+        :param guarantee: ``at_least_once`` resends what may have arrived, and may reach a person twice.
         :param suppress_named_events: skip the event if the person opted out of all channels on record.
         :param written: the fields of ``Track``.
-        :raises RegalError: as :meth:`identify`.
+        :raises RegalError: see :meth:`identify`.
         """
         if isinstance(event, str):
             event, written = None, {**written, "event": event}
@@ -180,10 +180,11 @@ class RegalHook(BaseHook):
     ) -> Receipt:
         """Record that a person saw a web page (Regal's event ``pageview``).
 
-        :param event: a :class:`~airflow_provider_regal.events.Page`; or give its fields by name.
-        :param guarantee: as in :meth:`track`; so ``suppress_named_events``.
+        :param event: a :class:`~airflow_provider_regal.events.Page`; or pass its fields by name.
+        :param guarantee: see :meth:`track`.
+        :param suppress_named_events: see :meth:`track`.
         :param written: the fields of ``Page``.
-        :raises RegalError: as :meth:`identify`.
+        :raises RegalError: see :meth:`identify`.
         """
         page = self._one(events.Page, event, written)
         return self.send(page, guarantee=guarantee, suppress_named_events=suppress_named_events)
@@ -198,10 +199,11 @@ class RegalHook(BaseHook):
     ) -> Receipt:
         """Record that a person saw a screen of your app (Regal's event ``screen``).
 
-        :param event: a :class:`~airflow_provider_regal.events.Screen`; or give its fields by name.
-        :param guarantee: as in :meth:`track`; so ``suppress_named_events``.
+        :param event: a :class:`~airflow_provider_regal.events.Screen`; or pass its fields by name.
+        :param guarantee: see :meth:`track`.
+        :param suppress_named_events: see :meth:`track`.
         :param written: the fields of ``Screen``.
-        :raises RegalError: as :meth:`identify`.
+        :raises RegalError: see :meth:`identify`.
         """
         screen = self._one(events.Screen, event, written)
         return self.send(screen, guarantee=guarantee, suppress_named_events=suppress_named_events)
@@ -211,12 +213,12 @@ class RegalHook(BaseHook):
             return self.read(kind, written, self.reading)
         if written:
             raise TypeError(f"give an event or its fields, not both (got {', '.join(sorted(written))} as well)")
-        if type(event) is not kind:  # each call has a guarantee of its own, so another event must not slip in
+        if type(event) is not kind:  # each call has its own guarantee, so another type is not accepted
             raise TypeError(f"{kind.call} takes a {kind.__name__} or its fields, not a {type(event).__name__}")
         return event
 
     def read(self, kind: type[Event], written: Mapping[str, Any], reading: Reading) -> Event:
-        """Read a written event; the opt-outs of one that is wrong elsewhere are sent before it is said so.
+        """Read a written event; if it is otherwise invalid, send its opt-outs before raising.
 
         :raises InvalidEventError: with every fault of the event.
         """
@@ -230,7 +232,7 @@ class RegalHook(BaseHook):
         from airflow_provider_regal.events.rows.opt_outs import opt_outs_of
 
         if (opt_outs := opt_outs_of(written, reading)) is not None:
-            with suppress(InvalidEventError):  # such as without a phone; the event's own faults say so
+            with suppress(InvalidEventError):  # for example without a phone; the event's own faults are raised instead
                 self._send(opt_outs, guarantee="at_least_once")
                 self.log.warning("This %s event is invalid; its opt-outs are still sent", call)
 
@@ -240,7 +242,7 @@ class RegalHook(BaseHook):
         :param event: what to send.
         :param guarantee: whether an event that may have arrived is sent again.
         :param suppress_named_events: skip a named event if the person opted out of all channels on record.
-        :raises RegalError: as :meth:`identify`.
+        :raises RegalError: see :meth:`identify`.
         """
         contract = self._contract
         if contract is not None:
@@ -251,9 +253,9 @@ class RegalHook(BaseHook):
             )
 
     def check(self, event: Event, payload: Payload, contract: DataContract) -> None:
-        """Check what would be sent against a contract; opt-outs are sent before it is said what is wrong.
+        """Check what would be sent against a contract; send its opt-outs before raising.
 
-        :raises InvalidEventError: with all that is wrong.
+        :raises InvalidEventError: with all violations.
         """
         with self._sending_opt_outs_of(event):
             _check(payload, contract)
@@ -346,17 +348,17 @@ class RegalHook(BaseHook):
     ) -> DeliveryReport:
         """Deliver many rows, each with an outcome; a retry of the task resumes where the last try stopped.
 
-        Outside a task every call is a delivery of its own.
+        Outside a task, every call is a separate delivery.
 
         .. code-block:: python
 
             report = RegalHook().deliver(rows, call="track", event="Lesson Booked")
 
-        :param rows: dictionaries (give ``call``), or events. Read completely before the first is sent.
+        :param rows: dictionaries (pass ``call``), or events. Read completely before the first is sent.
         :param call: what the dictionaries are: ``identify``, ``track``, ``page`` or ``screen``.
-        :param event: the name of the track events, where no column ``event`` holds it.
-        :param name: of this delivery; needed if a task makes more than one.
-        :param ledger_conn_id: and all the other options: as of
+        :param event: the name of the track events, if no column ``event`` holds it.
+        :param name: of this delivery; required if a task has more than one.
+        :param ledger_conn_id: this and all other options: see
             :class:`~airflow_provider_regal.transfers.sql_to_regal.SqlToRegalOperator`.
         :raises TooManyFailedRowsError: more rows were rejected or are unknown than allowed.
         :raises ResumeError: an earlier try may have sent rows, and it can't be resumed.
@@ -398,13 +400,13 @@ class RegalHook(BaseHook):
 
     @property
     def dry_run(self) -> bool:
-        """Whether nothing is sent, by the connection or by Airflow's configuration."""
+        """Whether the connection or Airflow's configuration prevents sending."""
         return self.target.dry_run or conf.getboolean("regal", "dry_run", fallback=False)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Check the connection's fields and that something answers at its host. Never sends an event.
+        """Check the connection's fields, and that its host answers. Never sends an event.
 
-        :returns: whether no fault was found, and a sentence on what was and was not proved.
+        :returns: whether no fault was found, and a sentence on what was and was not checked.
         """
         from airflow_provider_regal.client.probe import probe
 

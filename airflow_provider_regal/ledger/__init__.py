@@ -1,4 +1,4 @@
-"""The ledger: the one memory, an SQL database that is always there.
+"""The ledger: the package's only memory, an SQL database that is always present.
 
 ::
 
@@ -10,5 +10,5 @@
        ├─ commit       one conditional write that carries all of the above, or nothing
        └─ admin        what people ask: history, one person's timeline, forgetting, retention, copying
 
-``rules`` and ``states`` are pure. Nothing is remembered in two places, so nothing has to be reconciled after a crash.
+``rules`` and ``states`` are pure. Nothing is stored in two places, so nothing has to be reconciled after a crash.
 """

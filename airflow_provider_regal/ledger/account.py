@@ -1,9 +1,9 @@
-"""What is on record of one account: consents, contacts, message ids, phones, types.
+"""One account's records: consents, contacts, message ids, phones, types.
 
-A delivery *claims* what it is about to send, sends what the verdicts let it, and *settles* it. Both happen inside its
+A delivery *claims* what it is about to send, sends what the verdicts allow, and *settles* it. Both happen inside its
 commits, in the same transaction as the states of its rows::
 
-    verdicts = account.claim(connection, claims)      # another delivery sees it once that is committed
+    verdicts = account.claim(connection, claims)      # other deliveries see the claims after the commit
     ...                                               # send those that are Verdict.GO
     account.settle(connection, acknowledged=[...], unknown=[...], released=[...])
 """
@@ -53,7 +53,7 @@ _CONSENTS: Final = (
     .order_by(_c.identifier, _c.channel)
     .limit(PAGE)
 )
-# Not (key > x or (key = x and ...)): databases would read from the account's start to find that.
+# Not (key > x or (key = x and ...)): for that, databases would scan from the account's start.
 _MORE_CONSENTS: Final = _CONSENTS.where(
     (_c.identifier >= bindparam("last")) & ((_c.identifier > bindparam("last")) | (_c.channel > bindparam("channel")))
 )
@@ -91,16 +91,16 @@ _TYPES: Final = select(_t.name, _t.type, _t.since).where(_t.account == bindparam
 
 
 class Account:
-    """What is on record of one account.
+    """One account's records in the ledger.
 
-    ``identifiers`` says how they are stored; ``name`` and ``source`` are as they are stored. ``delivery`` is the one
-    that claims and settles; all tries of a task instance are one delivery.
+    ``identifiers`` defines how identifiers are stored; ``name`` and ``source`` are in the stored form. ``delivery`` is
+    the one that claims and settles; all tries of a task instance are one delivery.
 
-    :param account: every read and write is about this one.
-    :param source: which task sends (``dag_id.task_id``).
-    :param secret: identifiers are stored as an HMAC-SHA256 with it; None stores them as they are. An account keeps the
-        secret it began with.
-    :param lease_s: seconds for which another delivery's claim of an opt-in is believed to be on its way.
+    :param account: the account of every read and write.
+    :param source: the task that sends (``dag_id.task_id``).
+    :param secret: identifiers are stored as an HMAC-SHA256 with this secret; None stores them in plain text. An account
+        can't change its secret.
+    :param lease_s: seconds for which another delivery's claim of an opt-in counts as being sent.
     :param now: the clock; by default the database's.
     """
 
@@ -123,9 +123,9 @@ class Account:
         self.now = now or database.now
 
     def register(self, api_key: str, *, keep: bool = True) -> None:
-        """Check that this account may use the ledger; a new one is kept with its key's hash and its secret.
+        """Check that this account may use the ledger; store a new one with its key's hash and its secret.
 
-        :param keep: False for a mere look.
+        :param keep: False to check without storing.
         :raises WrongLedgerError: another account has this API key, or this one was written with another secret.
         """
         if self.database.read(lambda connection: self._is_registered(connection, api_key)) or not keep:
@@ -152,7 +152,7 @@ class Account:
         return mine is not None and mine[1] == hashed
 
     def join(self) -> None:
-        """Check that this account may be written to, where its API key is not at hand; a new one keeps its secret.
+        """Check that this account may be written to when its API key is not available; store the secret of a new one.
 
         :raises WrongLedgerError: it was written with another secret.
         """
@@ -169,7 +169,7 @@ class Account:
 
     def _check_secret(self, mark: str | None) -> None:
         if mark != self.identifiers.mark:
-            # Nothing on record would be found, and opt-outs would be forgotten silently.
+            # No record would be found, and opt-outs would be lost silently.
             raise WrongLedgerError(
                 f"The ledger of account {self.name!r} was written with another [regal] ledger_key, or without one, so "
                 "nothing in it would be found, opt-outs included. Restore that key, or use a new ledger."
@@ -192,9 +192,9 @@ class Account:
     # -- within a commit ----------------------------------------------------------------------------------------------
 
     def claim(self, connection: Connection, claims: Sequence[Claim]) -> list[Verdict]:
-        """Decide what may be sent; what may is claimed for this delivery.
+        """Decide what may be sent, and claim that for this delivery.
 
-        A key may be in it more than once: each claim is decided on with those before it.
+        A key may occur several times: each decision takes the previous claims into account.
         """
         by = self._by()
         verdicts: dict[int, Verdict] = {}
@@ -209,7 +209,7 @@ class Account:
         return [verdicts[number] for number in range(len(claims))]
 
     def verdicts(self, claims: Sequence[Claim]) -> list[Verdict]:
-        """Return what :meth:`claim` would decide on each now; nothing is claimed."""
+        """Return what :meth:`claim` would decide now, without claiming."""
         by = self._by()
 
         def read(connection: Connection) -> Mapping[Key, Entry]:
@@ -233,13 +233,13 @@ class Account:
         said_again: Sequence[Claim] = (),
         known_to_regal: Sequence[Claim] = (),
     ) -> None:
-        """Record what became of claims; also of such that were never made, and again.
+        """Record the results of claims, also of claims that were never made, and repeatedly.
 
         :param acknowledged: Regal has them.
         :param unknown: Regal may have them.
-        :param released: surely not sent; taken back where they are still this delivery's.
-        :param said_again: acknowledged before; now another row says so.
-        :param known_to_regal: Regal says so itself.
+        :param released: not sent; removed if they are still this delivery's.
+        :param said_again: acknowledged before, and now stated by another row.
+        :param known_to_regal: reported by Regal itself.
         """
         by = self._by()
         told = (
@@ -253,7 +253,7 @@ class Account:
         self._change(connection, items, lambda entry, item: item[0](entry, item[1], by), by)
 
     def keep_contacts(self, connection: Connection, contacts: Iterable[Contact]) -> None:
-        """Record key, hash of the row and hash of the payload of contacts that Regal acknowledged."""
+        """Record key, row hash and payload hash of contacts that Regal acknowledged."""
         at = to_ledger_time(self.now())
         delivery = int(self.delivery) if self.delivery.isdigit() else None
         newest = {self.identifiers.stored(key): (row, payload) for key, row, payload in contacts}
@@ -268,7 +268,7 @@ class Account:
         write_rows(connection, schema.contact_phones, ("account", "user_id", "phone"), rows, "keep")
 
     def keep_types(self, connection: Connection, types: Mapping[str, str]) -> None:
-        """Record the types of names; the first that was recorded stays."""
+        """Record the types of names; a type that is already recorded stays."""
         now = to_ledger_time(self.now()) if types else None
         kinds = sorted({short(name): kind for name, kind in types.items()}.items())
         rows = [(self.name, name, kind, now) for name, kind in kinds]
@@ -287,7 +287,7 @@ class Account:
         )
 
     def log_withheld(self, connection: Connection, lines: Sequence[LoggedConsent]) -> None:
-        """Add lines of withheld decisions, but for those that were withheld for the same reason before."""
+        """Add lines for withheld decisions, except those withheld before for the same reason."""
         stored = self.identifiers.stored
         for some in batches(lines, _AT_ONCE):
             keys = [(stored(line.identifier), line.channel, line.given_at, line.reason) for line in some]
@@ -314,10 +314,10 @@ class Account:
     # -- on its own ---------------------------------------------------------------------------------------------------
 
     def bar(self, opt_outs: Iterable[tuple[str, str, str | None]]) -> list[str]:
-        """Commit the times of opt-outs when they are read: no opt-in of that time or before will be let through.
+        """Commit the times of opt-outs when they are read: from then on, no opt-in of that time or before is sent.
 
-        :param opt_outs: identifier, channel and time; None where the opt-out does not say: it counts as given now,
-            whatever else is known. Read once. What was committed before an error stays.
+        :param opt_outs: identifier, channel and time; with None, the opt-out counts as given now. Read once. What was
+            committed before an error stays.
         :returns: the times.
         :raises LedgerError: not all could be committed.
         """
@@ -340,12 +340,12 @@ class Account:
         self.database.write(lambda connection: CONSENTS.change(connection, self.name, items, bar))
 
     def record_said_again(self, claims: Iterable[Claim]) -> None:
-        """Record which rows say what was acknowledged before."""
+        """Record which rows now state what was acknowledged before."""
         for some in batches(claims):
             self.database.write(partial(self.settle, said_again=some))
 
     def record_known(self, decisions: Iterable[tuple[Claim, LoggedConsent | None]]) -> None:
-        """Record what Regal says it has.
+        """Record what Regal reports it has.
 
         :param decisions: each with its line of the consent log; None if the log has it.
         """
@@ -355,7 +355,7 @@ class Account:
     def baseline(self, decisions: Iterable[tuple[Claim, LoggedConsent | None]]) -> int:
         """Record as acknowledged what Regal is known to have, all of it or nothing.
 
-        :param decisions: as of :meth:`record_known`; read once, in constant memory.
+        :param decisions: see :meth:`record_known`; read once, in constant memory.
         :returns: how many.
         :raises LedgerError: nothing was recorded.
         """
@@ -379,12 +379,12 @@ class Account:
         return len(claims)
 
     def were_granted(self, opt_ins: Sequence[Claim]) -> list[bool]:
-        """Return which opt-ins this delivery has claimed; one that was denied was never sent."""
+        """Return which opt-ins this delivery has claimed; an opt-in that was denied was never sent."""
         by = self._by()
         return [rules.was_granted(entry, claim, by) for entry, claim in self._looked_up(opt_ins)]
 
     def end_a_yes(self, opt_outs: Sequence[Claim]) -> list[bool]:
-        """Return of opt-outs whether Regal has, or may have, an older opt-in."""
+        """Return for each opt-out whether Regal has, or may have, an older opt-in."""
         return [rules.ends_a_yes(entry, claim) for entry, claim in self._looked_up(opt_outs)]
 
     def has_consents(self) -> bool:
@@ -394,14 +394,14 @@ class Account:
         )
 
     def count_consents(self) -> int:
-        """Count the opt-ins and opt-outs that Regal is known to have of the account."""
+        """Count the account's opt-ins and opt-outs that Regal has, according to the ledger."""
         told = {"account": self.name}
         return self.database.read(lambda connection: int(connection.execute(_COUNT_CONSENTS, told).scalar_one()))
 
     def consents(self) -> Iterator[ConsentRow]:
-        """Stream what is on record of all consents, in the order of their stored keys and in constant memory.
+        """Stream all consents on record, in the order of their stored keys and in constant memory.
 
-        What is written meanwhile may or may not be in it. ``subscribed`` is 1, 0 or None.
+        Concurrent writes may or may not be included. ``subscribed`` is 1, 0 or None.
         """
         last: ConsentRow | None = None
         while True:
@@ -414,18 +414,18 @@ class Account:
             last = page[-1]
 
     def owed_opt_outs(self, *, on_their_way: Collection[int] = ()) -> Iterator[OwedOptOut]:
-        """Stream the opt-outs that Regal lacks, the oldest first, with identifiers as they are stored.
+        """Stream the opt-outs that Regal lacks, oldest first, with identifiers in the stored form.
 
-        :param on_their_way: deliveries that are sending theirs right now; these are left out.
+        :param on_their_way: deliveries that are sending their opt-outs now; these are left out.
         """
         return owed_opt_outs(self.database, self.name, without=on_their_way)
 
     def count_owed(self, *, on_their_way: Collection[int] = ()) -> int:
-        """Count them."""
+        """Count the opt-outs that Regal lacks."""
         return count_owed(self.database, self.name, without=on_their_way).opt_outs
 
     def contact_hashes(self, keys: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
-        """Return the hashes of row and payload that contacts were last acknowledged with; unknown keys are left out."""
+        """Return the row and payload hashes of contacts when last acknowledged; unknown keys are left out."""
         return {key: (row, payload) for key, (row, payload, _) in self._contacts(keys).items()}
 
     def contacts_acknowledged(self, keys: Sequence[str]) -> dict[str, str]:
@@ -440,7 +440,7 @@ class Account:
         return {stored[key]: (row, payload, at) for key, row, payload, at in found}
 
     def phones_of(self, user_ids: Iterable[str]) -> dict[str, list[str]]:
-        """Return the phones, as stored, that Regal acknowledged for these contacts; those without any are left out."""
+        """Return contacts -> phones Regal acknowledged for them, in stored form; those without any are left out."""
         stored = {self.identifiers.stored(user_id): user_id for user_id in user_ids}
         found: dict[str, list[str]] = {}
         for some in batches(sorted(stored), _AT_ONCE):
@@ -450,7 +450,7 @@ class Account:
         return found
 
     def users_of(self, phones: Iterable[str]) -> dict[str, set[str]]:
-        """Return the user ids, as stored, of which Regal acknowledged these phones; those without any are left out."""
+        """Return phones -> user ids Regal acknowledged them for, in stored form; those without any are left out."""
         stored = {self.identifiers.stored(phone): phone for phone in phones}
         found: dict[str, set[str]] = {}
         for some in batches(sorted(stored), _AT_ONCE):
@@ -460,14 +460,14 @@ class Account:
         return found
 
     def plain_phones_of(self, user_id: str) -> list[str]:
-        """Return the phones on record of one contact; none where the ledger has only hashes."""
+        """Return the phones on record for a contact; none if the ledger has only hashes."""
         return self.phones_of([user_id]).get(user_id, []) if self.identifiers.plain else []
 
     def lost_by_promotion(self, primaries: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
-        """Return on which channels contacts are opted in with another phone on record, but not with their primary one.
+        """Return channels for which a contact's opt-in is on record with another phone, but not with the primary one.
 
         :param primaries: user ids and their primary phones.
-        :returns: the channels, of those that have any.
+        :returns: the channels; contacts without any are left out.
         """
         if not primaries or not self.has_consents():
             return []
@@ -494,14 +494,14 @@ class Account:
         return found
 
     def types(self) -> dict[str, tuple[str, str | None]]:
-        """Return the types that traits and properties are sent with, and since when."""
+        """Return the types of traits and properties, and since when they are used."""
         rows = self.database.read(lambda connection: raw_rows(connection, _TYPES, {"account": self.name}))
         return {name: (kind, since) for name, kind, since in rows}
 
     def accept_type(self, name: str, kind: str) -> bool:
-        """Record another type of a name, from now on; return False if none is on record.
+        """Record a new type for a name; return False if none is on record.
 
-        :param name: as the ledger has it.
+        :param name: in the stored form.
         """
         change = (
             schema.types.update()
@@ -524,12 +524,12 @@ class Account:
 
 
 def is_address(key: str) -> bool:
-    """Return whether an opt-out of a key can be sent: a phone or an email, not the id of a user."""
+    """Return whether an opt-out of a key can be sent: it is a phone or an email, not a user id."""
     return not key.startswith("user:")
 
 
 def age_s(since: str, now: datetime) -> float:
-    """Return how many seconds ago a time of the ledger was."""
+    """Return the age of a ledger time in seconds."""
     return (now - from_ledger_time(since)).total_seconds()
 
 

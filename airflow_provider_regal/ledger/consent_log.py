@@ -1,6 +1,6 @@
 """The consent log: the evidence of each decision that was sent, withheld or recorded.
 
-Lines are added, and never changed. They are removed only when a person is erased, or after ``consent_days``.
+Lines are added and never changed. They are only removed when a person is erased, or after ``consent_days``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _l, _t = schema.consent_log.c, schema.consent_texts.c
 
 
 class LoggedConsent(NamedTuple):
-    """A decision, and what became of it.
+    """A decision and its result.
 
-    :param identifier: phone or email; ``user:<id>`` where the source names neither.
+    :param identifier: phone or email; ``user:<id>`` if the source has neither.
     :param given_at: when the person decided, as the ledger writes times; None if the source does not say.
     :param text: what the person agreed to.
     :param form: where it was collected.
     :param position: row of the source, from 1.
-    :param place: file and line, where the source is a file.
+    :param place: file and line, if the source is a file.
     :param acknowledged_at: when Regal answered.
     """
 
@@ -56,9 +56,9 @@ class LoggedConsent(NamedTuple):
 
 
 class LogLine(NamedTuple):
-    """A line of the log as it is read back; ``identifier`` is as it is stored.
+    """A line read from the log; ``identifier`` is in stored form.
 
-    :param task: that sent it (``dag_id.task_id``).
+    :param task: the task that sent it (``dag_id.task_id``).
     """
 
     logged_at: str
@@ -91,7 +91,7 @@ def add_lines(
 ) -> None:
     """Add lines to the log of an account.
 
-    :param stored: how identifiers are stored.
+    :param stored: returns the stored form of an identifier.
     """
     if not lines:
         return
@@ -120,7 +120,7 @@ def _hash_of(text: str) -> str:
 def withheld_before(
     connection: Connection, account: str, identifiers: Sequence[str]
 ) -> set[tuple[str, str, str | None, str | None]]:
-    """Return which decisions of these people were withheld before: identifier as stored, channel, time, reason."""
+    """Return the decisions of these people that were withheld before: stored identifier, channel, time, reason."""
     found = set()
     for some in batches(sorted({*identifiers}), _AT_ONCE):
         wanted = select(_l.identifier, _l.channel, _l.given_at, _l.reason).where(
@@ -138,10 +138,10 @@ _LINES: Final = select(*(_t.text if name == "text" else _l[name] for name in Log
 def lines_of(
     connection: Connection, identifiers: Sequence[str], *, account: str | None = None, limit: int | None = None
 ) -> list[LogLine]:
-    """Return the lines of one person, the oldest first.
+    """Return the lines of one person, oldest first.
 
-    :param identifiers: as they are stored.
-    :param limit: so many at most, the newest.
+    :param identifiers: in stored form.
+    :param limit: maximum number of lines; the newest.
     """
     statement = _LINES.where(_l.identifier.in_(identifiers)).order_by(_l.id.desc())
     if account is not None:
@@ -160,7 +160,7 @@ def stream_lines(
     since: str | None = None,
     until: str | None = None,
 ) -> Iterator[LogLine]:
-    """Stream lines, the oldest first, in constant memory.
+    """Stream lines, oldest first, in constant memory.
 
     :param since: logged at this time (of the ledger) or later.
     :param until: logged before this time.
@@ -192,7 +192,7 @@ def _line(row: Any) -> LogLine:
 
 
 def drop_lines(database: Database, before: str) -> Iterator[int]:
-    """Remove lines that were logged before a time, in small transactions; yields how many were removed by each.
+    """Remove lines logged before a time, in small transactions; yield the number that each removed.
 
     What proves an opt-in that Regal still has is kept.
     """

@@ -1,6 +1,6 @@
-"""The ledger's database: how it is opened, locked, retried, what time it is there, and how its errors are reported.
+"""The ledger's database: opening, locking, retries, its clock, and its errors.
 
-Every lock and statement has a limit, so that no transaction waits forever behind somebody else's.
+Every lock and statement has a time limit, so no transaction waits forever for another one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 LOCK_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 60
-#: A process that is frozen in the middle of a transaction loses its locks then. No transaction of ours pauses: it is
-#: done in milliseconds, or waits in a statement.
+#: After this, a process that is frozen in a transaction loses its locks. Our own transactions never pause: they take
+#: milliseconds, or wait in a statement.
 IDLE_TIMEOUT_S: Final = 10
 _PATIENCE_S: Final = 30.0
 _LONGEST_PAUSE_S: Final = 0.2
@@ -37,7 +37,7 @@ _GONE_PAUSE_S: Final = 1.0
 _SAID_AFTER_S: Final = 5.0
 _TRIES_TO_UPGRADE: Final = 5
 _READS: Final = "regal_ledger_reads"
-# Deadlock, serialization failure, lock not available - of PostgreSQL and of the standard; then MySQL's numbers.
+# Deadlock, serialization failure, lock not available: of PostgreSQL and of the standard, then MySQL's numbers.
 _PASSING_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 _PASSING_NUMBERS: Final = frozenset({1205, 1213})
 _PASSING_WORDS: Final = ("is locked", "deadlock", "could not serialize")
@@ -48,7 +48,7 @@ _ON_CONNECT: Final = {
         f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'",
     ),
     "mysql": (
-        # Only MariaDB reads what is in /*M! */; it is reached by URLs of mysql, too. MySQL has no such limits.
+        # Only MariaDB reads what is in /*M! */; it also works with mysql URLs. MySQL has no such limits.
         f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}"
         f" /*M!100101 , SESSION max_statement_time = {STATEMENT_TIMEOUT_S} */"
         f" /*M!100302 , SESSION idle_transaction_timeout = {IDLE_TIMEOUT_S} */",
@@ -66,15 +66,15 @@ DIALECTS: Final = frozenset(_NOW)
 
 
 def sqlite_engine(path: Path) -> Engine:
-    """Open a ledger in a file of its own, readable by its owner only.
+    """Open a ledger in its own file, readable only by its owner.
 
-    :param path: created when missing. It must lie on a local disk: SQLite's locks do not hold on network file systems.
-    :raises LedgerError: the file cannot be created.
+    :param path: created if missing. It must be on a local disk: SQLite's locks don't work on network file systems.
+    :raises LedgerError: the file can't be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
-            # Only ever a new file: closing one that SQLite has open elsewhere in this process would drop its locks.
+            # Only for a new file: closing a file that SQLite has open elsewhere in this process would drop its locks.
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         if path.is_dir():
@@ -86,20 +86,20 @@ def sqlite_engine(path: Path) -> Engine:
     return create_engine(
         f"sqlite:///{path}",
         hide_parameters=True,
-        poolclass=QueuePool,  # SQLAlchemy 1.4 would open the file anew for each transaction
+        poolclass=QueuePool,  # SQLAlchemy 1.4 would reopen the file for each transaction
         connect_args={"check_same_thread": False},
     )
 
 
 class Database:
-    """One SQL database, with transactions that are retried, and the time there.
+    """One SQL database, with retried transactions, and its clock.
 
     :param engine: of SQLite, PostgreSQL or MySQL/MariaDB.
-    :param name: how messages name it.
+    :param name: its name in messages.
     :param migrate: create and migrate the tables.
-    :param patience_s: seconds for which a transaction is tried again; 30 by default.
-    :raises LedgerError: it cannot be used.
-    :raises WrongLedgerError: it is of another kind, or a newer version of this package made its tables.
+    :param patience_s: seconds for which a transaction is retried; 30 by default.
+    :raises LedgerError: it can't be used.
+    :raises WrongLedgerError: it is of an unsupported kind, or a newer version of this package created its tables.
     """
 
     def __init__(
@@ -129,11 +129,11 @@ class Database:
 
     @property
     def now_sql(self) -> str:
-        """The SQL of the database's clock, as text in the ledger's form."""
+        """The SQL expression for the database's clock, as text in the ledger's form."""
         return _NOW[self.dialect]
 
     def now(self) -> datetime:
-        """Return the time by the database's clock, as it was found when the ledger was opened."""
+        """Return the database's time, using the clock difference measured when the ledger was opened."""
         return datetime.now(UTC) + self._ahead
 
     def _set_clock(self, connection: Connection) -> None:
@@ -146,7 +146,7 @@ class Database:
         self._ahead = there - before - (datetime.now(UTC) - before) / 2
 
     def upgrade(self) -> int:
-        """Create or migrate the tables; whatever the database says when two do it at once, the second try finds them.
+        """Create or migrate the tables. If two processes do it at once and one fails, its second attempt finds them.
 
         :returns: how many migrations were applied.
         """
@@ -154,30 +154,30 @@ class Database:
 
         def worth(error: SQLAlchemyError) -> bool:
             nonlocal failures
-            failures += not is_worth_retrying(error)  # a lock is waited for as long as any other
+            failures += not is_worth_retrying(error)  # locks are waited for as usual
             return isinstance(error, DBAPIError) and failures < _TRIES_TO_UPGRADE
 
         return self._retried(upgrade, worth=worth)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Do what only reads, again if the database asks for it.
+        """Run work that only reads; retry it if the database requires that.
 
-        :raises LedgerError: it cannot.
+        :raises LedgerError: it failed.
         """
         return self._retried(work, reads=True, worth=is_worth_retrying)
 
     def write(self, work: Callable[[Connection], T], *, once: bool = False) -> T:
-        """Do work in one transaction, again from its start if others were in its way.
+        """Run work in one transaction; retry it from the start if it conflicts with others.
 
-        :param once: it cannot be done again, since what it read is gone.
+        :param once: it can't be retried, because its input is used up.
         :raises LedgerError: nothing of it was recorded.
         """
         return self._retried(work, worth=is_worth_retrying, tries=1 if once else None)
 
     def checkpoint(self) -> bool:
-        """Write the log of an SQLite ledger into its file and empty it: what was erased is then in neither.
+        """Write the WAL of an SQLite ledger to its file and empty it, so that erased data is in neither.
 
-        :returns: False if another process is using what is in the log; it does so later by itself.
+        :returns: False if another process is using the WAL; SQLite then does it later.
         """
         if self.dialect != "sqlite":
             return True
@@ -187,11 +187,11 @@ class Database:
             return not busy
 
     def close(self) -> None:
-        """Return the connections."""
+        """Close the connections."""
         self._engine.dispose()
 
     def _as_ours(self, error: Exception) -> SQLAlchemyError:
-        """Return the error of a call that went past SQLAlchemy in its terms."""
+        """Convert an error of a call that bypassed SQLAlchemy to SQLAlchemy's type."""
         if isinstance(error, SQLAlchemyError):
             return error
         dialect = self._engine.dialect
@@ -257,19 +257,19 @@ _LISTENERS: Final = {dialect: _setting(dialect) for dialect in _ON_CONNECT}
 def _begin_sqlite(connection: Connection) -> None:
     raw: Any = connection.connection.dbapi_connection
     if raw.isolation_level is not None:  # a new connection
-        raw.isolation_level = None  # Python's sqlite3 would take the write lock only after having read
+        raw.isolation_level = None  # Python's sqlite3 would take the write lock only after reading
         raw.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1_000}")
         if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            raw.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
-        raw.execute("PRAGMA synchronous = FULL")  # what is committed survives a crash of the machine
-        raw.execute("PRAGMA secure_delete = ON")  # erased means erased
+            raw.execute("PRAGMA journal_mode = WAL")  # readers and the writer don't wait for each other
+        raw.execute("PRAGMA synchronous = FULL")  # a commit survives a crash of the machine
+        raw.execute("PRAGMA secure_delete = ON")  # erased data is overwritten
         raw.execute("PRAGMA cache_size = -16000")
-    # Writers take the lock at once, so that none decides on what another is about to change.
+    # Writers take the lock at once, so that no writer decides based on what another is about to change.
     raw.execute("BEGIN" if connection.get_execution_options().get(_READS) else "BEGIN IMMEDIATE")
 
 
 def let_pause(connection: Connection) -> None:
-    """Let this transaction pause between its statements for as long as it likes: a copy waits for the other ledger."""
+    """Allow pauses between the statements of this transaction: a copy waits for the other ledger."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
     elif getattr(connection.dialect, "is_mariadb", False):
@@ -277,10 +277,10 @@ def let_pause(connection: Connection) -> None:
 
 
 def is_passing(error: SQLAlchemyError) -> bool:
-    """Return whether the same transaction may succeed when it is begun again."""
+    """Return whether the same transaction may succeed if it is started again."""
     if not isinstance(error, DBAPIError):
         return False
-    # Somebody else added the same row since we looked; or the pooled connection had been dead for long.
+    # Another process added the same row since we looked, or the pooled connection was dead.
     if isinstance(error, IntegrityError) or error.connection_invalidated:
         return True
     state, number, text = _codes(error)
@@ -288,7 +288,7 @@ def is_passing(error: SQLAlchemyError) -> bool:
 
 
 def is_worth_retrying(error: SQLAlchemyError) -> bool:
-    """Return whether the database may take the transaction later: it was locked, or could not be reached."""
+    """Return whether the database may accept the transaction later: it was locked, or could not be reached."""
     if is_passing(error):
         return True
     state = _codes(error)[0]
@@ -327,12 +327,12 @@ def described(error: SQLAlchemyError, name: str) -> LedgerError:
 
 
 def without_values(error: SQLAlchemyError) -> SQLAlchemyError:
-    """Take out of an error, and of the driver's below it, what a log must not hold."""
+    """Remove what a log must not contain from an error and from the driver's error below it."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, StatementError):
             seen.hide_parameters = True
-        # Only these tell of the database and never of a row; the others may quote a key.
+        # Only these are about the database and never about a row; the others may quote a key.
         if not isinstance(error, (OperationalError, InterfaceError)):
             seen.args = (f"{type(seen).__name__} (its text is left out: it may hold personal data)",)
         seen = seen.__cause__ or seen.__context__

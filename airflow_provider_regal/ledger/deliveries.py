@@ -1,4 +1,4 @@
-"""Deliveries: who delivers what, its snapshot, and the commits in which it is written.
+"""Deliveries: who delivers what, the snapshot, and the commits.
 
 ::
 
@@ -42,7 +42,7 @@ from airflow_provider_regal.ledger.tries import TryLog, begin_try, lose_tries
 READING: Final = "reading"  #: the source is being read; nothing was sent
 SENDING: Final = "sending"
 FINISHED: Final = "finished"  #: every row has an outcome, within the thresholds
-FAILED: Final = "failed"  #: every row has an outcome, beyond the thresholds; or a guard stopped it
+FAILED: Final = "failed"  #: every row has an outcome, but a threshold was exceeded; or a guard stopped it
 STOPPED: Final = "stopped"  #: rows are left; the next try resumes
 REPLACED: Final = "replaced"  #: a clear or restart reads the source again, in a new delivery
 PLANNED: Final = "planned"  #: its rows wait until a task sends them
@@ -56,9 +56,9 @@ _LONGEST_DELIVERY: Final = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """Which try of which incarnation of a task instance this is.
+    """The number of a try of a task instance.
 
-    :param epoch: grows with every clear of a finished task; 0 through automatic retries.
+    :param epoch: increases with every clear of a finished task, not with automatic retries; starts at 0.
     :param number: Airflow's try number, from 1.
     """
 
@@ -68,9 +68,9 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What delivers: a task instance, or one of several deliveries of it.
+    """The owner of a delivery: a task instance, with a name if it has several deliveries.
 
-    :param name: of this delivery, if the task instance makes more than one.
+    :param name: of this delivery, if the task instance has more than one.
     """
 
     dag_id: str | None = None
@@ -81,11 +81,11 @@ class Place:
 
     @classmethod
     def outside_a_task(cls, name: str | None = None) -> Place:
-        """Return a place of its own."""
+        """Return a new, unique place."""
         return cls(run_id=uuid4().hex, name=name)
 
     def key(self, account: str) -> str:
-        """Return what finds the place again, however long its names are."""
+        """Return the lookup key of the place, with a fixed length."""
         parts = (account, self.dag_id, self.run_id, self.task_id, self.map_index, self.name)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -96,26 +96,27 @@ class Place:
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the rows of a delivery, over all its tries.
+    """The outcomes of a delivery's rows, over all its tries.
 
     :param read: rows that the source returned.
-    :param skips: why rows were skipped -> rows.
-    :param known: rejected rows that an earlier delivery had rejected with the same payload; they are only shown.
-    :param unknown_of_outage: unknowns of a crash, a stop or an outage's first failures.
-    :param withheld: why opt-ins were left out of their events -> opt-ins.
-    :param opt_outs_rejected: rejected rows with a no that was not sent, or a decision that can't be read.
-    :param opt_outs_unknown: rows with a no of which it can't be known whether Regal received it.
+    :param skips: reason for skipping -> rows.
+    :param known: rejected rows that an earlier delivery rejected with the same payload; for information only.
+    :param unknown_of_outage: unknown rows caused by a crash, a stop or the first failures of an outage.
+    :param withheld: reason for leaving opt-ins out of their events -> opt-ins.
+    :param opt_outs_rejected: rejected rows with an opt-out that was not sent, or a decision that can't be read.
+    :param opt_outs_unknown: rows with an opt-out for which it can't be known whether Regal received it.
     :param without_time: named events sent without the time they happened.
     :param requests: HTTP requests.
-    :param repeats: requests beyond the first of each row.
+    :param repeats: requests beyond the first for each row.
     :param answers_429: requests that Regal answered with 429, too many requests.
     :param seconds: of all tries.
-    :param plan: what a sync found out before it sent anything.
-    :param owed_rows: the last rows of the snapshot: opt-outs that are owed, which come first and count nowhere else.
-    :param owed_last: the first of these come last: a row of the source opts in again after them, and may be rejected.
+    :param plan: what a sync determined before it sent anything.
+    :param owed_rows: rows at the end of the snapshot: owed opt-outs, which are sent first and counted nowhere else.
+    :param owed_last: how many of these are sent last: a row of the source opts in again after them, and may be
+        rejected.
     :param guard: why a guard stopped all but the opt-outs.
-    :param outage_since: time of the ledger since when Regal takes nothing; None while it does.
-    :param outage_reason: what came of the last request then.
+    :param outage_since: start of the current outage (ledger time); None without one.
+    :param outage_reason: the result of the last request in the outage.
     """
 
     read: int = 0
@@ -148,7 +149,7 @@ class Counts:
         return self.acknowledged + self.rejected + self.unknown + self.skipped
 
     def add(self, outcome: Outcome, rows: int) -> None:
-        """Count rows with an outcome; a negative number takes them back."""
+        """Count rows with an outcome; a negative number undoes it."""
         setattr(self, outcome.value, getattr(self, outcome.value) + rows)
 
     def skip(self, why: str, rows: int = 1) -> None:
@@ -158,12 +159,12 @@ class Counts:
             self.skips[str(why)] += rows
 
     def to_json(self) -> str:
-        """Write what has no column of its own."""
+        """Serialize the counts that have no column."""
         return json.dumps({one.name: getattr(self, one.name) for one in fields(self) if one.name not in _COUNT_COLUMNS})
 
     @classmethod
     def of(cls, record: Record) -> Counts:
-        """Read the counts of a delivery back."""
+        """Load the counts of a delivery."""
         rest = json.loads(record.counts) if record.counts else {}
         known = {one.name for one in fields(cls)}
         rest = {name: value for name, value in rest.items() if name in known}
@@ -175,7 +176,7 @@ _COUNT_COLUMNS: Final = ("read", "acknowledged", "rejected", "unknown", "skipped
 
 
 class Record(NamedTuple):
-    """A delivery, as its table has it."""
+    """A delivery, as stored in its table."""
 
     id: int
     incarnation: int
@@ -245,9 +246,9 @@ _LAST_WRITE: Final = select(_d.last_write).where(_d.id == bindparam("delivery"))
 
 @dataclass(slots=True)
 class Changes:
-    """What a commit writes beside the counts and the states of rows.
+    """What a commit writes in addition to the counts and the states of rows.
 
-    :param primaries: user ids and phones that became their primary ones; not written, but looked at after the commit.
+    :param primaries: user ids and phones that became their primary ones; not written, but checked after the commit.
     :param removed: rows whose lines are removed: they are open again, or were not applied.
     """
 
@@ -266,7 +267,7 @@ class Changes:
         return any(getattr(self, one.name) for one in fields(self))
 
     def put_back(self, earlier: Changes) -> None:
-        """Take in again what could not be committed; it comes before what was collected since."""
+        """Add back what could not be committed, before what was collected since."""
         for one in fields(self):
             before, since = getattr(earlier, one.name), getattr(self, one.name)
             setattr(self, one.name, before | since if isinstance(before, dict) else before + since)
@@ -295,9 +296,9 @@ class Deliveries:
         return self.database.read(lambda connection: reasons_of(connection, delivery))
 
     def others_running(self, held: int) -> list[int]:
-        """List the other deliveries of the account that hold on and have committed so lately that they must be running.
+        """List the account's other deliveries that are held and have committed so recently that they count as running.
 
-        :param held: the one that asks.
+        :param held: the delivery that asks.
         """
         now = self.account.now()
         wanted = select(_d.id, _d.held_at, _d.hold_s).where(
@@ -310,7 +311,7 @@ class Deliveries:
         return [number for number, held_at, hold_s in found if held_at is not None and age_s(held_at, now) <= hold_s]
 
     def rows_of_runs(self, place: Place, most: int) -> list[int]:
-        """Return how many rows the last finished deliveries of a task had, the newest first; none outside a task."""
+        """Return the row counts of a task's last finished deliveries, newest first; none outside a task."""
         if place.task_id is None:
             return []
         wanted = (
@@ -324,7 +325,7 @@ class Deliveries:
         return self.database.read(lambda connection: [row[0] for row in connection.execute(wanted)])
 
     def state_before(self, place: Place) -> str | None:
-        """Return how the last delivery of a task in another run ended; None if there is none that has."""
+        """Return how the last delivery of a task in another run ended; None if there is none."""
         wanted = (
             select(_d.state)
             .where((_d.account == self.account.name) & _d.state.in_((FINISHED, FAILED, STOPPED, PLANNED)))
@@ -361,15 +362,15 @@ class Deliveries:
         conn_id: str | None = None,
         logs_tries: bool = True,
     ) -> Held:
-        """Begin a new delivery; the one it replaces can commit nothing any more.
+        """Begin a new delivery; the one it replaces can't commit anymore.
 
         :param source: fingerprint of the source.
-        :param plan: it is a plan: the options with which it will be sent.
-        :param options: fingerprint of the options that decide what becomes of a row.
-        :param hold_s: seconds for which a request may still be under way after a commit.
+        :param plan: for a plan, the options with which it will be sent.
+        :param options: fingerprint of the options that affect the result for a row.
+        :param hold_s: seconds for which a request may still be in flight after a commit.
         :param conn_id: the connection it sends with.
-        :param logs_tries: its tries are on record.
-        :raises TakenOverError: another try began one meanwhile.
+        :param logs_tries: record its tries.
+        :raises TakenOverError: another try began one in the meantime.
         """
         key, holder = place.key(self.account.name), uuid4().hex
         counts = counts or Counts()
@@ -379,7 +380,7 @@ class Deliveries:
             nonlocal wait_s, log
             last = _latest(connection, key)
             if last is not None and last.holder == holder:
-                return last  # it was committed, though the answer was lost
+                return last  # it was committed, but the answer was lost
             if (None if last is None else last.id) != (None if replaces is None else replaces.id):
                 raise TakenOverError(_TAKEN_OVER)
             if last is not None:
@@ -424,12 +425,12 @@ class Deliveries:
         sender: str | None = None,
         conn_id: str | None = None,
     ) -> Held:
-        """Take a delivery over by one UPDATE, whatever an earlier try is doing; that can commit nothing from then on.
+        """Take a delivery over with one UPDATE, whatever an earlier try is doing; the earlier try can't commit anymore.
 
-        :param again: its rows are read anew: what was read of them is dropped.
-        :param plan: as of :meth:`begin`.
-        :param sender: the task instance that sends the plan; only one ever does.
-        :param conn_id: as of :meth:`begin`.
+        :param again: its rows are read again: drop those read so far.
+        :param plan: see :meth:`begin`.
+        :param sender: the task instance that sends the plan. A plan has only one sender.
+        :param conn_id: see :meth:`begin`.
         :raises TakenOverError: a later try, or another sender, has it.
         """
         holder = uuid4().hex
@@ -439,7 +440,7 @@ class Deliveries:
             nonlocal wait_s, log
             seen = _record(connection, record.id)
             if seen.holder == holder:
-                return seen  # it was committed, though the answer was lost
+                return seen  # it was committed, but the answer was lost
             wait_s = _wait_s(self, seen)
             not_later = (_d.epoch < this.epoch) | ((_d.epoch == this.epoch) & (_d.try_number <= this.number))
             values: dict[str, Any] = {
@@ -452,7 +453,7 @@ class Deliveries:
             if again:
                 empty = Counts()
                 values |= {"state": READING, "kept_rows": None, "source": source, "counts": empty.to_json()}
-                values["started_at"] = to_ledger_time(self.account.now())  # what says no time counts as given now
+                values["started_at"] = to_ledger_time(self.account.now())  # opt-outs without a time count as given now
                 values |= {f"{name}_rows" if name == "read" else name: 0 for name in _COUNT_COLUMNS}
             else:
                 values["state"] = SENDING
@@ -477,8 +478,8 @@ _TAKEN_OVER: Final = "Another try of this task delivers now; this one has stoppe
 
 
 def _wait_s(of: Deliveries, seen: Record) -> float:
-    """Return for how long requests of the previous try may still be under way."""
-    if seen.holder is None or seen.held_at is None or seen.kept_rows is None:  # while it is read, nothing is sent
+    """Return for how many seconds requests of the previous try may still be in flight."""
+    if seen.holder is None or seen.held_at is None or seen.kept_rows is None:  # while reading, nothing is sent
         return 0.0
     return min(max(seen.hold_s - age_s(seen.held_at, of.account.now()), 0.0), float(seen.hold_s))
 
@@ -497,13 +498,12 @@ def _record(connection: Connection, number: int) -> Record:
 
 
 class Held:
-    """A delivery that this try holds: all it writes stands or falls with the hold.
+    """A delivery that this try holds; everything it writes is written only while it holds the delivery.
 
-    ``states`` are those of the snapshot's rows, ``counts`` what became of all rows; both are written by the next
-    commit.
+    ``states`` are those of the snapshot's rows, ``counts`` the outcomes of all rows; the next commit writes both.
 
-    :param wait_s: for how long requests of an earlier try may still be under way.
-    :param log: writes about this try; None where none is on record.
+    :param wait_s: for how many seconds requests of an earlier try may still be in flight.
+    :param log: writes about this try; None if tries are not recorded.
     """
 
     def __init__(
@@ -538,7 +538,7 @@ class Held:
     # -- the snapshot -------------------------------------------------------------------------------------------------
 
     def keep_rows(self, chunks: Sequence[RowChunk]) -> None:
-        """Write some chunks of the snapshot."""
+        """Write chunks of the snapshot."""
         first = len(self._sizes)
         rows = [
             {"delivery": self.id, "chunk": number, "rows": chunk.encoded(), "states": bytes(len(chunk))}
@@ -555,16 +555,16 @@ class Held:
 
     @property
     def kept(self) -> int:
-        """How many rows the snapshot has so far."""
+        """The number of rows in the snapshot so far."""
         return self._starts[-1]
 
     def drop_rows(self) -> None:
-        """Drop what was kept of the snapshot so far: nothing of it is sent."""
+        """Drop the snapshot collected so far; none of it is sent."""
         self.write(lambda connection: connection.execute(delete(row_chunks).where(row_chunks.c.delivery == self.id)))
         self._sizes, self._starts = [], [0]
 
     def rows_complete(self, ambiguous: Mapping[int, int]) -> None:
-        """Note that the source was read to its end: from now on the snapshot counts.
+        """Record that the source was read completely: from now on the snapshot is valid.
 
         :param ambiguous: states of rows that are not open: position in the snapshot -> state.
         """
@@ -586,9 +586,9 @@ class Held:
     def rows(
         self, *, without: Callable[[int], bool] = lambda position: False
     ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Read the snapshot: the position in it, the number in the source, the row.
+        """Read the snapshot: position, number in the source, row.
 
-        :param without: whether a row is not needed; it costs next to nothing then.
+        :param without: returns whether a row is not needed; skipping it costs almost nothing.
         """
         for chunk, start in enumerate(self._starts[:-1]):
             if all(without(position) for position in range(start, self._starts[chunk + 1])):
@@ -606,7 +606,7 @@ class Held:
         return self.states.between(end - self.counts.owed_rows, end).count(RowState.ACKNOWLEDGED)
 
     def rows_to_send(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Read the rows of the snapshot that are not settled; owed opt-outs, which are its last, come first."""
+        """Read the unsettled rows of the snapshot; owed opt-outs, stored last, come first."""
         counts = self.counts
         settled, first_owed = self.states.is_settled, len(self.states) - counts.owed_rows + counts.owed_last
         if first_owed < len(self.states):
@@ -616,14 +616,14 @@ class Held:
     # -- commits ------------------------------------------------------------------------------------------------------
 
     def prepare_commit(self, changes: Changes, *, candidates: Iterable[int] = (), seconds: float = 0.0) -> Commit:
-        """Take down all that is to be written now; :meth:`Commit.write` writes it, in whichever thread.
+        """Collect everything to be written now; :meth:`Commit.write` writes it, in any thread.
 
         :param candidates: rows that may get another state within the transaction.
         :param seconds: that this try has taken since the last commit.
         """
         self.counts.seconds += seconds
         changed, self.states.changed = self.states.changed, set()
-        positions = (*changed, *candidates) if self._sizes else ()  # events one by one have no snapshot
+        positions = (*changed, *candidates) if self._sizes else ()  # single events have no snapshot
         chunks = {self._chunk_of(position) for position in positions}
         states = {chunk: bytes(self._chunk(chunk)) for chunk in chunks}
         told = None if self.log is None else self.log.due(self.counts, seconds)
@@ -643,11 +643,11 @@ class Held:
             raise
 
     def end(self, state: str, *, error: str | None = None, drop_rows: bool = False) -> None:
-        """Let go of the delivery; the next try need not wait.
+        """Release the delivery, so that the next try need not wait.
 
         :param state: how it ended.
         :param error: why, without values.
-        :param drop_rows: the snapshot is not needed any more.
+        :param drop_rows: the snapshot is no longer needed.
         """
         now = to_ledger_time(self.account.now())
 
@@ -670,22 +670,23 @@ class Held:
         self.write_once(work, counts=self._counted())
 
     def note_state(self, state: str) -> None:
-        """Note the state of the delivery, and keep holding it."""
+        """Record the state of the delivery, and keep holding it."""
         self.states = RowStates(b"\0")
         now = to_ledger_time(self.account.now())
         changing = deliveries.update().where(_d.id == self.id).values(state=state, ended_at=now)
         self.write(lambda connection: connection.execute(changing))
 
     def write(self, work: Callable[[Connection], object]) -> None:
-        """Do work in a transaction of its own, once, if the delivery is still ours."""
+        """Run work in its own transaction, once, if the delivery is still ours."""
         self.write_once(work)
 
     def write_once(self, work: Callable[[Connection], T], *, counts: Mapping[str, Any] | None = None) -> T:
-        """Do work in a transaction of its own, once, if the delivery is still ours.
+        """Run work in its own transaction, once, if the delivery is still ours.
 
-        A connection may drop after the transaction was committed and before we are told: it is not done again then.
+        A connection may drop after the transaction was committed and before the answer arrives: the work is not
+        repeated then.
 
-        :param counts: are written with it.
+        :param counts: written in the same transaction.
         :raises TakenOverError: another try has the delivery; nothing was written.
         :raises LedgerError: nothing was written.
         """
@@ -709,7 +710,7 @@ class Held:
         return self.database.read(lambda connection: reasons_of(connection, self.id))
 
     def rejected_before(self) -> int:
-        """Count the rejected rows that an earlier delivery had rejected with the same payload."""
+        """Count the rejected rows that an earlier delivery rejected with the same payload."""
         told = {"delivery": self.id, "account": self.account.name}
         return int(self.database.read(lambda connection: connection.execute(_REJECTED_BEFORE, told).scalar_one()))
 
@@ -733,7 +734,7 @@ class Held:
         }  # fmt: skip
 
     def log_later(self, line: LoggedConsent) -> None:
-        """Take in a withheld consent; it is logged when the source was read, unless an earlier run has logged it."""
+        """Add a withheld consent. It is logged once the source has been read, unless an earlier run has logged it."""
         self._withheld.append(line)
 
     def _chunk_of(self, position: int) -> int:
@@ -746,7 +747,7 @@ class Held:
         return {chunk: bytes(self._chunk(chunk)) for chunk in {self._chunk_of(one) for one in self.states.changed}}
 
     def with_states(self, chunks: Mapping[int, bytes], states: Mapping[int, int]) -> dict[int, bytes]:
-        """Return the states of chunks, some of them changed."""
+        """Return the states of chunks, with changes applied."""
         changed = {chunk: bytearray(one) for chunk, one in chunks.items()}
         for position, state in states.items():
             if (chunk := self._chunk_of(position)) in changed:
@@ -761,7 +762,7 @@ class Held:
 
 
 class Commit:
-    """One commit: states, outcomes, consents, contacts, message ids, counts and the hold, or nothing of it."""
+    """One commit: states, outcomes, consents, contacts, message ids, counts and the hold, or nothing."""
 
     def __init__(
         self,
@@ -783,8 +784,8 @@ class Commit:
     def write(self, reserve: Callable[[Connection], Mapping[int, int]] | None = None) -> Mapping[int, int]:
         """Write it, if the delivery is still ours.
 
-        :param reserve: called within the transaction, with all else written; returns the states that rows shall have
-            with it. It may be called again where others were in the way, and must change nothing but the database.
+        :param reserve: called within the transaction, after all other writes; returns the new states of rows. After a
+            conflict it is called again, so it must change nothing but the database.
         :returns: these states.
         :raises TakenOverError: another try has the delivery; nothing was written.
         :raises LedgerError: nothing was written.
@@ -792,7 +793,7 @@ class Commit:
         return self._held.write_once(lambda connection: self._write(connection, reserve), counts=self._counts)
 
     def undo(self) -> None:
-        """Note that it could not be written: the next commit has to."""
+        """Undo a commit that could not be written: the next one has to include it."""
         self._held.states.changed |= self._changed
 
     def _write(
@@ -816,7 +817,7 @@ class Commit:
 def _hold_statement(database: Database, columns: tuple[str, ...]) -> Any:
     key = f"{database.dialect} {columns}"
     if key not in _HOLD:
-        # MySQL counts a row that stays the same as not changed; the time never does.
+        # MySQL reports an unchanged row as not updated; the time always changes.
         assigned = "".join(f", {name} = :{name}" for name in columns)
         now = database.now_sql.replace(":", "\\:")
         _HOLD[key] = text(

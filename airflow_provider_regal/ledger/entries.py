@@ -1,4 +1,4 @@
-"""Entries of the ledger in SQL: read and locked in one order, decided on by ``rules``, written as wholes."""
+"""Entries of the ledger in SQL: read and locked in a fixed order, decided by ``rules``, written as a whole."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.rules import Entry
 
 T = TypeVar("T")
-#: What an entry is about, within its account: identifier and channel, or message id. Locks are taken in this order.
+#: Identifies an entry within its account: identifier and channel, or message id. Locks are taken in this order.
 Key = tuple[str, ...]
 
-_AT_ONCE: Final = 500  # bound values in one statement; some databases stop at 999
+_AT_ONCE: Final = 500  # bound values per statement; some databases allow 999
 _NOTHING: Final = Entry()
-# Drivers send many rows of an INSERT at once, but an UPDATE row by row. The rows are there and locked: none is added.
+# Drivers send many rows of an INSERT at once, but an UPDATE row by row. The rows exist and are locked: none is added.
 _BULK_UPDATES: Final[dict[str, Callable[[Any], Any]]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 def batches(items: Iterable[T], size: int = 1_000) -> Iterator[list[T]]:
-    """Cut what may be endless into lists."""
+    """Split a possibly endless iterable into lists."""
     left = iter(items)
     while batch := list(islice(left, size)):
         yield batch
@@ -57,8 +57,8 @@ class Entries:
         self._delete = delete(table).where(this)
 
     def _of_postgres(self) -> tuple[Any, Any]:
-        # A table that grew since it was last analyzed seems to hold next to nothing of an account, so PostgreSQL would
-        # read all of it to find those of an IN. LATERAL makes it look each up by the primary key, in the order asked.
+        # If a table has grown since it was last analyzed, PostgreSQL expects few rows for an account, and reads all of
+        # them to find those of an IN. LATERAL makes it look up each by the primary key, in the given order.
         names = ", ".join(f'"{name}"' for name in (*self._key, *self._fields))
         arrays = ", ".join(f"CAST(:{name} AS text[])" for name in self._key)
         wanted = ", ".join(f"k{number}" for number in range(len(self._key)))
@@ -76,9 +76,9 @@ class Entries:
         items: Sequence[tuple[Key, T]],
         decide: Callable[[Entry | None, T], Entry | None],
     ) -> None:
-        """Lock the entries of the keys, decide on each item in turn, and write what became of them.
+        """Lock the entries of the keys, decide on each item in turn, and write the results.
 
-        :param decide: returns the entry as it shall be, None for none; it sees what items before it made.
+        :param decide: returns the new entry, None for none; it sees the results of earlier items.
         """
         if not items:
             return
@@ -93,7 +93,7 @@ class Entries:
     ) -> dict[Key, Entry]:
         """Read the entries of keys.
 
-        :param lock: no one else changes them until the transaction ends.
+        :param lock: block changes by others until the transaction ends.
         """
         wanted = sorted(keys)
         if not wanted:
@@ -129,7 +129,7 @@ class Entries:
                 added.append(key)
             elif entry != was:
                 changed.append(key)
-        # Each column costs as much as the rest of the row, and most are empty or stay as they are.
+        # Each column costs as much as the rest of the row, and most are empty or unchanged.
         if added:
             columns = self._columns((after[key], _NOTHING) for key in added)
             connection.execute(self._table.insert(), [self._row(account, key, after[key], columns) for key in added])
@@ -153,7 +153,7 @@ class Entries:
         )
 
     def _columns(self, pairs: Iterable[tuple[Entry | None, Entry]]) -> tuple[str, ...]:
-        """Name the columns in which entries differ from what they were; the state is in every row."""
+        """Return the columns in which entries changed; the state is in every row."""
         differ = {number for entry, was in pairs for number, value in enumerate(entry or was) if value != was[number]}
         names = (name for number, name in enumerate(Entry._fields) if number in differ or name == "state")
         return tuple(name for name in names if name in self._fields)
@@ -172,7 +172,7 @@ class Entries:
 
 
 def raw_rows(connection: Connection, statement: Any, told: Mapping[str, Any]) -> list[Any]:
-    """Read the driver's own rows: SQLAlchemy's cost as much again, and all columns are text, bytes or small numbers."""
+    """Read the driver's own rows: SQLAlchemy's cost twice as much, and all columns are text, bytes or small ints."""
     result = connection.execute(statement, told)
     cursor: Any = result.cursor
     rows: list[Any] = cursor.fetchall()

@@ -1,4 +1,4 @@
-"""How the ledger stores identifiers: as they are, or as an HMAC that names no one."""
+"""How the ledger stores identifiers: in plain text, or as an HMAC that identifies no one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PLAIN: Final = "plain"
 class Identifiers:
     """Stores phones, emails, user ids and message ids.
 
-    :param secret: of the HMAC-SHA256 (``[regal] ledger_key``); None to store them as they are.
+    :param secret: of the HMAC-SHA256 (``[regal] ledger_key``); None to store them in plain text.
     """
 
     def __init__(self, secret: bytes | None) -> None:
@@ -22,20 +22,20 @@ class Identifiers:
 
     @property
     def plain(self) -> bool:
-        """Whether they are stored as they are."""
+        """Whether they are stored in plain text."""
         return self._secret is None
 
     @property
     def mark(self) -> str:
-        """Return a mark of the secret that reveals nothing of it, to compare secrets."""
+        """Return a mark that identifies the secret without revealing it."""
         return _PLAIN if self._secret is None else self._hmac(_MARK)[:32]
 
     def stored(self, identifier: str) -> str:
-        """Return how an identifier is stored."""
+        """Return the stored form of an identifier."""
         return short(identifier) if self._secret is None else self._hmac(identifier)
 
     def seed(self, seed: bytes) -> bytes:
-        """Return the seed for hashes of rows, from which no phone can be guessed without the secret."""
+        """Return the seed for row hashes; without the secret, no phone can be guessed from them."""
         return seed if self._secret is None else hmac.digest(self._secret, seed, "sha256")
 
     def _hmac(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Outcomes: one line per row that was sent, was rejected or is unknown; with the payload while it is a dead letter."""
+"""Outcomes: one line per row that was sent, rejected or is unknown; with the payload while it is a dead letter."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class OutcomeLine(NamedTuple):
     """One line, in the order of the table's columns after delivery and account.
 
     :param position: the row's number in the source, from 1.
-    :param place: file and line, where the source is a file.
+    :param place: file and line, if the source is a file.
     :param status: ``acknowledged``, ``rejected`` or ``unknown``.
     :param reason: a code to group by, such as ``invalid`` or ``HTTP 400``.
     :param field: the field at fault, if one is.
     :param message: what is wrong, without values.
     :param attempts: requests made for it in this try.
-    :param payload_hash: of a dead letter, by which a later delivery knows that it was rejected before.
-    :param form: what the payload is: ``body`` as Regal gets it, ``event`` as it was written, ``row`` of a table,
-        ``consent`` (a row of a sync), or ``unreadable``.
+    :param payload_hash: of a dead letter; lets a later delivery recognize a row that was rejected before.
+    :param form: the kind of payload: ``body`` in Regal's format, ``event`` as written, ``row`` of a table, ``consent``
+        (a row of a sync), or ``unreadable``.
     :param payload: JSON of what was, or would have been, sent; only of a dead letter.
-    :param consents: JSON of what else a redelivery needs, where the payload does not say so.
+    :param consents: JSON of what else a redelivery needs and the payload does not contain.
     """
 
     position: int
@@ -61,9 +61,9 @@ class OutcomeLine(NamedTuple):
 class DeadLetter:
     """A rejected or unknown row that can be redelivered.
 
-    :param delivery: the delivery it is of.
-    :param payload: a dictionary, see ``form`` of :class:`OutcomeLine`; values have the types they had.
-    :param consents: claims that the payload does not say.
+    :param delivery: its delivery.
+    :param payload: a dictionary, see ``form`` of :class:`OutcomeLine`; values have their original types.
+    :param consents: claims that the payload does not contain.
     :param contact: the contact's key in the ledger.
     :param first_at: when it was first tried, or rejected.
     :param taken_by: the delivery that has taken it.
@@ -110,7 +110,7 @@ def write_outcomes(connection: Connection, delivery: int, account: str, lines: S
     """Write lines; a later line of a row replaces the earlier one."""
     newest = {line.position: line for line in lines}
     acknowledged, others = list[Any](), list[Any]()
-    for line in newest.values():  # apart, since most columns are empty where all went well
+    for line in newest.values():  # written separately, since successful rows leave most columns empty
         (acknowledged if line.status == "acknowledged" else others).append((delivery, account, *line))
     write_rows(connection, outcomes, _COLUMNS, acknowledged, "replace")
     write_rows(connection, outcomes, _COLUMNS, others, "replace")
@@ -131,18 +131,18 @@ def reasons_of(connection: Connection, delivery: int) -> Counter[str]:
 
 
 def codes_of(connection: Connection, delivery: int) -> Counter[tuple[str, str]]:
-    """Count the rejected and unknown rows of a delivery by status and reason: a few codes, whatever the messages."""
+    """Count the rejected and unknown rows of a delivery by status and reason: a few codes, without the messages."""
     found = connection.execute(_CODES, {"delivery": delivery})
     return Counter({(status, reason or ""): rows for status, reason, rows in found})
 
 
 def cause_of(status: str, reason: str | None, message: str | None) -> str:
-    """Return what to group by: the first fault of an invalid row, else what happened."""
+    """Return a reason to group by: the first fault of an invalid row, else what happened."""
     return (message or "").partition("; ")[0] if reason == "invalid" else f"{status}, {reason}"
 
 
 def encoded(payload: Mapping[str, Any]) -> str:
-    """Write the payload of a dead letter; types JSON lacks are tagged."""
+    """Encode the payload of a dead letter; types that JSON lacks are tagged."""
     return json.dumps(storable(payload, 1))
 
 
@@ -155,7 +155,7 @@ def line_of(
     message: str | None,
     **rest: Any,
 ) -> OutcomeLine:
-    """Make a line whose texts fit their columns."""
+    """Make a line, with its texts cut to fit their columns."""
     return OutcomeLine(
         place=place and fit(place, LONGEST_NAME),
         event=event and fit(event, LONGEST_NAME),
@@ -167,10 +167,11 @@ def line_of(
 
 
 class Selection(NamedTuple):
-    """Which dead letters are meant.
+    """A filter for dead letters.
 
     :param deliveries: ids of deliveries.
-    :param since: those that failed first at this time (of the ledger) or later; ``until`` likewise, earlier.
+    :param since: those that first failed at this time (of the ledger) or later.
+    :param until: those that first failed before this time.
     :param reason: the reason, or the beginning of the message.
     :param positions: of the rows in their deliveries; empty for all.
     """
@@ -188,7 +189,7 @@ class Selection(NamedTuple):
 
 
 def read_letters(connection: Connection, chosen: Selection) -> list[tuple[int, int, int | None, str]]:
-    """List dead letters, the oldest first: delivery, position, the delivery that has taken it, status."""
+    """List dead letters, oldest first: delivery, position, the delivery that has taken it, status."""
     d = deliveries.c
     statement = (
         select(_o.delivery, _o.position, _o.redelivered_by, _o.status)
@@ -209,13 +210,13 @@ def read_letters(connection: Connection, chosen: Selection) -> list[tuple[int, i
         statement = statement.where(
             (_o.reason == chosen.reason) | _o.message.startswith(chosen.reason, autoescape=True)
         )
-    # Not in the statement: databases limit how many numbers it may hold.
+    # Not in the statement: databases limit the number of values.
     wanted_rows = frozenset(chosen.positions)
     return [tuple(row) for row in connection.execute(statement) if not wanted_rows or row.position in wanted_rows]
 
 
 def letters(connection: Connection, keys: Sequence[tuple[int, int]]) -> Iterator[DeadLetter]:
-    """Read dead letters by delivery and position, in the order asked for."""
+    """Read dead letters by delivery and position, in the given order."""
     found: dict[tuple[int, int], DeadLetter] = {}
     for delivery in {delivery for delivery, _ in keys}:
         for some in batches(sorted(position for one, position in keys if one == delivery), _PAGE):
@@ -238,9 +239,9 @@ def _letter(row: Any) -> DeadLetter:
 def take_letters(
     connection: Connection, by: int, keys: Sequence[tuple[int, int]], *, takers: Collection[int] = ()
 ) -> set[tuple[int, int]]:
-    """Take dead letters for a redelivery, but for those another one has taken; return which are ours now.
+    """Take dead letters for a redelivery, except those taken by another one; return those that are ours now.
 
-    :param takers: what these deliveries have taken is free.
+    :param takers: letters taken by these deliveries are available.
     """
     free: Any = _o.redelivered_by.is_(None)
     if takers:
@@ -255,6 +256,6 @@ def take_letters(
 
 
 def redelivered(connection: Connection, delivery: int) -> dict[int, int]:
-    """Return which dead letters of a delivery redeliveries have taken: position -> delivery."""
+    """Return the dead letters of a delivery that redeliveries have taken: position -> delivery."""
     statement = select(_o.position, _o.redelivered_by).where((_o.delivery == delivery) & _o.redelivered_by.is_not(None))
     return {int(position): int(by) for position, by in raw_rows(connection, statement, {})}

@@ -1,7 +1,7 @@
-"""Opt-outs that were read and that Regal has not acknowledged: they are owed to it, whoever read them.
+"""Owed opt-outs: they were read, and Regal has not acknowledged them, no matter which delivery read them.
 
-``regal_consents.owed_since`` says so of each; ``rules.with_debt`` keeps it, so that finding them costs no more than
-there are.
+``rules.with_debt`` maintains ``regal_consents.owed_since``, so that the cost of finding them depends only on their
+number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _c = schema.consents.c
 class OwedOptOut(NamedTuple):
     """An opt-out that Regal lacks.
 
-    :param identifier: phone or email as it is stored: a hash where ``[regal] ledger_key`` is set.
+    :param identifier: phone or email in stored form: a hash if ``[regal] ledger_key`` is set.
     :param at: when it was given; when it was read, if its source did not say.
     :param since: when the ledger learned that Regal lacks it.
     :param source: the task that read it (``dag_id.task_id``); empty outside a task.
@@ -53,7 +53,7 @@ _IN_ORDER: Final = (
     .limit(_PAGE)
 )
 _FIRST: Final = _IN_ORDER.where(_c.owed_since.is_not(None))
-# Many are owed since the same moment. In this form every database finds its place among them by the index.
+# Many may be owed since the same moment. In this form, every database uses the index to find the place among them.
 _OF_THE_SAME_MOMENT: Final = _IN_ORDER.where(
     (_c.owed_since == bindparam("since"))
     & (_c.identifier >= bindparam("identifier"))
@@ -66,9 +66,9 @@ _ACCOUNTS: Final = select(_c.account).where(_c.owed_since.is_not(None)).distinct
 def owed_opt_outs(
     database: Database, account: str | None = None, *, without: Collection[int] = ()
 ) -> Iterator[OwedOptOut]:
-    """Stream the opt-outs that are owed, of each account the oldest first, and in constant memory.
+    """Stream the owed opt-outs, oldest first in each account, in constant memory.
 
-    :param account: as it is stored; None for all accounts.
+    :param account: in stored form; None for all accounts.
     :param without: deliveries whose opt-outs are left out.
     """
     accounts = [account]
@@ -91,7 +91,7 @@ def owed_opt_outs(
 
 
 def count_owed(database: Database, account: str | None = None, *, without: Collection[int] = ()) -> Owed:
-    """Count them."""
+    """Count the owed opt-outs."""
     counting = select(func.count(), func.min(_c.owed_since)).where(_c.owed_since.is_not(None))
     if account is not None:
         counting = counting.where(_c.account == account)

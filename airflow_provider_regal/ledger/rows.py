@@ -1,6 +1,6 @@
-"""The rows of a snapshot, exactly as the source returned them, so that a position means the same row on every try.
+"""Encode the rows of a snapshot exactly as the source returned them, so that a position is the same row in every try.
 
-A line is a row, as an object of JSON. One that starts with ``[`` has the columns of the last object before it::
+A line is a row, as a JSON object. A line that starts with ``[`` has the columns of the last object before it::
 
     {"user_id":7,"email":"ann@example.com"}
     [8,"bob@example.com"]
@@ -34,11 +34,11 @@ _TAG: Final = "$"
 _TAGGED: Final = f'"{_TAG}'
 _OTHER: Final = "$other"
 _DEEPEST: Final = 64
-#: An event can hold no more.
+#: The maximum an event can contain.
 MOST_VALUES: Final = 100_000
 _MOST_BITS: Final = 4_000  # about 1,200 digits; Python refuses to write 4,300
 _MOST_DIGITS: Final = 1_200
-_LONGEST_TEXT: Final = 256 * 1024  # no event that is sent has one
+_LONGEST_TEXT: Final = 256 * 1024  # longer than any text in an event that is sent
 _LONGEST_LINE: Final = 4 * _LONGEST_TEXT
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _LEAVES: Final = _SCALARS | {datetime, date, Decimal, UUID, bytes}
@@ -48,8 +48,8 @@ _TEXT_ONLY: Final = frozenset({str})
 
 Columns = tuple[str, ...] | None
 
-# Types JSON lacks: tag -> (type, to text, from text). datetime before date: it is a kind of date. Written by the
-# methods of these types, whatever a kind of them does.
+# Types that JSON lacks: tag -> (type, to text, from text). datetime before date, its base class. Uses the methods of
+# exactly these types, whatever a subclass overrides.
 _CODECS: Final[dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]]] = {
     "$datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
     "$date": (date, date.isoformat, date.fromisoformat),
@@ -59,12 +59,12 @@ _CODECS: Final[dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]
 }
 
 
-#: The name a class was made with, whatever it says its name is.
+#: The original name of a class, even if it reports another one.
 name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 
 
 class Unstorable:
-    """Stands for a value no row can carry; its class is named as that value's, so that a fault names it."""
+    """Replaces a value that no row can contain; its class is named after the value's type, so that faults show it."""
 
 
 @lru_cache(maxsize=256)
@@ -73,9 +73,9 @@ def _unstorable(kind: str) -> type[Unstorable]:
 
 
 def as_stored(row: Any) -> dict[str, Any] | str:
-    """Return a row of Python's own types alone, as the snapshot will return it, whatever the source has made of it.
+    """Convert an item of a source to a row of plain Python types, as the snapshot will return it.
 
-    :returns: of what can't be read as a row, the name of its type.
+    :returns: the row, or the name of the item's type if it can't be read as a row.
     """
     if type(row) is dict and _TEXT_ONLY.issuperset(map(type, row)) and _is_plain({*map(type, row.values())}, row):
         return row
@@ -84,7 +84,7 @@ def as_stored(row: Any) -> dict[str, Any] | str:
 
 
 def _is_plain(types: set[type], row: dict[str, Any]) -> bool:
-    """Whether no value has anything of its own that could raise; a time has its zone."""
+    """Return whether all values are of plain types, which can't raise when they are encoded; times must have a zone."""
     if types <= _NOTHING_OF_THEIR_OWN:
         return True
     return types <= _LEAVES and not any(
@@ -93,18 +93,18 @@ def _is_plain(types: set[type], row: dict[str, Any]) -> bool:
 
 
 def encode_row(row: Mapping[str, Any]) -> str:
-    """Write a row as one line of JSON; types JSON lacks are tagged.
+    """Encode a row as one line of JSON; types that JSON lacks are tagged.
 
-    Any value can be written, so that mapping refuses it, with its reason.
+    Any value can be encoded, so that mapping can refuse it with a reason.
     """
     return _line(row, None)[0]
 
 
 def _line(row: Mapping[str, Any], before: Columns) -> tuple[str, Columns]:
-    """Write a row as one line: without its columns, where they are those of the line before.
+    """Encode a row as one line, without its columns if they are those of the previous line.
 
-    :param before: these, if that line was of plain values.
-    :returns: the line, and what the next one may leave out.
+    :param before: the columns of the previous line, if its values were plain.
+    :returns: the line, and the columns that the next one may omit.
     """
     columns, values = (*row,), [*row.values()]
     if len(columns) > 1 and _TEXT_ONLY.issuperset(map(type, columns)):
@@ -115,13 +115,13 @@ def _line(row: Mapping[str, Any], before: Columns) -> tuple[str, Columns]:
 
 
 def _plain(what: Any, values: Iterable[Any]) -> str | None:
-    """Write what has no other values than plain ones, which is usual, and quicker; None for all else."""
+    """Encode values that are all plain: the common case, and faster. Return None for all others."""
     types = {*map(type, values)}
     if types <= _LEAVES:
         with suppress(ValueError):
-            if types <= _SCALARS:  # pydantic's writer takes 1 us for ten columns, where json takes 5
+            if types <= _SCALARS:  # pydantic's writer takes 1 us for ten columns, json 5
                 line = to_json(what, inf_nan_mode="constants").decode()
-                # pydantic writes numbers of any length, and reads none of more than 4,300 digits.
+                # pydantic writes numbers of any length, but does not read more than 4,300 digits.
                 if len(line) <= _MOST_DIGITS or not any(map(_is_too_long, values)):
                     return line if len(line) <= _LONGEST_LINE else None
                 return None
@@ -135,7 +135,7 @@ def _is_too_long(value: Any) -> bool:
 
 
 def decode_row(line: str) -> dict[str, Any]:
-    """Read a row back."""
+    """Decode a row."""
     row: dict[str, Any] = _decode(line)
     return row
 
@@ -151,18 +151,18 @@ class _TooMuchError(Exception):
 
 
 class _Walk:
-    """A walk through the values of one row: a list can hold itself, one other many times over, or be without end."""
+    """A traversal of a row's values: a list may contain itself, repeat another many times, or be endless."""
 
     def __init__(self) -> None:
         self._left = MOST_VALUES
-        self.open: set[int] = set()  # the objects and lists around the value at hand
+        self.open: set[int] = set()  # the objects and lists around the current value
 
     def take(self, values: Iterable[Any]) -> list[Any]:
-        """Return what a collection holds.
+        """Return the items of a collection.
 
-        :raises _TooMuchError: more than one row may.
+        :raises _TooMuchError: there are more than a row may contain.
         """
-        taken = [*islice(values, self._left + 1)]  # not by its length, which can be a lie
+        taken = [*islice(values, self._left + 1)]  # don't rely on its length, which may be wrong
         self._left = max(self._left - len(taken), 0)
         if not self._left:
             raise _TooMuchError
@@ -170,11 +170,11 @@ class _Walk:
 
 
 def storable(value: Any, depth: int = 0, walk: _Walk | None = None) -> Any:
-    """Turn any value into one that JSON has; of what can't be read, the name of its type is left."""
+    """Convert any value to one that JSON supports; an unreadable value is replaced by the name of its type."""
     try:
         return _storable(plain(value), depth, walk or _Walk())
     except _TooMuchError:
-        if depth > 1:  # the whole column is of no use
+        if depth > 1:  # makes the whole column unusable
             raise
         return {_OTHER: f"value with more than {MOST_VALUES:,} parts"}
     except Exception:  # noqa: BLE001 - an object of a source can raise anything
@@ -182,7 +182,7 @@ def storable(value: Any, depth: int = 0, walk: _Walk | None = None) -> Any:
 
 
 def _storable(value: Any, depth: int, walk: _Walk) -> Any:
-    kind = type(value)  # what isinstance() goes by can be a lie
+    kind = type(value)  # what isinstance() relies on may be wrong
     if value is None or kind is bool:
         return value
     if issubclass(kind, str):
@@ -206,7 +206,7 @@ def _storable(value: Any, depth: int, walk: _Walk) -> Any:
 
 
 def members_of(model: BaseModel | Fault) -> dict[str, Any]:
-    """Return the members of an event or a part of one; pydantic would walk through them, endless ones too."""
+    """Return the members of an event or a part of one; pydantic would traverse them, including endless ones."""
     return {"field": model.field, "reason": model.reason} if isinstance(model, Fault) else dict(vars(model))
 
 
@@ -230,7 +230,7 @@ def _members(pairs: Sequence[tuple[Any, Any]], depth: int, walk: _Walk) -> Any:
         if not issubclass(type(key), str):
             if depth:
                 return {_OTHER: "object with a key that is not text"}
-            # A row stays a row: mapping refuses this column.
+            # The row stays a row: mapping refuses this column.
             stored["(not text)"] = {_OTHER: "column whose name is not text"}
         elif (name := str.__str__(key)) in stored:
             stored[name] = {_OTHER: "value whose name is given twice"}
@@ -238,13 +238,13 @@ def _members(pairs: Sequence[tuple[Any, Any]], depth: int, walk: _Walk) -> Any:
             stored[name] = storable(item, depth + 1, walk)
     if len(stored) == 1:
         ((key, item),) = stored.items()
-        if key.startswith(_TAG):  # no tag of ours
+        if key.startswith(_TAG):  # not one of our tags
             return {_TAG + key: item}
     return stored
 
 
 def untagged(found: dict[str, Any]) -> Any:
-    """Read back an object of JSON: a hook for ``json.loads``."""
+    """Decode a JSON object; an object hook for ``json.loads``."""
     if len(found) == 1:
         ((key, inside),) = found.items()
         if key.startswith(_TAG + _TAG):
@@ -256,11 +256,11 @@ def untagged(found: dict[str, Any]) -> Any:
     return found
 
 
-_ENCODER: Final = json.JSONEncoder(default=storable)  # which leaves only has to name what JSON lacks
+_ENCODER: Final = json.JSONEncoder(default=storable)  # afterwards only types that JSON lacks are left to name
 
 
 class RowChunk:
-    """Rows that are written together: :data:`ROWS_PER_CHUNK` of them, or fewer where they are large."""
+    """Rows that are written together: up to :data:`ROWS_PER_CHUNK`, or fewer if they are large."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -273,11 +273,11 @@ class RowChunk:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next row belongs into another chunk."""
+        """Whether the next row belongs in another chunk."""
         return len(self._lines) >= ROWS_PER_CHUNK or self._size >= BYTES_PER_CHUNK
 
     def add(self, position: int, row: Mapping[str, Any]) -> None:
-        """Take a row in.
+        """Add a row.
 
         :param position: its number in the source, from 1.
         """
@@ -287,7 +287,7 @@ class RowChunk:
         self._size += len(line)
 
     def encoded(self) -> bytes:
-        """Return the chunk as bytes: where its rows are in the source, then one row a line, compressed."""
+        """Return the chunk as bytes: the rows' numbers in the source, then one row per line, compressed."""
         first, last = self._positions[0], self._positions[-1]
         one_by_one = last - first + 1 == len(self._positions)
         head = json.dumps([first] if one_by_one else self._positions, separators=(",", ":"))
@@ -297,9 +297,9 @@ class RowChunk:
 def decode_chunk(
     encoded: bytes, *, without: Callable[[int], bool] = lambda number: False
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Read the rows of a chunk back: the number in the chunk, the number in the source, the row.
+    """Decode the rows of a chunk: number in the chunk, number in the source, row.
 
-    :param without: whether the row of a number in the chunk is not needed; it costs next to nothing then.
+    :param without: returns whether the row with a number in the chunk is not needed; skipping it costs almost nothing.
     """
     head, *lines = zlib.decompress(encoded).decode("utf-8", "surrogatepass").split("\n")
     positions = json.loads(head)

@@ -1,6 +1,6 @@
-"""What the ledger decides: pure functions from what is on record for a key to what may be sent and recorded next.
+"""Pure functions that decide, from what is on record for a key, what may be sent and what to record next.
 
-An opt-in and an opt-out are ordered by their *rank*: their time, and at equal times the opt-out counts as the newer.
+Opt-ins and opt-outs are ordered by *rank*: their time; at equal times the opt-out counts as the newer one.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ ACKNOWLEDGED: Final = "acknowledged"
 
 
 class Verdict(StrEnum):
-    """What a sender may do with what it wants to claim."""
+    """What a sender may do with something it wants to claim."""
 
     GO = "go"  #: it is claimed for this run: send it, then settle it
     DUPLICATE = "duplicate"  #: Regal acknowledged it before
-    STALE = "stale"  #: Regal has, or may have, something newer
-    BLOCKED = "blocked"  #: Regal may have it already, and it must not be sent twice
-    KNOWN = "known"  #: Regal acknowledged the very same decision since it was compared with the ledger
-    BUSY = "busy"  #: another run is sending this key right now: ask again
+    STALE = "stale"  #: Regal has, or may have, a newer decision
+    BLOCKED = "blocked"  #: Regal may already have it, and it must not be sent twice
+    KNOWN = "known"  #: Regal acknowledged the same decision since it was compared with the ledger
+    BUSY = "busy"  #: another run is currently sending this key: ask again
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One thing to be sent at most as often as its rules allow.
+    """Something to be sent only as often as its rules allow.
 
     :param call: ``opt_in`` or ``track``.
     :param key: phone or email of the opt-in; message id of the event.
     :param channel: ``sms``, ``voice`` or ``email``; empty for an event.
     :param subscribed: True for an opt-in, False for an opt-out.
-    :param at: when consent was given or taken back, as :func:`to_ledger_time` writes it.
-    :param once: must not be sent again while it can't be known whether Regal has it.
+    :param at: when consent was given or withdrawn, as :func:`to_ledger_time` writes it.
+    :param once: don't send it again while it can't be known whether Regal has it.
     :param force: send it although it can't be known whether Regal has it.
     :param owed: an opt-out that another delivery has read; it is sent only while Regal lacks it.
-    :param inferred: an opt-out that no source states: the person is no longer in the source. It bars no opt-in of that
-        source, should the person come back.
-    :param news: it is sent only while Regal does not have it.
-    :param stored: the key is as the ledger stores it, for who knows it no other way.
-    :param row_hash: of the row that says so, to be remembered with it once it is acknowledged.
+    :param inferred: an opt-out that no source states: the person is no longer in the source. If the person returns, it
+        blocks no opt-in of that source.
+    :param news: send it only while Regal does not have it.
+    :param stored: the key is in stored form, for a sender that does not have the plain one.
+    :param row_hash: of the row that states it, recorded once it is acknowledged.
     """
 
     call: str
@@ -74,10 +74,10 @@ class Claim:
 
 
 class Entry(NamedTuple):
-    """What the ledger remembers of one key; the names are those of its columns.
+    """What the ledger has on record for one key; the fields are named like the columns.
 
-    :param doubt: what an earlier sender may have left at Regal while a later one sends: a rank, or of an event since
-        when. A later sender that takes its claim back must not make that forgotten.
+    :param doubt: what an earlier sender may have delivered while a later one sends: a rank, or for an event the time.
+        It stays on record if the later sender releases its claim.
     """
 
     row_hash: str | None = None
@@ -102,7 +102,7 @@ class By(NamedTuple):
     """Who decides, and when.
 
     :param busy_since: a claim of another run made after this is still being sent ...
-    :param busy_until: ... unless it lies so far ahead that the clock of that machine is wrong.
+    :param busy_until: ... unless it is so far in the future that the clock of that machine is wrong.
     """
 
     delivery: str
@@ -113,7 +113,7 @@ class By(NamedTuple):
 
     @classmethod
     def at(cls, now: datetime, *, delivery: str, source: str, lease_s: float) -> By:
-        """Return who decides now, and until when."""
+        """Return who decides now, and the limits of other runs' claims."""
         lease = timedelta(seconds=lease_s)
         return cls(delivery, source, to_ledger_time(now), to_ledger_time(now - lease), to_ledger_time(now + lease))
 
@@ -128,8 +128,8 @@ def verdict(entry: Entry | None, claim: Claim, by: By) -> Verdict:
 def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
     rank, acknowledged, pending = _rank_of(claim), _standing(entry, claim, by), _pending_standing(entry, claim, by)
     if claim.owed and not owes_opt_out(entry):
-        return Verdict.DUPLICATE  # whoever else has sent it was quicker
-    # What can never change comes first, so that no one waits for another delivery in vain.
+        return Verdict.DUPLICATE  # another sender was faster
+    # What can never change comes first, so that no one waits for another delivery without need.
     if claim.subscribed and entry.opt_out_at is not None and (claim.at or "") <= entry.opt_out_at:
         return Verdict.STALE
     if acknowledged is not None and rank < acknowledged:
@@ -155,7 +155,7 @@ def _event_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
 
 
 def sending(entry: Entry | None, claim: Claim, by: By) -> Entry:
-    """Remember that a claim is being sent from now on."""
+    """Record that a claim is being sent from now on."""
     entry = _barred_by(entry or Entry(), claim, by)
     if claim.call == OPT_IN:
         earlier = _newest(entry.doubt, _pending(entry))
@@ -165,7 +165,7 @@ def sending(entry: Entry | None, claim: Claim, by: By) -> Entry:
 
 
 def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
-    """Remember that Regal acknowledged it; what is known to be newer stays."""
+    """Record that Regal acknowledged it; newer records stay."""
     entry = _barred_by(entry or Entry(), claim, by)
     rank, known, pending = _rank_of(claim), _standing(entry, claim, by), _pending_standing(entry, claim, by)
     if claim.call == TRACK or known is None or rank >= known:
@@ -174,28 +174,28 @@ def acknowledged(entry: Entry | None, claim: Claim, by: By) -> Entry:
             evidence_at=claim.at,
             acknowledged_at=by.now,
             source=by.source,
-            row_hash=claim.row_hash or (entry.row_hash if rank == known else None),  # else another row says so now
+            row_hash=claim.row_hash or (entry.row_hash if rank == known else None),  # else another row states it now
         )
     if claim.call == OPT_IN and pending is not None and pending > rank:
-        return entry  # still being sent, or unknown, by whoever claimed that
+        return entry  # still being sent, or unknown, by the run that claimed it
     return _settled(entry)._replace(delivery=by.delivery, changed_at=by.now)
 
 
 def known_to_regal(entry: Entry | None, claim: Claim, by: By) -> Entry:
-    """Remember what Regal says it has: nothing was sent for it, so nothing was acknowledged."""
+    """Record what Regal reports it has: nothing was sent, so nothing was acknowledged."""
     before = None if entry is None else entry.acknowledged_at
     return acknowledged(entry, claim, by)._replace(acknowledged_at=before)
 
 
 def unknown(entry: Entry | None, claim: Claim, by: By) -> Entry:
-    """Remember that Regal may have it; what is known to be newer stays."""
+    """Record that Regal may have it; newer records stay."""
     entry = _barred_by(entry or Entry(), claim, by)
     if claim.call == TRACK:
         if entry.state == ACKNOWLEDGED:
             return entry
     else:
         rank, known, pending = _rank_of(claim), _standing(entry, claim, by), _pending_standing(entry, claim, by)
-        if pending is not None and pending > rank:  # whoever claimed that may still take it back
+        if pending is not None and pending > rank:  # the run that claimed it may still release it
             return entry._replace(doubt=_newest(entry.doubt, rank)) if entry.state == SENDING else entry
         if known is not None and known >= rank:
             return _settled(entry)
@@ -203,7 +203,7 @@ def unknown(entry: Entry | None, claim: Claim, by: By) -> Entry:
 
 
 def released(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
-    """Take a claim of this run back: surely not sent. None if nothing else is known of the key."""
+    """Release a claim of this run that was not sent. Returns None if nothing else is on record for the key."""
     ours = entry is not None and entry.state == SENDING and entry.delivery == by.delivery
     if entry is None or not ours or (claim.call == OPT_IN and _pending(entry) != _rank_of(claim)):
         return entry
@@ -215,12 +215,12 @@ def released(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
 
 
 def denied(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
-    """Remember that a stale claim is not sent now, though an earlier try of this run may have sent it."""
+    """Record that an outdated claim is not sent now, although an earlier try of this run may have sent it."""
     return unknown(entry, claim, by) if entry is not None and _is_sending(entry, claim, by) else entry
 
 
 def was_granted(entry: Entry | None, claim: Claim, by: By) -> bool:
-    """Return whether this run may have sent an opt-in: it has claimed it, or all that came of that is known already."""
+    """Return whether this run may have sent an opt-in: it has claimed it, or the result is already on record."""
     if entry is None:
         return False
     return _is_sending(entry, claim, by) or _acknowledged(entry) == _rank_of(claim)
@@ -237,23 +237,23 @@ def ends_a_yes(entry: Entry | None, opt_out: Claim) -> bool:
 
 
 def said_again(entry: Entry | None, claim: Claim, by: By) -> Entry | None:
-    """Remember which row says what was acknowledged already, so that it is known by its hash the next time."""
+    """Record which row states what was already acknowledged, so that its hash is recognized next time."""
     if entry is None or _acknowledged(entry) != _rank_of(claim):
         return entry
     return entry._replace(row_hash=claim.row_hash, source=by.source)
 
 
 def barred(entry: Entry | None, at: str, by: By) -> Entry:
-    """Remember that an opt-out was given; never lowers the time of one."""
+    """Record that an opt-out was given; its time is never lowered."""
     if entry is None:
         entry = Entry(state=BARRIER, delivery=by.delivery, changed_at=by.now)
     return _with_opt_out(entry, at, by)
 
 
 def owes_opt_out(entry: Entry) -> bool:
-    """Return whether Regal lacks the newest opt-out: it has none, or has, or may have, an opt-in from before it.
+    """Return whether Regal lacks the newest opt-out: it has nothing, or has, or may have, an older opt-in.
 
-    An opt-in that was given after it takes its place, even while that is being sent.
+    A newer opt-in supersedes the opt-out, even while it is being sent.
     """
     if entry.opt_out_at is None:
         return False
@@ -268,9 +268,9 @@ def owes_opt_out(entry: Entry) -> bool:
 
 
 def has_opted_out(entry: Entry, opt_in_at: str | None = None) -> bool | None:
-    """Return whether the newest decision on record is an opt-out, whether Regal has it or not; None without any.
+    """Return whether the newest decision on record is an opt-out, even if Regal lacks it; None if there is none.
 
-    :param opt_in_at: of an opt-in that is not on record yet, and counts, too.
+    :param opt_in_at: time of an opt-in that is not on record yet, to be included.
     """
     barred = None if entry.opt_out_at is None else _rank(entry.opt_out_at, subscribed=False)
     opted_in = None if opt_in_at is None else _rank(opt_in_at, subscribed=True)
@@ -279,9 +279,9 @@ def has_opted_out(entry: Entry, opt_in_at: str | None = None) -> bool | None:
 
 
 def with_debt(entry: Entry | None, by: By, *, reachable: bool) -> Entry | None:
-    """Note since when Regal lacks an opt-out, once all else is decided.
+    """Set since when Regal lacks an opt-out, after everything else is decided.
 
-    :param reachable: it can be sent; one that names a user id, and no phone, cannot.
+    :param reachable: it can be sent, because it has a phone or an email and not just a user id.
     """
     if entry is None:
         return None
@@ -295,7 +295,7 @@ def _is_sending(entry: Entry, claim: Claim, by: By) -> bool:
 
 
 def _barred_by(entry: Entry, claim: Claim, by: By) -> Entry:
-    # An opt-out bars what is older, whatever becomes of its own send.
+    # An opt-out blocks older opt-ins, whatever happens to its own send.
     if claim.subscribed is False and claim.at is not None:
         if claim.inferred:
             return entry._replace(inferred_at=claim.at)
@@ -310,13 +310,13 @@ def _standing(entry: Entry, claim: Claim, by: By) -> str | None:
 
 
 def _pending_standing(entry: Entry, claim: Claim, by: By) -> str | None:
-    """Return the rank of what is being sent or unknown, likewise."""
+    """Return the rank of what is being sent or unknown, as far as it counts against a claim."""
     pending = _pending(entry)
     return None if _comes_back(entry, claim, by) and pending == _inferred(entry) else pending
 
 
 def _comes_back(entry: Entry, claim: Claim, by: By) -> bool:
-    """Return whether somebody who had vanished from a source is there again."""
+    """Return whether a person who had vanished from a source has returned."""
     return bool(claim.subscribed) and entry.inferred_at is not None and entry.source == by.source
 
 

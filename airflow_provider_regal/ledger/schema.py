@@ -1,4 +1,4 @@
-"""The ledger's tables, and how they are created and migrated; ``docs/ledger.md`` explains them to people who query.
+"""The ledger's tables, and how to create and migrate them. ``docs/ledger.md`` explains them for queries.
 
 Times are text in UTC (``2026-11-24T02:08:07.123456Z``): they sort as text and look the same in every database.
 """
@@ -41,7 +41,7 @@ metadata: Final = MetaData()
 
 
 def _exact(length: int) -> Any:
-    """Return a text type that tells ``a`` from ``A`` and sorts by code point, as Python does, in every database."""
+    """Return a text type that is case sensitive and sorts by code point, as in Python, in every database."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return (
         String(length)
@@ -92,7 +92,7 @@ deliveries: Final = Table(
     metadata,
     Column("id", _number(), primary_key=True, autoincrement=True),
     Column("place", String(_HASH), nullable=False),  # hash of dag, run, task, map index, name and account
-    Column("incarnation", Integer, nullable=False),  # grows when a run was deleted and made again, or restarted
+    Column("incarnation", Integer, nullable=False),  # increases if a run was deleted and created again, or restarted
     Column("account", _exact(LONGEST_KEY), nullable=False),
     Column("dag_id", _exact(LONGEST_NAME)),
     Column("run_id", _exact(LONGEST_NAME)),
@@ -101,19 +101,19 @@ deliveries: Final = Table(
     Column("name", _exact(LONGEST_NAME)),
     Column("call", String(_WORD), nullable=False),
     Column("source", String(_HASH), nullable=False),  # fingerprint of connection, rendered SQL, paths
-    Column("options", String(_HASH)),  # fingerprint of what decides what becomes of a row
-    Column("plan", _long_text()),  # JSON: of a plan, the options with which it is sent
-    Column("sender", _long_text()),  # JSON: of a plan, the task instance that sends it
-    Column("conn_id", _exact(LONGEST_NAME)),  # the connection its last try sent with
-    Column("epoch", Integer, nullable=False),  # grows with each clear of a finished task
+    Column("options", String(_HASH)),  # fingerprint of the options that affect the result for a row
+    Column("plan", _long_text()),  # JSON: for a plan, the options with which it is sent
+    Column("sender", _long_text()),  # JSON: for a plan, the task instance that sends it
+    Column("conn_id", _exact(LONGEST_NAME)),  # the connection that its last try used
+    Column("epoch", Integer, nullable=False),  # increases with each clear of a finished task
     Column("try_number", Integer, nullable=False),
     Column("restarted", SmallInteger, nullable=False),
-    Column("holder", String(_HASH)),  # the try that writes; NULL when it has let go
-    Column("last_write", String(_HASH)),  # of the holder: it knows by it what was committed though the answer was lost
-    _time("held_at"),  # of its last commit, by the database's clock
-    Column("hold_s", Integer, nullable=False),  # seconds from then in which its requests may still be under way
+    Column("holder", String(_HASH)),  # the try that writes; NULL when released
+    Column("last_write", String(_HASH)),  # of the holder: detects a commit whose answer was lost
+    _time("held_at"),  # time of its last commit, by the database's clock
+    Column("hold_s", Integer, nullable=False),  # seconds after that in which its requests may still be in flight
     Column("state", String(_WORD), nullable=False),
-    Column("kept_rows", Integer),  # in the snapshot; NULL until the source was read to its end
+    Column("kept_rows", Integer),  # in the snapshot; NULL until the source was read completely
     Column("read_rows", Integer, nullable=False),
     Column("acknowledged", Integer, nullable=False),
     Column("rejected", Integer, nullable=False),
@@ -126,9 +126,9 @@ deliveries: Final = Table(
     _time("ended_at"),
     Index("regal_deliveries_place", "place", "incarnation", unique=True),
     Index("regal_deliveries_started", "account", "started_at"),
-    # MySQL takes 3,072 bytes: the names are cut, there only.
+    # MySQL allows 3,072 bytes: the names are cut, only there.
     Index("regal_deliveries_task", "dag_id", "task_id", "started_at", mysql_length={"dag_id": 190, "task_id": 190}),
-    sqlite_autoincrement=True,  # an id is never used again
+    sqlite_autoincrement=True,  # an id is never reused
 )
 tries: Final = Table(
     "regal_tries",
@@ -161,7 +161,7 @@ outcomes: Final = Table(
     Column("delivery", _number(), primary_key=True, autoincrement=False),
     Column("position", Integer, primary_key=True, autoincrement=False),  # row of the source, from 1
     Column("account", _exact(LONGEST_KEY), nullable=False),
-    Column("place", _words(LONGEST_NAME)),  # file and line, where the source is a file
+    Column("place", _words(LONGEST_NAME)),  # file and line, if the source is a file
     Column("call", String(_WORD), nullable=False),
     Column("event", _words(LONGEST_NAME)),
     Column("user_id", _exact(LONGEST_KEY)),
@@ -175,19 +175,19 @@ outcomes: Final = Table(
     _time("first_at", nullable=False),
     _time("last_at", nullable=False),
     Column("payload_hash", String(_HASH)),
-    Column("form", String(_WORD)),  # what the payload is: body, event, row, consent, unreadable
+    Column("form", String(_WORD)),  # the kind of payload: body, event, row, consent, unreadable
     Column("payload", _long_text()),  # JSON; only of a dead letter
     Column("consents", _long_text()),  # JSON: what else a redelivery has to ask the ledger for
     Column("redelivered_by", _number()),  # the delivery that took it
     sqlite_with_rowid=False,
 )
-# A person's timeline; and which rows were rejected before.
+# For a person's timeline, and to find rows that were rejected before.
 Index("regal_outcomes_user", outcomes.c.user_id)
 Index("regal_outcomes_phone", outcomes.c.phone)
 Index("regal_outcomes_email", outcomes.c.email)
 _dead: Final = outcomes.c.payload.is_not(None)
 Index("regal_outcomes_dead", outcomes.c.payload_hash, postgresql_where=_dead, sqlite_where=_dead)
-# The few rows of a delivery that were not delivered, among the many that were.
+# For the few rows of a delivery that were not delivered.
 _not_delivered: Final = outcomes.c.status != literal_column("'acknowledged'")
 Index(
     "regal_outcomes_failed",
@@ -241,7 +241,7 @@ consents: Final = Table(
     Column("opt_out_source", _exact(LONGEST_NAME)),  # the task that read it
     Column("opt_out_delivery", _exact(_HASH)),  # and its delivery
     _time("owed_since"),  # since when Regal lacks that opt-out; NULL if it lacks none
-    _time("inferred_at"),  # of the newest opt-out that no source states: the person vanished from a sync's source
+    _time("inferred_at"),  # of the newest inferred opt-out: the person vanished from a sync's source
     Column("state", String(_WORD), nullable=False),
     Column("pending_subscribed", SmallInteger),  # what is being sent, or is unknown
     _time("pending_at"),
@@ -251,9 +251,9 @@ consents: Final = Table(
     Column("delivery", _exact(_HASH)),
     _time("changed_at"),
     Column("row_hash", String(_HASH)),
-    sqlite_with_rowid=False,  # rows lie in the order of their key, in which they are read
+    sqlite_with_rowid=False,  # rows are stored in the order of their key, in which they are read
 )
-# Few opt-outs are ever owed. MySQL has no index of a part of the rows, and keeps all of them in it.
+# Few opt-outs are owed at any time. MySQL has no partial indexes, so its index contains all rows.
 _owed: Final = consents.c.owed_since.is_not(None)
 Index(
     "regal_consents_owed",
@@ -265,7 +265,7 @@ consent_texts: Final = Table(
     "regal_consent_texts",
     metadata,
     Column("text_hash", String(_HASH), primary_key=True),
-    Column("text", _long_text(), nullable=False),  # what people agreed to; each text once
+    Column("text", _long_text(), nullable=False),  # what people agreed to; each text is stored once
 )
 consent_log: Final = Table(
     "regal_consent_log",
@@ -275,14 +275,14 @@ consent_log: Final = Table(
     Column("identifier", _exact(LONGEST_KEY), nullable=False),
     Column("channel", _exact(_CHANNEL), nullable=False),
     Column("subscribed", SmallInteger, nullable=False),
-    _time("given_at"),  # when the person decided, as far as the source says
+    _time("given_at"),  # when the person decided, if the source says so
     Column("ip", String(_HASH)),
     Column("text_hash", String(_HASH)),
     Column("form", _words(LONGEST_NAME)),  # where it was collected
-    Column("task", _exact(LONGEST_NAME)),  # dag_id.task_id, which outlives the delivery
+    Column("task", _exact(LONGEST_NAME)),  # dag_id.task_id, kept after the delivery is deleted
     Column("delivery", _exact(_HASH)),
     Column("position", Integer),
-    Column("place", _words(LONGEST_NAME)),  # file and line, where the source is a file
+    Column("place", _words(LONGEST_NAME)),  # file and line, if the source is a file
     Column("status", String(_WORD), nullable=False),  # acknowledged, unknown, refused, withheld, recorded
     Column("reason", _words(LONGEST_MESSAGE)),
     _time("acknowledged_at"),  # when Regal answered
@@ -295,27 +295,27 @@ suppressions: Final = Table(
     "regal_suppressions",
     metadata,
     Column("account", _exact(LONGEST_KEY), primary_key=True),
-    Column("identifier", _exact(LONGEST_KEY), primary_key=True),  # phone, email or user:<id>; of the forgotten a hash
+    Column("identifier", _exact(LONGEST_KEY), primary_key=True),  # phone, email or user:<id>; if forgotten, a hash
     Column("kind", String(_WORD), nullable=False),  # suppressed, forgotten
     _time("added_at", nullable=False),
     Column("added_by", _words(LONGEST_NAME)),
     Column("source", _words(LONGEST_NAME)),
     Column("note", _words(LONGEST_MESSAGE)),
-    Column("opt_outs", _long_text()),  # JSON: channel -> time of the newest opt-out of one who was forgotten
+    Column("opt_outs", _long_text()),  # JSON: channel -> time of a forgotten person's newest opt-out
     Index("regal_suppressions_kind", "account", "kind"),
     sqlite_with_rowid=False,
 )
 senders: Final = Table(
-    "regal_senders",  # who shares the account's rate limit just now
+    "regal_senders",  # who currently shares the account's rate limit
     metadata,
     Column("account", _exact(LONGEST_KEY), primary_key=True),
     Column("sender", String(_HASH), primary_key=True),  # the holder of a delivery, or "single events"
     Column("wants", Integer, nullable=False),  # requests/s it could use
     Column("granted", Integer, nullable=False),  # requests/s it may send
     Column("rate_limit", Integer, nullable=False),  # of its connection
-    _time("until", nullable=False),  # then it has stopped, unless it has committed again
-    _time("next_at"),  # of single events: the next free slot
-    _time("draining_until"),  # of single events: what was granted holds until then
+    _time("until", nullable=False),  # after that it has stopped, unless it has committed again
+    _time("next_at"),  # for single events: the next free slot
+    _time("draining_until"),  # for single events: what was granted is valid until then
     sqlite_with_rowid=False,
 )
 types: Final = Table(
@@ -343,13 +343,13 @@ def _add_column(connection: Connection, column: Column[Any]) -> None:
         connection.execute(text(f"ALTER TABLE {column.table.name} ADD COLUMN {told}"))
 
 
-# Each migrates from the version before it, and they are only ever added. A step looks at what is there: the first one
-# makes the newest tables, and where a database commits with each change of a table, half of a step may have been done.
+# Each migrates from the version before it; migrations are only ever added. A step checks what exists: the first one
+# creates the newest tables, and a database that commits each change of a table may have done half of a step.
 MIGRATIONS: Final[Sequence[Callable[[Connection], None]]] = (_create, _add_tries)
 
 
 def version_of(connection: Connection) -> int | None:
-    """Return the version of the tables; None where there are none."""
+    """Return the version of the tables; None if there are none."""
     if not inspect(connection).has_table(schema_version.name):
         return None
     found: int | None = connection.execute(select(schema_version.c.version)).scalar()
@@ -357,13 +357,13 @@ def version_of(connection: Connection) -> int | None:
 
 
 def upgrade(connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS) -> int:
-    """Create the tables, or migrate them to this version; in one transaction where the database can.
+    """Create the tables, or migrate them to this version; in one transaction if the database supports it.
 
-    When two do it at once, the second fails on what the first created and has to be called again.
+    If two processes do it at once, the second fails on what the first created and has to try again.
 
-    :param migrations: how each version is made from the one before.
+    :param migrations: each migrates from the previous version.
     :returns: how many migrations were applied.
-    :raises WrongLedgerError: a newer version of this package made them.
+    :raises WrongLedgerError: a newer version of this package created them.
     """
     metadata.create_all(connection, tables=[schema_version])
     version = schema_version.c.version

@@ -1,4 +1,4 @@
-"""Shares: one rate limit for all tasks of an account, agreed in the commits that they make anyway.
+"""Shares: one rate limit for all tasks of an account, agreed on in the commits that they make anyway.
 
 ::
 
@@ -6,8 +6,8 @@
                                                                         └─ larger: as far as the others leave it, and
                                                                            under the lock of the account
 
-What is granted never adds up to more than the limit: whoever joins is granted nothing until the others have committed
-to less, and a line counts until its sender can't be sending any more, whatever became of it.
+The granted rates never add up to more than the limit: a new sender is granted nothing until the others have committed
+to less, and a line counts until its sender can't be sending anymore, whatever happened to it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from airflow_provider_regal.ledger.entries import raw_rows
 from airflow_provider_regal.ledger.text import from_ledger_time, to_ledger_time
 from airflow_provider_regal.ledger.upserts import write_rows
 
-#: Where there are more senders than requests a second, each so many seconds others have their turn.
+#: If there are more senders than requests per second, they take turns of this many seconds.
 TURN_S: Final = 5.0
-#: Of single events: slots are handed out for so many seconds ahead.
+#: For single events: slots are handed out this many seconds ahead.
 _AHEAD_S: Final = 1.0
 _BACKLOG_S: Final = 0.25
 _SECOND_S: Final = 1.03
 _AT_FIRST: Final = 10
 _AT_LEAST: Final = 2
-#: The sender that all single events of an account are together.
+#: All single events of an account together count as this sender.
 SINGLE_EVENTS: Final = "single events"
-# They come from many processes, whose first bytes arrive less evenly than those of one.
+# They come from many processes, so their first bytes arrive less evenly than those of one process.
 _MARGIN_OF_SINGLES: Final = 0.9
 
 _s = schema.senders.c
@@ -51,12 +51,13 @@ _LOCK: Final = (
 class Sender(NamedTuple):
     """One line: a delivery that sends, or the single events of the account.
 
-    :param wants: requests a second that it could use.
-    :param granted: that it may send, or has sent in the last second, whatever is more.
+    :param wants: requests per second that it could use.
+    :param granted: what it may send, or has sent in the last second, whichever is more.
     :param rate_limit: of its connection; the lowest is the account's.
-    :param until: when it can't be sending any more unless it has committed again.
-    :param next_at: of single events: the next free slot.
-    :param draining_until: of single events: slots handed out at what is granted end then; later ones are further apart.
+    :param until: when it can't be sending anymore unless it has committed again.
+    :param next_at: for single events: the next free slot.
+    :param draining_until: for single events: when the slots handed out at the granted rate end; later ones are further
+        apart.
     """
 
     wants: int
@@ -68,10 +69,10 @@ class Sender(NamedTuple):
 
 
 def split(wants: Mapping[str, int], limit: int, *, turn: int = 0) -> dict[str, int]:
-    """Share a rate out: equally, in whole requests a second; whoever wants less leaves the rest to the others.
+    """Split a rate equally, in whole requests per second; what a sender does not want goes to the others.
 
     :param wants: what each could use.
-    :param turn: whose turn it is, where there are more senders than requests a second.
+    :param turn: whose turn it is, if there are more senders than requests per second.
     """
     names = sorted(wants)
     if len(names) > limit:
@@ -86,9 +87,9 @@ def split(wants: Mapping[str, int], limit: int, *, turn: int = 0) -> dict[str, i
 
 
 def share_of(me: str, wants: int, senders: Mapping[str, Sender], limit: int, *, turn: int = 0) -> tuple[int, int]:
-    """Return what is due to a sender, and what it may be granted now.
+    """Return the share due to a sender, and what it may be granted now.
 
-    :param senders: that may be sending, it or not among them.
+    :param senders: that may be sending, with or without this one.
     :param limit: of the account.
     """
     others = {name: sender for name, sender in senders.items() if name != me}
@@ -98,7 +99,7 @@ def share_of(me: str, wants: int, senders: Mapping[str, Sender], limit: int, *, 
 
 
 def wants_of_singles(mine: Sender | None, now: datetime, most: int) -> int:
-    """Return what single events want: more while they have to wait, less while slots go unused."""
+    """Return what single events want: more while they have to wait, less while slots are unused."""
     if mine is None or not mine.wants or mine.next_at is None:
         return min(most, _AT_FIRST)
     ahead_s = (from_ledger_time(mine.next_at) - now).total_seconds()
@@ -109,12 +110,12 @@ def wants_of_singles(mine: Sender | None, now: datetime, most: int) -> int:
 
 
 def next_slot(mine: Sender | None, granted: int, now: datetime) -> tuple[datetime | None, datetime, str | None]:
-    """Hand out the next slot of single events.
+    """Hand out the next slot for single events.
 
     :param mine: their line, if it still counts.
-    :param granted: requests a second from now on.
-    :returns: the slot, None if there is none now; when the next one is free; and until when what was granted before
-        still counts, since slots that are closer together were handed out: then the sum of all shares would be wrong.
+    :param granted: requests per second from now on.
+    :returns: the slot, None if there is none now; when the next one is free; and until when the previous grant still
+        counts, because closer slots were handed out: otherwise the sum of all shares would be wrong.
     """
     free_at = now if mine is None or mine.next_at is None else max(now, from_ledger_time(mine.next_at))
     slot = free_at if granted and (free_at - now).total_seconds() <= _AHEAD_S else None
@@ -129,11 +130,11 @@ def next_slot(mine: Sender | None, granted: int, now: datetime) -> tuple[datetim
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a sender has.
+    """A sender's share.
 
-    :param granted: requests a second.
+    :param granted: requests per second.
     :param due: what it will be granted once the others have committed to less.
-    :param others: how many other senders there are that have something to send.
+    :param others: how many other senders have something to send.
     """
 
     granted: int
@@ -145,8 +146,8 @@ class Shares:
     """The senders of an account.
 
     :param sender: the name of this one.
-    :param rate_limit: of its connection, requests a second.
-    :param hold_s: seconds from a commit after which it sends nothing unless it has committed again.
+    :param rate_limit: of its connection, requests per second.
+    :param hold_s: seconds after a commit until it stops sending, unless it has committed again.
     """
 
     def __init__(
@@ -165,11 +166,10 @@ class Shares:
     def renew(self, connection: Connection, wants: int, lower: Callable[[int], int]) -> Share:
         """Agree on this sender's share, within a transaction.
 
-        A smaller share than before holds from now on, whether or not the transaction succeeds; a larger one once it is
-        committed.
+        A smaller share applies from now on, even if the transaction fails; a larger one once it is committed.
 
-        :param wants: requests a second that it could use.
-        :param lower: lets no more be sent than that from now on, and returns what counts: that, or what was sent in
+        :param wants: requests per second that it could use.
+        :param lower: limits sending to that rate from now on, and returns what counts: that rate, or what was sent in
             the last second.
         """
         now, senders = self._senders(connection)
@@ -177,7 +177,7 @@ class Shares:
         before = 0 if mine is None else mine.granted
         if share.granted > before and not self._lock(connection):
             share = Share(before, share.due, share.others)
-        elif share.granted > before:  # the others may have taken some of it while we had no lock
+        elif share.granted > before:  # others may have taken some of it while we had no lock
             now, senders = self._senders(connection)
             share = self._share(wants, senders, now)
             self._remove_expired(connection, now)
@@ -187,19 +187,19 @@ class Shares:
         return share
 
     def leave(self, connection: Connection, lower: Callable[[int], int]) -> None:
-        """Return the share, once a second has passed since the last request.
+        """Release the share, once a second has passed since the last request.
 
-        :param lower: as of :meth:`renew`.
+        :param lower: see :meth:`renew`.
         """
         now, _ = self._senders(connection)
         until = to_ledger_time(now + timedelta(seconds=_SECOND_S))
         self._write(connection, Sender(0, lower(0), self._rate_limit, until))
 
     def take_slot(self) -> float | None:
-        """Take the slot of one single event, in a transaction of its own.
+        """Take the slot of one single event, in its own transaction.
 
-        :returns: seconds until it; None where nothing is granted yet, or too many wait: ask again.
-        :raises LedgerError: it cannot be agreed on.
+        :returns: seconds until it; None if nothing is granted yet, or too many wait: ask again.
+        :raises LedgerError: no slot can be agreed on.
         """
         return self._account.database.write(self._take_slot)
 
@@ -211,7 +211,7 @@ class Shares:
         granted, before = self._share(wants, senders, now).granted, 0 if mine is None else mine.granted
         if granted > before and not self._lock(connection):
             granted = before
-        elif granted > before:  # the others may have taken some of it while we had no lock
+        elif granted > before:  # others may have taken some of it while we had no lock
             now, senders = self._senders(connection)
             granted = self._share(wants, senders, now).granted
             self._remove_expired(connection, now)
@@ -232,20 +232,20 @@ class Shares:
         return Share(granted, due, others)
 
     def _senders(self, connection: Connection) -> tuple[datetime, dict[str, Sender]]:
-        """Read the time of the database, and the senders that may be sending then."""
+        """Read the database's time, and the senders that may be sending then."""
         found = raw_rows(connection, self._read, {"account": self._account.name})
         now = from_ledger_time(found[0][0]) if found else self._account.now()
         at = to_ledger_time(now)
         return now, {row[1]: Sender(*row[2:]) for row in found if row[1] is not None and row[5] >= at}
 
     def _lock(self, connection: Connection) -> bool:
-        """Lock the account's shares; False, without waiting, where another sender has them locked."""
+        """Lock the account's shares; return False, without waiting, if another sender has locked them."""
         if connection.dialect.name == "sqlite":  # the transaction is the only one that writes
             return True
         return connection.execute(_LOCK, {"account": self._account.name}).first() is not None
 
     def _lock_line(self, connection: Connection) -> None:
-        """Lock the line of single events, so that no two get the same slot; it is there from then on."""
+        """Lock the line of single events, so that no two get the same slot; create it if it is missing."""
         if connection.dialect.name == "sqlite":
             return
         account, sender = self._account.name, self._sender

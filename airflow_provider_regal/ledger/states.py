@@ -1,4 +1,4 @@
-"""What becomes of a row: the state of each row of a snapshot, one byte, and the outcomes they mean. Pure."""
+"""The state of each row of a snapshot (one byte), and the outcomes these states mean. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Outcome(StrEnum):
-    """What became of a row."""
+    """The outcome of a row."""
 
     ACKNOWLEDGED = "acknowledged"  #: Regal answered 2xx
     REJECTED = "rejected"  #: will never be accepted: invalid, or refused by Regal
@@ -18,22 +18,22 @@ class Outcome(StrEnum):
 class Skip(StrEnum):
     """Why a row was skipped."""
 
-    UNCHANGED = "unchanged"  #: Regal has acknowledged it as it is
+    UNCHANGED = "unchanged"  #: Regal has acknowledged it unchanged
     DUPLICATE = "duplicate"  #: its message id was sent before
     OLDER = "older"  #: a newer decision, or a newer version of the contact, is on record
     SUPPRESSED = "suppressed"  #: its person must not be contacted
-    NOT_INCLUDED = "not_included"  #: its source says that it is not to be sent
+    NOT_INCLUDED = "not_included"  #: its source excludes it
     DRY_RUN = "dry_run"  #: nothing is sent
     REDELIVERED = "redelivered"  #: a redelivery has taken it
-    RECORDED = "recorded"  #: a consent that Regal is known to have: on record now, not sent
-    NO_DECISION = "no_decision"  #: a row of a sync that says neither yes nor no
+    RECORDED = "recorded"  #: a consent that Regal is known to have: recorded now, not sent
+    NO_DECISION = "no_decision"  #: a row of a sync without a yes or no
 
 
 class RowState(IntEnum):
     """The state of a row in the snapshot."""
 
     OPEN = 0  #: to be sent
-    RESERVED = 1  #: may be sent from now on: after a crash it is unknown
+    RESERVED = 1  #: may be sent from now on: unknown after a crash
     ACKNOWLEDGED = 2
     REJECTED = 3
     UNKNOWN = 4
@@ -60,7 +60,7 @@ _STATES: Final[dict[Outcome | Skip, RowState]] = {
     Outcome.UNKNOWN: RowState.UNKNOWN,
     **{skip: RowState[f"SKIPPED_{skip.name}"] for skip in Skip},
 }
-#: The outcome that a state means; a state that is not in it is not settled.
+#: State -> outcome; a state that is missing here is not settled.
 OUTCOMES: Final[dict[int, Outcome]] = {
     state.value: what if isinstance(what, Outcome) else Outcome.SKIPPED for what, state in _STATES.items()
 }
@@ -87,7 +87,7 @@ class RowStates:
             self.changed.add(position)
 
     def between(self, start: int, end: int) -> bytes:
-        """Return the states of some rows that follow each other."""
+        """Return the states of consecutive rows."""
         return bytes(self._states[start:end])
 
     def is_settled(self, position: int) -> bool:

@@ -3,7 +3,7 @@
 ==========  ===============================================  =======================================================
 kind        on record                                        what is sent of them
 ==========  ===============================================  =======================================================
-suppressed  phone, email or user:<id>, as ledgers store it   only opt-outs
+suppressed  phone, email or user:<id>, in stored form        only opt-outs
 forgotten   a keyed hash of that, and times of opt-outs      only opt-outs that were not known then
 ==========  ===============================================  =======================================================
 """
@@ -52,7 +52,7 @@ _SALT: Final = select(schema.schema_version.c.salt)
 
 
 def read_identifier(text: str) -> str:
-    """Read whose a text is: a phone, else an email, else a user id; ``user:`` before it makes it a user id.
+    """Read an identifier from a text: a phone, else an email, else a user id; the prefix ``user:`` makes it a user id.
 
     :returns: the phone in E.164, the email in lower case, or ``user:<id>``.
     :raises ValueError: it is none of them.
@@ -80,21 +80,21 @@ def _user_id(text: str) -> str:
 
 
 def key_of(identifiers: Identifiers, identifier: str) -> str:
-    """Return how the table names a phone, an email, or ``user:<id>``."""
+    """Return the table's key for a phone, an email, or ``user:<id>``."""
     if identifier.startswith(USER):
         return short(USER + identifiers.stored(identifier.removeprefix(USER)))
     return identifiers.stored(identifier)
 
 
 def forgotten_key(salt: str, key: str) -> str:
-    """Return how the table names somebody who was forgotten; the salt is of this ledger alone."""
+    """Return the table's key for a forgotten person; every ledger has its own salt."""
     return hmac.digest(salt.encode(), f"{FORGOTTEN} {key}".encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 class Hold(NamedTuple):
-    """That a person must not be contacted.
+    """A person must not be contacted.
 
-    :param is_forgotten: and that nothing that was known of them is recorded again.
+    :param is_forgotten: also, nothing that was known about the person is recorded again.
     :param opt_outs: identifier and channel -> time of the newest opt-out when the person was forgotten.
     """
 
@@ -102,15 +102,15 @@ class Hold(NamedTuple):
     opt_outs: Mapping[tuple[str, str], str]
 
     def is_news(self, identifier: str, channel: str, at: str | None) -> bool:
-        """Return whether an opt-out was not known when the person was forgotten; without a time, it is an old one."""
+        """Return whether an opt-out was unknown when the person was forgotten; one without a time counts as known."""
         known = self.opt_outs.get((identifier, channel))
         return known is None or (at is not None and at > known)
 
 
 class Suppressions:
-    """The suppressions of an account, as a delivery looks them up.
+    """An account's suppressions, for a delivery to look up.
 
-    :param monotonic: the clock, in seconds. Whether there are any is looked at again after a second.
+    :param monotonic: the clock, in seconds. The check whether there are any is repeated after a second.
     """
 
     def __init__(self, account: Account, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -121,11 +121,11 @@ class Suppressions:
         self._salt = ""
 
     def find(self, people: Sequence[Collection[str]]) -> list[Hold | None]:
-        """Find who of these must not be contacted.
+        """Find which of these people must not be contacted.
 
-        Of a user id, the phones on record count as well; and where it is itself an email or a phone, that.
+        For a user id, the phones on record count as well, and the id itself if it is an email or a phone.
 
-        :param people: of each the identifiers: phones, emails, ``user:<id>``.
+        :param people: the identifiers of each: phones, emails, ``user:<id>``.
         """
         if not self.is_any():
             return [None] * len(people)
@@ -136,9 +136,9 @@ class Suppressions:
         return [_hold(keys, found) if found and not found.keys().isdisjoint(keys) else None for keys in named]
 
     def opted_out(self, people: Sequence[Collection[str]], opt_ins: Sequence[Iterable[OptInAt]]) -> list[bool]:
-        """Find who of these has opted out of every channel on record of their identifiers.
+        """Find which of these people have opted out of every channel on record for their identifiers.
 
-        :param opt_ins: of each, those of the event: they count if they are newer than what is on record.
+        :param opt_ins: for each, those of the event: they count if they are newer than what is on record.
         """
         if not people:
             return []
@@ -163,11 +163,11 @@ class Suppressions:
         return [bool(told) and all(told) for told in decisions]
 
     def any_forgotten(self) -> bool:
-        """Return whether anybody was forgotten."""
+        """Return whether any person was forgotten."""
         return self.is_any() and self._any_forgotten
 
     def is_any(self) -> bool:
-        """Return whether anybody is suppressed or was forgotten."""
+        """Return whether any person is suppressed or was forgotten."""
         now = self._monotonic()
         if now - self._looked_at >= _LOOK_AGAIN_S:
             self._any, self._looked_at = self._exists(_ANY), now
@@ -216,7 +216,7 @@ def salt_of(connection: Connection) -> str:
 
 
 def _found(connection: Connection, account: str, keys: Iterable[str]) -> Iterator[Any]:
-    """Return key, kind and opt-outs of those that are on record."""
+    """Return key, kind and opt-outs of people who are on record."""
     for some in batches(sorted(keys), _AT_ONCE):
         yield from raw_rows(connection, _FIND, {"account": account, "keys": some})
 
@@ -232,7 +232,7 @@ def suppress(
     source: str | None = None,
     note: str | None = None,
 ) -> int:
-    """Suppress people; who was suppressed before stays as on record.
+    """Suppress people; those already suppressed stay unchanged.
 
     :param people: phones, emails, ``user:<id>``; read once.
     :returns: how many are new.
@@ -255,9 +255,9 @@ def suppress(
 
 
 def unsuppress(account: Account, people: Iterable[str]) -> Counter[str]:
-    """Let people be contacted again. The opt-outs of those who were forgotten are on record again, and owed.
+    """Allow people to be contacted again. The opt-outs of forgotten people are on record again, and owed.
 
-    :returns: how many were ``suppressed`` and ``forgotten``, and how many ``opt_outs`` came back.
+    :returns: how many were ``suppressed`` and ``forgotten``, and how many ``opt_outs`` were restored.
     """
     account.join()
     counted = Counter[str]()
@@ -278,7 +278,7 @@ def _let_go(account: Account, people: Sequence[str]) -> Counter[str]:
     found = account.database.read(read)
     told = [(named[key], json.loads(opt_outs)) for key, _, opt_outs in found if opt_outs]
     back = account.bar((one, channel, at) for one, times in told for channel, at in times.items())
-    # Only now: whatever breaks, they keep barring.
+    # Only now: if anything fails, they stay in effect.
     account.database.write(lambda connection: _remove(connection, account.name, [key for key, *_ in found]))
     return Counter([kind for _, kind, _ in found]) + Counter(opt_outs=len(back))
 
@@ -291,7 +291,7 @@ def _remove(connection: Connection, account: str, keys: Sequence[str]) -> None:
 def leave_hashes(
     connection: Connection, account: Account, opt_outs: Mapping[str, Mapping[str, str]], *, by: str | None
 ) -> None:
-    """Leave hashes of people who are forgotten, with the times of their opt-outs; those on record before stay.
+    """Store hashes of people who are forgotten, with the times of their opt-outs; existing hashes stay unchanged.
 
     :param opt_outs: key of each identifier -> channel -> time.
     """
@@ -314,7 +314,7 @@ def leave_hashes(
 class Suppression(NamedTuple):
     """A line of the table, without opt-outs.
 
-    :param identifier: as it is stored; of somebody who was forgotten a hash.
+    :param identifier: in stored form; for a forgotten person a hash.
     """
 
     account: str
@@ -355,7 +355,7 @@ def find_suppressions(
     def read(connection: Connection) -> list[Suppression]:
         salt, found = salt_of(connection), list[Suppression]()
         for some in batches(sorted(keys | {forgotten_key(salt, key) for key in keys}), _AT_ONCE):
-            # Every key of the table begins with the account.
+            # The account is the first column of every key of the table.
             accounts = select(schema.accounts.c.account) if account is None else [account]
             wanted = _LIST.limit(None).where(_s.account.in_(accounts) & _s.identifier.in_(some))
             found += map(Suppression._make, raw_rows(connection, wanted, {}))

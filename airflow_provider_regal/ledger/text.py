@@ -1,4 +1,4 @@
-"""Text and times as every database can keep and compare them. Loads no SQLAlchemy."""
+"""Text and times in a form that every database can store and compare. Does not import SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIME_LENGTH: Final = 27
 
 
 def short(text: str, longest: int = LONGEST_KEY) -> str:
-    """Return the text, or its SHA-256 where a database could not keep or compare it as it is."""
+    """Return the text, or its SHA-256 if a database could not store or compare it unchanged."""
     if len(text) <= longest and text.isascii() and text.isprintable() and text[:1] != " " != text[-1:]:
         return text  # which is usual, and quicker
     encoded = text.encode("utf-8", "surrogatepass")
@@ -24,13 +24,13 @@ def short(text: str, longest: int = LONGEST_KEY) -> str:
 
 
 def fit(text: str, longest: int) -> str:
-    """Return a text for people to read, cut to a length that fits a column, without what no database keeps."""
+    """Return a text for people, cut to fit a column, without characters that no database stores."""
     kept = text.encode("utf-8", "replace").decode().replace("\0", " ")
     return kept if len(kept) <= longest else kept[: longest - 1] + "…"
 
 
 def to_ledger_time(moment: datetime) -> str:
-    """Write a time so that it sorts as text: UTC, microseconds, always the same length.
+    """Format a time so that it sorts as text: UTC, microseconds, always the same length.
 
     :raises ValueError: it has no time zone.
     """
@@ -38,7 +38,7 @@ def to_ledger_time(moment: datetime) -> str:
         raise ValueError("a time of the ledger needs a time zone")
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    # Written for each row twice: isoformat would take three times as long.
+    # Called twice for each row: isoformat would take three times as long.
     second = _to_the_second(moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
     return f"{second}.{moment.microsecond:06}Z"
 
@@ -49,5 +49,5 @@ def _to_the_second(*parts: int) -> str:
 
 
 def from_ledger_time(text: str) -> datetime:
-    """Read a time of the ledger back, in UTC."""
+    """Parse a time of the ledger, in UTC."""
     return datetime.fromisoformat(text)

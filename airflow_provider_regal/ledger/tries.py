@@ -1,7 +1,7 @@
-"""Tries of deliveries: when each began, how it ended, what became of rows in it, and how fast it went.
+"""Tries of deliveries: when each began, how it ended, the outcomes of its rows, and its speed.
 
-All of it is written in transactions that are made anyway: when a try begins, when it ends, and in between with a commit
-now and then. Of the pace a bounded number of points is kept, however long a try takes.
+Everything is written in transactions that are made anyway: when a try begins, when it ends, and occasionally with a
+commit in between. The number of points of the speed curve is limited, however long a try takes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal.ledger.deliveries import Record
 
 RUNNING: Final = "running"
-#: It was killed, or lost its lease, and a later try, or none, came back.
+#: It was killed or lost its lease, whether or not a later try followed.
 LOST: Final = "lost"
 _MOST_POINTS: Final = 60
 _FIRST_STEP_S: Final = 1.0
@@ -29,7 +29,7 @@ _t = tries.c
 
 
 class HasCounts(Protocol):
-    """What is needed of a delivery, or of its counts."""
+    """What is read from a delivery, or from its counts."""
 
     @property
     def acknowledged(self) -> int:
@@ -45,7 +45,7 @@ class HasCounts(Protocol):
 
 
 class Pace:
-    """How fast rows were acknowledged: points that are as far apart as it takes to keep few."""
+    """How fast rows were acknowledged: a few points, at growing intervals."""
 
     def __init__(self) -> None:
         self.points: list[tuple[float, int]] = []
@@ -53,11 +53,11 @@ class Pace:
         self._step_s = _FIRST_STEP_S
 
     def note(self, seconds: float, acknowledged: int, *, last: bool = False) -> bool:
-        """Take down a point, if one is due; return whether it was.
+        """Add a point, if one is due; return whether it was.
 
-        :param seconds: of sending since the point before, or since this was last called.
+        :param seconds: of sending since the previous call.
         :param acknowledged: rows so far.
-        :param last: it is due in any case.
+        :param last: add it in any case.
         """
         self._seconds += seconds
         before = self.points[-1][0] if self.points else 0.0
@@ -71,7 +71,7 @@ class Pace:
 
 
 class TryLog:
-    """What a running try writes about itself.
+    """What a running try records about itself.
 
     :param number: of the delivery's tries.
     :param began_with: the delivery's counts when it began.
@@ -83,13 +83,13 @@ class TryLog:
         self._pace = Pace()
 
     def reopened(self, rejected: int) -> None:
-        """Note that so many rows that were rejected before this try are open again."""
+        """Record that this number of previously rejected rows are open again."""
         self._began_with["rejected"] -= rejected
 
     def due(self, counts: HasCounts, seconds: float) -> Mapping[str, Any] | None:
-        """Return what the next commit is to write; None if that can wait.
+        """Return what the next commit has to write; None if that can wait.
 
-        :param seconds: of sending since this was last called.
+        :param seconds: of sending since the previous call.
         """
         return self._values(counts) if self._pace.note(seconds, self._in_it(counts)["acknowledged"]) else None
 
@@ -119,9 +119,9 @@ def _in_it(counts: HasCounts, began_with: Mapping[str, int]) -> dict[str, int]:
 
 
 def begin_try(connection: Connection, record: Record, at: str) -> TryLog:
-    """Write that a try begins; the one before it has ended by then.
+    """Record that a try begins, and that the previous one has ended.
 
-    :param record: the delivery, as the try has taken it.
+    :param record: the delivery, as taken by the try.
     """
     newest = select(func.max(_t.number)).where(_t.delivery == record.id)
     number = int(connection.execute(newest).scalar() or 0) + 1
@@ -135,9 +135,9 @@ def begin_try(connection: Connection, record: Record, at: str) -> TryLog:
 
 
 def lose_tries(connection: Connection, record: Record) -> None:
-    """Write that what still counts as running was lost, when the delivery was last committed.
+    """Record that tries still marked as running were lost at the time of the delivery's last commit.
 
-    :param record: the delivery as that left it.
+    :param record: the delivery as they left it.
     """
     running = select(_t.number, _t.began_with).where((_t.delivery == record.id) & (_t.state == RUNNING))
     for number, began_with in connection.execute(running).fetchall():
@@ -146,7 +146,7 @@ def lose_tries(connection: Connection, record: Record) -> None:
 
 
 class TryRow(NamedTuple):
-    """A try, as its table has it; of one that runs, its counts are as fresh as those of its delivery.
+    """A try, as stored in its table; the counts of a running one are as recent as its delivery's.
 
     :param state: ``running``, ``lost``, or how the delivery ended with it.
     :param pace: JSON, see :func:`points_of`.
@@ -165,7 +165,7 @@ class TryRow(NamedTuple):
 
 
 def tries_of(connection: Connection, record: Record, *, limit: int) -> list[TryRow]:
-    """List the last tries of a delivery, the oldest first."""
+    """List the last tries of a delivery, oldest first."""
     columns = [_t[name] for name in (*TryRow._fields, "began_with")]
     statement = select(*columns).where(_t.delivery == record.id).order_by(_t.number.desc()).limit(limit)
     found = []
@@ -177,5 +177,5 @@ def tries_of(connection: Connection, record: Record, *, limit: int) -> list[TryR
 
 
 def points_of(one: TryRow) -> list[tuple[float, int]]:
-    """Return how fast a try went: seconds of sending, and the rows acknowledged until then."""
+    """Return the speed of a try: seconds of sending, and the rows acknowledged until then."""
     return [(float(seconds), int(rows)) for seconds, rows in json.loads(one.pace or "[]")]

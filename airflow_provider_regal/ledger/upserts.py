@@ -1,7 +1,7 @@
-"""Many rows written at once, in every database: new ones are added, known ones replaced or left as they are.
+"""Write many rows at once, in every database: new ones are added, existing ones replaced or left unchanged.
 
-SQLAlchemy's own way to execute many costs three times what the driver's takes, so SQLite gets tuples, and PostgreSQL
-one array a column.
+SQLAlchemy's own bulk execution costs three times as much as the driver's, so SQLite gets tuples, and PostgreSQL one
+array per column.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from sqlalchemy import Column, Integer, Table, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection
 
-#: What becomes of a row whose primary key is known.
+#: What happens to a row whose primary key exists.
 Known = Literal["replace", "keep"]
 
 
 def write_rows(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Any], known: Known) -> None:
     """Write rows.
 
-    :param columns: the names of their values; of a known row that is replaced, the other columns stay as they are.
+    :param columns: the names of their values; if an existing row is replaced, its other columns stay unchanged.
     :param rows: tuples; no two have the same primary key.
     """
     if not rows:
         return
-    # A third of what an outcome costs in SQLite is its empty columns: what no row has is NULL by itself.
+    # Empty columns are a third of the cost of an outcome in SQLite: columns that are empty in all rows are left out.
     told = {
         name: values
         for name, values in zip(columns, zip(*rows, strict=True), strict=True)
@@ -50,7 +50,7 @@ def _primary(table: Table) -> list[str]:
 
 
 def _on_conflict(table: Table, columns: tuple[str, ...], known: Known) -> str:
-    """Return what becomes of a known row: other columns than these stay as they are; one without a value is emptied."""
+    """Return the conflict clause: other columns stay unchanged; a column without a value is set to NULL."""
     then = "NOTHING"
     if known == "replace":
         others = (name for name in columns if name not in _primary(table))

@@ -1,4 +1,4 @@
-"""A notifier that sends a track event: when a task or DAG fails or succeeds, or misses a deadline.
+"""A notifier that sends a track event when a task or DAG fails or succeeds, or misses a deadline.
 
 ::
 
@@ -38,20 +38,21 @@ class RegalNotifier(BaseNotifier):
             properties={"dag": "{{ dag.dag_id }}", "run": "{{ run_id }}"},
         )
 
-    The event is never sent twice (``at_most_once``). If it can't be sent, one ERROR line says why, and nothing is
-    raised: a notifier never fails a task or DAG.
+    The event is never sent twice (``at_most_once``). If it can't be sent, the reason is logged in one ERROR line and
+    nothing is raised: a notifier never fails a task or DAG.
 
     :param event: the event's name, case sensitive in Regal's triggers (templated).
-    :param user_id: your own id of the person (templated). At least one of it, ``phone`` and ``email`` is needed.
+    :param user_id: your own id of the person (templated). At least one of ``user_id``, ``phone`` and ``email`` is
+        needed.
     :param phone: the person's phone, any spelling, region US (templated).
     :param email: the person's email (templated).
-    :param properties: what is to be known about it (templated). What is rendered is text.
+    :param properties: details of the event (templated). Rendered values are text.
     :param message_id: sends the event once per account, however often the callback runs (templated).
     :param regal_conn_id: connection of type ``regal`` (templated).
     :param ledger_conn_id: connection of the ledger's database; by default that of ``[regal] ledger_conn_id``, else an
         SQLite file in Airflow's home (templated).
-    :param outage_patience: seconds or ``timedelta`` for which the event is repeated while Regal cannot take it.
-    :raises ValueError: no person or no event is named, or an option can't be right.
+    :param outage_patience: seconds or ``timedelta`` for which the event is retried while Regal is unavailable.
+    :raises ValueError: no person or event is named, or an option is invalid.
     """
 
     template_fields: Sequence[str] = (
@@ -89,9 +90,9 @@ class RegalNotifier(BaseNotifier):
         self.outage_patience_s = settings.outage_patience_s
 
     def __call__(self, *args: Any) -> None:
-        """Send the event, as a callback of Airflow.
+        """Send the event, as an Airflow callback.
 
-        Rendering overwrites the templates, and one notifier may serve many tasks: a copy is rendered.
+        Renders a copy: rendering overwrites the templates, and one notifier may serve many tasks.
         """
         super(RegalNotifier, copy(self)).__call__(*args)
 
@@ -99,7 +100,7 @@ class RegalNotifier(BaseNotifier):
         return render_as_text(template, context)
 
     def notify(self, context: Context) -> None:
-        """Send the event. Never raises: Airflow logs the arguments of a deadline's callback that fails."""
+        """Send the event. Never raises: if a deadline callback fails, Airflow logs its arguments."""
         from airflow_provider_regal.hooks.regal import RegalHook
 
         written: dict[str, Any] = {
@@ -124,9 +125,9 @@ class RegalNotifier(BaseNotifier):
             _log.error("The event of this notification was not delivered (%s)", type(error).__name__)
 
     async def async_notify(self, context: Context) -> None:
-        """Send the event from a trigger, such as a deadline's, in a thread: others wait on the same event loop."""
+        """Send the event from a trigger, such as a deadline's, in a thread: other triggers share the event loop."""
         await in_thread(self.notify, context)
 
 
-#: The name that Airflow's own notifiers have a function by.
+#: Like Airflow's own notifiers, this one also has a function name.
 send_regal_notification = RegalNotifier

@@ -1,1 +1,1 @@
-"""Tasks: one operator a call."""
+"""Operators: one for each call."""

@@ -1,4 +1,4 @@
-"""What all bulk operators share: the options, the delivery, its end.
+"""The base of all bulk operators: options, delivery, report.
 
 ::
 
@@ -32,50 +32,51 @@ class RegalBulkOperator(BaseOperator):
     """Deliver many rows; the base of all bulk operators.
 
     :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``.
-    :param event: the name of the track events, where no column ``event`` holds it (templated).
+    :param event: the name of the track events, if no column ``event`` holds it (templated).
     :param mapping: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a reserved
-        name such as ``"sms_opt_in"``, or None to leave it out.
-    :param values: what decisions such as ``sms_opt_in`` say -> True (yes), False (no) or None (unknown), such as
-        ``{"Yes": True}``, beside what is read anyway.
+        name such as ``"sms_opt_in"``, or None to ignore it.
+    :param values: text of decisions such as ``sms_opt_in`` -> True (yes), False (no) or None (unknown), such as
+        ``{"Yes": True}``; extends the values that are recognized by default.
     :param regal_conn_id: connection of type ``regal`` (templated).
-    :param guarantee: ``at_most_once`` never sends again what may have arrived, ``at_least_once`` does; by default the
+    :param guarantee: ``at_most_once`` never resends what may have arrived, ``at_least_once`` does; by default the
         former for track, page and screen, the latter for identify.
-    :param restart: send everything again, whatever was sent before (templated).
-    :param max_rejected: fail if more rows were rejected: whole number of rows, or share of those read.
-    :param max_unknown: likewise for unknown rows; by default the larger of 10 rows and 1 %.
-    :param min_rows: fail if the source returns fewer; of those, only the opt-outs of contacts are sent.
-    :param max_rows: likewise if it returns more.
-    :param volume: likewise if the rows are outside this range of the median of the task's last finished runs, such
-        as ``(0.5, 2.0)``; checked once there are five.
-    :param max_refused: stop, with the rest kept, when this share of the last 100 answers are refusals; None for no
-        limit.
-    :param rate: requests a second at most; by default the task's share of the connection's ``rate_limit``, which all
+    :param restart: send everything again, regardless of what was sent before (templated).
+    :param max_rejected: fail if more rows were rejected: whole number of rows, or share of the rows read.
+    :param max_unknown: fail if more rows are unknown; by default the larger of 10 rows and 1 %.
+    :param min_rows: fail if the source returns fewer rows; of these, only the opt-outs of contacts are sent.
+    :param max_rows: fail if the source returns more rows; of these, only the opt-outs of contacts are sent.
+    :param volume: fail if the number of rows is outside this range, relative to the median of the task's last finished
+        runs, such as ``(0.5, 2.0)``; only the opt-outs of contacts are sent. Checked once there are five finished runs.
+    :param max_refused: stop, keeping the remaining rows, when this share of the last 100 answers are refusals; None for
+        no limit.
+    :param rate: maximum requests per second; by default the task's share of the connection's ``rate_limit``, which all
         tasks of the account share.
-    :param max_connections: open at most at once.
+    :param max_connections: maximum number of open connections.
     :param outage_patience: seconds or ``timedelta`` an outage may last before the task fails, to be retried.
     :param max_event_age: reject named events older than this; None for no limit.
     :param dry_run: map and validate everything, send nothing.
-    :param plan: read, check and decide everything, send opt-outs only, and keep the rest for
-        :class:`~airflow_provider_regal.operators.plan.RegalSendPlanOperator`, such as once it was approved.
+    :param plan: read, check and decide everything, send only opt-outs, and keep the rest for
+        :class:`~airflow_provider_regal.operators.plan.RegalSendPlanOperator`, for example after an approval.
     :param limit: deliver only the first rows.
-    :param types: column -> type to coerce to; ``"json"`` parses text.
-    :param timezone: zone of times that name none.
-    :param send_nulls: send null for empty values instead of leaving them out.
-    :param on_invalid_phone: ``reject`` a row whose phone is not valid, or ``drop`` the phone and send the rest.
-    :param on_invalid_email: likewise.
-    :param on_shared: ``reject`` rows of different user ids that share a phone or email, which Regal would merge into
+    :param types: column -> type to convert to; ``"json"`` parses text.
+    :param timezone: zone of times without one.
+    :param send_nulls: send null for empty values instead of omitting them.
+    :param on_invalid_phone: ``reject`` a row with an invalid phone, or ``drop`` the phone and send the rest.
+    :param on_invalid_email: ``reject`` a row with an invalid email, or ``drop`` the email and send the rest.
+    :param on_shared: ``reject`` rows with different user ids that share a phone or email, which Regal would merge into
         one contact; by default they are sent and reported.
     :param column_names: ``lower_upper`` lower-cases names that are all upper case; ``keep`` does not.
     :param require_ip: withhold opt-ins without the person's IP address.
     :param max_consent_age: withhold opt-ins given longer ago.
-    :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
+    :param opt_out_scope: with ``person``, an opt-out closes all channels of that phone or email; with ``channel``, only
+        its own.
     :param suppress_named_events: skip track, page and screen events to people who opted out of all channels on record.
-    :param contract: reject what does not meet this contract: JSON Schemas of traits and events, as a dictionary or the
+    :param contract: reject rows that violate this contract: JSON Schemas of traits and events, as a dictionary or the
         absolute path or URI of a JSON file, which is read when the task runs.
     :param ledger_conn_id: connection of the ledger's database, PostgreSQL or MySQL/MariaDB; by default that of
         ``[regal] ledger_conn_id``, else an SQLite file in Airflow's home (templated).
-    :param only_changed: of identify, leave out contacts that are as they were when Regal last acknowledged them.
-    :param key: the column or columns by which ``only_changed`` knows a contact again; by default the one that becomes
+    :param only_changed: for identify, skip contacts that have not changed since Regal last acknowledged them.
+    :param key: the column or columns by which ``only_changed`` identifies a contact; by default the one that becomes
         the user id, else the phone, else the email.
     """
 
@@ -161,7 +162,7 @@ class RegalBulkOperator(BaseOperator):
             "only_changed": only_changed,
             "key": key,
         }
-        DeliverySettings.of(call=call, event=event, **self._options)  # what cannot be right is said at once
+        DeliverySettings.of(call=call, event=event, **self._options)  # report invalid options immediately
         self._sync: SyncSettings | None = None
         self._report: DeliveryReport | None = None
         self._stop = Stop()
@@ -171,11 +172,11 @@ class RegalBulkOperator(BaseOperator):
         raise NotImplementedError
 
     def source(self) -> tuple[str, ...]:
-        """Name the source, without its rows: if it changes between tries, rows cannot be told apart."""
+        """Identify the source, without its rows: if it changes between tries, rows can't be matched."""
         raise NotImplementedError
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Deliver; return the report."""
+        """Deliver the rows; return the report."""
         self._stop = Stop()  # Airflow may run the same object again
         with failing_for_good():
             delivery = self.delivery(context, self.settings())
@@ -185,9 +186,9 @@ class RegalBulkOperator(BaseOperator):
                 self._report = delivery.report
 
     def settings(self) -> DeliverySettings:
-        """Return how the rows are delivered, once templates are rendered.
+        """Return the delivery settings; call after templates are rendered.
 
-        :raises ValueError: an option can't be right.
+        :raises ValueError: an option is invalid.
         """
         return DeliverySettings.of(
             call=self.call,
@@ -198,11 +199,11 @@ class RegalBulkOperator(BaseOperator):
         )
 
     def opener(self, context: Context, settings: DeliverySettings) -> OpenSource:
-        """Return what opens the source for a delivery."""
+        """Return a function that opens the source for a delivery."""
         return lambda held: self.open_rows(context)
 
     def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery:
-        """Prepare to deliver the rows."""
+        """Prepare the delivery of the rows."""
         from airflow_provider_regal.hooks._delivering import TaskDelivery
         from airflow_provider_regal.hooks.regal import RegalHook
 
@@ -217,11 +218,11 @@ class RegalBulkOperator(BaseOperator):
         )
 
     def lineage_inputs(self) -> list[Any]:
-        """Return what the rows are read from, as datasets of OpenLineage."""
+        """Return the sources of the rows as OpenLineage datasets."""
         return []
 
     def get_openlineage_facets_on_start(self) -> Any:
-        """Return what is read and what changes at Regal, for Airflow's OpenLineage provider."""
+        """Return inputs and outputs for Airflow's OpenLineage provider."""
         from airflow_provider_regal.assets._lineage import lineage_of
         from airflow_provider_regal.assets.regal import changed_by
         from airflow_provider_regal.hooks.regal import RegalHook
@@ -232,13 +233,13 @@ class RegalBulkOperator(BaseOperator):
         return lineage_of(self.lineage_inputs(), outputs, self._report)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Add what became of the rows."""
+        """Return inputs and outputs, with the delivery's counts."""
         return self.get_openlineage_facets_on_start()
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
-        """Add what became of the rows."""
+        """Return inputs and outputs, with the delivery's counts."""
         return self.get_openlineage_facets_on_start()
 
     def on_kill(self) -> None:
-        """Stop with everything unsettled kept."""
+        """Stop; unsettled rows are kept."""
         self._stop.request()

@@ -1,4 +1,4 @@
-"""What the four event operators share: render, hide, deliver one event, say in Airflow's terms how it went.
+"""The base of the four event operators: render, hide the payload, deliver one event, report the result to Airflow.
 
 ::
 
@@ -65,25 +65,26 @@ class RegalEventOperator(BaseOperator):
     :param email: the person's email (templated).
     :param phones: several phones, ``{number: {"label", "isPrimary", "smsOptIn", "voiceOptIn"}}`` (templated).
     :param emails: several emails, ``{address: {"label", "isPrimary", "emailOptIn"}}`` (templated).
-    :param traits: attributes of the contact, in Regal's form or Segment's (templated).
-    :param opt_in: consent, ``[{"channel", "subscribed", "timestamp", "ip", "text", "source"}]``; belongs to the
-        phone or email of this event (templated).
-    :param sub_brand: where the account uses sub-brands (templated).
+    :param traits: attributes of the contact, in Regal's format or Segment's (templated).
+    :param opt_in: consent, ``[{"channel", "subscribed", "timestamp", "ip", "text", "source"}]``; belongs to the phone
+        or email of this event (templated).
+    :param sub_brand: the sub-brand, if the account uses them (templated).
     :param timestamp: when it happened: ISO 8601, epoch seconds, datetime (templated).
     :param event_source: where the event comes from; the connection's by default (templated).
-    :param guarantee: ``at_most_once`` never sends again what may have arrived, ``at_least_once`` does; by default the
+    :param guarantee: ``at_most_once`` never resends what may have arrived, ``at_least_once`` does; by default the
         latter for identify, the former for the others.
     :param require_ip: withhold opt-ins without the person's IP address; False for consent on paper or by phone.
     :param max_consent_age: withhold opt-ins given longer ago; None for no limit.
-    :param opt_out_scope: ``person`` lets an opt-out close all channels of that phone or email; ``channel`` its own.
-    :param suppress_named_events: of track, page and screen, skip the event if the person opted out of all channels on
+    :param opt_out_scope: with ``person``, an opt-out closes all channels of that phone or email; with ``channel``, only
+        its own.
+    :param suppress_named_events: for track, page and screen, skip the event if the person opted out of all channels on
         record.
-    :param contract: reject the event if it does not meet this contract: JSON Schemas of traits and events, as a
-        dictionary or the absolute path or URI of a JSON file, which is read when the task runs.
-    :param timezone: zone of times that name none.
-    :param send_nulls: send null for empty values instead of leaving them out.
-    :param outage_patience: seconds or ``timedelta`` for which the event is repeated while Regal cannot take it; then
-        the task fails and Airflow's own retries take over.
+    :param contract: reject the event if it violates this contract: JSON Schemas of traits and events, as a dictionary
+        or the absolute path or URI of a JSON file, which is read when the task runs.
+    :param timezone: zone of times without one.
+    :param send_nulls: send null for empty values instead of omitting them.
+    :param outage_patience: seconds or ``timedelta`` for which the event is retried while Regal is unavailable; then the
+        task fails and Airflow's own retries take over.
     :param restart: send the event even if an earlier try sent it, or may have (templated).
     :param ledger_conn_id: connection of the ledger's database; by default that of ``[regal] ledger_conn_id``, else an
         SQLite file in Airflow's home (templated).
@@ -91,7 +92,7 @@ class RegalEventOperator(BaseOperator):
 
     call: ClassVar[str]
 
-    # Hold personal data: Airflow stores their keys only.
+    # Personal data: Airflow stores only the keys.
     payload_fields: ClassVar[tuple[str, ...]] = (
         "user_id",
         "phone",
@@ -157,7 +158,7 @@ class RegalEventOperator(BaseOperator):
         self.outage_patience = outage_patience
         self.restart = restart
         self.ledger_conn_id = ledger_conn_id
-        self._settings(restart=False)  # what cannot be right is said when the DAG is written
+        self._settings(restart=False)  # report invalid options when the DAG is parsed
         self._written: dict[str, Any] | None = None
         self._as_text = False
         self._stop = Stop()
@@ -170,7 +171,7 @@ class RegalEventOperator(BaseOperator):
         jinja_env: jinja2.Environment,
         seen_oids: set[int],
     ) -> None:
-        # The one place both a plain and a mapped task pass before Airflow stores what was rendered.
+        # Both plain and mapped tasks get here, before Airflow stores the rendered fields.
         if parent is not self:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
@@ -187,7 +188,7 @@ class RegalEventOperator(BaseOperator):
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render templates, those of texts as text: see :func:`render_as_text`."""
+        """Render templates; string fields stay strings: see :func:`render_as_text`."""
         if type(content) is not dict:
             return super().render_template(content, context, jinja_env, seen_oids)
         rendered, outer = {}, self._as_text
@@ -203,7 +204,7 @@ class RegalEventOperator(BaseOperator):
         return render_as_text(template, context)
 
     def _hide_payload(self) -> dict[str, Any]:
-        """Keep what was written for ourselves and leave its keys in the fields that Airflow stores."""
+        """Keep the payload privately, and leave only its keys in the fields that Airflow stores."""
         from airflow_provider_regal.events.privacy import contact_values, keys_only
 
         if self._written is None:
@@ -251,19 +252,19 @@ class RegalEventOperator(BaseOperator):
             return self._outcome(event.call, self._deliver(delivery))
 
     def on_kill(self) -> None:
-        """Stop with the event kept, if it was not sent."""
+        """Stop; an event that was not sent is kept."""
         self._stop.request()
 
     def open_rows(self, context: Context) -> list[Marked]:
-        """Return the event as a row that was not validated yet."""
+        """Return the event as a row, not yet validated."""
         from airflow_provider_regal.sources.marks import EVENT_MARK, ROW_MARK, Marked
 
         return [Marked({EVENT_MARK: self.call, ROW_MARK: self._hide_payload()})]
 
     def settings(self) -> DeliverySettings:
-        """Return how the event is delivered, once templates are rendered.
+        """Return the delivery settings; call after templates are rendered.
 
-        :raises ValueError: an option can't be right.
+        :raises ValueError: an option is invalid.
         """
         return self._settings(restart=read_flag("restart", self.restart))
 
@@ -285,7 +286,7 @@ class RegalEventOperator(BaseOperator):
         )
 
     def _say_what_is_left_out(self, payload: events.Payload) -> None:
-        size = len(payload.encoded)  # an event that is too large is said to be so before anything is kept
+        size = len(payload.encoded)  # raises if the event is too large, before anything is stored
         for withheld in payload.withheld:
             self.log.warning("Opt-in withheld - %s", withheld)
         for note in payload.notes:
@@ -298,7 +299,7 @@ class RegalEventOperator(BaseOperator):
         except TooManyFailedRowsError as error:
             if error.report is None:
                 raise
-            report: DeliveryReport = error.report  # one event has one outcome, described in its own words
+            report: DeliveryReport = error.report  # one event has one outcome, with its own message
             return report
 
     def _outcome(self, call: str, report: DeliveryReport) -> dict[str, Any]:
@@ -332,6 +333,6 @@ class RegalEventOperator(BaseOperator):
 
 
 def _mask(values: Collection[str]) -> None:
-    """Let Airflow mask these in this task's logs: the second layer, since nothing of ours writes them."""
+    """Mask these in this task's logs. A second layer of protection: we don't log them ourselves."""
     for value in values:
         mask_secret(value)

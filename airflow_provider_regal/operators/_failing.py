@@ -1,4 +1,4 @@
-"""Our errors in Airflow's terms: fail for good what a retry cannot fix, let Airflow retry the rest."""
+"""Translate our errors for Airflow: fail without retry what a retry can't fix, let Airflow retry the rest."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _FOR_GOOD = (
     RefusedEventError,
     TooManyFailedRowsError,
     ResumeError,
-    ValueError,  # of an option, a missing column, a file that is not what its format says
+    ValueError,  # an invalid option, a missing column, a file in the wrong format
 )
 
 
 @contextmanager
 def failing_for_good(guarantee: Guarantee | None = None) -> Iterator[None]:
-    """Fail without retry what cannot succeed; an outage is left to Airflow's retries. One line says why, before it.
+    """Fail without retry what a retry can't fix, and leave outages to Airflow's retries. Logs one line before raising.
 
     :param guarantee: under ``at_least_once`` an event that may have arrived is retried, too.
     """
@@ -51,11 +51,11 @@ def failing_for_good(guarantee: Guarantee | None = None) -> Iterator[None]:
         raise AirflowFailException(told(error)) from None
     except RegalError as error:
         _log.error("%s", told(error))
-        raise error from None  # the text says what caused it, and one traceback is enough
+        raise error from None  # the message includes the cause; one traceback is enough
 
 
 def told(error: Exception) -> str:
-    """Write what an error says, what was added of its delivery (rows left, what to do next), and where to read more."""
+    """Format an error with the notes from its delivery (rows left, next step), and where to read more."""
     lines = [str(error), *getattr(error, "__notes__", ())]
     if isinstance(error, RegalError):
         lines.append(f"Documentation: docs/errors.md#{type(error).__name__.lower()}")

@@ -1,4 +1,4 @@
-"""Reading the rows of files, named by paths and globs, on this machine or on object storage."""
+"""Read the rows of files, given by paths and globs, on this machine or on object storage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAGIC: Final = re.compile(r"[*?\[]")
 
 
 def paths_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Return one path, or many, as a list of texts; an ObjectStoragePath writes its connection with it."""
+    """Return one path, or many, as a list of strings; an ObjectStoragePath includes its connection."""
     many = isinstance(path, Sequence) and not isinstance(path, str)
     paths: Any = path if many else [path]
     return [str(one) for one in paths]
@@ -49,16 +49,16 @@ def open_files(
 
 
 def check_csv(file_format: str | None, delimiter: str, encoding: str) -> None:
-    """Check the options that say how CSV is written.
+    """Check the options for CSV.
 
-    :raises ValueError: one cannot be right, or the files are not CSV.
+    :raises ValueError: an option is invalid, or the files are not CSV.
     """
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ValueError("delimiter must be one character, and no quote")
     try:
         name = codecs.lookup(encoding).name
         codecs.getincrementaldecoder(name)()
-        b"x".decode(name, "ignore")  # not of one that makes bytes of bytes, such as base64
+        b"x".decode(name, "ignore")  # excludes bytes-to-bytes encodings, such as base64
     except (LookupError, TypeError, ValueError):
         raise ValueError(
             f"encoding must be the name of one that Python knows, such as 'cp1252', not {encoding!r}"
@@ -69,7 +69,7 @@ def check_csv(file_format: str | None, delimiter: str, encoding: str) -> None:
 
 
 def _saying_what_is_skipped(rows: Iterable[Marked]) -> Iterator[Marked]:
-    """Return the rows on; in the end log how many are not to be sent, and why."""
+    """Yield the rows; at the end, log how many are skipped, and why."""
     skipped = Counter[str]()
     for row in rows:
         if (reason := row.get(SKIP_MARK)) is not None:
@@ -81,10 +81,10 @@ def _saying_what_is_skipped(rows: Iterable[Marked]) -> Iterator[Marked]:
 
 
 def find_files(paths: Iterable[str]) -> list[SourceFile]:
-    """Find the files that paths and globs name: those of each sorted by name, each file once.
+    """Find the files that paths and globs name: sorted by name within each, each file once.
 
     :param paths: absolute paths or URIs; ``s3://conn_id@bucket/...`` names the connection.
-    :raises FileNotFoundError: a path without wildcards names no file. A glob may find none.
+    :raises FileNotFoundError: there is no file at a path without wildcards. A glob may match none.
     :raises ValueError: a path is relative.
     """
     from airflow_provider_regal.sources.files import SourceFile
@@ -104,7 +104,7 @@ def find_files(paths: Iterable[str]) -> list[SourceFile]:
 def _keys(where: ObjectStoragePath, path: str) -> Iterator[str]:
     fs, key = where.fs, where.path
     if fs.isfile(key):
-        yield key  # though it may hold a "["
+        yield key  # even if the name contains a "["
     elif _MAGIC.search(key):
         for name, info in sorted(fs.glob(key, detail=True).items()):
             if info["type"] == "other":  # reading a pipe would wait forever

@@ -1,4 +1,4 @@
-"""The link of every operator: to the page of its delivery in Airflow's UI."""
+"""The link on every operator, to the page of its delivery in Airflow's UI."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _PAGE = "/regal/task"
 
 
 class RegalDeliveryLink(BaseOperatorLink):
-    """Leads to what a task instance delivered.
+    """Links to what a task instance delivered.
 
-    The worker writes it when a try ends: with ``[api] base_url`` as it is configured there, and without a host where it
-    is not, which the UI completes.
+    The worker writes the link when a try ends: with the configured ``[api] base_url``, or, if that is not set, without
+    a host, which the UI adds.
     """
 
     name = "Regal delivery"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the address of the page.
+        """Return the URL of the page.
 
         :param ti_key: the task instance.
         """
@@ -38,5 +38,5 @@ class RegalDeliveryLink(BaseOperatorLink):
         return f"{base_url.rstrip('/')}{_PAGE}?{urlencode(asked)}"
 
 
-#: Of every operator; before Airflow 3.1 there is no page to lead to.
+#: For every operator. Before Airflow 3.1 there is no page to link to.
 LINKS: tuple[RegalDeliveryLink, ...] = (RegalDeliveryLink(),) if HAS_PAGES else ()

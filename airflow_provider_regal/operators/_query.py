@@ -1,4 +1,4 @@
-"""Reading the rows of a query, whichever database it is of."""
+"""Read the rows of a query, from any database."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _BIGQUERY: Final = ("google_cloud_platform", "gcpbigquery")
 def open_query(
     conn_id: str, sql: str, parameters: Any = None, hook_params: Mapping[str, Any] | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """Run a query on a connection of Airflow's and return its rows.
+    """Run a query on an Airflow connection and return its rows.
 
     :param hook_params: passed to the database's hook.
-    :raises ValueError: the connection is not one of a database.
+    :raises ValueError: the connection is not a database connection.
     """
     connection: Any = BaseHook.get_connection(conn_id)
     if connection.conn_type in _BIGQUERY:
@@ -35,30 +35,30 @@ def open_query(
 
 
 def _bigquery(conn_id: str, hook_params: dict[str, Any]) -> Any:
-    """Connect to BigQuery by Google's own driver: the cursor of Airflow's hook has times as numbers, lists raw.
+    """Connect to BigQuery with Google's own driver: Airflow's cursor returns times as numbers, and raw lists.
 
-    The type ``google_cloud_platform`` is of all of Google's services, and its hook knows no queries.
+    The type ``google_cloud_platform`` is shared by all Google services, and its hook does not support queries.
     """
     hooks: Any = import_module("airflow.providers.google.cloud.hooks.bigquery")
     driver: Any = import_module("google.cloud.bigquery.dbapi")
     hook = hooks.BigQueryHook(gcp_conn_id=conn_id, **hook_params)
     client = hook.get_client(project_id=hook.project_id, location=hook.location)
-    return driver.connect(client=client, prefer_bqstorage_client=False)  # which needs a permission of its own
+    return driver.connect(client=client, prefer_bqstorage_client=False)  # BigQuery Storage needs a separate permission
 
 
 def check_query(sql: Any) -> None:
-    """Refuse a list of queries: what each returns would be other columns.
+    """Reject a list of queries: each may return different columns.
 
-    :raises ValueError: saying so.
+    :raises ValueError: it is a list.
     """
     if isinstance(sql, (list, tuple, set)):
         raise ValueError("sql must be one query as text, not a list; combine them with UNION ALL")
 
 
 def check_interval(context: Context, *templates: object) -> None:
-    """Refuse a data interval that holds nothing, if a template uses it.
+    """Reject an empty data interval, if a template uses it.
 
-    :raises AirflowFailException: with the explanation.
+    :raises AirflowFailException: with an explanation.
     """
     if "data_interval" not in "".join(map(str, templates)):
         return
@@ -74,23 +74,23 @@ def check_interval(context: Context, *templates: object) -> None:
 
 
 def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Mapping[str, Any]]:
-    """Return the rows of a query as dictionaries, a thousand at a time.
+    """Return the rows of a query as dictionaries, fetched a thousand at a time.
 
-    :param connection: of the database's driver; closed in the end.
+    :param connection: of the database's driver; closed at the end.
     :raises ValueError: the query returns no rows, or two columns of one name.
     :raises RetryLaterError: the database failed.
     """
     try:
         yield from _read(connection, sql, parameters)
     except Exception as error:
-        if not any(kind.__name__ == "Error" for kind in type(error).__mro__):  # of the driver, as PEP 249 has it
+        if not any(kind.__name__ == "Error" for kind in type(error).__mro__):  # the driver's, as defined in PEP 249
             raise
         from airflow_provider_regal.events.privacy import without_values
 
         problem = f"The query failed ({type(error).__name__}: {without_values(str(error))}). Nothing was sent."
     else:
         return
-    raise RetryLaterError(problem)  # outside the handler, whose error carries values
+    raise RetryLaterError(problem)  # outside the handler, because its error contains values
 
 
 def _read(connection: Any, sql: str, parameters: Any) -> Iterator[Mapping[str, Any]]:
@@ -105,7 +105,7 @@ def _read(connection: Any, sql: str, parameters: Any) -> Iterator[Mapping[str, A
         if twice:
             raise ValueError(f"The query returns two columns named {', '.join(map(repr, twice))}; name each with AS.")
         while fetched:
-            if isinstance(fetched[0], Mapping):  # a connection can ask its driver for dictionaries
+            if isinstance(fetched[0], Mapping):  # some connections make their driver return dictionaries
                 yield from fetched
             else:
                 yield from (dict(zip(columns, row, strict=True)) for row in fetched)
@@ -113,7 +113,7 @@ def _read(connection: Any, sql: str, parameters: Any) -> Iterator[Mapping[str, A
 
 
 def streaming_cursor(connection: Any) -> Any:
-    """Make a cursor that leaves the result on the server, where the driver's usual one would fetch all of it."""
+    """Make a server-side cursor, if the driver's usual one would fetch the whole result."""
     driver = type(connection).__module__.partition(".")[0]
     if driver in ("psycopg2", "psycopg"):
         return connection.cursor(name="airflow_provider_regal")

@@ -1,4 +1,4 @@
-"""Rendering templates as text, whatever types a DAG asks for."""
+"""Render templates as text, whatever types a DAG asks for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 def render_as_text(template: jinja2.Template, context: Any) -> str:
-    """Render a template as text, even where the DAG renders Python's own types.
+    """Render a template as text, even if the DAG renders native Python types.
 
-    Those would make numbers of identifiers: ``+442079460958`` would lose its plus, ``02110`` fail, ``0x1F`` become 31.
+    Native types would turn identifiers into numbers: ``+442079460958`` would lose its plus, ``02110`` fail, ``0x1F``
+    become 31.
     """
     environment, known = template.environment, cast("dict[str, Any]", copy(context))
     known.update({name: value for name, value in template.globals.items() if name not in known})

@@ -17,11 +17,11 @@ class RegalIdentifyOperator(RegalEventOperator):
             traits={"phone": "+19175554444", "firstName": "Anne", "lastName": "Smith"},
         )
 
-    A single phone or email becomes the contact's primary one. Repeats change no contact, so the default guarantee
-    is ``at_least_once``.
+    A single phone or email becomes the contact's primary one. Repeating the event does not change the contact, so the
+    default guarantee is ``at_least_once``.
 
-    :param kwargs: every parameter of
-        :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any
+        task.
     """
 
     call: ClassVar[str] = "identify"

@@ -1,4 +1,4 @@
-"""Opt-ins from wherever they are kept: only what changed is sent, opt-outs first."""
+"""Sync opt-ins from any source: only changes are sent, opt-outs first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NOT_FOR_CONSENT: Final = (
 
 
 class RegalOptInSyncOperator(RegalBulkOperator):
-    """Bring Regal's opt-ins in line with a table, file or list of consents, of which only what changed is sent.
+    """Sync Regal's opt-ins with a table, file or list of consents; only changes are sent.
 
     .. code-block:: python
 
@@ -50,8 +50,8 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         )
 
     A row is one consent: ``user_id, phone, email, channel, subscribed, timestamp, ip, text, source``; or several in the
-    wide form ``sms_opt_in, sms_opt_in_at, sms_opt_in_ip, ...``. The newest of each phone or email and channel is
-    compared with the ledger; what differs is sent, all opt-outs before the first opt-in.
+    wide form ``sms_opt_in, sms_opt_in_at, sms_opt_in_ip, ...``. The newest decision for each phone or email and channel
+    is compared with the ledger. Differences are sent, all opt-outs before the first opt-in.
 
     :param sql: one query, or the path of a ``.sql`` file (templated).
     :param sql_conn_id: connection of the database with the consents (templated).
@@ -62,19 +62,19 @@ class RegalOptInSyncOperator(RegalBulkOperator):
     :param delimiter: between the fields of CSV.
     :param encoding: of the text of CSV, such as ``cp1252`` or ``utf-16``.
     :param rows: instead of ``sql``: a list of rows, or the output of an upstream task. Never rendered.
-    :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), or None to leave it out.
-    :param initial: what a run does when no consent is on record yet: ``send`` sends all, ``baseline`` only records it;
-        without it such a run fails. If an earlier run of the task left consents on record, the ledger was lost, and the
-        run fails whatever this says, but for ``restart=True``.
-    :param as_event: send opt-ins by a track event of this name, which Regal's team takes for an opt-in. It needs a
-        phone in the row, or one that Regal acknowledged for the contact. Opt-outs are always sent by identify.
+    :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), or None to ignore it.
+    :param initial: what to do when no consent is on record yet: ``send`` sends all, ``baseline`` only records it;
+        without it such a run fails. If an earlier run of the task left consents on record, the ledger was lost: the run
+        then fails regardless of ``initial``, unless ``restart=True``.
+    :param as_event: send opt-ins as a track event with this name, which Regal's team has set up as an opt-in. It needs
+        a phone in the row, or one that Regal acknowledged for the contact. Opt-outs are always sent by identify.
     :param on_removed: ``opt_out`` withdraws consent that vanished from the source; by default it is only reported.
-    :param full_resync: send what did not change, too.
+    :param full_resync: also send what did not change.
     :param max_change_ratio: send only opt-outs, and fail, if a larger share of the account's consents (and more than
         ten) would flip.
-    :param known_to_regal: the rows are Regal's own data, such as its webhooks: they are recorded, so that nothing older
-        is sent after them, and nothing is sent. ``initial``, ``as_event``, ``on_removed`` and ``full_resync`` do not
-        apply.
+    :param known_to_regal: the rows come from Regal, for example from its webhooks: nothing is sent, and they are
+        recorded so that nothing older is sent later. ``initial``, ``as_event``, ``on_removed`` and ``full_resync`` do
+        not apply.
     :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of
         any task.
     """
@@ -123,7 +123,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
             max_change_ratio=max_change_ratio,
             known_to_regal=known_to_regal,
         )
-        DeliverySettings.of(call=self.call, sync=self._sync, **self._options)  # what does not go together is said now
+        DeliverySettings.of(call=self.call, sync=self._sync, **self._options)  # report conflicting options immediately
         self._on_removed = on_removed
         self.sql = sql
         self.sql_conn_id = sql_conn_id
@@ -149,9 +149,9 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
     def delivery(self, context: Context, settings: DeliverySettings) -> TaskDelivery:
-        """Prepare to deliver what differs.
+        """Prepare the delivery of the changes.
 
-        :raises FixSourceError: it could not be known who vanished.
+        :raises FixSourceError: with these options, removed consents can't be detected.
         """
         index = context["ti"].map_index
         if self._on_removed is not None and index is not None and index >= 0:
@@ -162,7 +162,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         return super().delivery(context, settings)
 
     def source(self) -> tuple[str, ...]:
-        """Name the query, the files, or the task."""
+        """Identify the query, the files, or the task."""
         if self.sql is not None:
             return ("sql", str(self.sql_conn_id), self.sql, repr(self.parameters))
         if self.path is not None:

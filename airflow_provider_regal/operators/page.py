@@ -17,11 +17,11 @@ class RegalPageOperator(RegalEventOperator):
 
     Never sent twice by default (``at_most_once``).
 
-    :param name: the page's own name; it goes into the properties (templated).
-    :param category: the page's category; likewise (templated).
+    :param name: the page's name; sent as a property (templated).
+    :param category: the page's category; sent as a property (templated).
     :param properties: such as ``url``, ``path``, ``referrer``, ``title`` (templated).
-    :param kwargs: every parameter of
-        :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any
+        task.
     """
 
     call: ClassVar[str] = "page"

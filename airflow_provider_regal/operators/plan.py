@@ -1,4 +1,4 @@
-"""A plan, sent: what a task with ``plan=True`` has read, checked and kept."""
+"""Send a plan: the rows that a task with ``plan=True`` has read, checked and kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AS_PLANNED: Final = "as_planned"
 
 
 class RegalSendPlanOperator(BaseOperator):
-    """Send the rows of a plan, and no other rows: what was approved.
+    """Send exactly the rows of a plan, for example after approval.
 
     .. code-block:: python
 
@@ -31,15 +31,16 @@ class RegalSendPlanOperator(BaseOperator):
         send = RegalSendPlanOperator(task_id="send", plan=plan.output)
         plan >> approve >> send
 
-    The rows are sent as the plan's options say, whatever its task says by then. Newer opt-outs, suppressed people,
-    message ids that were sent meanwhile and ``max_event_age`` still apply. A retry resumes; a plan is sent once.
+    The rows are sent with the plan's options, even if its task's options have changed since. Newer opt-outs, suppressed
+    people, message ids that were sent in the meantime and ``max_event_age`` still apply. A retry resumes; a plan is
+    sent only once.
 
     :param plan: output of the task with ``plan=True``, or the id of its delivery (templated).
     :param regal_conn_id: connection of the plan's account (templated).
     :param ledger_conn_id: the ledger with the plan; by default the configured one (templated).
-    :param max_rejected: as of the task with ``plan=True``, and by default (``"as_planned"``) what that says; so
-        ``max_unknown``, ``max_refused``, ``rate``, ``max_connections`` and ``outage_patience``.
-    :raises PlanError: the plan can't be sent: it is not there, was sent, replaced or expired. Not retried.
+    :param max_rejected: overrides the option of the plan, which is the default (``"as_planned"``). ``max_unknown``,
+        ``max_refused``, ``rate``, ``max_connections`` and ``outage_patience`` work in the same way.
+    :raises PlanError: the plan can't be sent: it does not exist, or was sent, replaced or expired. Not retried.
     """
 
     template_fields: Sequence[str] = ("plan", "regal_conn_id", "ledger_conn_id")
@@ -73,11 +74,11 @@ class RegalSendPlanOperator(BaseOperator):
             "outage_patience": outage_patience,
         }
         self._options = {name: value for name, value in options.items() if value != _AS_PLANNED}
-        DeliverySettings.of(call="identify", **self._options)  # what cannot be right is said when the DAG is written
+        DeliverySettings.of(call="identify", **self._options)  # report invalid options when the DAG is parsed
         self._stop = Stop()
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Send; return the report."""
+        """Send the plan; return the report."""
         from airflow_provider_regal.hooks._delivering import REPORT_KEY, TaskDelivery
         from airflow_provider_regal.hooks.regal import RegalHook
 
@@ -108,14 +109,14 @@ class RegalSendPlanOperator(BaseOperator):
             )
 
     def on_kill(self) -> None:
-        """Stop with everything unsettled kept."""
+        """Stop; unsettled rows are kept."""
         self._stop.request()
 
 
 def _number(plan: Any) -> int:
-    """Return the id of a plan's delivery, from the report of its task or as it stands.
+    """Return the delivery id of a plan, given as its task's report or as an id.
 
-    :raises ValueError: there is none in it.
+    :raises ValueError: it contains no id.
     """
     number = plan.get("delivery") if isinstance(plan, Mapping) else plan
     text = str(number).strip()

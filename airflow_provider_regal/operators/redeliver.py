@@ -1,4 +1,4 @@
-"""Dead letters, sent again."""
+"""Send dead letters again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_FOR_LETTERS: Final = ("call", "only_changed", "key", "plan", "sync")
 
 
 class RegalRedeliverOperator(RegalBulkOperator):
-    """Send dead letters again, once they, or what refused them, are fixed.
+    """Send dead letters again, once their cause is fixed.
 
     .. code-block:: python
 
@@ -32,25 +32,25 @@ class RegalRedeliverOperator(RegalBulkOperator):
         )
 
     Name at least one of ``delivery``, ``from_dag``, ``from_task``, ``from_run``, ``since``, ``reason``; a letter has to
-    match all that are named. Each letter is taken by one redelivery only, in a transaction, and every rule applies to
-    it again: consent, age, the ledger. What is rejected again is a dead letter of this task; the original stays on
-    record.
+    match all that are named. Each letter is taken by only one redelivery, in a transaction, and all rules apply to it
+    again: consent, age, the ledger. A letter that is rejected again becomes a dead letter of this task; the original
+    stays on record.
 
     :param delivery: id of a delivery, or a list of them (templated).
-    :param from_dag: id of the DAG whose letters are meant; so ``from_task`` and ``from_run`` (templated).
-    :param since: letters that failed first at this time or later: ISO 8601, UTC unless it says otherwise (templated).
-    :param until: letters that failed first before this time (templated).
+    :param from_dag: only letters of this DAG; ``from_task`` and ``from_run`` work in the same way (templated).
+    :param since: letters that first failed at this time or later: ISO 8601, UTC by default (templated).
+    :param until: letters that first failed before this time (templated).
     :param reason: the reason of the letters, such as ``HTTP 400``, or the beginning of their message (templated).
-    :param status: ``rejected`` (default), ``unknown``, or a list of both; as a text also ``both`` (templated). Naming
-        ``unknown`` accepts that people are reached twice.
-    :param positions: numbers of the rows in ``delivery``, which has to be one: a list, or a text such as ``212, 215``;
-        empty for all (templated).
-    :param fix: gets the payload of a letter, a row of its source where that could not be mapped, and returns what to
-        send instead, or None to leave the letter where it is. It does not see the opt-ins of a sync.
+    :param status: ``rejected`` (default), ``unknown``, or a list of both; as a string also ``both`` (templated). With
+        ``unknown`` you accept that people may be reached twice.
+    :param positions: numbers of the rows in ``delivery``, which must be a single one: a list, or a string such as
+        ``212, 215``; empty for all (templated).
+    :param fix: receives the payload of a letter (or the row of its source, if it could not be mapped), and returns what
+        to send instead, or None to leave the letter where it is. Not called for the opt-ins of a sync.
     :param allow_empty: succeed if no letter matches; otherwise that fails the task.
     :param event: the name of track events whose rows do not hold it (templated).
-    :param mapping: as in the delivery the letters are of, for rows that could not be mapped.
-    :param types: likewise; so ``timezone``, ``send_nulls`` and ``column_names``.
+    :param mapping: as in the letters' delivery, for rows that could not be mapped. ``types``, ``timezone``,
+        ``send_nulls`` and ``column_names`` work in the same way.
     :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of
         any task.
     """
@@ -102,7 +102,7 @@ class RegalRedeliverOperator(RegalBulkOperator):
         self.allow_empty = allow_empty
 
     def opener(self, context: Context, settings: DeliverySettings) -> OpenSource:
-        """Return what takes the letters."""
+        """Return a function that takes over the letters."""
         from airflow_provider_regal.hooks.regal import RegalHook
         from airflow_provider_regal.ledger.outcomes import Selection
         from airflow_provider_regal.ledger.text import short
@@ -128,11 +128,11 @@ class RegalRedeliverOperator(RegalBulkOperator):
         )
 
     def get_openlineage_facets_on_start(self) -> Any:
-        """Return nothing: which contacts and events the letters are of, only the ledger knows."""
+        """Return nothing: only the ledger knows the contacts and events of the letters."""
         return None
 
     def source(self) -> tuple[str, ...]:
-        """Name the letters: if they change between tries, rows cannot be told apart."""
+        """Identify the letters: if they change between tries, rows can't be matched."""
         told = (self.delivery_ids, self.from_dag, self.from_task, self.from_run, self.since, self.until, self.reason)
         rows = map(str, sorted(_positions(self.positions, self.delivery_ids)))
         return ("dead letters", *map(str, told), *sorted(_statuses(self.status)), *rows)
@@ -143,9 +143,9 @@ def _is_template(given: object) -> bool:
 
 
 def _statuses(given: str | Collection[str]) -> tuple[str, ...]:
-    """Return the statuses that are meant.
+    """Return the requested statuses.
 
-    :raises ValueError: there is none of that name.
+    :raises ValueError: a status does not exist.
     """
     several = _STATUSES if given == "both" else (given,) if isinstance(given, str) else tuple(given)
     if not several or not set(_STATUSES).issuperset(several):
@@ -164,9 +164,9 @@ def _ids(given: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
 
 
 def _positions(given: str | Sequence[int], delivery: int | str | Sequence[int | str] | None) -> frozenset[int]:
-    """Return which rows are meant.
+    """Return the requested row numbers.
 
-    :raises ValueError: these are not numbers of rows, or they are not of one delivery.
+    :raises ValueError: they are not row numbers, or the letters are not of one delivery.
     """
     several = given.replace(",", " ").split() if isinstance(given, str) else given
     try:

@@ -1,4 +1,4 @@
-"""Rows that are at hand: a list, what an upstream task returned, or what a function returns."""
+"""Deliver rows from Python: a list, the output of an upstream task, or the result of a function."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class RegalRowsOperator(RegalBulkOperator):
-    """Deliver rows that are at hand.
+    """Deliver a list of rows, or the output of an upstream task.
 
     .. code-block:: python
 
         RegalRowsOperator(task_id="lessons", call="track", event="Lesson Booked", rows=[{"user_id": "anne"}])
 
-    :param rows: a list of dictionaries, one dictionary, or the output of an upstream task. Never rendered; Airflow
-        stores what is written in the DAG file and what tasks return, so pass customer data by source.
+    :param rows: a list of dictionaries, one dictionary, or the output of an upstream task. Never rendered. Airflow
+        stores what a DAG file contains and what tasks return, so read customer data from a source instead.
     :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
         task.
     """
@@ -31,7 +31,7 @@ class RegalRowsOperator(RegalBulkOperator):
         set_upstream_of(self, rows)
 
     def source(self) -> tuple[str, ...]:
-        """Name the task: its rows have no other name."""
+        """Identify the task: its rows have no other name."""
         return ("rows", self.task_id)
 
     def open_rows(self, context: Context) -> Rows:
@@ -40,13 +40,13 @@ class RegalRowsOperator(RegalBulkOperator):
 
 
 def set_upstream_of(task: BaseOperator, rows: Any) -> None:
-    """Let a task wait for the one whose output its rows are: no template field says so, since that would store them."""
+    """Set the task that returns the rows as upstream. ``rows`` is not a template field, since those are stored."""
     if hasattr(rows, "operator") and hasattr(rows, "resolve"):
         task.set_upstream(rows.operator)
 
 
 def resolved(rows: Any, context: Context) -> Rows:
-    """Return rows, of whichever kind."""
+    """Return the rows, whatever their type."""
     from airflow_provider_regal.hooks._delivering import given_rows
 
     if hasattr(rows, "resolve"):
@@ -55,4 +55,4 @@ def resolved(rows: Any, context: Context) -> Rows:
         rows = rows()
     if rows is None:
         return []
-    return given_rows([rows] if isinstance(rows, Mapping) else rows)  # as .expand(rows=...) gives them
+    return given_rows([rows] if isinstance(rows, Mapping) else rows)  # .expand(rows=...) passes a single dictionary

@@ -16,11 +16,11 @@ class RegalScreenOperator(RegalPageOperator):
 
     Never sent twice by default (``at_most_once``).
 
-    :param name: the screen's own name; it goes into the properties (templated).
-    :param category: the screen's category; likewise (templated).
-    :param properties: what is to be known about it (templated).
-    :param kwargs: every parameter of
-        :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
+    :param name: the screen's name; sent as a property (templated).
+    :param category: the screen's category; sent as a property (templated).
+    :param properties: details of the event (templated).
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any
+        task.
     """
 
     call: ClassVar[str] = "screen"

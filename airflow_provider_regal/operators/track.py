@@ -9,7 +9,7 @@ from airflow_provider_regal.operators._event import RegalEventOperator
 
 
 class RegalTrackOperator(RegalEventOperator):
-    """Record that a person did something. In Regal this can start a journey, and so a call.
+    """Record that a person did something. In Regal this can start a journey, and therefore a call.
 
     .. code-block:: python
 
@@ -23,9 +23,9 @@ class RegalTrackOperator(RegalEventOperator):
     Never sent twice by default (``at_most_once``).
 
     :param event: the event's name, case sensitive in Regal's triggers (templated).
-    :param properties: what is to be known about it (templated).
-    :param kwargs: every parameter of
-        :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any task.
+    :param properties: details of the event (templated).
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._event.RegalEventOperator`, and of any
+        task.
     """
 
     call: ClassVar[str] = "track"

@@ -6,7 +6,7 @@
                                            │ access: who asks, what may they see, is the form ours
                                            └ pages ─▶ ledger ─▶ words, charts ─▶ templates
 
-Workers and the DAG processor load plugins as well: nothing is imported here before a page is asked for.
+Workers and the DAG processor load plugins as well, so nothing is imported before the first page is requested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PREFIX = "/regal"
 
 
 class Lazy:
-    """The pages as an ASGI application, made when it is first asked for something."""
+    """The pages as an ASGI application that is created on the first request."""
 
     def __init__(self) -> None:
         self._app: Any = None
@@ -35,12 +35,12 @@ class Lazy:
 
 
 def _below_base_url(path: str) -> str:
-    """Return a path as the browser has to ask for it, where Airflow is not at the root of its host."""
+    """Return a path as the browser has to request it, if Airflow is not at the root of its host."""
     return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + path
 
 
 class RegalPlugin(AirflowPlugin):
-    """What Airflow finds by the entry point; without pages before Airflow 3.1."""
+    """The plugin that Airflow finds through the entry point; it has no pages before Airflow 3.1."""
 
     name = "regal"
     fastapi_apps: list[Any] = [{"app": Lazy(), "url_prefix": PREFIX, "name": "Regal"}] if HAS_PAGES else []

@@ -1,10 +1,10 @@
-"""Who asks, what they may see and do, and whether a form is ours.
+"""Check who requests a page, what they may see and do, and whether a form is ours.
 
 ===================================================  ==================================================================
 to see or do                                         a user needs, in Airflow
 ===================================================  ==================================================================
 deliveries of a DAG                                  to read the DAG and its task instances
-deliveries outside a task (the command line)      to read connections
+deliveries outside a task (the command line)         to read connections
 the personal data of a delivery's rows               to change the DAG
 a redelivery                                         to read the delivery, and to trigger the DAG ``regal_redeliver``
 people                                               ``[regal] people_page``, and to change connections
@@ -33,12 +33,12 @@ _READ, _CHANGE, _TRIGGER = "GET", "PUT", "POST"
 
 
 class Forbidden(Exception):  # noqa: N818 - it is an answer
-    """The user may not see or do that."""
+    """The user may not see or do this."""
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """The user who asks for a page."""
+    """The user who requests a page."""
 
     user: Any
 
@@ -49,29 +49,29 @@ class Viewer:
 
     @cached_property
     def reads_outside(self) -> bool:
-        """Whether deliveries that belong to no DAG are shown."""
+        """Whether this user may see deliveries that belong to no DAG."""
         return airflow.may_use_connections(self.user, _READ)
 
     @cached_property
     def sees_people(self) -> bool:
-        """Whether the page about one person is there for this user."""
+        """Whether the page about one person is available to this user."""
         return conf.getboolean("regal", "people_page", fallback=False) and airflow.may_use_connections(
             self.user, _CHANGE
         )
 
     def readable(self, on_record: Callable[[], set[str]]) -> Wanted:
-        """Return which deliveries are shown at all.
+        """Return a filter for the deliveries that the user may see.
 
-        :param on_record: tells the ids of the DAGs that have deliveries.
+        :param on_record: returns the ids of the DAGs that have deliveries.
         """
         if not airflow.may_use_dag(self.user, None, _READ, "TASK_INSTANCE"):
             raise Forbidden
         return Wanted(frozenset(airflow.readable_dags(self.user, on_record())), outside=self.reads_outside)
 
     def check_dag(self, dag_id: str | None) -> None:
-        """Return if the deliveries of a DAG may be seen; None for what is outside a task.
+        """Check that the user may see the deliveries of a DAG; None means those outside a task.
 
-        :raises Forbidden: they may not.
+        :raises Forbidden: the user may not.
         """
         allowed = (
             self.reads_outside
@@ -83,7 +83,7 @@ class Viewer:
             raise Forbidden
 
     def check_people(self) -> None:
-        """Return if the page about one person is there for this user.
+        """Check that the page about one person is available to this user.
 
         :raises Forbidden: it is not.
         """
@@ -91,14 +91,14 @@ class Viewer:
             raise Forbidden
 
     def reveals(self, record: Record) -> bool:
-        """Return whether personal data of a delivery's rows may be shown."""
+        """Return whether the user may see personal data in a delivery's rows."""
         if record.dag_id is None:
             return airflow.may_use_connections(self.user, _CHANGE)
         return airflow.may_use_dag(self.user, record.dag_id, _CHANGE)
 
     @cached_property
     def redelivers(self) -> bool:
-        """Whether the DAG that redelivers is there, and may be triggered."""
+        """Whether the DAG that redelivers exists, and the user may trigger it."""
         return airflow.is_paused(REDELIVER_DAG) is not None and airflow.may_use_dag(
             self.user, REDELIVER_DAG, _TRIGGER, "RUN"
         )
@@ -106,12 +106,12 @@ class Viewer:
     # -- forms that change something ----------------------------------------------------------------------------------
 
     def token(self) -> str:
-        """Return what a form of ours holds, and no page of another site can know."""
+        """Return a token for our forms that pages of other sites can't know."""
         until = str(int(time.time()) + _TOKEN_S)
         return f"{until}.{self._signed(until)}"
 
     def check_token(self, token: str) -> None:
-        """Return if a form is ours, was made for this user, and is not too old.
+        """Check that a form is ours, was made for this user, and is not too old.
 
         :raises Forbidden: it is not.
         """

@@ -1,6 +1,6 @@
-"""The routes of the pages: who may ask, what is shown, and what changes something.
+"""The routes of the pages: who may request them, what they show, and what changes something.
 
-What changes something is a POST with a token of ours. So is what shows personal data, and Airflow's audit log has it.
+Changes are POST requests with our token. So are requests for personal data, which are also in Airflow's audit log.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _UNAVAILABLE: Final = 503
 
 
 def create_app() -> FastAPI:
-    """Make the application that Airflow mounts at ``/regal``."""
+    """Create the application that Airflow mounts at ``/regal``."""
     app = FastAPI(title="Regal", docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
     Routes(Ledgers()).add_to(app)
@@ -38,7 +38,7 @@ def create_app() -> FastAPI:
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """Read a form; FastAPI's own reader needs a package that Airflow may not bring."""
+    """Read a form; FastAPI's own reader needs a package that Airflow may not install."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -71,11 +71,11 @@ def _add_errors(app: FastAPI) -> None:
 
     from starlette.exceptions import HTTPException as StarletteHTTPException
 
-    app.add_exception_handler(StarletteHTTPException, http_error)  # of a path that is not there
+    app.add_exception_handler(StarletteHTTPException, http_error)  # for paths that don't exist
 
 
 class Routes:
-    """The pages, over one ledger."""
+    """The pages of one ledger."""
 
     def __init__(self, ledgers: Ledgers) -> None:
         self._ledgers = ledgers
@@ -161,7 +161,7 @@ class Routes:
         self._add_people(app)
 
     def _add_people(self, app: FastAPI) -> None:
-        """Add the routes about one person: no address names them, and Airflow's audit log records each look."""
+        """Add the routes about one person: no URL names the person, and Airflow's audit log records each look-up."""
         viewer, form, ledgers = self._viewer, self._form, self._ledgers
 
         @app.get("/people")
@@ -218,8 +218,8 @@ def _to(request: Request, path: str) -> Response:
 def _readable_record(database: Database, number: int, viewer: Viewer) -> Record:
     """Find a delivery that the user may see.
 
-    :raises HTTPException: there is none.
-    :raises Forbidden: the user may not.
+    :raises HTTPException: it does not exist.
+    :raises Forbidden: the user may not see it.
     """
     record = monitoring.one(database, number) if 0 < number < 2**62 else None
     if record is None:
@@ -254,9 +254,9 @@ def _delivery(
 
 
 def _reveal(viewer: Viewer, form: dict[str, str], record: Record, event: str, extra: dict[str, Any]) -> None:
-    """Check that personal data may be shown, and write down that it is.
+    """Check that the user may see personal data, and record the access in the audit log.
 
-    :raises Forbidden: it may not.
+    :raises Forbidden: the user may not.
     """
     viewer.check_token(form.get("token", ""))
     if not viewer.reveals(record):
@@ -266,7 +266,7 @@ def _reveal(viewer: Viewer, form: dict[str, str], record: Record, event: str, ex
 
 
 def _who(viewer: Viewer, form: dict[str, str], event: str) -> list[str]:
-    """Check that a person may be looked up, and write down that one is, but not who: the log is no place for that.
+    """Check that the user may look up a person, and record the look-up, without the person, in the audit log.
 
     :raises Forbidden: the user may not.
     """
@@ -280,7 +280,7 @@ def _who(viewer: Viewer, form: dict[str, str], event: str) -> list[str]:
 def _start_redelivery(record: Record, form: dict[str, str], viewer: Viewer) -> str:
     """Trigger the DAG that redelivers; return the id of its run.
 
-    :raises HTTPException: its params do not allow that.
+    :raises HTTPException: the DAG's params do not allow it.
     """
     status = form.get("status", "rejected")
     conf = {
@@ -295,7 +295,7 @@ def _start_redelivery(record: Record, form: dict[str, str], viewer: Viewer) -> s
             raise HTTPException(400, "No row is ticked: go back, and tick those to redeliver")
         conf["status"] = "both"  # each was chosen, with its status beside it
     if ticked:
-        if "positions" not in airflow.params_of_dag(REDELIVER_DAG):  # it would send all rows
+        if "positions" not in airflow.params_of_dag(REDELIVER_DAG):  # otherwise it would send all rows
             raise HTTPException(400, f"Your copy of {REDELIVER_DAG} can't send single rows: copy the new one")
         conf["positions"] = ", ".join(map(str, ticked))
     try:

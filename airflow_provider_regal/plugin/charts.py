@@ -1,4 +1,4 @@
-"""Small charts as coordinates, for the SVG in the templates. Pure."""
+"""Compute small charts as coordinates, for the SVG in the templates. Pure."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Part:
 class Bar:
     """A bar of a chart.
 
-    :param label: what stands below it.
-    :param told: its numbers in words, for a pointer and a screen reader.
+    :param label: the text below it.
+    :param told: its numbers in words, for tooltips and screen readers.
     :param parts: from bottom to top.
     """
 
@@ -49,7 +49,7 @@ class Chart:
     """A bar chart.
 
     :param top: the value at the upper edge.
-    :param line: the height of a line across it, such as of a limit; None for none.
+    :param line: the height of a horizontal line, such as a limit; None for no line.
     """
 
     bars: tuple[Bar, ...]
@@ -58,7 +58,7 @@ class Chart:
 
 
 def nice_top(value: float) -> float:
-    """Return a round number not below a value: 1, 1.2, 2 or 5 times a power of ten."""
+    """Return a round number that is not below a value: 1, 1.2, 2 or 5 times a power of ten."""
     if value <= 1:
         return 1.0
     size = 10.0 ** int(log10(value))
@@ -66,10 +66,10 @@ def nice_top(value: float) -> float:
 
 
 def per_day(days: Sequence[Day], *, last: date, most: int) -> Chart:
-    """Draw acknowledged and not delivered rows by day; days without a delivery are empty.
+    """Chart acknowledged and undelivered rows by day; days without a delivery are empty.
 
-    :param last: the day at the right.
-    :param most: days shown.
+    :param last: the rightmost day.
+    :param most: maximum number of days.
     """
     found = {day.day: day for day in days}
     shown = [(last - timedelta(days=back)).isoformat() for back in range(most - 1, -1, -1)]
@@ -89,10 +89,10 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 
 
 def bars(values: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], *, line: float | None = None) -> Chart:
-    """Draw stacked bars.
+    """Chart stacked bars.
 
-    :param values: of each bar its label, its numbers in words, and its parts as kind and value, from the bottom.
-    :param line: a value to draw a line at, such as a limit.
+    :param values: for each bar its label, its numbers in words, and its parts as kind and value, from the bottom.
+    :param line: a value at which to draw a line, such as a limit.
     """
     highest = max((sum(value for _, value in parts) for _, _, parts in values), default=0.0)
     top = nice_top(max(highest, line or 0.0))
@@ -102,7 +102,7 @@ def bars(values: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], *, line
         y, pieces = HEIGHT, []
         for kind, value in parts:
             if value > 0:
-                height = max(value / top * HEIGHT, _LEAST_PX)  # one row among a million is still seen
+                height = max(value / top * HEIGHT, _LEAST_PX)  # so that one row in a million is still visible
                 y -= height
                 pieces.append(Part(kind, round(y, 1), round(height, 1)))
         x, width = number * step + step * _GAP / 2, step * (1 - _GAP)
@@ -111,11 +111,11 @@ def bars(values: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], *, line
 
 
 def pace(tries: Sequence[Sequence[tuple[float, int]]], *, limit: float | None) -> Chart | None:
-    """Draw how many rows a second were acknowledged, over all tries; the time between them is left out.
+    """Chart the acknowledged rows per second, over all tries; the time between tries is left out.
 
-    :param tries: of each try its seconds of sending, and the rows acknowledged until then.
+    :param tries: for each try its seconds of sending, and the rows acknowledged until then.
     :param limit: of the account.
-    :returns: None if it took too little time to say anything.
+    :returns: None if the tries were too short to chart.
     """
     ends = [points[-1][0] if points else 0.0 for points in tries]
     if sum(ends) < _SHORTEST_S:
@@ -135,7 +135,7 @@ def pace(tries: Sequence[Sequence[tuple[float, int]]], *, limit: float | None) -
 
 
 def _rows_until(points: Sequence[tuple[float, int]], seconds: float) -> float:
-    """Return how many rows were acknowledged until a moment, between two points in proportion."""
+    """Return how many rows were acknowledged at a time, interpolated between two points."""
     before_s, before = 0.0, 0
     for at_s, rows in points:
         if at_s >= seconds:
@@ -145,12 +145,12 @@ def _rows_until(points: Sequence[tuple[float, int]], seconds: float) -> float:
 
 
 def _minutes(seconds: float) -> str:
-    """Write a time since the begin: ``0:05``, ``12:30``, ``1:02:30``."""
+    """Format the time since the start: ``0:05``, ``12:30``, ``1:02:30``."""
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
 def every(count: int, most: int = 7) -> int:
-    """Return which labels of many bars are written: every second, third, ..."""
+    """Return which labels of many bars to write: every second, third, ..."""
     return max(ceil(count / most), 1)

@@ -1,4 +1,4 @@
-"""The page Deliveries: problems first, with what each needs; what Regal answers now; the last days."""
+"""The page Deliveries: problems first, with the next step of each; Regal's last answers; the last days."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STATES: Final = {
 CALLS: Final = ("identify", "track", "page", "screen", "events")
 _SHOWN_FIRST: Final = 100
 _MOST_RUNNING: Final = 1_000
-# First words of states without an end in which something is wrong -> how they are counted.
+# First words of states without an end that indicate a problem -> how they are counted.
 _WRONG: Final = {"TASK": "dead", "OUTAGE": "in an outage", "STALLED": "stalled", "STOPPED,": "waiting for a retry"}
 _A_PAGE: Final = 50
 _DAYS: Final = 14
@@ -43,8 +43,8 @@ _NOTHING_KNOWN: Final[Mapping[int, TaskNow]] = {}
 class Row:
     """A delivery in the list.
 
-    :param rate: requests a second, as far as any were made.
-    :param limit: what it may send a second at most: its own rate, or the account's limit.
+    :param rate: requests per second, if there were any.
+    :param limit: maximum requests per second: its own rate, or the account's limit.
     :param next_step: the first thing to do about it.
     """
 
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Filters:
-    """What the form of the page says."""
+    """The values of the page's form."""
 
     dag: str = ""
     account: str = ""
@@ -72,7 +72,7 @@ class Filters:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Filters:
-        """Read the query of the page's address; what is not one of the choices is left out."""
+        """Parse the query of the page's URL; values that are not among the choices are ignored."""
         page = query.get("page", "")
         before = query.get("before", "")
         return cls(
@@ -86,7 +86,7 @@ class Filters:
         )
 
     def narrow(self, readable: Wanted, now: datetime) -> Wanted:
-        """Return the deliveries that are meant, of those that are readable."""
+        """Apply these filters to the readable deliveries."""
         end = datetime.combine(date.fromisoformat(self.before), datetime.min.time(), UTC) if self.before else None
         since = (end or now) - timedelta(days=int(self.days)) if self.days else None
         return replace(
@@ -115,9 +115,9 @@ def _is_day(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Headline:
-    """How many deliveries need somebody, and how many run.
+    """How many deliveries need attention, and how many are running.
 
-    :param problems: what is wrong, such as ``dead`` -> deliveries; the worst first.
+    :param problems: the problem, such as ``dead`` -> deliveries; the worst first.
     """
 
     problems: dict[str, int]
@@ -126,7 +126,7 @@ class Headline:
 
     @classmethod
     def of(cls, totals: Totals, without_end: Sequence[State]) -> Headline:
-        """Count deliveries that ended by their totals, and the others by the state that each is in."""
+        """Count deliveries that ended by their totals, and the others by their current state."""
         now = Counter(_WRONG.get(state.word.split()[0], "running") for state in without_end)
         ended = totals.states.get(FAILED, 0) + totals.states.get(STOPPED, 0)
         problems = {"failed or stopped": ended, **{name: now[name] for name in _WRONG.values()}}
@@ -135,14 +135,14 @@ class Headline:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the page Deliveries says at its top when nothing is filtered."""
+    """The summary at the top of the page Deliveries when no filter is set."""
 
     headline: Headline
     regal: list[AccountNow]
 
 
 def summary(database: Database, readable: Wanted) -> Summary:
-    """Sum up what the page Deliveries says at its top when nothing is filtered.
+    """Return the summary at the top of the page Deliveries when no filter is set.
 
     :param readable: the deliveries the user may see.
     """
@@ -167,13 +167,13 @@ def view(database: Database, readable: Wanted, query: Mapping[str, str]) -> dict
     now, filters = database.now(), Filters.of(query)
     wanted = filters.narrow(readable, now)
     senders = monitoring.senders(database)
-    # Problems are shown with every page of the list; the list itself is paged.
+    # Problems are shown on every page of the list; only the list itself is paged.
     first = monitoring.needing_a_look(database, wanted, limit=_SHOWN_FIRST + 1)
     others = monitoring.all_others(database, wanted, limit=_A_PAGE + 1, offset=filters.page * _A_PAGE)
     running = monitoring.running(database, wanted, limit=_MOST_RUNNING)
     tasks, fixes = tasks_of([*first, *running]), monitoring.fixes(database, others)
     rows = [row_of(record, now, senders, tasks) for record in first[:_SHOWN_FIRST]]
-    rows.sort(key=lambda row: row.state.severity)  # keeps the newest first
+    rows.sort(key=lambda row: row.state.severity)  # keeps newest first
     since = to_ledger_time(now - timedelta(days=_DAYS))
     by_day = monitoring.days(database, replace(wanted, since=since, until=None, group=None))
     choices = monitoring.choices(database, readable)
@@ -206,10 +206,10 @@ def row_of(
     tasks: Mapping[int, TaskNow] = _NOTHING_KNOWN,
     fix: Fix | None = None,
 ) -> Row:
-    """Put a delivery in a line.
+    """Summarize a delivery in one line.
 
-    :param tasks: what Airflow says of the tasks of deliveries without an end.
-    :param fix: what has put it right since.
+    :param tasks: Airflow's state of the tasks of deliveries without an end.
+    :param fix: the deliveries that have fixed it since.
     """
     counts, task = Counts.of(record), tasks.get(record.id, TaskNow.RUNNING)
     sender = senders.get(record.holder or "")
@@ -228,7 +228,7 @@ def row_of(
 
 @dataclass(frozen=True)
 class AccountNow:
-    """What Regal answers an account now, as far as deliveries show it."""
+    """Regal's current answers to an account, as far as deliveries show them."""
 
     account: str
     tone: str
@@ -245,10 +245,10 @@ def regal_now(
     *,
     tasks: Mapping[int, TaskNow],
 ) -> list[AccountNow]:
-    """Return what Regal answered last, by account, from the ledger; Regal is not asked.
+    """Return Regal's last answers by account, from the ledger; no request is sent to Regal.
 
-    :param shown: deliveries that are shown; an outage that one of them is in counts more than what others say.
-    :param tasks: what Airflow says of their tasks.
+    :param shown: the deliveries shown; if one of them is in an outage, that takes precedence over the others.
+    :param tasks: Airflow's state of their tasks.
     """
 
     def is_alive(record: Record) -> bool:

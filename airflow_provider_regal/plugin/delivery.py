@@ -51,8 +51,8 @@ _PERSONAL: Final = ("user_id", "phone", "email")
 class RowFilter:
     """Which rows are listed.
 
-    :param status: empty for rejected and unknown rows; where there are none, for those that are left.
-    :param after: the last row of the page before.
+    :param status: empty for rejected and unknown rows; if there are none, for those that are left.
+    :param after: the last row of the previous page.
     """
 
     status: str = ""
@@ -61,7 +61,7 @@ class RowFilter:
 
     @classmethod
     def of(cls, given: Mapping[str, str], record: Record) -> RowFilter:
-        """Read a query or a form; what is not one of the choices is left out."""
+        """Parse a query or a form; values that are not among the choices are ignored."""
         after, status = given.get("after", ""), given.get("status", "")
         usual = LEFT if words.left_of(record) and not record.rejected + record.unknown else ""
         return cls(
@@ -76,8 +76,9 @@ def view(
 ) -> dict[str, Any]:
     """Collect what the page shows.
 
-    :param reveals: the user may see personal data; ``revealed`` that it is shown now.
-    :param redelivers: the user may start a redelivery.
+    :param reveals: whether the user may see personal data.
+    :param revealed: whether personal data is shown now.
+    :param redelivers: whether the user may start a redelivery.
     """
     now, counts = database.now(), Counts.of(record)
     sender = monitoring.senders(database).get(record.holder or "")
@@ -158,9 +159,9 @@ def _rows(database: Database, record: Record, filters: RowFilter) -> list[Outcom
 
 @dataclass(frozen=True)
 class TryLine:
-    """A try, as it is listed.
+    """A try in the list.
 
-    :param took: how long it lasted; None while it runs.
+    :param took: its duration; None while it is running.
     :param ended: how it ended, in words.
     """
 
@@ -203,7 +204,7 @@ def _speed(one: Record) -> tuple[str, str, Sequence[tuple[str, float]]]:
 
 
 def task_url(record: Record) -> str | None:
-    """Return where Airflow shows the task instance, below its base URL."""
+    """Return the path of the task instance's page in Airflow, below its base URL."""
     if record.dag_id is None or record.run_id is None or record.task_id is None:
         return None
     names = (quote(name, safe="") for name in (record.dag_id, record.run_id, record.task_id))
@@ -212,7 +213,7 @@ def task_url(record: Record) -> str | None:
 
 
 def redelivery_command(record: Record, filters: RowFilter, letters: monitoring.Letters) -> str | None:
-    """Write the command that redelivers what is listed; None if nothing is worth it: invalid rows stay invalid."""
+    """Return the command that redelivers the listed rows; None if that is useless: invalid rows stay invalid."""
     if not letters.refused and not letters.unknown:
         return None
     is_unknown = filters.status == Outcome.UNKNOWN.value or not letters.refused
@@ -223,13 +224,13 @@ def redelivery_command(record: Record, filters: RowFilter, letters: monitoring.L
 
 
 def ticked_rows(form: Mapping[str, str]) -> list[int]:
-    """Return the positions of the rows that were ticked; empty if none was, which means all."""
+    """Return the positions of the selected rows; empty if none was selected, which means all."""
     names = (name.removeprefix(TICK) for name in form if name.startswith(TICK))
     return sorted(int(name) for name in names if name.isdecimal() and len(name) < 12)
 
 
 def csv_lines(database: Database, record: Record, filters: RowFilter, *, reveal: bool) -> Iterator[str]:
-    """Write the rows that are listed as CSV, some thousand characters at a time.
+    """Return the listed rows as CSV, in pieces of a few thousand characters.
 
     :param reveal: with personal data; otherwise it is masked.
     """
@@ -254,14 +255,14 @@ def csv_lines(database: Database, record: Record, filters: RowFilter, *, reveal:
 
 
 def _cell(value: Any) -> str:
-    """Write a value so that no spreadsheet takes it for a formula; a phone in E.164 is a number to it, and stays."""
+    """Write a value so that no spreadsheet takes it for a formula; a phone in E.164 is safe as a number."""
     text = "" if value is None else str(value)
     is_number = text[:1] in "+-" and text[1:].isdecimal()
     return f"'{text}" if text.startswith(_NO_FORMULA) and not is_number else text
 
 
 def of_task(database: Database, given: Mapping[str, str]) -> list[Row]:
-    """List the deliveries of the task instance that an address names."""
+    """List the deliveries of the task instance in a URL."""
     now: datetime = database.now()
     map_index = given.get("map_index", "")
     records = monitoring.of_task(
@@ -269,7 +270,7 @@ def of_task(database: Database, given: Mapping[str, str]) -> list[Row]:
         dag_id=given.get("dag_id", ""),
         run_id=given.get("run_id", ""),
         task_id=given.get("task_id", ""),
-        # Airflow leaves its placeholder as it is where a task is not mapped.
+        # Airflow leaves its placeholder unchanged if a task is not mapped.
         map_index=int(map_index) if map_index.isdecimal() and len(map_index) < 9 else -1,
     )
     tasks, fixes = tasks_of(records), monitoring.fixes(database, records)

@@ -1,4 +1,4 @@
-"""The page Health: what ``airflow regal check`` says, as far as the API server can know it."""
+"""The page Health: the results of ``airflow regal check``, as far as the API server can determine them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_regal.plugin.deliveries import Summary
 
 _TONES: Final = {OK: "good", WARNING: "warn", FAILURE: "bad"}
 _WORDS: Final = {OK: "OK", WARNING: "LOOK", FAILURE: "FAILURE"}
-#: What only a worker can tell.
+#: Only a worker can check these.
 UNKNOWN_HERE: Final = (
     "whether workers reach the same ledger: the API server reads its own configuration",
     "which versions of this package and of Airflow the workers have, and whether their clocks are right",
@@ -23,7 +23,7 @@ UNKNOWN_HERE: Final = (
 
 @dataclass(frozen=True)
 class Line:
-    """A finding, as it is shown."""
+    """A finding, as shown on the page."""
 
     word: str
     tone: str
@@ -34,8 +34,8 @@ class Line:
 def view(summary: Summary | None, asked_conn_id: str | None = None) -> dict[str, Any]:
     """Collect what the page shows.
 
-    :param summary: what the page Deliveries says at its top; None without a ledger.
-    :param asked_conn_id: the connection with which Regal is asked whether it answers; None to ask nothing.
+    :param summary: the summary at the top of the page Deliveries; None without a ledger.
+    :param asked_conn_id: the connection for which to check that Regal answers; None to send no request.
     """
     lines = _lines(look())
     asked = [] if asked_conn_id is None else _lines(ask_regal(asked_conn_id))

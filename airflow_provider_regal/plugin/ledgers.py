@@ -1,4 +1,4 @@
-"""The ledger, as the API server reaches it: opened once where it is a server, for each page where it is a file."""
+"""The API server's access to the ledger: a database server is opened once, a file for each page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE_S: Final = 3.0
 
 
 class NoLedger(Exception):  # noqa: N818 - a page says so
-    """There is no ledger to look at; the message says why, and what to do."""
+    """There is no ledger to read; the message says why, and what to do."""
 
 
 class Ledgers:
@@ -33,7 +33,7 @@ class Ledgers:
     def open(self) -> Iterator[Database]:
         """Open it for a page.
 
-        :raises NoLedger: there is none, or it cannot be used.
+        :raises NoLedger: there is none, or it can't be used.
         """
         conn_id = conf.get("regal", "ledger_conn_id", fallback="")
         if not conn_id:

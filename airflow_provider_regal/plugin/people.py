@@ -1,4 +1,4 @@
-"""The page People: all that is on record of one person, the proof of their consent, and what erasing them would do."""
+"""The page People: everything on record about one person, the proof of their consent, and what erasing would remove."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from airflow_provider_regal.ledger.text import to_ledger_time
 
 _LONGEST: Final = 1_000
 _SHOWN: Final = 200
-# Rows kept as their source wrote them are read one by one: a page does not wait for a million of them.
+# Rows stored as their source wrote them are searched one by one: a page can't wait for a million of them.
 _SCANNED: Final = 20_000
 
 
 def given(text: str) -> list[str]:
-    """Read the identifiers that were typed: separated by commas, semicolons or lines."""
+    """Parse the typed identifiers: separated by commas, semicolons or lines."""
     return [one.strip() for one in re.split(r"[,;\n]", text[:_LONGEST]) if one.strip()][:10]
 
 
 def view(database: Database, people: list[str], *, searches_rows: bool = False) -> dict[str, Any]:
-    """Collect what is on record of one person.
+    """Collect everything on record about one person.
 
-    :param searches_rows: look through rows that are kept as their source wrote them, too, which may take seconds.
+    :param searches_rows: also search rows stored as their source wrote them, which may take seconds.
     """
     wanted, stored = Wanted(people), identifiers()
     person = history.find_person(
@@ -56,7 +56,7 @@ def view(database: Database, people: list[str], *, searches_rows: bool = False) 
 
 
 def proof(database: Database, people: list[str]) -> str:
-    """Write the evidence of one person's consent, as ``airflow regal consent --export`` does."""
+    """Return the evidence of one person's consent, in the format of ``airflow regal consent --export``."""
     wanted, stored = Wanted(people), identifiers()
     found, names = history.find_consents(database, wanted, identifiers=stored), explaining.names_of(wanted, stored)
     head = {"exported_at": to_ledger_time(datetime.now(UTC)), "person": people}
@@ -71,7 +71,7 @@ class Erasure:
     """What erasing a person would remove from one account.
 
     :param lines: what, and how many.
-    :param problem: why they can't be erased as they were given.
+    :param problem: why the given identifiers can't be erased.
     """
 
     account: str
@@ -82,7 +82,7 @@ class Erasure:
 
 
 def erasure(database: Database, people: list[str]) -> dict[str, Any]:
-    """Find out what ``airflow regal forget`` would remove; nothing is changed."""
+    """Determine what ``airflow regal forget`` would remove; nothing is changed."""
     key = conf.get("regal", "ledger_key", fallback="")
     stored = identifiers()
     read = [read_identifier(one) for one in people]

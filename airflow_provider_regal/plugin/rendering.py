@@ -1,4 +1,4 @@
-"""Templates to responses: every value escaped, nothing from outside, no script."""
+"""Render templates to responses: every value is escaped, nothing is loaded from outside, and there is no script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 _CSS: Final = (_TEMPLATES / "regal.css").read_text(encoding="utf-8")
 _HASH: Final = base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()
 HEADERS: Final = {
-    # Even what slipped past the escaping could load and run nothing.
+    # Even if a value was not escaped, it could not load or run anything.
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
@@ -37,17 +37,17 @@ _JINJA: Final = jinja2.Environment(
 
 
 def thousands(number: float | None) -> str:
-    """Write a number easy to read: ``12,345``."""
+    """Format a number with separators: ``12,345``."""
     return "" if number is None else f"{number:,.0f}"
 
 
 def clock(at: str | None) -> str:
-    """Write a time of the ledger for people: ``2026-11-29 08:00``."""
+    """Format a time of the ledger for people: ``2026-11-29 08:00``."""
     return f"{at[:10]} {at[11:16]}" if at else ""
 
 
 def twice(one: str) -> tuple[str, str]:
-    """Return a value that is shown as it is, for a list of choices."""
+    """Return a value and its label for a list of choices, if both are the same."""
     return one, one
 
 
@@ -61,12 +61,12 @@ _JINJA.globals |= {"plural": formats.plural, "charts": charts, "css": Markup(_CS
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """Draw a page.
+    """Render a page.
 
     :param template: its name, without ``.html.j2``.
     """
     root = request.scope.get("root_path", "").rstrip("/")
-    # In a frame of Airflow's UI, links that lead out of it would open Airflow within Airflow.
+    # In a frame of Airflow's UI, external links would open Airflow within Airflow.
     framed = request.headers.get("sec-fetch-dest") == "iframe"
     html = _JINJA.get_template(f"{template}.html.j2").render(
         root=root, airflow=root.removesuffix("/regal"), framed=framed, **values

@@ -1,4 +1,4 @@
-"""What Airflow says of the tasks whose deliveries have no end yet: a killed one cannot say itself that it is gone."""
+"""Airflow's state of the tasks whose deliveries have no end yet: a killed task can't report that itself."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _HAS_ENDED: Final = ("failed", "upstream_failed", "success", "skipped", "removed
 
 
 def tasks_of(records: Sequence[Record]) -> Mapping[int, TaskNow]:
-    """Ask Airflow, in one query, for the tasks of the deliveries that have no end; none is asked for the others.
+    """Query Airflow, once, for the tasks of the deliveries that have no end; the others are not queried.
 
-    :returns: id of the delivery -> its task now.
+    :returns: id of the delivery -> the current state of its task.
     """
     instances = {record.id: _instance(record) for record in records if record.state in (READING, SENDING)}
     wanted = {one for one in instances.values() if one[0] is not None}
@@ -27,7 +27,7 @@ def tasks_of(records: Sequence[Record]) -> Mapping[int, TaskNow]:
 
 
 def _instance(record: Record) -> airflow.TaskKey:
-    """Return which task instance delivers: of a plan that is sent, the one that sends it."""
+    """Return the task instance that delivers; for a plan that is sent, the one that sends it."""
     if record.sender is None:
         return record.dag_id, record.run_id, record.task_id, record.map_index
     dag_id, run_id, task_id, map_index = json.loads(record.sender)

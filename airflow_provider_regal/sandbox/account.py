@@ -1,7 +1,7 @@
-"""The account: takes requests, answers them, and processes what it took afterwards.
+"""The account: accepts requests, answers them, and processes accepted ones afterwards.
 
-``receive`` runs while the client waits and only decides; ``process_next`` does the work later, as Regal does: a 200
-says that the event was taken, not that anything came of it. No network and no waiting here.
+``receive`` runs while the client waits and only decides; ``process_next`` does the work later, as in Regal: a 200 means
+that the event was accepted, not that it had any effect. No network and no waiting here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Account:
     """One Regal account, in memory.
 
     :param settings: how it behaves.
-    :param clock: where it reads the time.
+    :param clock: its clock.
     :param rules: scripted faults.
     """
 
@@ -59,7 +59,7 @@ class Account:
         self._inbox_bytes = 0
 
     def reset(self) -> None:
-        """Forget all data and counts; the fault rules stay and count from nothing."""
+        """Delete all data and counts; the fault rules stay and count from zero."""
         self._begin()
         self.plan.rearm()
 
@@ -70,23 +70,23 @@ class Account:
     def set_api_key(self, api_key: str) -> None:
         """Revoke the API key, and expect another one from now on.
 
-        :raises ValueError: it can't be a key.
+        :raises ValueError: it is not a valid key.
         """
         self.settings = replace(self.settings, api_key=api_key)
 
     @property
     def pending(self) -> int:
-        """Events taken and not yet processed."""
+        """The number of events accepted and not yet processed."""
         return len(self._inbox)
 
     @property
     def is_busy(self) -> bool:
-        """Whether half of what may wait does: then processing comes first."""
+        """Whether the queue is half full: then processing comes first."""
         settings = self.settings
         return 2 * self.pending > settings.max_pending or 2 * self._inbox_bytes > settings.max_pending_bytes
 
     def receive(self, arrival: Arrival) -> tuple[Entry, Answer]:
-        """Take one request: decide its answer, write it down, and queue it if it is to be stored."""
+        """Handle one request: decide its answer, record it, and queue it if it is to be stored."""
         now, wall = self.clock.monotonic(), self.clock.wall()
         self.requests += 1
         self.arrivals.add(now)
@@ -128,7 +128,7 @@ class Account:
         return shaped.refusal or Answer()
 
     def process_next(self) -> bool:
-        """Process the event that has waited longest; say whether there was one."""
+        """Process the event that has waited longest; return whether there was one."""
         if not self._inbox:
             return False
         entry, document = self._inbox.popleft()
@@ -158,7 +158,7 @@ class Account:
         return found
 
     def contacts(self, *, hidden: bool = False) -> list[Contact]:
-        """Contacts, the one changed last at the front; with ``hidden`` also profiles without phone and email."""
+        """Return contacts, most recently changed first; with ``hidden`` also profiles without phone and email."""
         return [contact for contact in self.directory.newest_first() if hidden or contact.visible]
 
     def stats(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What goes back over the wire: plain acceptance, refusals, and what a scripted fault makes of them."""
+"""The answers on the wire: plain acceptance, refusals, and the results of scripted faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One answer, or the way in which there is none."""
+    """One answer, or the way in which it is missing."""
 
     status: int = 200
     body: bytes = _OK
@@ -32,17 +32,17 @@ class Answer:
 
     @property
     def label(self) -> int | str:
-        """How it is counted: the status, or a word when no status was sent."""
+        """The label for counting: the status, or a word if no status was sent."""
         return _LABELS.get(self.way, self.status)
 
     @property
     def accepted(self) -> bool:
-        """Whether it counts against the rate limit: everything that was not turned away with a 4xx."""
+        """Whether it counts against the rate limit: everything that was not refused with a 4xx."""
         return self.way != "answer" or not 400 <= self.status < 500
 
 
 def refused(status: int, *, retry_after: int | None = None) -> Answer:
-    """Turn a request away as the documents say: 400 and 401 with no body, the others with JSON."""
+    """Refuse a request as documented: 400 and 401 without a body, the others with JSON."""
     body, content_type = body_of("empty" if status in (400, 401) else "json", status)
     return Answer(
         status=status,
@@ -54,9 +54,9 @@ def refused(status: int, *, retry_after: int | None = None) -> Answer:
 
 
 def scripted(do: Do, rule: int, *, wall: float) -> Answer:
-    """Turn what a rule says into an answer.
+    """Convert a rule's action into an answer.
 
-    :param wall: now, for a ``Retry-After`` given as a date.
+    :param wall: the current time, for a ``Retry-After`` that is a date.
     """
     delay_ms = do.delay_ms or 0
     if do.drop:
@@ -82,7 +82,7 @@ def scripted(do: Do, rule: int, *, wall: float) -> Answer:
 
 
 def body_of(kind: str, status: int) -> tuple[bytes, str]:
-    """Compose the body and content type that go with a status, in one of the shapes seen on Regal's endpoints."""
+    """Make the body and content type of a status, in one of the shapes seen on Regal's endpoints."""
     phrase = _phrase(status)
     good = 200 <= status < 300
     gateway = _OK if good else _dumps({"message": phrase})
@@ -115,6 +115,6 @@ def _phrase(status: int) -> str:
 
 def _retry_after(value: int | str | None, wall: float) -> str | None:
     if isinstance(value, str):
-        # An HTTP date has whole seconds only; round up, so that it never asks for less than was scripted.
+        # An HTTP date has whole seconds only; rounded up, so that it never asks for less than was scripted.
         return formatdate(ceil(wall + int(value.removeprefix("http-date:"))), usegmt=True)
     return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The side API: what the sandbox knows, as JSON, and its levers: reset, faults, and the API key."""
+"""The side API: the sandbox's data as JSON, and its controls: reset, faults, and the API key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLAGS = {"true": True, "false": False}
 
 
 async def get_contacts(request: web.Request) -> web.Response:
-    """List contacts, the one changed last at the front; ``?phone=``, ``?email=``, ``?user_id=``, ``?hidden=true``."""
+    """List contacts, most recently changed first; ``?phone=``, ``?email=``, ``?user_id=``, ``?hidden=true``."""
     _only(request, "phone", "email", "user_id", "hidden")
     account = request.app[ACCOUNT]
     hidden = _flag(request, "hidden") is True
@@ -35,7 +35,7 @@ def find_contacts(
     user_id: str | None = None,
     hidden: bool = False,
 ) -> list[Contact]:
-    """Find the contacts that have every identifier given; all of them if none is."""
+    """Find the contacts that have every given identifier; all of them if none is given."""
     asked = {
         "phone": phone and (e164(phone) or phone),
         "email": email and email.strip().lower(),
@@ -75,7 +75,7 @@ async def get_stats(request: web.Request) -> web.Response:
 
 
 async def post_reset(request: web.Request) -> web.Response:
-    """Forget all data and counts; the fault rules stay."""
+    """Delete all data and counts; the fault rules stay."""
     request.app[ACCOUNT].reset()
     return web.json_response({"message": "forgotten: all contacts, events and counts"})
 
@@ -86,7 +86,7 @@ async def get_faults(request: web.Request) -> web.Response:
 
 
 async def put_faults(request: web.Request) -> web.Response:
-    """Replace the fault rules by the list in the body."""
+    """Replace the fault rules with the list in the body."""
     try:
         request.app[ACCOUNT].set_rules(parse_rules(json.loads(await read_body(request))))
     except FaultsError as error:
@@ -98,7 +98,7 @@ async def put_faults(request: web.Request) -> web.Response:
 
 
 async def put_api_key(request: web.Request) -> web.Response:
-    """Revoke the API key; the body names the one to expect from now on."""
+    """Revoke the API key; the body contains the one to expect from now on."""
     document = read_object(await read_body(request)) or {}
     key = document.get("api_key")
     try:
@@ -111,11 +111,11 @@ async def put_api_key(request: web.Request) -> web.Response:
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Read a body that is sent in good time.
+    """Read a body, with a time limit.
 
     :raises web.HTTPException: 413, it is too large; 408, it took too long.
     """
-    if request.content.is_eof():  # which is usual, and needs no timer
+    if request.content.is_eof():  # the common case, which needs no timer
         return await request.read()
     limit_s = request.app[ACCOUNT].settings.request_timeout_s
     try:

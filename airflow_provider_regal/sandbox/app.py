@@ -1,6 +1,6 @@
-"""The web application: ``POST /events`` as Regal offers it, and what hangs beside it.
+"""The web application: ``POST /events`` as Regal offers it, and everything around it.
 
-``Account`` decides; this module only plays the decision over the wire: answers, waits, hangs up.
+``Account`` decides; this module only executes the decision on the wire: answers, waits, hangs up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_regal.sandbox.gate import Arrival
 from airflow_provider_regal.sandbox.keys import ACCOUNT, STOPPING, WAKE
 from airflow_provider_regal.sandbox.pages import routes as pages
 
-# Events processed between two looks at the network: taking events comes first, until too many wait.
+# Events processed before control returns to the event loop: accepting events comes first, until too many wait.
 _SLICE = 1
 _BUSY_SLICE = 500
 _LAST_WORK_S = 0.5
@@ -44,7 +44,7 @@ def build_app(account: Account) -> web.Application:
 
 
 async def post_event(request: web.Request) -> web.StreamResponse:
-    """Read one event completely, have it decided, and play the answer."""
+    """Read one event completely, get the account's decision, and execute it."""
     body: bytes | None
     try:
         body = await api.read_body(request)
@@ -101,7 +101,7 @@ async def _drip(request: web.Request, answer: Answer, headers: dict[str, str]) -
 
 
 async def _pause(stopping: asyncio.Event, milliseconds: float) -> bool:
-    """Wait; say whether the sandbox is being stopped meanwhile."""
+    """Wait; return whether the sandbox is being stopped in the meantime."""
     if milliseconds <= 0:
         return False
     try:
@@ -116,10 +116,10 @@ def _hang_up(request: web.Request, *, abruptly: bool = False) -> web.Response:
     if transport is not None and not transport.is_closing():
         connection = transport.get_extra_info("socket")
         if abruptly and connection is not None:
-            # Lingering for zero seconds makes the close a reset (RST) instead of an orderly end (FIN).
+            # A linger time of zero closes with a reset (RST) instead of an orderly end (FIN).
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort() if abruptly else transport.close()
-    # aiohttp wants a response; with the connection gone it goes nowhere.
+    # aiohttp requires a response, but the connection is already closed.
     return web.Response()
 
 

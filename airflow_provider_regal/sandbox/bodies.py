@@ -1,4 +1,4 @@
-"""Request bodies: read as JSON the strict way, kept compactly, and recognized when they come again."""
+"""Request bodies: parsed as strict JSON, stored compactly, and recognized when repeated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEEP_HASHES = 200_000
 
 
 def read_object(raw: bytes) -> dict[str, Any] | None:
-    """Read the JSON object in a body; ``None`` when it is not one (empty, cut off, NaN, a list, nested too deep)."""
+    """Parse the JSON object in a body; ``None`` if it is not one (empty, truncated, NaN, a list, nested too deep)."""
     try:
         document = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -47,24 +47,24 @@ def _children(node: object) -> list[Any]:
 
 
 def compact(document: dict[str, Any]) -> bytes:
-    """Write a body in its shortest spelling, members in the order sent."""
+    """Serialize a body in its shortest form, with members in the order sent."""
     return json.dumps(document, separators=(",", ":")).encode()
 
 
 def canonical(document: dict[str, Any]) -> bytes:
-    """Write a body in a spelling that does not depend on blanks and the order of members."""
+    """Serialize a body in a form that does not depend on white space or the order of members."""
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
 class Repeats:
-    """Recognizes bodies that came before, by hash; of very many, the newest are remembered."""
+    """Recognizes repeated bodies by hash; remembers a limited number of the newest."""
 
     def __init__(self, keep: int = _KEEP_HASHES) -> None:
         self._keep = keep
         self._first_seen: OrderedDict[bytes, int] = OrderedDict()
 
     def seen(self, document: dict[str, Any], number: int) -> int | None:
-        """Return the request that brought the same body first, or ``None`` if ``number`` is the first."""
+        """Return the first request with the same body, or ``None`` if ``number`` is the first."""
         key = hashlib.blake2b(canonical(document), digest_size=16).digest()
         first = self._first_seen.setdefault(key, number)
         self._first_seen.move_to_end(key)

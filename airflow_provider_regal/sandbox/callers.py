@@ -1,7 +1,7 @@
-"""Who may ask: whoever calls the sandbox by an address or name of its own, and of web pages only its own.
+"""Restrict callers: programs must use an address or name of the sandbox, and web pages must be the sandbox's own.
 
-A developer has a browser open beside it. Any web site can make that browser send requests to this port, and one whose
-name is made to lead here (DNS rebinding) could read the answers. Programs, which send no ``Origin``, are not meant.
+A developer's browser runs on the same machine. Any web site can make it send requests to this port, and a site whose
+name is made to resolve to this machine (DNS rebinding) could read the answers. Programs send no ``Origin``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HERE: Final = ("localhost",)
 
 @web.middleware
 async def refuse_strangers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer 403, with the reason, to what comes from another web site or by a name that is not the sandbox's."""
+    """Answer 403, with the reason, to requests from another web site or with a host name that is not the sandbox's."""
     allowed = request.app[ACCOUNT].settings.allow_hosts
     if (reason := why_not(request.method, request.headers, allowed)) is None:
         return await handler(request)
@@ -32,7 +32,8 @@ async def refuse_strangers(request: web.Request, handler: Handler) -> web.Stream
 def why_not(method: str, headers: CIMultiDictProxy[str], allowed: tuple[str, ...]) -> str | None:
     """Return why a request is refused; None if it is not.
 
-    :param allowed: names of the sandbox beside ``localhost`` and IP addresses, which no other site's name can be.
+    :param allowed: names of the sandbox in addition to ``localhost`` and IP addresses, which no other site's name can
+        be.
     """
     hosts = headers.getall(hdrs.HOST, [])
     host = hosts[0] if len(hosts) == 1 else ",".join(hosts)
@@ -51,7 +52,7 @@ _PAGES: Final = "Of web pages, only the sandbox's own may send requests to it; p
 
 
 def _opens_a_page(method: str, headers: CIMultiDictProxy[str]) -> bool:
-    """Whether somebody follows a link: the page that it stands on sees nothing of the answer."""
+    """Return whether the request follows a link: the page with the link can't read the answer."""
     fetch = (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest"))
     return method in (hdrs.METH_GET, hdrs.METH_HEAD) and fetch == ("navigate", "document")
 

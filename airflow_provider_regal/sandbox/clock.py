@@ -1,4 +1,4 @@
-"""What time it is, for the sandbox; tests bring their own."""
+"""The sandbox's clock, which tests can replace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The two clocks the sandbox reads: one for spans, one for dates."""
+    """The sandbox's two clocks: one for durations, one for dates."""
 
     def monotonic(self) -> float:
         """Seconds on a clock that never goes back."""
@@ -32,7 +32,7 @@ class SystemClock:
 class ManualClock:
     """A clock that moves only when told to.
 
-    :param start: seconds since 1970 at which it stands at first.
+    :param start: initial time, in seconds since 1970.
     """
 
     def __init__(self, start: float = 1_770_000_000.0) -> None:
@@ -52,6 +52,6 @@ class ManualClock:
 
 
 def iso(wall: float) -> str:
-    """Write a wall-clock time as text: ``2026-03-02 14:05:09.120 +00:00``."""
+    """Format a wall-clock time: ``2026-03-02 14:05:09.120 +00:00``."""
     moment = datetime.fromtimestamp(wall, UTC)
     return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d} +00:00"

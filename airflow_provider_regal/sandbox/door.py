@@ -1,7 +1,7 @@
-"""The door: a connection waits here until the whole head of its first request has come, and not for long.
+"""The door: a connection waits here until the complete head of its first request has arrived, for a limited time.
 
-aiohttp waits for a first head without end. Here a client that opens connections and sends nothing, or half a head,
-holds a place for as long as ``request_timeout_s``, and no more places than there are.
+aiohttp waits for the first head without a limit. Here, a client that opens connections and sends nothing, or half a
+head, occupies a place for ``request_timeout_s`` at most, and the number of places is limited.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Final, cast
 from aiohttp import web
 
 _END: Final = b"\r\n\r\n"
-_LONGEST_HEAD: Final = 64 * 1024  # of longer ones aiohttp says what is wrong
+_LONGEST_HEAD: Final = 64 * 1024  # aiohttp reports errors in longer ones
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Door:
-    """Makes the protocol of each connection.
+    """Creates the protocol of each connection.
 
-    :param server: takes a connection over once its first head has come.
-    :param most: connections open at once; the next are answered 503.
+    :param server: takes over a connection once its first head has arrived.
+    :param most: maximum number of open connections; more are answered 503.
     :param patience_s: how long a first head may take.
     """
 
@@ -36,11 +36,11 @@ class Door:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more connections are taken."""
+        """Whether the maximum number of connections is reached."""
         return len(self.waiting) + len(self.server.connections) >= self._most
 
     def close(self) -> None:
-        """Turn away whoever is waiting."""
+        """Close all waiting connections."""
         for visitor in [*self.waiting]:
             visitor.leave()
 

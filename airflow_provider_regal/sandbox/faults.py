@@ -1,4 +1,4 @@
-"""Scripted bad answers: which requests get one, and what it is. Checked with pydantic, so a typo is never ignored."""
+"""Scripted bad answers: which requests get one, and what it is. Validated with pydantic, so no typo is ignored."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=
 
 
 class FaultsError(ValueError):
-    """The rules cannot be used; the text names each rule and key at fault."""
+    """The rules are invalid; the text names each rule and key at fault."""
 
 
 class On(BaseModel):
-    """Which requests: every condition given must hold; none given means all."""
+    """Which requests: all given conditions must hold; none given means all requests."""
 
     model_config = _STRICT
     requests: list[PositiveInt] | None = None
@@ -41,7 +41,7 @@ class On(BaseModel):
         return self
 
     def matches(self, number: int, name: str | None) -> bool:
-        """Whether request ``number``, carrying the event ``name``, is meant (``times`` is the plan's matter)."""
+        """Return whether request ``number`` with the event ``name`` matches (``FaultPlan`` checks ``times``)."""
         return (
             (self.requests is None or number in self.requests)
             and (self.from_ is None or number >= self.from_)
@@ -96,9 +96,9 @@ _RULES = TypeAdapter(list[Rule])
 
 
 def parse_rules(document: object) -> list[Rule]:
-    """Check a list of rules as it comes out of JSON or Python.
+    """Validate a list of rules from JSON or Python.
 
-    :raises FaultsError: one line per mistake, naming rule number and key.
+    :raises FaultsError: one line per mistake, with rule number and key.
     """
     if not isinstance(document, list):
         raise FaultsError('the faults must be a list of rules, such as [{"on": {"every": 50}, "do": {"status": 500}}]')
@@ -114,7 +114,7 @@ def parse_rules(document: object) -> list[Rule]:
 
 
 def _sentence(loc: Sequence[int | str], kind: str, message: str) -> str:
-    # Union branches add the name of their type to the path ("constrained-str"); only rule, part and key help a reader.
+    # Union branches add the name of their type to the path ("constrained-str"); readers only need rule, part and key.
     rule, *path = loc
     where = f"rule {int(rule) + 1}"
     keys = [str(step) for step in path[:2]]
@@ -128,15 +128,15 @@ def _sentence(loc: Sequence[int | str], kind: str, message: str) -> str:
 
 
 def _dice(seed: int, number: int) -> float:
-    # A hash rather than random(): the same request meets the same fate in every run and in any order.
+    # A hash rather than random(): the same request gets the same result in every run and in any order.
     digest = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 class FaultPlan:
-    """The rules in force, and how often each has fired.
+    """The active rules, and how often each has fired.
 
-    :param rules: first match wins.
+    :param rules: the first match wins.
     """
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
@@ -144,7 +144,7 @@ class FaultPlan:
         self.fired = [0] * len(self.rules)
 
     def take(self, number: int, name: str | None) -> tuple[int, Do] | None:
-        """Find the rule (numbered from 1) that request ``number`` meets, and count it as fired."""
+        """Find the rule (numbered from 1) that request ``number`` matches, and count it as fired."""
         for index, rule in enumerate(self.rules):
             spent = rule.on.times is not None and self.fired[index] >= rule.on.times
             if not spent and rule.on.matches(number, name):
@@ -153,7 +153,7 @@ class FaultPlan:
         return None
 
     def rearm(self) -> None:
-        """Count from nothing again."""
+        """Reset the counts."""
         self.fired = [0] * len(self.rules)
 
     def to_json(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class FaultPlan:
 
 
 def describe(rule: Rule) -> str:
-    """Write a rule in one line, for the page: ``every 50: status 500, stored``."""
+    """Format a rule in one line, for the page: ``every 50: status 500, stored``."""
     conditions = rule.on.model_dump(by_alias=True, exclude_unset=True)
     actions = rule.do.model_dump(exclude_unset=True)
     when = ", ".join(f"{key} {_plain(value)}" for key, value in conditions.items()) or "every request"

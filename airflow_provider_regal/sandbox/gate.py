@@ -1,6 +1,6 @@
 """Decide the answer to one request: key, size, rate, scripted fault, shape of the body - in this order.
 
-A pure decision: nothing is stored here, nothing sent.
+A pure decision: nothing is stored or sent here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Arrival:
 
     :param authorization: the header as sent.
     :param content_type: media type without parameters.
-    :param body: the bytes; ``None`` when they were above the size limit.
+    :param body: the bytes; ``None`` if they exceeded the size limit.
     """
 
     authorization: str | None
@@ -31,7 +31,7 @@ class Arrival:
 
 @dataclass
 class Verdict:
-    """What the gate says: a refusal, or ``None`` to let the request through; and the body, if it is an object."""
+    """The gate's decision: a refusal, or ``None`` to accept the request; and the body, if it is an object."""
 
     refusal: Answer | None
     document: dict[str, Any] | None
@@ -45,7 +45,7 @@ class Verdict:
 
 
 def check_key_and_size(arrival: Arrival, settings: SandboxSettings) -> Verdict:
-    """Check what comes first at the door: whose key it is, and how large the body."""
+    """Check what comes first: the key, and the size of the body."""
     key = arrival.authorization
     document = None if arrival.body is None else read_object(arrival.body)
     if key is None or not _same(key, settings.api_key):
@@ -70,7 +70,7 @@ def check_shape(verdict: Verdict, body: bytes) -> Verdict:
 def _key_finding(key: str | None, expected: str) -> Finding:
     if key is None:
         return Finding("no_key", "no Authorization header")
-    # Never quote the key: it may be a real one that was sent here by mistake.
+    # Never quote the key: it may be a real one, sent here by mistake.
     prefix, _, rest = key.strip().partition(" ")
     if rest and _same(rest.strip(), expected):
         return Finding("bearer_key", f"the key was sent with the prefix {prefix}; Regal wants it bare")

@@ -1,4 +1,4 @@
-"""Every request as it came, the newest in detail."""
+"""A record of all requests, with details of the newest."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Entry:
     """One ``POST /events``.
 
     :param answer: the status sent, or ``dropped``, ``reset``, ``hung``, ``unanswered``.
-    :param raw: the body, compact; ``None`` when it was not a JSON object or not read at all.
+    :param raw: the body, compact; ``None`` if it was not a JSON object or not read at all.
     :param rule: number of the fault rule that decided the answer.
-    :param contact_id: the profile it went to, once processed.
+    :param contact_id: its profile, once processed.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Entry:
 
     @property
     def body(self) -> Any:
-        """The body, parsed anew each time: kept as text it needs a fraction of the memory."""
+        """The body, parsed on each access: stored as text, it needs a fraction of the memory."""
         return None if self.raw is None else json.loads(self.raw)
 
     def to_json(self) -> dict[str, Any]:
@@ -61,8 +61,8 @@ class Entry:
 class Journal:
     """The newest requests in detail, and exact counts of all.
 
-    :param keep: most requests kept.
-    :param keep_bytes: most bytes of bodies kept.
+    :param keep: maximum number of requests kept.
+    :param keep_bytes: maximum bytes of bodies kept.
     """
 
     def __init__(self, keep: int, keep_bytes: int) -> None:
@@ -75,7 +75,7 @@ class Journal:
         self.by_answer: Counter[int | str] = Counter()
 
     def add(self, entry: Entry) -> None:
-        """Keep and count a request, and forget the oldest when there are too many."""
+        """Store and count a request; drop the oldest if there are too many."""
         self._entries[entry.number] = entry
         self._bytes += len(entry.raw or b"")
         self.by_answer[entry.answer] += 1
@@ -86,7 +86,7 @@ class Journal:
             self.forgotten += 1
 
     def unanswered(self, entry: Entry) -> None:
-        """Note that the connection ended before the answer was sent."""
+        """Record that the connection ended before the answer was sent."""
         self.by_answer[entry.answer] -= 1
         entry.answer = UNANSWERED
         self.by_answer[entry.answer] += 1
@@ -109,5 +109,5 @@ class Journal:
         return reversed(self._entries.values())
 
     def counts(self) -> dict[str, int]:
-        """Count how many requests got which answer."""
+        """Count requests by answer."""
         return {str(answer): count for answer, count in sorted(self.by_answer.items(), key=str) if count}

@@ -1,4 +1,4 @@
-"""What the parts of the web application share."""
+"""Keys that the parts of the web application share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a sandbox: bind a socket, serve until told to stop, let go of hanging connections."""
+"""Run a sandbox: bind a socket, serve until stopped, close hanging connections."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind and listen, so that the port is known, and taken, before anything else starts.
+    """Bind and listen, so that the port is known and reserved before anything else starts.
 
     :param port: 0 picks a free one.
-    :raises OSError: the address cannot be used.
+    :raises OSError: the address can't be used.
     """
     family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
 
 
 def url_of(listening: socket.socket) -> str:
-    """Return the address to give to clients; every interface is reached on loopback."""
+    """Return the URL for clients; a sandbox on all interfaces is reached on loopback."""
     host, port = listening.getsockname()[:2]
     if ip_address(host).is_unspecified:
         host = "::1" if ":" in host else "127.0.0.1"
@@ -48,19 +48,19 @@ def url_of(listening: socket.socket) -> str:
 
 
 def connection_json(url: str, api_key: str, extra: dict[str, object] | None = None) -> str:
-    """Describe an Airflow connection to the sandbox, as JSON text."""
+    """Return an Airflow connection to the sandbox, as JSON text."""
     connection: dict[str, object] = {"conn_type": "regal", "host": url, "password": api_key}
     return json.dumps(connection | ({"extra": extra} if extra else {}))
 
 
 class Running:
-    """A sandbox that serves."""
+    """A running sandbox."""
 
     def __init__(self, runner: web.AppRunner, door: Door, listening: asyncio.Server) -> None:
         self._runner, self._door, self._listening = runner, door, listening
 
     async def stop(self) -> None:
-        """Stop listening and close all connections, half-sent and hanging requests too: within two seconds."""
+        """Stop listening and close all connections, including half-sent and hanging requests, within two seconds."""
         self._listening.close()
         self._door.close()
         await self._runner.cleanup()
@@ -72,9 +72,9 @@ async def start(account: Account, listening: socket.socket) -> Running:
         build_app(account),
         access_log=None,
         shutdown_timeout=_GRACE_S,
-        keepalive_timeout=_KEPT_ALIVE_S,  # the next head has to come until then
+        keepalive_timeout=_KEPT_ALIVE_S,  # the next head must arrive within this time
         lingering_time=_LINGERING_S,
-        handler_cancellation=True,  # when their client leaves, so that a hanging answer does not hang on forever
+        handler_cancellation=True,  # when the client disconnects, so that a hanging answer ends
     )
     await runner.setup()
     settings = account.settings
@@ -86,7 +86,7 @@ async def start(account: Account, listening: socket.socket) -> Running:
 def run_sandbox(args: argparse.Namespace) -> int:
     """Run the command ``sandbox`` until Ctrl-C or SIGTERM.
 
-    :return: the exit code; 2 when it could not start.
+    :return: the exit code; 2 if it could not start.
     """
     try:
         settings = SandboxSettings(
@@ -113,7 +113,7 @@ def run_sandbox(args: argparse.Namespace) -> int:
 
 
 def _names(args: argparse.Namespace) -> tuple[str, ...]:
-    """Return the names it answers to; one to listen on is one of them."""
+    """Return the names it answers to, including the name it listens on."""
     try:
         ip_address(args.host)
     except ValueError:
@@ -135,7 +135,7 @@ def _rules(path: str | None) -> list[Rule]:
 
 
 def _reason(error: OSError) -> str:
-    # The message of create_server repeats the address; errors of name lookup have numbers of their own, below zero.
+    # The message of create_server repeats the address; errors of name lookup have their own negative numbers.
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""How a sandbox behaves; every option in one place (standard library only: the command line reads it too)."""
+"""The options of a sandbox, in one place (standard library only: the command line reads it, too)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class SandboxSettings:
     """How a sandbox behaves."""
 
     api_key: str = DEFAULT_API_KEY
-    """The key expected, raw, in ``Authorization``."""
+    """The expected key, verbatim in ``Authorization``."""
     rate_limit: int | None = None
-    """Most requests let through in any second; ``None`` means no limit."""
+    """Maximum number of requests in any second; ``None`` means no limit."""
     retry_after: int | None = None
-    """Seconds announced in ``Retry-After`` when over the limit; ``None`` leaves the header out."""
+    """Seconds in ``Retry-After`` when over the limit; ``None`` omits the header."""
     latency_ms: float = 0
     """How long every answer takes."""
     wrong_key_status: int = 401
-    """What a wrong key gets: 401 with an empty body, or 403 with a JSON body."""
+    """The answer to a wrong key: 401 with an empty body, or 403 with a JSON body."""
     lookup_order: tuple[str, ...] = IDENTIFIERS
-    """Which identifier finds a profile first."""
+    """The order in which identifiers are used to find a profile."""
     max_body_bytes: int = 1024 * 1024
     """A larger body gets 413."""
     keep_events: int = 20_000
@@ -36,23 +36,23 @@ class SandboxSettings:
     keep_body_bytes: int = 200_000_000
     """Bytes of bodies kept in all; older ones are only counted."""
     keep_contacts: int = 50_000
-    """Profiles kept in detail; those not touched for longest are only counted."""
+    """Profiles kept in detail; those unchanged for longest are only counted."""
 
     max_pending: int = 20_000
-    """Events taken and not yet processed; the next are answered 503 with ``Retry-After``."""
+    """Maximum number of events accepted and not yet processed; more are answered 503 with ``Retry-After``."""
     max_pending_bytes: int = 100_000_000
-    """Likewise, bytes of their bodies."""
+    """Maximum bytes of their bodies; more are answered 503 with ``Retry-After``."""
     max_connections: int = 2_000
-    """Connections open at once; the next are answered 503 with ``Retry-After``."""
+    """Maximum number of open connections; more are answered 503 with ``Retry-After``."""
     request_timeout_s: float = 10
     """How long the head of a first request may take, and how long a body."""
     allow_hosts: tuple[str, ...] = ()
-    """Names by which it is reached, beside ``localhost`` and IP addresses."""
+    """Additional host names of the sandbox, besides ``localhost`` and IP addresses."""
 
     def __post_init__(self) -> None:
-        """Check the options.
+        """Validate the options.
 
-        :raises ValueError: one cannot be what it is.
+        :raises ValueError: an option is invalid.
         """
         if not self.api_key or self.api_key != self.api_key.strip() or not self.api_key.isprintable():
             raise ValueError("the API key must be printable text without blanks around it")

@@ -1,4 +1,4 @@
-"""How many arrivals fall into any one second, on the server's clock."""
+"""Count arrivals in any one second, by the server's clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 
 class SlidingWindow:
-    """Counts arrivals of the last second, and remembers the busiest second ever.
+    """Counts arrivals in the last second, and remembers the busiest second.
 
     An arrival exactly one second after another is outside its window.
 
@@ -19,12 +19,12 @@ class SlidingWindow:
         self.worst = 0
 
     def count(self, now: float) -> int:
-        """Arrivals in the window that ends at ``now``."""
+        """Return the number of arrivals in the window that ends at ``now``."""
         while self._arrivals and now - self._arrivals[0] >= self._span_s:
             self._arrivals.popleft()
         return len(self._arrivals)
 
     def add(self, now: float) -> None:
-        """Note one arrival."""
+        """Record one arrival."""
         self._arrivals.append(now)
         self.worst = max(self.worst, self.count(now))

@@ -1,4 +1,4 @@
-"""Rows from files: JSON Lines, CSV, Parquet and archives of Segment, plain or gzip, a row at a time.
+"""Read rows from files, one at a time: JSON Lines, CSV, Parquet and Segment archives, plain or gzip.
 
 ::
 
@@ -7,7 +7,7 @@
                 └────────────────────────────▶ parquet
 
 A line that is not a row becomes a rejected row with its file and line: it neither stops the others nor disappears. A
-file that cannot be read to its end stops everything before the first row is sent.
+file that can't be read completely stops the delivery before the first row is sent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CSV: the first line names the columns; empty means NULL."""
+"""CSV: the first line names the columns; an empty field means NULL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _TooLongError(Exception):
 
 
 class _Texts:
-    """The lines as text, for the reader of CSV; it continues after a line that is too long."""
+    """The lines as text for the CSV reader; continues after a line that is too long."""
 
     def __init__(self, lines: Lines) -> None:
         self.lines = lines
@@ -38,12 +38,12 @@ class _Texts:
 
 
 def read_csv(stream: IO[bytes], name: str, *, delimiter: str = ",", encoding: str = UTF_8) -> Iterator[Marked]:
-    """Return the rows of a CSV file, with their places; of a bad one its fields are kept, to be fixed.
+    """Return the rows of a CSV file with their places; a malformed row keeps its fields, to be fixed.
 
     :param stream: the file, plain or gzip.
     :param name: of the file, for messages.
     :param encoding: of its text.
-    :raises ValueError: the header cannot be used.
+    :raises ValueError: the header is invalid.
     """
     texts = _Texts(Lines(stream, name, encoding))
     not_text = f"is not valid {encoding.upper()}; name the file's encoding, such as encoding='cp1252'"
@@ -87,9 +87,9 @@ def _is_text(field: str) -> bool:
 
 
 def _header(reader: Iterator[list[str]], name: str, delimiter: str, not_text: str) -> list[str]:
-    """Read the names of the columns, without the spaces around them.
+    """Read the names of the columns, without surrounding spaces.
 
-    :raises ValueError: saying what is wrong with them.
+    :raises ValueError: the header is invalid, and why.
     """
     try:
         fields = next((fields for fields in reader if fields), [])

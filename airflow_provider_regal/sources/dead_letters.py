@@ -1,4 +1,4 @@
-"""Dead letters as rows, to be sent again: every rule applies to them as to any other row."""
+"""Return dead letters as rows, to be sent again under the same rules as any other row."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class Redelivery(Protocol):
-    """The delivery that takes letters, or in a dry run looks at them."""
+    """A delivery that takes over dead letters, or only reads them in a dry run."""
 
     @property
     def id(self) -> int:
@@ -58,7 +58,7 @@ class Redelivery(Protocol):
 
     @property
     def record(self) -> Record:
-        """What is on record of it."""
+        """Its record in the ledger."""
 
     @property
     def account(self) -> Account:
@@ -68,16 +68,16 @@ class Redelivery(Protocol):
         """Read from the ledger."""
 
     def write(self, work: Callable[[Connection], object]) -> None:
-        """Do work in a transaction, if the delivery is still held."""
+        """Run work in a transaction, if this try still holds the delivery."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which dead letters are sent again, and how.
 
-    :param fix: gets the payload of a letter (a row where it could not be mapped) and returns what to send; None to
-        leave the letter where it is.
-    :param allow_empty: do not fail if none matches.
+    :param fix: receives the payload of a letter (or the row, if it could not be mapped) and returns what to send; None
+        to leave the letter where it is.
+    :param allow_empty: do not fail if no letter matches.
     """
 
     selection: Selection
@@ -88,13 +88,14 @@ class Choice:
 def read_dead_letters(
     held: Redelivery, choice: Choice, *, looks_only: bool = False, limit: int | None = None, restarts: bool = False
 ) -> Iterator[Marked]:
-    """Take dead letters and return them as rows, the oldest first.
+    """Take over dead letters and return them as rows, oldest first.
 
-    :param held: the redelivery; taking a letter stands or falls with its hold.
-    :param looks_only: nothing is taken.
-    :param limit: how many to take at most.
-    :param restarts: what earlier deliveries of the same task have taken is taken again.
-    :raises FixSourceError: none matches.
+    :param held: the redelivery; a letter is taken in the same transaction that checks that the redelivery is still
+        held.
+    :param looks_only: take over nothing.
+    :param limit: the maximum number of letters.
+    :param restarts: also take what earlier deliveries of the same task have taken.
+    :raises FixSourceError: no letter matches.
     :raises ValueError: ``fix`` failed.
     """
     left, calls = Counter[str](), Counter[str]()
@@ -118,7 +119,7 @@ def read_dead_letters(
         taken += len(rows)
         if limit is not None and taken >= limit:
             break
-    _report_left(left)  # before the last rows: no more is asked for once there are as many as the limit
+    _report_left(left)  # before the last rows: after the limit, the caller requests no more
     if unknown := calls["unknown"]:
         _log.warning("%s unknown rows are sent again, as asked: people may be reached twice", f"{unknown:,}")
     yield from rows
@@ -127,7 +128,7 @@ def read_dead_letters(
 def _free_letters(
     held: Redelivery, choice: Choice, left: Counter[str], *, restarts: bool
 ) -> tuple[list[Letter], Mapping[int, str | None]]:
-    """Find the letters that are meant and not taken; and the deliveries whose letters are free, too."""
+    """Return the matching letters that are not taken, and the deliveries whose letters are available, too."""
     found = held.read(lambda connection: read_letters(connection, choice.selection))
     statuses, free = set(choice.selection.status), list[Letter]()
     mine = _may_take_from(held, {by for _, _, by, _ in found if by is not None}, restarts=restarts)
@@ -161,7 +162,7 @@ def _take(held: Redelivery, keys: Sequence[Letter], mine: Mapping[int, str | Non
 
 
 def _ended(connection: Connection, seen: Mapping[int, str]) -> set[int]:
-    """End redeliveries that seem dead, so that one which is only slow sends nothing; return those that have ended."""
+    """End redeliveries that seem dead, so that a slow one can't send anything anymore; return those that ended."""
     d = deliveries.c
     for taker, held_at in seen.items():
         as_seen = (d.id == taker) & d.kept_rows.is_(None) & (d.held_at == held_at)
@@ -171,9 +172,9 @@ def _ended(connection: Connection, seen: Mapping[int, str]) -> set[int]:
 
 
 def _may_take_from(held: Redelivery, takers: Collection[int], *, restarts: bool) -> dict[int, str | None]:
-    """Return which of the deliveries that have taken letters will not send them.
+    """Return the deliveries that have taken letters and will not send them.
 
-    The value is when it was last heard of one that has to be ended first; None if there is no need.
+    The value is the last sign of life of a delivery that has to be ended first, else None.
     """
     if not takers:
         return {held.id: None}
@@ -196,14 +197,14 @@ def _may_take_from(held: Redelivery, takers: Collection[int], *, restarts: bool)
 
 
 def _what_to_send(letter: DeadLetter, fix: Fix | None, left: Counter[str]) -> Mapping[str, Any] | None:
-    """Return what a letter says, fixed; None if it stays where it is."""
+    """Return the fixed content of a letter; None if it stays where it is."""
     if letter.form == "consent":
         left[_CONSENT] += 1
         return None
     if letter.form == "unreadable" and fix is None:
         left[_UNREADABLE] += 1
         return None
-    if letter.consents or fix is None:  # whose consent it is, is not changed on the way
+    if letter.consents or fix is None:  # the person and channel of a consent must not be changed
         return dict(letter.payload)
     where = f"row {letter.position:,} of delivery {letter.delivery}"
     try:
@@ -259,7 +260,7 @@ def _row(letter: DeadLetter, payload: Mapping[str, Any]) -> Marked:
 
 
 def _origin(letter: DeadLetter) -> str:
-    """Name where a letter comes from: of one that was redelivered before, where it came from first."""
+    """Return where a letter comes from; if it was redelivered before, its original place."""
     if letter.place is not None and letter.place.startswith("delivery "):
         return letter.place
     return f"delivery {letter.delivery} {letter.place or f'row {letter.position:,}'}"
@@ -267,6 +268,6 @@ def _origin(letter: DeadLetter) -> str:
 
 def _written(letter: DeadLetter, payload: Mapping[str, Any]) -> dict[str, Any]:
     kind = EVENTS[letter.call]
-    if letter.form == "body" and issubclass(kind, Page):  # the page's own name is in the properties
+    if letter.form == "body" and issubclass(kind, Page):  # the page's name is in the properties
         return {key: value for key, value in payload.items() if key != NAME}
     return dict(payload)

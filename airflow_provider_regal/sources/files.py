@@ -1,4 +1,4 @@
-"""Many files, one after the other."""
+"""Read many files, one after the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_regal.sources.segment import read_segment
 class SourceFile:
     """A file to read.
 
-    :param name: how messages name it.
+    :param name: its name in messages.
     :param open: opens it for reading bytes.
     """
 
@@ -35,16 +35,16 @@ def read_files(
     encoding: str = "utf-8",
     include: Collection[str] = (),
 ) -> Iterator[Marked]:
-    """Return the rows of all files, in their order.
+    """Return the rows of all files, in order.
 
     :param delimiter: between the fields of CSV.
     :param encoding: of the text of CSV.
-    :param include: ``page``, ``screen``: which of these messages of Segment are sent.
-    :raises OSError: a file cannot be read to its end.
-    :raises ValueError: a file is not what its format says.
+    :param include: ``page``, ``screen``: which of these Segment messages are sent.
+    :raises OSError: a file can't be read completely.
+    :raises ValueError: a file is not in its format.
     """
     if file_format == "parquet":
-        load_pyarrow()  # said even if there is no file
+        load_pyarrow()  # raises even if there is no file
     for file in files:
         with closing(file.open()) as stream:
             if file_format == "jsonl":

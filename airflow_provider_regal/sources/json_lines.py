@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line."""
+"""JSON Lines: one object per line."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _THE_LINE: Final = "the line"
 
 
 class BadLineError(ValueError):
-    """A line is not an object; the message holds none of its values."""
+    """A line is not an object; the message contains none of its values."""
 
 
 def read_json_lines(stream: IO[bytes], name: str) -> Iterator[Marked]:
-    """Return the row of each line, with its place; of a bad one its text is kept, to be fixed.
+    """Return the row of each line with its place; a malformed line keeps its text, to be fixed.
 
     :param stream: the file, plain or gzip.
     :param name: of the file, for messages.
@@ -33,7 +33,7 @@ def read_json_lines(stream: IO[bytes], name: str) -> Iterator[Marked]:
 
 
 def objects(stream: IO[bytes], name: str) -> Iterator[tuple[str, bytes, dict[str, Any] | BadLineError]]:
-    """Return each line that is not blank: where it is, its bytes, and the object it holds or why it holds none."""
+    """Return each line that is not blank: its place, its bytes, and its object or the error."""
     for number, line in Lines(stream, name):
         if line.strip():
             try:
@@ -51,7 +51,7 @@ def _object_of(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise BadLineError("is not valid UTF-8") from None
     except json.JSONDecodeError as error:
-        # Its message holds no text of the line. Without the column, so that such lines are counted together.
+        # This message contains no text of the line. The column is omitted so that such lines are counted together.
         what = error.msg.removesuffix(" at").removesuffix(" starting")
         cut = "" if line.endswith(b"\n") else "; it is the last line, and may be cut off"
         raise BadLineError(f"is not JSON ({what}){cut}") from None

@@ -1,26 +1,26 @@
-"""Marks: what a row of the snapshot carries beside its columns.
+"""Marks: what a row of the snapshot has in addition to its columns.
 
-A source of ours returns such rows as :class:`Marked`; in any other row these are the names of columns. In the snapshot
-a marked row is an object with the marks and either the columns themselves or, under ``$row``, an object of them.
+Our own sources return such rows as :class:`Marked`; in any other row these names are columns. In the snapshot, a marked
+row is an object with the marks and either the columns themselves or, under ``$row``, an object with the columns.
 
 =============  =========================================================================
 mark           its value
 =============  =========================================================================
 $event         the call: the row was an event already, and its columns are a written event
-$row           the columns, where they stand apart
-$origin        where the row comes from, as ``a.jsonl.gz line 17``: for messages
-$skip          why the row is not sent, on purpose; beside ``$event``, its opt-outs are
+$row           the columns, if they are stored separately
+$origin        the row's place, such as ``a.jsonl.gz line 17``: for messages
+$skip          why the row is not sent, on purpose; with ``$event``, its opt-outs are sent
 $reject        why it can never be sent: a list of ``[field, reason]``
-$lost          beside ``$reject``: it says a no that can't be sent, or a decision that can't be read
-$phase         rows of a later phase wait for those of the earlier
-$weight        for how many rows of the source it stands, where not for one
+$lost          with ``$reject``: it has an opt-out that can't be sent, or an unreadable decision
+$phase         rows of a later phase wait for those of earlier ones
+$weight        how many source rows it represents, if not one
 $only_consent  there is nothing to send without its opt-ins
 $claims        what the ledger has to grant before it is sent
-$force         it may be sent although Regal may have it already
-$call          the call of a table's row, where that is not the delivery's
+$force         it may be sent although Regal may already have it
+$call          the call of a table's row, if it differs from the delivery's
 $letter_time   when it first failed, before it was sent again as a dead letter
-$ledger_key    by which the ledger knows the contact, likewise
-$owed          an opt-out that another delivery has read, and Regal lacks
+$ledger_key    the contact's key in the ledger, for a dead letter that is sent again
+$owed          an opt-out that another delivery has read and Regal lacks
 =============  =========================================================================
 """
 
@@ -66,11 +66,11 @@ MARKS: Final = frozenset(
 
 
 class Marked(dict[str, Any]):
-    """A row with marks, made by a source of ours."""
+    """A row with marks, created by one of our own sources."""
 
 
 def columns_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a row without our marks."""
+    """Return a row without marks."""
     if ROW_MARK in row:
         columns: Mapping[str, Any] = row[ROW_MARK]
         return columns

@@ -1,4 +1,4 @@
-"""Parquet: rows with their types, a batch at a time. Needs pyarrow, the extra ``parquet``."""
+"""Parquet: typed rows, read in batches. Needs pyarrow (the extra ``parquet``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_regal.sources.rows import bad_row, row_of
 from airflow_provider_regal.sources.streams import DamagedFileError
 
 _ROWS_A_BATCH: Final = 1_000
-_INDEX: Final = re.compile(r"__index_level_\d+__")  # the numbers of pandas' rows, where the index had no name
+_INDEX: Final = re.compile(r"__index_level_\d+__")  # pandas' row numbers, if the index had no name
 
 
 class MissingExtraError(ImportError):
@@ -36,17 +36,17 @@ def load_pyarrow() -> Any:
 
 
 def read_parquet(stream: IO[bytes], name: str) -> Iterator[Marked]:
-    """Return the rows of a Parquet file, with their numbers, from 1.
+    """Return the rows of a Parquet file with their numbers, from 1.
 
-    :param stream: the file; it must be able to seek.
+    :param stream: the file; must be seekable.
     :param name: of the file, for messages.
     :raises ValueError: two columns have one name.
-    :raises DamagedFileError: it is not a Parquet file, or not a whole one.
+    :raises DamagedFileError: it is not a Parquet file, or is incomplete.
     """
     arrow = load_pyarrow()
     number = 0
     try:
-        # Without pre_buffer, which keeps every part of the file it has read.
+        # pre_buffer would keep every part of the file that was read in memory.
         file = arrow.parquet.ParquetFile(stream, pre_buffer=False)
         names = file.schema_arrow.names
         if twice := sorted({column for column in names if names.count(column) > 1}):
@@ -64,7 +64,7 @@ def read_parquet(stream: IO[bytes], name: str) -> Iterator[Marked]:
 
 
 def _rows(arrow: Any, batch: Any) -> Iterator[dict[str, Any] | tuple[str, str]]:
-    """Return each row, or the column that Python has no value for and why."""
+    """Return each row, or the column whose value has no Python equivalent, and why."""
     places = [place for place, name in enumerate(batch.schema.names) if not _INDEX.fullmatch(name)]
     columns = [_column(arrow, batch, place) for place in places]
     names = [batch.schema.names[place] for place in places]
@@ -81,7 +81,7 @@ def _column(arrow: Any, batch: Any, position: int) -> list[Any]:
     column = batch.column(position)
     kind = _in_microseconds(arrow, column.type)
     if kind != column.type:
-        column = column.cast(kind, safe=False)  # nanoseconds are cut off, as all fractions are when they are written
+        column = column.cast(kind, safe=False)  # nanoseconds are dropped, as all fractions are when written
     values: list[Any]
     try:
         values = column.to_pylist()
@@ -102,7 +102,7 @@ def _value(item: Any) -> Any:
 
 
 def _converter(arrow: Any, kind: Any) -> Callable[[Any], Any] | None:
-    """Return what makes of a value of this type, at every depth, what it means: objects of maps, and short floats."""
+    """Return a converter for values of this type, at every depth: maps become objects, 32-bit floats become short."""
     types = arrow.types
     if types.is_float32(kind) or types.is_float16(kind):
         return shortest
@@ -128,7 +128,7 @@ def _with(value: dict[str, Any], inner: dict[str, Callable[[Any], Any]]) -> dict
 
 
 def _object(pairs: list[tuple[Any, Any]]) -> Any:
-    """Make an object of a map; what cannot be one stays a list of pairs."""
+    """Convert a map to an object; a map that can't be one stays a list of pairs."""
     if not all(isinstance(key, str) for key, _ in pairs):
         return pairs
     made = dict(pairs)
@@ -136,7 +136,7 @@ def _object(pairs: list[tuple[Any, Any]]) -> Any:
 
 
 def _in_microseconds(arrow: Any, kind: Any) -> Any:
-    """Return the type with times as Python has them, at every depth."""
+    """Return the type with times in microseconds, as in Python, at every depth."""
     types = arrow.types
     if types.is_timestamp(kind) and kind.unit == "ns":
         return arrow.timestamp("us", kind.tz)

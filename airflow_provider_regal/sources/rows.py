@@ -1,4 +1,4 @@
-"""The rows that sources return: each says where it comes from, and is of Python's own types."""
+"""The rows that sources return: each has a place and contains only Python types."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def row_of(columns: Mapping[str, Any], origin: str) -> Marked:
 
 
 def bad_row(what: str, reason: str, origin: str, kept: Mapping[str, Any] | None = None) -> Marked:
-    """Return the fault of a value that is not a row.
+    """Return a rejected row for a value that is not a row.
 
     :param what: the place of the fault, such as ``the line`` or a column.
     :param reason: what is wrong with it, without values.
-    :param kept: what to keep of it, beside its reason.
+    :param kept: what to keep of it, in addition to the reason.
     """
     return Marked({ORIGIN_MARK: origin, REJECT_MARK: [[what, reason]], ROW_MARK: dict(kept or {})})
 
 
 def as_row(given: Any) -> Mapping[str, Any]:
-    """Bring what a source returns into the shape of a row, so that all can be kept in one way.
+    """Convert an item of a source into a row, so that all rows are stored in the same way.
 
     :param given: a dictionary, a row that knows its columns (SQLAlchemy, sqlite3, a named tuple), or an event.
-    :returns: the row; of what is none of these, or raises when it is read, a row that is rejected.
+    :returns: the row; a rejected row if the item is none of these or raises when it is read.
     """
     kind = type(given)
     if kind is Marked:

@@ -1,4 +1,4 @@
-"""Archives of Segment: JSON Lines of messages, plain or gzip."""
+"""Segment archives: JSON Lines of messages, plain or gzip."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from airflow_provider_regal.sources.rows import bad_row
 
 
 def read_segment(stream: IO[bytes], name: str, include: Collection[str] = ()) -> Iterator[Marked]:
-    """Return the event of each message, with its place, or why it is not sent.
+    """Return the event of each message with its place, or the reason it is not sent.
 
-    Nothing is kept of a line that is not a message: it may hold the write key of the source.
+    Nothing is kept of a line that is not a message: it may contain the source's write key.
 
     :param stream: the file, plain or gzip.
     :param name: of the file, for messages.
@@ -28,9 +28,9 @@ def read_segment(stream: IO[bytes], name: str, include: Collection[str] = ()) ->
 
 
 def message_row(message: Mapping[str, Any], origin: str, include: Collection[str] = ()) -> Marked:
-    """Return the event of one message, or why it is not sent.
+    """Return the event of one message, or the reason it is not sent.
 
-    :param origin: where it is.
+    :param origin: its place.
     """
     read = read_message(message, include)
     if isinstance(read, Skipped):

@@ -1,4 +1,4 @@
-"""Bytes of a file: unzipped if they are zipped, and cut into lines, in constant memory."""
+"""Read the bytes of a file, unzip them if needed, and split them into lines, in constant memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUFFER: Final = 256 * 1024
 _GZIP: Final = b"\x1f\x8b"
 _DAMAGES: Final = (EOFError, zlib.error, gzip.BadGzipFile, UnicodeError)
 _BOM: Final = b"\xef\xbb\xbf"
-# What files begin with that are not lines of text.
+# Starts of files that are not lines of text.
 _NO_TEXT: Final = {
     b"PAR1": "a Parquet file: format='parquet' reads it",
     b"PK\x03\x04": "a ZIP file; unzip it, or zip it with gzip",
@@ -29,11 +29,11 @@ _NO_TEXT: Final = {
 
 
 class DamagedFileError(OSError):
-    """A file cannot be read to its end, so it can't be known how many of its rows are missing."""
+    """A file can't be read completely, so it can't be known how many of its rows are missing."""
 
 
 class _Raw(io.RawIOBase):
-    """Makes a raw stream of whatever can read: not all streams of object storages are whole ones."""
+    """Adapts any object with ``read`` to a raw stream: some object storage streams are incomplete."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -48,7 +48,7 @@ class _Raw(io.RawIOBase):
 
 
 class _AsUtf8(io.RawIOBase):
-    """Text of another encoding as UTF-8; what cannot be decoded stays, so that its line is rejected and no other."""
+    """Converts text of another encoding to UTF-8; undecodable bytes stay, so that only their line is rejected."""
 
     def __init__(self, stream: io.BufferedReader, encoding: str) -> None:
         self._stream = stream
@@ -72,10 +72,10 @@ class _AsUtf8(io.RawIOBase):
 class Lines:
     """The lines of a file as UTF-8, one at a time.
 
-    :param stream: opened for reading bytes; unzipped if it holds gzip, whatever its name.
+    :param stream: opened for reading bytes; unzipped if it contains gzip, whatever its name.
     :param name: of the file, for messages.
     :param encoding: of its text.
-    :raises ValueError: it is none of text.
+    :raises ValueError: the file is not text.
     """
 
     def __init__(self, stream: IO[bytes], name: str, encoding: str = UTF_8) -> None:
@@ -92,11 +92,11 @@ class Lines:
                 raise ValueError(f"{name} is {what}.")
 
     def next(self) -> bytes | None:
-        """Read the next line with its end, without a byte order mark; None after the last.
+        """Read the next line, including its line end, without a byte order mark; None after the last.
 
-        A line that is too long comes without its end, and cut off: see :func:`is_too_long`.
+        A line that is too long is truncated and has no line end: see :func:`is_too_long`.
 
-        :raises DamagedFileError: the file breaks off, or is damaged.
+        :raises DamagedFileError: the file is truncated or damaged.
         """
         line = self._read()
         if not line:
@@ -129,12 +129,12 @@ class Lines:
         try:
             return self._plain.peek(len(start))[: len(start)] == start
         except _DAMAGES as error:
-            self._damage = error  # said when it is read; read once more, what follows would look like the end
+            self._damage = error  # raised when it is read; another read would look like the end
             return False
 
 
 def is_too_long(line: bytes) -> bool:
-    """Whether a line is longer than any event, and was cut off."""
+    """Return whether a line is longer than any event and was truncated."""
     return len(line) > LONGEST_LINE and not line.endswith(b"\n")
 
 

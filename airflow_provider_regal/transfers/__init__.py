@@ -1,1 +1,1 @@
-"""From a source to Regal."""
+"""Transfers from a source to Regal."""

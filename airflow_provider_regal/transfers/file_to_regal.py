@@ -1,4 +1,4 @@
-"""The rows of files to Regal: JSON Lines, CSV, Parquet, and archives of Segment."""
+"""Deliver the rows of files to Regal: JSON Lines, CSV, Parquet, and Segment archives."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.delivery.delivery import Rows
 
-# What a message of Segment says itself.
+# Options that a Segment message replaces.
 _SAID_BY_MESSAGES: Final = ("event", "mapping", "types", "values")
 
 
 class FileToRegalOperator(RegalBulkOperator):
-    """Deliver the rows of files: contacts by identify, events by track, page or screen, or an archive of Segment.
+    """Deliver the rows of files: contacts by identify, events by track, page or screen, or a Segment archive.
 
     .. code-block:: python
 
@@ -36,10 +36,10 @@ class FileToRegalOperator(RegalBulkOperator):
 
     :param path: absolute path, URI of object storage, or glob; or a list of them (templated). The files of each are
         read in the order of their names.
-    :param format: ``jsonl``, ``csv``, ``parquet`` (needs the extra ``parquet``), or ``segment``: JSON Lines of
-        Segment's messages, which say themselves what they are.
+    :param format: ``jsonl``, ``csv``, ``parquet`` (needs the extra ``parquet``), or ``segment``: JSON Lines of Segment
+        messages, each of which names its own call.
     :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``. Not for ``segment``.
-    :param include: of a Segment archive: send ``page`` and ``screen`` messages too, which are skipped otherwise.
+    :param include: for a Segment archive: also send ``page`` and ``screen`` messages, which are skipped otherwise.
     :param delimiter: between the fields of CSV.
     :param encoding: of the text of CSV, such as ``cp1252`` or ``utf-16``.
     :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
@@ -61,7 +61,7 @@ class FileToRegalOperator(RegalBulkOperator):
     ) -> None:
         check_format(format, call, include, kwargs)
         check_csv(format, delimiter, encoding)
-        # To Segment's messages the call matters only for what is promised: as for events, nothing is sent twice.
+        # For Segment messages the call only sets the guarantee: as for events, nothing is sent twice.
         super().__init__(call=call or "track", **kwargs)
         self.path = path
         self.format = format
@@ -70,7 +70,7 @@ class FileToRegalOperator(RegalBulkOperator):
         self.encoding = encoding
 
     def source(self) -> tuple[str, ...]:
-        """Name the files, as they were asked for."""
+        """Identify the files by the paths that were given."""
         return ("file", self.format, *paths_of(self.path))
 
     def lineage_inputs(self) -> list[Any]:
@@ -87,9 +87,9 @@ class FileToRegalOperator(RegalBulkOperator):
 
 
 def check_format(file_format: str, call: str | None, include: Sequence[str], options: dict[str, Any]) -> None:
-    """Refuse options that do not go together.
+    """Reject conflicting options.
 
-    :raises ValueError: saying which.
+    :raises ValueError: with the options in conflict.
     """
     if file_format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {file_format!r}")

@@ -1,4 +1,4 @@
-"""A query's rows to Regal."""
+"""Deliver a query's rows to Regal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class SqlToRegalOperator(RegalBulkOperator):
             call="identify",
         )
 
-    The column names say what becomes of each column: see the page *From SQL to Regal*. The result is read with a
-    server-side cursor where the driver has one, completely, before the first event is sent.
+    The column names determine what becomes of each column: see the page *From SQL to Regal*. The result is read
+    completely before the first event is sent, with a server-side cursor if the driver has one.
 
     :param sql: one query, or the path of a ``.sql`` file (templated).
     :param sql_conn_id: connection of any database with a DB-API hook (templated).
-    :param parameters: of the query, as the driver takes them (templated).
+    :param parameters: of the query, in the driver's format (templated).
     :param sql_hook_params: passed to the database's hook.
     :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
         task.
@@ -66,13 +66,13 @@ class SqlToRegalOperator(RegalBulkOperator):
         jinja_env: jinja2.Environment,
         seen_oids: set[int],
     ) -> None:
-        # Before rendering: afterwards an empty interval looks like a query that never used one.
+        # Before rendering: afterwards it can't be seen whether the query uses the interval.
         if parent is self:
             check_interval(context, self.sql, self.parameters)
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
     def source(self) -> tuple[str, ...]:
-        """Name the query."""
+        """Identify the query."""
         return ("sql", self.sql_conn_id, self.sql, repr(self.parameters))
 
     def lineage_inputs(self) -> list[Any]:

@@ -15,13 +15,13 @@ from benchmarks.senders.work import Work
 
 
 def cpu_s() -> float:
-    """Add up the CPU seconds of this process and of its children that have ended, user and system."""
+    """Return the CPU seconds of this process and of its finished children, user and system."""
     spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
 def peak_mb() -> float:
-    """Return the largest resident set of this process; ``getrusage`` counts the process it was forked from, too."""
+    """Return the maximum resident set of this process; ``getrusage`` includes the process it was forked from."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024, 1)
 

@@ -1,6 +1,6 @@
-"""A bare aiohttp loop: as many senders as connections take ready-made bodies from a list; answers read and checked.
+"""A bare aiohttp loop: as many senders as connections take ready-made bodies from a list; answers are read and checked.
 
-No database, no mapping, no validation, no JSON, no journal: what sending alone costs with the same client.
+No database, no mapping, no validation, no JSON, no journal: the cost of sending alone with the same client.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _made: dict[int, list[bytes]] = {}
 
 
 def prepare(work: Work) -> None:
-    """Make the bodies, which is not measured."""
+    """Make the bodies; not measured."""
     read = contacts.rows(Path(work.database), work.first, work.count)
     _made[work.first] = [contacts.encoded(contacts.body_of(row)) for row in read]
 
@@ -28,7 +28,7 @@ def send(work: Work) -> int:
 
 
 async def post_all(work: Work) -> int:
-    """Post the bodies that were made."""
+    """Post the prepared bodies."""
     headers = {"Authorization": work.key, "Content-Type": "application/json"}
     bodies, acknowledged = iter(_made[work.first]), 0
 

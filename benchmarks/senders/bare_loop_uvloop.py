@@ -1,4 +1,4 @@
-"""The bare loop once more, on uvloop: what this package runs on where it is installed."""
+"""The bare loop on uvloop, which this package uses if it is installed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""dlt: a pipeline from a resource that reads SQLite to ``@dlt.destination``, one event a request.
+"""dlt: a pipeline from a resource that reads SQLite to ``@dlt.destination``, one event per request.
 
-The rows are cut into as many files as dlt has load workers (20), so that it sends from 20 threads, each with a session
-that repeats what failed (``dlt.sources.helpers.requests``). It keeps the rows in its folder until they are sent, and
-commits where it is by batch; the phone is rewritten by hand, nothing is validated.
+The rows are split into as many files as dlt has load workers (20), so that it sends from 20 threads, each with a
+session that retries failures (``dlt.sources.helpers.requests``). It keeps the rows in its folder until they are sent,
+and commits its position per batch. The phone is rewritten by hand, nothing is validated.
 """
 
 from __future__ import annotations
@@ -41,6 +41,6 @@ def send(work: Work) -> int:
     name = f"contacts_{work.first}_{work.count}"
     pipeline = dlt.pipeline(name, destination=regal, pipelines_dir=str(work.path / "pipelines"), progress=None)
     read = contacts.rows(Path(work.database), work.first, work.count)
-    # Without the hint dlt would make a datetime of the text.
+    # Without the hint, dlt would convert the text to a datetime.
     pipeline.run(read, table_name="contacts", columns={"signed_up": {"data_type": "text"}})
     return acknowledged.count(200)

@@ -1,7 +1,7 @@
-"""drt-core: ``drt run`` of a project with an SQLite profile and a REST API destination, one event a request.
+"""drt-core: ``drt run`` of a project with an SQLite profile and a REST API destination, one event per request.
 
 It renders the body with its template, keeps its history, and counts failed rows; the SQL rewrites the phone, nothing is
-validated. Its rate limit is set so high that it does not pace. It runs in this process, so its start is not measured.
+validated. Its rate limit is so high that it does not pace. It runs in this process, so its start is not measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BODY = """\
 
 
 def make_project(work: Work) -> None:
-    """Write the project, its sync and the profile of the database."""
+    """Write the project, its sync and the database profile."""
     home, project = work.path / "home", work.path / "project"
     (home / ".drt").mkdir(parents=True, exist_ok=True)
     (project / "syncs").mkdir(parents=True, exist_ok=True)
@@ -46,14 +46,14 @@ def make_project(work: Work) -> None:
         },
         "sync": {"mode": "full", "batch_size": 1_000, "rate_limit": {"requests_per_second": 1e6}, "on_error": "skip"},
     }
-    # JSON is YAML, too.
+    # JSON is valid YAML.
     (home / ".drt" / "profiles.yml").write_text(json.dumps(profiles))
     (project / "drt_project.yml").write_text(json.dumps(settings))
     (project / "syncs" / f"{name_of(work)}.yml").write_text(json.dumps(sync))
 
 
 def name_of(work: Work) -> str:
-    """Name a sync."""
+    """Return the name of a sync."""
     return f"contacts_{work.first}_{work.count}"
 
 

@@ -1,6 +1,6 @@
-"""Airflow's ``HttpHook.run`` once a row, one at a time: it makes a new session for each.
+"""Airflow's ``HttpHook.run`` once per row, one at a time: it creates a new session each time.
 
-The row is read from SQLite and mapped by hand; nothing is validated, nothing remembered.
+The row is read from SQLite and mapped by hand; nothing is validated or remembered.
 """
 
 from __future__ import annotations

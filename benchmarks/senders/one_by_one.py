@@ -1,6 +1,6 @@
-"""``requests.post`` once a row, one at a time, without a session: the loop one writes first.
+"""``requests.post`` once per row, one at a time, without a session: the obvious first loop.
 
-The row is read from SQLite and mapped by hand; nothing is validated, nothing remembered.
+The row is read from SQLite and mapped by hand; nothing is validated or remembered.
 """
 
 from __future__ import annotations

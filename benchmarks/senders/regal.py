@@ -1,9 +1,9 @@
 """With this package: ``SqlToRegalOperator.execute``, contacts by identify.
 
 Each row is read through Airflow's SQLite hook, written to the snapshot in the ledger, mapped, validated with its phone,
-sent in order of person, acknowledged, and its outcome committed to the ledger, at least every second. The
-connection's ``rate_limit`` is 10,000 a second, the most there is, so that nothing is paced. Airflow's task instance is
-a stand-in that takes the one XCom, since Airflow's own work is by task and not by row.
+sent in order per person, and acknowledged; its outcome is committed to the ledger, at least every second. The
+connection's ``rate_limit`` is 10,000 per second, the maximum, so that nothing is paced. Airflow's task instance is
+replaced by an object that takes the one XCom, since Airflow's own work is per task and not per row.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def deliver(work: Work, **options: Any) -> dict[str, Any]:
 
 
 def set_connections(work: Work) -> None:
-    """Return Airflow the connections: the ledger is an SQLite file of its own, or what ``BENCHMARK_LEDGER`` names."""
+    """Configure Airflow's connections: the ledger is its own SQLite file, or what ``BENCHMARK_LEDGER`` names."""
     sqlite = json.dumps({"conn_type": "sqlite", "host": work.database})
     os.environ["AIRFLOW_CONN_WAREHOUSE"] = os.environ.get("BENCHMARK_SOURCE", sqlite)
     os.environ["AIRFLOW_CONN_REGAL_DEFAULT"] = json.dumps(
@@ -50,12 +50,12 @@ def set_connections(work: Work) -> None:
 
 
 def ledger_file(work: Work) -> Path:
-    """Name the file of the ledger."""
+    """Return the file of the ledger."""
     return work.path / "ledger" / "ledger.db"
 
 
 def context_of(task: Any, *, run_id: str) -> Any:
-    """Make the context of a first try."""
+    """Return the context of a first try."""
     ti = SimpleNamespace(
         dag_id="benchmark", task_id=task.task_id, run_id=run_id, map_index=-1, try_number=1, max_tries=0,
         xcom_push=lambda **_: None,

@@ -1,4 +1,4 @@
-"""With this package where uvloop is not installed: on the loop that Python brings."""
+"""With this package, without uvloop: on Python's own loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same as ``regal``, and what it takes of disk; the source may be PostgreSQL."""
+"""Like ``regal``, plus its disk space; the source may be PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def send(work: Work) -> int:
 
 
 def also(work: Work) -> dict[str, Any]:
-    """Return what the ledger takes on disk in the end, and what it took at most."""
+    """Return the ledger's final and maximum disk space."""
     folder = regal.ledger_file(work).parent
     left = _sizes(folder)
     return {"disk": sum(left.values()), "disk_peak": sum(_at_most.values()), "files": left, "files_peak": _at_most}
@@ -42,7 +42,7 @@ def _watch(folder: Path, done: Event) -> None:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Add up the sizes of the files of each name; one may vanish meanwhile."""
+    """Add up the sizes of the files of each name; a file may disappear in the meantime."""
     sizes: dict[str, int] = {}
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):

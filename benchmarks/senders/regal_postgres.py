@@ -1,4 +1,4 @@
-"""The same, with the ledger in PostgreSQL (``BENCHMARK_LEDGER``, by default the database ``test`` on 127.0.0.1)."""
+"""Like ``regal``, with the ledger in PostgreSQL (``BENCHMARK_LEDGER``; default: database ``test`` on 127.0.0.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same, while its stacks are looked at: where the CPU goes."""
+"""Like ``regal``, while its stacks are sampled: where the CPU time goes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def send(work: Work) -> int:
 
 
 def also(work: Work) -> dict[str, Any]:
-    """Return how often each stage was seen, and the CPU of the sending alone: who looks takes some, too."""
+    """Return how often each stage was seen, and the CPU of the sending alone, without that of the sampling."""
     sampler, spent = _last[0]
     return {"stages": dict(sampler.found), "cpu_s": round(spent, 4)}

@@ -1,4 +1,4 @@
-"""The same, but events by track: never sent twice, so each row is reserved in the ledger before it goes.
+"""Like ``regal``, but events by track: never sent twice, so each row is reserved in the ledger before it is sent.
 
 The event's name makes each body 26 bytes longer.
 """

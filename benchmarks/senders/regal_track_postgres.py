@@ -1,4 +1,4 @@
-"""Events by track with the ledger in PostgreSQL: each row is reserved there before it goes."""
+"""Events by track with the ledger in PostgreSQL: each row is reserved there before it is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same with ``only_changed=True``, where a ledger in SQLite knows all rows but those that changed."""
+"""Like ``regal``, with ``only_changed=True`` and an SQLite ledger that knows all rows except those that changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.senders.work import Work
 
 
 def prepare(work: Work) -> None:
-    """Write into the ledger what an earlier delivery of the rows would have left there, which is not measured."""
+    """Write to the ledger what an earlier delivery of the rows would have left there; not measured."""
     from airflow_provider_regal.delivery.reading.keys import hash_of_row
     from airflow_provider_regal.delivery.reading.prepare import Preparer
     from airflow_provider_regal.delivery.settings import DeliverySettings
@@ -47,7 +47,7 @@ def send(work: Work) -> int:
 
 
 def also(work: Work) -> dict[str, Any]:
-    """Return what reading the query alone takes, of the CPU seconds."""
+    """Return the CPU seconds of reading the query alone."""
     from airflow_provider_regal.operators._query import open_query
 
     begun = time.process_time()

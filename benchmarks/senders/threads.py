@@ -1,6 +1,6 @@
-"""One ``requests.Session`` for each of 32 threads: the loop one writes when the first is too slow.
+"""One ``requests.Session`` in each of 32 threads: the usual loop when the first one is too slow.
 
-The rows are read from SQLite and mapped by hand; nothing is validated, nothing remembered.
+The rows are read from SQLite and mapped by hand; nothing is validated or remembered.
 """
 
 from __future__ import annotations

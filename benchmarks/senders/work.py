@@ -1,4 +1,4 @@
-"""What a sender is given to do."""
+"""The work of a sender."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Work:
     :param first: of the rows, by user id.
     :param count: of rows.
     :param url: the server's origin.
-    :param connections: open at most at once, where a sender can have several.
-    :param folder: to keep files in.
-    :param rate: of our own senders, requests a second; the default is the most a connection of ours takes.
-    :param margin: of our pacer, in place of its own.
-    :param changed_every: where the ledger knows the rows: each so many changed since; 0 for none.
+    :param connections: maximum number of open connections, if a sender can have several.
+    :param folder: for files.
+    :param rate: for our own senders, requests per second; the default is the maximum of our connections.
+    :param margin: replaces our pacer's own margin.
+    :param changed_every: if the ledger knows the rows, one of this many has changed since; 0 for none.
     """
 
     database: str
@@ -38,21 +38,21 @@ class Work:
     changed_every: int = 0
 
     def as_json(self) -> str:
-        """Write it for a command line."""
+        """Return it as JSON for a command line."""
         return json.dumps(asdict(self))
 
     @property
     def sql(self) -> str:
-        """The query that gives the rows."""
+        """The query that returns the rows."""
         return contacts.SQL.format(first=self.first, end=self.first + self.count)
 
     @property
     def path(self) -> Path:
-        """The folder to keep files in; it is there."""
+        """The folder for files; it exists."""
         path = Path(self.folder)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def warm_up(self) -> Work:
-        """Take a few rows before those that are measured; they are not paced."""
+        """Return a few rows to send before the measured ones; they are not paced."""
         return replace(self, first=self.first - WARM_UP, count=WARM_UP, rate=Work.rate)

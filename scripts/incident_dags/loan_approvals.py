@@ -1,4 +1,4 @@
-"""Send which loans were approved, each approval once."""
+"""Send each loan approval once."""
 
 from airflow import DAG
 

@@ -1,4 +1,4 @@
-"""Hand leads of a partner over to Regal. Up to 2 % bad phones are usual."""
+"""Send leads from a partner to Regal. Up to 2 % bad phones are normal."""
 
 from airflow import DAG
 

@@ -13,6 +13,6 @@ with DAG("payment_reminders", schedule=None, doc_md=__doc__, tags=["incident"]) 
         event="Payment Due",
         guarantee="at_most_once",
         rate=100,
-        # With retries, Airflow resumes by itself: the square is green in the end, and the page says OK, CHECK 32.
+        # With retries, Airflow resumes by itself: the square ends up green, and the page says OK, CHECK 32.
         retries=0,
     )

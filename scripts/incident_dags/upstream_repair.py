@@ -1,4 +1,4 @@
-"""Stands for the upstream team: puts the rows of the warehouse right, whatever is wrong with them."""
+"""Plays the upstream team: corrects whatever is wrong with the rows of the warehouse."""
 
 from airflow import DAG
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator

@@ -1,1 +1,1 @@
-"""What ``make incident`` prepares: rows, healthy earlier runs, and five things that go wrong."""
+"""The setup of ``make incident``: rows, healthy earlier runs, and five things that go wrong."""

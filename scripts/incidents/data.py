@@ -1,4 +1,4 @@
-"""The warehouse of the incidents: a table for each, with the trouble in it, and a twin with the right rows."""
+"""The warehouse of the incidents: for each, a table with the fault in it, and a twin with the correct rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 EARLIER_RUNS: Final = 6
-#: Of the phones of bad-phones, one in so many is bad: 7 %.
+#: In bad-phones, one of this many phones is bad: 7 %.
 ONE_BAD_PHONE_IN: Final = 14
 _ROWS: Final = 280
 _FIRST: Final = ("Anne", "José", "Maryam", "Ravi", "Björn", "Aoife", "Olena")
@@ -23,7 +23,7 @@ class Incident:
     """One incident.
 
     :param area: the area code of its people's phones, so that no two incidents share a contact.
-    :param told: what happened, in a line.
+    :param told: what happened, in one line.
     """
 
     name: str
@@ -53,7 +53,7 @@ INCIDENTS: Final = {
 
 
 def rows_of(incident: Incident, days_ago: int) -> list[Row]:
-    """Make the rows of one day, all healthy; each day has some more or less."""
+    """Make the rows of one day, all healthy; the number varies by day."""
     count = _ROWS + 7 * ((days_ago * 5) % 4) - 7 * (days_ago > 3)
     day = (datetime.now(UTC) - timedelta(days=days_ago)).date()
     return [_row(incident, number, days_ago, f"{day}") for number in range(count)]
@@ -88,7 +88,7 @@ def with_trouble(incident: Incident, rows: Sequence[Row]) -> list[Row]:
 
 
 def write_tables(path: Path, incident: Incident) -> int:
-    """Write today's rows into the incident's table, and as they should be into its twin; return how many there are."""
+    """Write today's rows to the incident's table, and the correct ones to its twin; return how many there are."""
     right = rows_of(incident, 0)
     with closing(sqlite3.connect(path)) as connection, connection:
         for table, rows in ((incident.table, with_trouble(incident, right)), (f"{incident.table}_right", right)):

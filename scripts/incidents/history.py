@@ -1,4 +1,4 @@
-"""Deliver healthy earlier runs of an incident's task, with the task's own options, and date them back."""
+"""Deliver healthy earlier runs of an incident's task, with the task's own options, and backdate them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAGS = Path(__file__).resolve().parent.parent / "incident_dags"
 
 
 def main(names: list[str]) -> None:
-    """Write the history of the incidents named."""
+    """Write the history of the named incidents."""
     logging.disable(logging.WARNING)
     for name in names:
         incident = INCIDENTS[name]

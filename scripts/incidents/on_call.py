@@ -1,4 +1,4 @@
-"""Someone on call: starts at a DAG's page in Airflow, clicks, and reads. Clicks are counted."""
+"""A simulated person on call, who starts at a DAG's page in Airflow, clicks, and reads. Clicks are counted."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class OnCall:
     """One person with a browser.
 
     :param page: Playwright's page.
-    :param clicks: how often something was pressed.
-    :param pictures: a folder to take pictures into; None for none.
-    :param seen: what the page of the delivery said.
+    :param clicks: number of clicks.
+    :param pictures: a folder for pictures; None for none.
+    :param seen: the text of the delivery's page.
     :param delivery: its id.
     :param lacking: user ids of unknown rows that Regal did not have.
     """
@@ -35,7 +35,7 @@ class OnCall:
     _taken: set[str] = field(default_factory=set)
 
     def find_the_cause(self, incident: Incident) -> str:
-        """Go from the red square to the page of the delivery; return what that says at the top."""
+        """Go from the red square to the page of the delivery; return the text at its top."""
         self.page.goto(self.stage.page_of(incident))
         square = self.page.locator(f"a[id^='grid-'][id$='-{incident.task_id}']").first
         square.wait_for(timeout=_PATIENCE_MS)
@@ -61,7 +61,7 @@ class OnCall:
 
     @property
     def words(self) -> int:
-        """How many words there are to read until the cause is known: state, sentence, reasons."""
+        """Return how many words one has to read to know the cause: state, sentence, reasons."""
         return sum(len(self.seen[part].split()) for part in ("state", "happened", "reasons"))
 
     def mend(self, incident: Incident) -> None:
@@ -98,7 +98,7 @@ class OnCall:
         form.wait_for(state="hidden", timeout=_PATIENCE_MS)
 
     def repair_upstream(self) -> None:
-        """Let the upstream team put its rows right: trigger its DAG, and wait for its end."""
+        """Trigger the upstream team's DAG, which corrects its rows, and wait for its end."""
         before = self._runs("upstream_repair")
         self.page.goto(f"{self.stage.airflow}/dags/upstream_repair")
         self._click(self.page.get_by_role("button", name="Trigger").first)
@@ -106,11 +106,11 @@ class OnCall:
         self._wait_for_a_run("upstream_repair", before)
 
     def rows_regal_lacks(self, delivery: int, event: str, day: str) -> list[str]:
-        """Look for each unknown row of a delivery on Regal's own pages; return the user ids of those it lacks."""
+        """Look up each unknown row of a delivery on Regal's own pages; return the user ids of those it lacks."""
         return [one for one in self.reveal(delivery) if not self._regal_has(one, event, day)]
 
     def reveal(self, delivery: int) -> list[str]:
-        """Show who the rows of a delivery are; return their user ids."""
+        """Reveal the people of a delivery's rows; return their user ids."""
         self.page.goto(f"{self.stage.airflow}/regal/deliveries/{delivery}")
         self._click(self.page.get_by_role("button", name="Show personal data"))
         self.page.get_by_text("Personal data is shown").wait_for(timeout=_PATIENCE_MS)
@@ -123,7 +123,7 @@ class OnCall:
         return event in said and day in said
 
     def redeliver(self, delivery: int, user_ids: list[str]) -> None:
-        """Redeliver these rows of a delivery, and no other; wait for the end."""
+        """Redeliver only these rows of a delivery; wait for the end."""
         before = self._runs("regal_redeliver")
         self.reveal(delivery)
         for user_id in user_ids:

@@ -33,9 +33,9 @@ _ENDED: Final = ("success", "failed")
 
 @dataclass(frozen=True)
 class Stage:
-    """Where incidents happen.
+    """The place of the incidents.
 
-    :param airflow: the address of Airflow.
+    :param airflow: the URL of Airflow.
     :param outage_minutes: how long Regal is down in the incident ``outage``.
     """
 

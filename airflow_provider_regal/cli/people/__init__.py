@@ -1,1 +1,1 @@
-"""Commands about people: what is on record of one, what Regal lacks, who must not be contacted, who is forgotten."""
+"""Commands about people: records of one person, owed opt-outs, suppressing, and forgetting."""

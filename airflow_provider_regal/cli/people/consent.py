@@ -1,4 +1,4 @@
-"""``consent``: what is on record of a person's consent, in plain words, and the evidence as a file."""
+"""``consent``: explain a person's consent in plain words, and export the evidence to a file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NOT_SENT: Final = (
 
 @command
 def run_consent(args: argparse.Namespace) -> int:
-    """Explain a person's consent, list or export decisions; 1 if nothing is on record."""
+    """Explain a person's consent, list or export decisions; return 1 if nothing is on record."""
     if args.person == ["owed"]:
         return owed.run_owed(args)
     wanted = Wanted(args.person) if args.person else None
@@ -90,7 +90,7 @@ def _paragraph(one: Explanation) -> str:
 
 
 def _list(lines: Iterable[LogLine], delivery: int, *, as_json: bool) -> int:
-    """List what a delivery withheld; a page of many columns is fit for few, a file for all."""
+    """List what a delivery withheld; for many rows, a file is better."""
     found = list(lines)
     if as_json:
         print(json.dumps([line._asdict() for line in found], indent=1))
@@ -141,7 +141,7 @@ def _export(
 
 @contextmanager
 def _new_file(file: Path) -> Iterator[TextIO]:
-    """Open a file that only its owner may read: it is full of personal data."""
+    """Open a new file that only its owner may read: it contains personal data."""
     try:
         number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:

@@ -1,4 +1,4 @@
-"""``forget``: remove all that is on record of a person, but for a keyed hash and the times of their opt-outs."""
+"""``forget``: delete everything on record about a person, except a keyed hash and the times of their opt-outs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from airflow_provider_regal.ledger.text import short
 
 @command
 def run_forget(args: argparse.Namespace) -> int:
-    """Forget a person, or show what that would remove; 1 if a delivery that runs, or an owed opt-out, is in the way."""
+    """Forget a person, or show what that would remove; return 1 if a running delivery or owed opt-out prevents it."""
     given = [read_identifier(text) for text in args.person]
     for text, one in zip(args.person, given, strict=True):
         if text.strip().isdigit() and not one.startswith(USER):
@@ -35,7 +35,7 @@ def run_forget(args: argparse.Namespace) -> int:
         if args.dry_run:
             removed = {name: one.traces.counts for name, one in people.items()}
         else:
-            for person in people.values():  # in all accounts first: whatever comes then, nothing is sent any more
+            for person in people.values():  # in all accounts first: from then on, nothing more is sent
                 person.suppress(by=this_user())
             removed = {name: one.erase(by=this_user()) for name, one in people.items()}
         left = not_reached(database, plain=identifiers().plain)

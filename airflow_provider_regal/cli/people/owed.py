@@ -1,4 +1,4 @@
-"""``consent owed``: opt-outs that were read and that Regal has not acknowledged, and sending exactly those."""
+"""``consent owed``: list opt-outs that were read and that Regal has not acknowledged, or send exactly those."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLUMNS: Final = (
 
 
 def run_owed(args: argparse.Namespace) -> int:
-    """List the opt-outs that Regal lacks, or send them; 1 if any is left after that."""
+    """List the opt-outs that Regal lacks, or send them; return 1 if any is left after that."""
     return _send(args) if args.send else _list(args)
 
 
@@ -115,7 +115,7 @@ def _send(args: argparse.Namespace) -> int:
             hook,
             context=None,
             settings=DeliverySettings.of(call="identify"),
-            rows=lambda held: (),  # each delivery of contacts sends what is owed, whatever rows it has
+            rows=lambda held: (),  # any delivery of contacts sends what is owed, even one without rows
             source=("owed opt-outs",),
             ledger_conn_id=args.ledger_conn_id,
             stop=stop,

@@ -1,4 +1,4 @@
-"""``find``: all that is on record of one person."""
+"""``find``: everything on record about one person."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OTHERS_SHOWN: Final = 5
 
 @command
 def run_find(args: argparse.Namespace) -> int:
-    """Print a person's timeline; 1 if nothing is on record."""
+    """Print a person's timeline; return 1 if nothing is on record."""
     wanted, stored = history.Wanted(args.person), identifiers()
     with opened(args.ledger_conn_id) as database:
         hidden = _hidden_accounts(database, stored, args.account)
@@ -133,11 +133,11 @@ def _print(person: Person, given: Collection[str]) -> None:
 
 
 def _others(person: Person, given: Collection[str]) -> list[str]:
-    """Name identifiers that stand beside those that were given."""
+    """Return identifiers on record together with the given ones."""
     found: dict[str, None] = {}
     for one in person.outcomes:
         for text in (one.row.user_id, one.row.phone, one.row.email):
-            if text is not None and text not in given and output.identifier(text) == text:  # no hash
+            if text is not None and text not in given and output.identifier(text) == text:  # not a hash
                 found[text] = None
     return list(found)[:_OTHERS_SHOWN]
 

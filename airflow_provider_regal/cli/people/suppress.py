@@ -38,7 +38,7 @@ _COLUMNS: Final = (
 
 @command
 def run_list(args: argparse.Namespace) -> int:
-    """List who is suppressed or was forgotten; of people who are named, exit with 1 if none is."""
+    """List suppressed and forgotten people; if people are named, return 1 if none of them is listed."""
     account = None if args.account is None else short(args.account)
     people = People(args)
     with opened(args.ledger_conn_id) as database:
@@ -78,7 +78,7 @@ def _print(found: Iterable[Suppression]) -> int:
 
 @command
 def run_add(args: argparse.Namespace) -> int:
-    """Suppress people; 1 if an identifier could not be read."""
+    """Suppress people; return 1 if an identifier could not be read."""
     people = People(args)
     with writable(args) as (_, account):
         added = suppressions.suppress(account, people, by=this_user(), source=people.source, note=args.note)
@@ -97,7 +97,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 @command
 def run_remove(args: argparse.Namespace) -> int:
-    """Let people be contacted again; 1 if none was suppressed."""
+    """Allow people to be contacted again; return 1 if none was suppressed."""
     people = People(args)
     with writable(args) as (_, account):
         removed = suppressions.unsuppress(account, people)
@@ -118,18 +118,18 @@ def run_remove(args: argparse.Namespace) -> int:
 
 @contextmanager
 def writable(args: argparse.Namespace) -> Iterator[tuple[Database, Account]]:
-    """Open the ledger, and the account that is named, or the only one; a new ledger is created.
+    """Open the ledger and the named account, or the only one; a missing ledger is created.
 
-    :raises CommandError: it is not known which account is meant.
+    :raises CommandError: it is not clear which account is meant.
     """
     with closing(open_database(args.ledger_conn_id)) as database:
         yield database, chosen_account(database, args.account)
 
 
 def chosen_account(database: Database, name: str | None) -> Account:
-    """Open the account that is named, or the only one of the ledger.
+    """Open the named account, or the only one of the ledger.
 
-    :raises CommandError: it is not known which account is meant.
+    :raises CommandError: it is not clear which account is meant.
     """
     if name is None:
         names = [one.account for one in list_accounts(database)]
@@ -144,21 +144,21 @@ def chosen_account(database: Database, name: str | None) -> Account:
 
 
 def account_of(database: Database, name: str, key: Any) -> Account:
-    """Open an account, with the configured way to store identifiers."""
+    """Open an account that stores identifiers as configured."""
     account = Account(database, account=name, source="command line")
     account.identifiers = key
     return account
 
 
 def this_user() -> str | None:
-    """Return who runs the command, as far as the system says."""
+    """Return the system user who runs the command, if known."""
     with suppress(OSError, KeyError, ImportError):
         return getpass.getuser()
     return None
 
 
 class People:
-    """The people a command names: as arguments, in a file, or by a query; iterated once.
+    """The people a command names: as arguments, in a file, or by a query; can be iterated once.
 
     ``read`` counts them, ``unreadable`` those that could not be read.
 
@@ -188,16 +188,16 @@ class People:
 
     @property
     def read(self) -> int:
-        """How many identifiers were read."""
+        """The number of identifiers that were read."""
         return self.kinds.total()
 
     def described(self) -> str:
-        """Write how many of each kind: ``2 phones, 1 email``."""
+        """Return the number of each kind: ``2 phones, 1 email``."""
         told = [plural(self.kinds[one], one, many) for one, many in _KINDS if self.kinds[one]]
         return ", ".join(told) or "no identifier"
 
     def report(self) -> int:
-        """Print which could not be read; return 1 if there are any."""
+        """Print those that could not be read; return 1 if there are any."""
         for fault in self._faults:
             print(f"error: {fault}", file=sys.stderr)
         if (more := self.unreadable - len(self._faults)) > 0:

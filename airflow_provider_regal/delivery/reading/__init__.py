@@ -1,4 +1,4 @@
-"""Before the first send: each row is read, compared with the ledger, prepared, and kept in the snapshot.
+"""Everything before the first send: read each row, compare it with the ledger, prepare it, store it in the snapshot.
 
-``first_pass`` is where it starts; what it asks about a row has a module each.
+Start with ``first_pass``; each question it asks about a row has its own module.
 """

@@ -1,4 +1,4 @@
-"""The first pass: every row is read and looked at before the first is sent.
+"""The first pass reads and examines every row before the first is sent.
 
 ::
 
@@ -8,7 +8,7 @@
                                                        ├─▶ opt-outs ─▶ ledger, as barriers, whatever becomes of them
                                                        └─▶ message id: its first row ─▶ index
 
-Unchanged rows, and those of people who were forgotten, never enter the snapshot.
+Unchanged rows and rows of forgotten people never enter the snapshot.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 _BATCH: Final = 1_000
 _CHUNKS_AT_ONCE: Final = 4
-# Rows that are not sent, and those of a sync, which has looked at them.
+# Rows that are not sent, and rows of a sync, which has already examined them.
 _LOOKED_AT: Final = frozenset({REJECT_MARK, CLAIMS_MARK})
-# Rows without a person, or opt-outs alone.
+# Rows without a person, or with opt-outs only.
 _NOT_A_PERSON: Final = frozenset({REJECT_MARK, SKIP_MARK, OWED_MARK})
-# Rows whose columns are not those of the source.
+# Rows whose columns are not the source's.
 _NOT_THE_SOURCES: Final = frozenset({EVENT_MARK, REJECT_MARK, SKIP_MARK, CALL_MARK})
 _MESSAGE_ID: Final = frozenset({"message_id", MESSAGE_ID})
 _OPT_INS: Final = frozenset({OPT_IN, "opt_in"})
@@ -73,11 +73,11 @@ _CONSENT_TRAITS: Final = _OPT_INS | {PHONES, EMAILS, *LOOSE_OPT_INS}
 class FirstPass:
     """Reads the rows of a delivery.
 
-    :param counts: gets what is read and skipped.
-    :param read_at: opt-outs that do not say their time count as given then.
-    :param keep: takes chunks of the snapshot.
-    :param withheld: takes lines of the consent log: opt-ins of a sync that are not sent.
-    :param commits: whether opt-outs are committed as barriers; not in a dry run.
+    :param counts: counts the rows that are read and skipped.
+    :param read_at: the time assumed for opt-outs without one.
+    :param keep: stores chunks of the snapshot.
+    :param withheld: stores lines of the consent log, for opt-ins of a sync that are not sent.
+    :param commits: whether opt-outs are committed as barriers; False in a dry run.
     """
 
     def __init__(
@@ -103,21 +103,21 @@ class FirstPass:
         self._keys = preparer.keys
         self._keys_seen = _KeysSeen()
         self._opt_outs: list[tuple[str, str, str | None]] = []
-        self._contacts: list[str | None] = []  # whose opt-outs these are
+        self._contacts: list[str | None] = []  # the contact of each opt-out
         self._chunks: list[RowChunk] = []
         self._position = 0
         self._last_row = 0
         rejects = preparer.settings.on_shared == "reject" and preparer.settings.sync is None
-        self._shared = SharedIdentifiers(account) if rejects else None  # else admission looks, which costs less
+        self._shared = SharedIdentifiers(account) if rejects else None  # otherwise admission does it, cheaper
         self.columns_seen = ColumnsSeen(lower_upper=preparer.mapper.how.lower_upper)
 
     def read(self, given: Iterable[Any]) -> None:
-        """Read all rows into the snapshot, but for those that need not be sent."""
+        """Read all rows into the snapshot, except those that need not be sent."""
         try:
             self._read(given)
         except BaseException:
             with suppress(RegalError):
-                self._bar()  # what was read was read, whatever comes of it
+                self._bar()  # record the opt-outs read so far, even if reading failed
             raise
         self._write()
         self.finish()
@@ -130,7 +130,7 @@ class FirstPass:
             self._counts.read += weight
             if (why := row.get(SKIP_MARK)) is not None and EVENT_MARK not in row:
                 self._counts.skip(why if why in _SKIPS else Skip.NOT_INCLUDED, weight)
-                if why == Skip.OLDER and row.get(ROW_MARK, _NO_OPT_IN)["subscribed"]:  # of a sync
+                if why == Skip.OLDER and row.get(ROW_MARK, _NO_OPT_IN)["subscribed"]:  # from a sync
                     self._counts.withheld[OLDER] += weight
                     self._withheld(_withheld(row[ROW_MARK], source_row))
                 continue
@@ -139,7 +139,7 @@ class FirstPass:
             self._add(source_row, row)
 
     def slip(self, settings: DeliverySettings) -> str | None:
-        """Return why no row can be meant as it is: an option names a column that none has. A sync looks for itself."""
+        """Return the error if an option names a column that no row has. A sync checks this itself."""
         how = settings.mapping
         options = {"mapping": how.columns or {}, "types": how.types or {}}
         return look_for_slips(
@@ -147,7 +147,7 @@ class FirstPass:
         )
 
     def add_owed(self, opt_outs: Iterable[Row]) -> int:
-        """Put opt-outs that Regal lacks behind the rows of the source, once the index is complete.
+        """Append the opt-outs that Regal lacks to the source's rows, once the index is complete.
 
         :returns: how many.
         """
@@ -164,7 +164,7 @@ class FirstPass:
             yield self._last_row, row
 
     def look_again(self, rows: Iterable[tuple[int, int, Row]]) -> None:
-        """Look at the rows of a snapshot that an earlier try has read, for the index."""
+        """Index the rows of a snapshot that an earlier try has read."""
         for position, source_row, row in rows:
             self._note_who(source_row, row)
             self._look(position, row)
@@ -184,7 +184,7 @@ class FirstPass:
             self._shared.add(source_row, *found)
 
     def ambiguous(self, rows: Callable[[], Iterable[tuple[int, int, Row]]]) -> dict[int, int]:
-        """Find the rows of the snapshot whose key is that of another row, too.
+        """Find the rows of the snapshot that share their key with another row.
 
         :param rows: reads the snapshot.
         """
@@ -199,7 +199,7 @@ class FirstPass:
         return found
 
     def _changed(self, rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
-        """Return the rows that are not as they were when Regal acknowledged them; the others are counted."""
+        """Return the rows that changed since Regal acknowledged them; count the others."""
         keys = self._keys
         if keys is None:
             return
@@ -227,7 +227,7 @@ class FirstPass:
                 self._counts.skip(Skip.UNCHANGED, unchanged)
 
     def _without_forgotten(self, rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
-        """Return the rows, but for those of people who were forgotten and say nothing new; these are counted."""
+        """Return the rows, except those of forgotten people without a new opt-out, which are counted."""
         suppressions = Suppressions(self._account)
         if not suppressions.any_forgotten():
             yield from rows
@@ -267,7 +267,7 @@ class FirstPass:
             plan = self._preparer.mapper_of(row).plan(tuple(columns))
             worth_it = plan.may_carry_consent or plan.has_message_id
         if worth_it:
-            # Through the form of the snapshot, so that both passes see the same.
+            # Encode and decode, so that both passes see the same values.
             row = decode_row(encode_row(row))
             seen = self._preparer.prepare(position, row, self._read_at)
             if isinstance(seen, Ready):
@@ -281,7 +281,7 @@ class FirstPass:
         for consent in seen.payload.consents:
             at = None if consent.at is None else to_ledger_time(consent.at)
             if consent.subscribed:
-                if not self._is_repeated(seen):  # else it is not sent, and takes the place of no opt-out
+                if not self._is_repeated(seen):  # otherwise it is not sent and must not displace an opt-out
                     self._index.add_consent(consent.identifier, consent.channel, at or "", subscribed=True)
             else:
                 self._opt_outs.append((consent.identifier, consent.channel, at))
@@ -309,7 +309,7 @@ class FirstPass:
         for identifier, channel, at in dated:
             self._index.add_consent(identifier, channel, at, subscribed=False)
         if self._keys is not None:
-            # One without a time may be new, though its row is as it was: Regal has heard a yes since.
+            # An opt-out without a time may be new although its row is unchanged, if Regal has received an opt-in since.
             ends_a_yes = self._account.end_a_yes([Claim(CONSENT, *out[:2], False, out[2]) for out in dated])
             for key, ends in zip(self._contacts, ends_a_yes, strict=True):
                 if ends and key is not None:
@@ -319,7 +319,7 @@ class FirstPass:
 
 
 def in_chunks(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut the rows of a source into lists; what it returned before it failed is the last of them."""
+    """Split the rows of a source into lists. If it fails, the last list has what it returned before."""
     chunk: list[T] = []
     try:
         for row in rows:
@@ -336,7 +336,7 @@ def in_chunks(rows: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 _NOTHING: Final = (None, None)
-_SKIPS: Final = frozenset(skip.value for skip in Skip)  # a source may write why in its own words, which it logs
+_SKIPS: Final = frozenset(skip.value for skip in Skip)  # a source may use its own reason, which it logs
 
 
 def _withheld(wanted: Row, source_row: int) -> LoggedConsent:
@@ -358,19 +358,19 @@ def _withheld(wanted: Row, source_row: int) -> LoggedConsent:
 def _key(keys: ContactKeys, columns: Row) -> str | None:
     try:
         return keys.key_of(columns)
-    except InvalidEventError:  # it is reported for this row when its turn comes
+    except InvalidEventError:  # reported when this row is prepared
         return None
 
 
 class _KeysSeen:
-    """Which keys more than one row has, by their hashes: eight bytes a row."""
+    """Finds keys that several rows share, by their hashes: eight bytes a row."""
 
     def __init__(self) -> None:
         self._parts: list[array[int]] = [array("q") for _ in range(1 << 8)]
 
     def add(self, key: str) -> None:
-        """Take in the key of a row."""
-        hashed = hash(key)  # the same within a process, which is all that is needed
+        """Add the key of a row."""
+        hashed = hash(key)  # stable within one process, which is enough here
         self._parts[hashed & 0xFF].append(hashed)
 
     def repeated(self) -> set[int]:

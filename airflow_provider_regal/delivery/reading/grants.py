@@ -1,4 +1,4 @@
-"""What a row may do after the ledger was asked: be sent as it is, in part, later, or not. Pure.
+"""Decide whether a row is sent completely, in part, later or not at all, given the ledger's verdicts. Pure.
 
 ::
 
@@ -19,7 +19,7 @@ from airflow_provider_regal.events import Consent
 from airflow_provider_regal.ledger.rules import Claim, Verdict
 from airflow_provider_regal.ledger.states import Skip
 
-# A claim is believed by others for the ledger's lease; a row that waits longer than this is claimed anew.
+# Other deliveries respect a claim for the ledger's lease; a row that waits longer than this is claimed again.
 FRESH_FOR_S: Final = 30.0
 OLDER: Final = "older: a newer decision of this person is on record"
 _IN_DOUBT: Final = "in doubt: Regal may have it already, and it must not be sent twice"
@@ -31,14 +31,14 @@ class Grant:
     """What may be done with a row.
 
     :param go: it may be sent.
-    :param busy: it has to be asked about again.
-    :param skip: it is not sent, and why.
-    :param claims: what was granted of it.
-    :param withheld: consents that are left out of it, and why.
-    :param known: consents that are left out since Regal has them.
-    :param given_back: what was claimed for it, and is not sent.
-    :param in_doubt: Regal may have a part of it already.
-    :param instead_of: it was sent before; only its opt-outs are sent, those among ``claims``.
+    :param busy: ask the ledger again later.
+    :param skip: why it is not sent.
+    :param claims: the claims that were granted.
+    :param withheld: consents left out of it, and why.
+    :param known: consents left out because Regal has them.
+    :param given_back: claims granted for consents that are not sent after all.
+    :param in_doubt: Regal may already have part of it.
+    :param instead_of: why only its opt-outs (those in ``claims``) are sent: the event was sent before.
     """
 
     row: Ready
@@ -53,7 +53,7 @@ class Grant:
     instead_of: Skip | None = None
 
     def apply(self) -> None:
-        """Let the row be what was granted."""
+        """Reduce the row to what was granted."""
         row = self.row
         if self.busy or self.skip in (Skip.DUPLICATE, Skip.UNCHANGED):
             return
@@ -63,13 +63,13 @@ class Grant:
         if self.withheld or self.known:
             row.send_instead(row.payload.without(self.withheld).leaving_out(self.known))
         if self.in_doubt:
-            row.key = None  # the contact is not unchanged the next time: more may be known by then
+            row.key = None  # don't record the contact as unchanged: the next run may know more
 
 
 def grant(row: Ready, verdicts: Sequence[Verdict]) -> Grant:
     """Decide what may be done with a row.
 
-    :param verdicts: on each of its claims.
+    :param verdicts: one for each of its claims.
     """
     told = [*zip(row.claims, verdicts, strict=True)]
     going = tuple(claimed for claimed, verdict in told if verdict is Verdict.GO)
@@ -93,7 +93,7 @@ def grant(row: Ready, verdicts: Sequence[Verdict]) -> Grant:
 
 
 def _grant_opt_outs(row: Ready, told: Sequence[tuple[Claimed, Verdict]]) -> Grant | None:
-    """Grant the opt-outs of an event that was sent before, if it has any that are not older than what is on record."""
+    """Grant the opt-outs of an event that was sent before, except those older than what is on record."""
     outs = [(one, verdict) for one, verdict in told if one.consent is not None and not one.claim.subscribed]
     going = tuple(claimed for claimed, verdict in outs if verdict is Verdict.GO)
     everything = tuple(claimed.claim for claimed, verdict in told if verdict is Verdict.GO)
@@ -107,7 +107,7 @@ def _grant_opt_outs(row: Ready, told: Sequence[tuple[Claimed, Verdict]]) -> Gran
 
 
 def _opts_out(row: Ready, told: Sequence[tuple[Claimed, Verdict]]) -> bool:
-    """Return whether a contact's opt-out may go: what is in doubt beside it is left out, and does not hold it back."""
+    """Return whether a contact's opt-out may be sent. Consents in doubt next to it are left out."""
     return row.payload.call == "identify" and any(
         verdict is Verdict.GO and claimed.consent is not None and not claimed.claim.subscribed
         for claimed, verdict in told

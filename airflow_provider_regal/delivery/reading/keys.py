@@ -1,4 +1,4 @@
-"""The key of a contact, by which the ledger knows its row again, and the hash that says whether the row changed."""
+"""The key that identifies a contact's row in the ledger, and the hash that shows whether the row changed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from airflow_provider_regal.sources.marks import EVENT_MARK, MARKS
 
 _USUAL: Final = ("user_id", "phone", "email")
 _HASH_BYTES: Final = 16
-_MOST_SHAPES: Final = 1_000  # rows that are not of a table may each have columns of their own
+_MOST_SHAPES: Final = 1_000  # rows that don't come from a table may all have different columns
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), datetime, date, Decimal, UUID})
-_ADDRESS: Final = " at 0x"  # so Python writes what has no form of its own, such as a time zone of a driver
+_ADDRESS: Final = " at 0x"  # Python's default repr, for example of a driver's time zone
 
 
 class ContactKeys:
     """Finds the keys of rows.
 
-    :param key: the column or columns that tell one contact from another; None for the column that becomes the user
-        id, else the phone, else the email.
+    :param key: the column or columns that identify a contact; None for the column that becomes the user id, else the
+        phone, else the email.
     """
 
     def __init__(self, mapper: RowMapper, key: str | Sequence[str] | None) -> None:
@@ -40,7 +40,7 @@ class ContactKeys:
     def key_of(self, columns: Mapping[str, Any]) -> str:
         """Return the key of a row.
 
-        :raises InvalidEventError: it has none; with the column at fault.
+        :raises InvalidEventError: it has none; names the column at fault.
         """
         names = tuple(columns)
         if (key_columns := self._columns.get(names)) is None:
@@ -63,7 +63,7 @@ class ContactKeys:
 
 
 def _text(column: str, value: Any) -> str:
-    if type(value) is int:  # which is usual, and quicker
+    if type(value) is int:  # the common case, and faster
         return str(value)
     value = plain(value)
     if is_missing(value):
@@ -81,7 +81,7 @@ def _text(column: str, value: Any) -> str:
 
 
 def hash_of_row(columns: Mapping[str, Any], ignored: frozenset[str], seed: bytes) -> str:
-    """Hash what a row says, in 32 characters; of other options (the seed) it is another row.
+    """Hash a row's values into 32 characters. The seed covers the options, so other options give another hash.
 
     :param ignored: columns that are not sent.
     """
@@ -90,10 +90,10 @@ def hash_of_row(columns: Mapping[str, Any], ignored: frozenset[str], seed: bytes
 
 
 def hashes_of_rows(rows: Iterable[Mapping[str, Any]], seed: bytes) -> list[str]:
-    """Hash what many rows say: of each the names of its columns, then its values."""
+    """Hash many rows, each by its column names and values."""
     hashes, names, begun = [], None, _begun(seed, ())
     for columns in rows:
-        if (these := (*columns,)) != names:  # seldom
+        if (these := (*columns,)) != names:  # rare
             names, begun = these, _begun(seed, these)
         hashed = begun.copy()
         hashed.update(_text_of((*columns.values(),)).encode())
@@ -102,7 +102,7 @@ def hashes_of_rows(rows: Iterable[Mapping[str, Any]], seed: bytes) -> list[str]:
 
 
 def _text_of(values: tuple[Any, ...]) -> str:
-    """Write values so that no two write alike: as Python does, where that is quick and the same in every process."""
+    """Serialize values unambiguously: as Python does, where that is fast and the same in every process."""
     if _PLAIN.issuperset(map(type, values)) and _ADDRESS not in (text := repr(values)):
         return text
     return encode_row({"": values})

@@ -1,4 +1,4 @@
-"""From a row of the snapshot to what is sent: mapped, validated, judged - or why it never will be."""
+"""Turn a row of the snapshot into what is sent (map, validate, judge consent), or into the reason it can't be sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from airflow_provider_regal.sources.marks import (
     columns_of,
 )
 
-# Rows that are not of a table may each have columns of their own.
+# Rows that don't come from a table may all have different columns.
 _MOST_PLANS: Final = 1_000
 NO_PHONE_ON_RECORD: Final = Fault(
     "opt_in", "is an opt-out, but the event has no phone it could belong to, and no phone of this contact is on record"
@@ -65,10 +65,10 @@ def _no_phones(user_id: str) -> Sequence[str]:
 class Preparer:
     """Prepares the rows of one delivery.
 
-    ``keys`` finds the keys of contacts where only changed ones are sent; ``fingerprint`` is of the options that decide
-    what becomes of a row; ``ignored_columns`` are not sent.
+    ``keys`` finds contact keys if only changed contacts are sent. ``fingerprint`` covers the options that affect the
+    result for a row. ``ignored_columns`` are not sent.
 
-    :param phones_of: finds the phones of a user id that are on record, for an opt-out that names none.
+    :param phones_of: finds the phones on record for a user id, for an opt-out without a phone.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Preparer:
 
         :param position: in the snapshot.
         :param now: the current time (aware).
-        :param source_row: its number in the source, from 1.
+        :param source_row: the row's number in the source, from 1.
         """
         if (usual := self._usual(position, row, now)) is not None:
             usual.source_row = source_row
@@ -116,11 +116,11 @@ class Preparer:
         return self.opt_outs(refused, row, now) or refused
 
     def _breaches(self, payload: Payload) -> list[Fault]:
-        """Return what the contract has against it."""
+        """Return the row's violations of the contract."""
         return [] if self._contract is None else self._contract.faults_of(payload.body)
 
     def _usual(self, position: int, row: Mapping[str, Any], now: datetime) -> Ready | None:
-        """Prepare a row the quick way; None if it needs the long one."""
+        """Prepare a row on the fast path; return None if it needs the full one."""
         if (columns := (*row,)) not in self._quick:
             if len(self._quick) >= _MOST_PLANS:
                 self._quick.clear()
@@ -135,7 +135,7 @@ class Preparer:
             return None
         try:
             event = quick.read(row)
-        except (ValueError, InvalidEventError):  # the long way says what is wrong with it, if anything is
+        except (ValueError, InvalidEventError):  # the full path reports what is wrong, if anything
             return None
         if self._is_too_old(event.payload.call, event.timestamp, now) or self._breaches(event.payload):
             return None
@@ -173,7 +173,7 @@ class Preparer:
         )
 
     def _people_of(self, row: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
-        """Read whose row it is, as far as that can be read: the rest of it is wrong."""
+        """Identify the person of an invalid row, as far as it can be read."""
         columns = columns_of(row)
         if self.settings.sync is not None or REJECT_MARK in row or EVENT_MARK in row:
             return people_in(columns)
@@ -182,7 +182,7 @@ class Preparer:
         return None, ()
 
     def shared_by(self, row: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-        """Read the user id of a row, and its phones and emails; None without a user id, or without any of these."""
+        """Return a row's user id and its phones and emails; None without a user id, or without any of the others."""
         columns = columns_of(row)
         if EVENT_MARK in row:
             user_id, found = people_in(columns)
@@ -222,7 +222,7 @@ class Preparer:
         source_row: int = 0,
     ) -> Ready:
         policy = self.settings.consent
-        if CLAIMS_MARK in row:  # whoever made the row has said which channels an opt-out closes
+        if CLAIMS_MARK in row:  # the creator of the row has already expanded its opt-outs to channels
             policy = replace(policy, opt_out_scope="channel")
         payload = to_payload(event, now=now, policy=policy, event_source=self._event_source)
         if payload.opt_outs_elsewhere:
@@ -254,14 +254,14 @@ class Preparer:
         )
 
     def opt_outs(self, refused: Refused, row: Mapping[str, Any], now: datetime) -> Ready | None:
-        """Return what a wrong row says of opt-outs: nothing else that is wrong holds them back."""
+        """Return the opt-outs of an invalid row, which are sent even though the rest can't be."""
         ready = self.only_opt_outs(refused.position, row, now, refused.source_row)
         if ready is not None:
             ready.only_consent, ready.instead_of = True, refused
         return ready
 
     def only_opt_outs(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | None:
-        """Return the opt-outs of a row, and nothing else of it; None if there are none."""
+        """Return only the opt-outs of a row; None if there are none."""
         event = opt_outs_of(self.written(row), self.settings.reading)
         if event is None:
             return None
@@ -270,13 +270,13 @@ class Preparer:
         return ready if ready.payload.consents else None
 
     def written(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a row as a written event, not validated; empty where it can't be mapped, or its source rejects it."""
+        """Map a row to a written event without validation; empty if it can't be mapped or its source rejects it."""
         if REJECT_MARK in row:
             return {}
         return columns_of(row) if EVENT_MARK in row else self.mapper_of(row).written(columns_of(row))
 
     def unreadable_in(self, row: Mapping[str, Any]) -> list[Unreadable]:
-        """Return the decisions of a row that can be read neither as yes nor as no."""
+        """Return the row's decisions that can't be read as yes or no."""
         return unreadable_decisions(self.written(row), self.settings.reading)
 
     def _event(self, row: Mapping[str, Any]) -> Event:
@@ -285,13 +285,13 @@ class Preparer:
         if EVENT_MARK in row:
             call = row[EVENT_MARK]
             if call in NAMED_CALLS and self.settings.mapping.call not in NAMED_CALLS:
-                # It would be repeated as contacts are.
+                # It would be retried like a contact.
                 raise InvalidEventError(call, [Fault("the event", f"is a {call}, in a delivery of contacts")])
             return EVENTS[call].read(columns_of(row), self.settings.reading)
         return self.mapper_of(row).event(columns_of(row))
 
     def mapper_of(self, row: Mapping[str, Any]) -> RowMapper:
-        """Find what maps a row that is not an event; dead letters are of different calls."""
+        """Return the mapper of a row that is not an event; dead letters may have different calls."""
         how, call = self.settings.mapping, row.get(CALL_MARK)
         if call is None or call == how.call:
             return self.mapper
@@ -311,7 +311,7 @@ class Preparer:
 
 
 def _check_left_out(event: Event, payload: Payload, phones: Sequence[str]) -> None:
-    """Check that an opt-out of a phone or email that is left out belongs to another that is known.
+    """Check that an opt-out of an omitted phone or email still applies to another known one.
 
     :raises InvalidEventError: it does not, and would be lost.
     """
@@ -323,15 +323,15 @@ def _check_left_out(event: Event, payload: Payload, phones: Sequence[str]) -> No
 
 
 def identifiers_of(event: Event) -> tuple[str, ...]:
-    """Name the person an event is about, by every identifier."""
+    """Return all identifiers of the person an event is about."""
     user = () if event.user_id is None else (f"user:{event.user_id}",)
     return (*user, *(phone.number for phone in event.phones), *(email.address for email in event.emails))
 
 
 def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
-    """Read user id, phone and email of an event that may be wrong anywhere.
+    """Read user id, phone and email from an event that may be invalid.
 
-    :returns: the user id, and all identifiers as :func:`identifiers_of` names them.
+    :returns: the user id, and all identifiers in the form :func:`identifiers_of` returns.
     """
     traits = written.get(TRAITS)
     inner: Mapping[str, Any] = traits if isinstance(traits, Mapping) else {}
@@ -349,7 +349,7 @@ def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _dated(consents: tuple[Consent, ...], read_at: datetime) -> tuple[Consent, ...]:
-    """Return the opt-outs of a dead letter with their time: without one, that at which they were first read."""
+    """Return a dead letter's opt-outs with their time; those without one get the time they were first read."""
     return tuple(one if one.subscribed else replace(one, at=one.at or read_at) for one in consents)
 
 

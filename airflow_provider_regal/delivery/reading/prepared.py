@@ -1,4 +1,4 @@
-"""What a row of the snapshot has become: ready to be sent, never to be sent, or left out."""
+"""The result of preparing a row: ready to send, never to be sent, or left out."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_provider_regal.ledger.states import Skip
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What the ledger has to grant before a row is sent.
+    """A claim the ledger has to grant before a row is sent.
 
-    :param consent: of the payload; None if the claim is for the row as a whole.
+    :param consent: the consent in the payload; None if the claim covers the whole row.
     """
 
     claim: Claim
@@ -27,9 +27,9 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """That Regal refused a row as a whole.
+    """Regal's refusal of a whole row.
 
-    :param payload: what it refused.
+    :param payload: the refused payload.
     :param reason: a code to group by.
     :param message: what is wrong, without values.
     """
@@ -45,24 +45,25 @@ class Ready:
 
     :param position: in the snapshot.
     :param identifiers: rows that share one are sent in order.
-    :param source_row: its number in the source, from 1.
-    :param place: file and line, where the source is a file.
-    :param weight: for how many rows of the source it stands.
-    :param has_time: the event says when it happened.
-    :param user_id: of the person, if the event says.
-    :param message_id: by which the event is sent once.
-    :param phase: rows of a later one wait for those of the earlier.
-    :param only_consent: there is nothing to send without its opt-ins.
-    :param instead_of: the row itself is not sent, and only its opt-outs are: it is rejected, or skipped.
-    :param refusal: Regal refused the row, and its opt-outs are tried alone; it counts as rejected.
-    :param waits: the row itself waits for approval, and only its opt-outs are sent now.
-    :param letter_time: when it first failed, if it is a dead letter that is sent again.
-    :param force: it may be sent although Regal may have it already.
-    :param row_hash: of the row, where the ledger keeps it; so the hash of what is sent, and the contact's key.
-    :param withheld_noted: how many of the withheld opt-ins were noted.
+    :param source_row: the row's number in the source, from 1.
+    :param place: file and line, if the source is a file.
+    :param weight: how many source rows it represents.
+    :param has_time: whether the event has a time.
+    :param user_id: the person's user id, if the event has one.
+    :param message_id: for deduplication: an event is sent once per message id.
+    :param phase: rows of a later phase wait for those of earlier ones.
+    :param only_consent: without its consents there is nothing to send.
+    :param instead_of: why only the row's opt-outs are sent: the row itself is rejected or skipped.
+    :param refusal: Regal refused the row, and its opt-outs are tried alone; the row counts as rejected.
+    :param waits: the row waits for approval, and only its opt-outs are sent now.
+    :param letter_time: when it first failed, for a dead letter that is sent again.
+    :param force: send it although Regal may already have it.
+    :param row_hash: the hash of the row, if the ledger stores it. ``payload_hash`` is that of the payload; ``key`` is
+        the contact's key.
+    :param withheld_noted: how many of the withheld opt-ins were recorded.
     :param claims: what the ledger has to grant before it is sent.
     :param tries: requests made for it in this try of the task.
-    :param doubtful: one of them may have arrived.
+    :param doubtful: whether one of them may have arrived.
     """
 
     position: int
@@ -97,11 +98,11 @@ class Ready:
         self.body = self.payload.encoded
 
     def send_instead(self, payload: Payload) -> None:
-        """Replace what is sent."""
+        """Replace the payload."""
         self.payload, self.body = payload, payload.encoded
 
     def send_only_opt_outs(self, instead_of: Skip) -> bool:
-        """Send nothing but its opt-outs, as an update of the contact.
+        """Send only its opt-outs, as an update of the contact.
 
         :param instead_of: why the row itself is not sent.
         :returns: whether there are any.
@@ -114,14 +115,14 @@ class Ready:
 
     @property
     def is_opt_outs_alone(self) -> bool:
-        """Whether it is nothing but opt-outs that somebody has stated."""
+        """Whether it has nothing but opt-outs that a source states."""
         if self.instead_of is not None:
             return True
         outs, inferred = self.payload.consents, any(one.claim.inferred for one in self.claims)
         return self.only_consent and bool(outs) and not inferred and not any(one.subscribed for one in outs)
 
     def leave_for_approval(self) -> bool:
-        """Send nothing but its opt-outs now, and the row itself once it is approved.
+        """Send only its opt-outs now, and the row itself once it is approved.
 
         :returns: whether there are any.
         """
@@ -138,7 +139,7 @@ class Ready:
 
     @property
     def opts_out(self) -> bool:
-        """Whether it carries an opt-out that the source states; one that is owed or inferred fails no delivery."""
+        """Whether it has an opt-out that the source states. Owed and inferred opt-outs don't fail a delivery."""
         inferred = {claimed.consent for claimed in self.claims if claimed.claim.inferred}
         return self.weight > 0 and any(not one.subscribed and one not in inferred for one in self.payload.consents)
 
@@ -147,12 +148,14 @@ class Ready:
 class Refused:
     """A row that can never be sent.
 
-    :param source_row: as of :class:`Ready`; so ``place``, ``weight`` and ``letter_time``.
-    :param row_hash: by which a later delivery knows that it was rejected before.
-    :param identifiers: of the person, as far as they can be read; so ``user_id``.
-    :param event: the name of the track event, where the delivery has it.
-    :param loses_a_decision: it says a no that can't be sent, or a decision that can't be read.
-    :param form: what the row is, as dead letters say it.
+    For ``place``, ``weight``, ``letter_time`` and ``user_id``, see :class:`Ready`.
+
+    :param source_row: see :class:`Ready`.
+    :param row_hash: lets a later delivery recognize a row that was rejected before.
+    :param identifiers: of the person, as far as they can be read.
+    :param event: the name of the track event, if the delivery has one.
+    :param loses_a_decision: it has an opt-out that can't be sent, or a decision that can't be read.
+    :param form: the kind of row, as recorded in dead letters.
     """
 
     position: int

@@ -1,7 +1,7 @@
-"""What one row cannot know of the others: the newest consent, messages that repeat, contacts that have to be sent.
+"""What a row needs to know about the others: newest consents, repeated messages, contacts that have to be sent.
 
-In a temporary database of its own, since a delivery may have millions of rows; it is gone with the process. It is made
-in one pass over all rows, before the first is sent.
+The index is a temporary database that disappears with the process, because a delivery may have millions of rows. It is
+built in one pass over all rows, before the first is sent.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MESSAGE: Final = "INSERT OR IGNORE INTO messages VALUES (?, ?)"
 class Told(NamedTuple):
     """A person's newest decision on one channel.
 
-    :param at: when it was given (or read, where an opt-out does not say), in the form of the ledger.
+    :param at: when it was given, in the ledger's form; for an opt-out without a time, when it was read.
     """
 
     at: str
@@ -45,38 +45,38 @@ class RowIndex:
     """The index of the rows of one delivery."""
 
     def __init__(self) -> None:
-        # An empty name is a temporary file that SQLite removes; several threads use it, one after the other.
+        # SQLite deletes a file with an empty name when it is closed. Several threads use it, one after the other.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(_TABLES)
         self._consents: list[tuple[str, str, str, int]] = []
         self._unreadable: list[tuple[str, str, str]] = []
         self._news: list[tuple[str]] = []
         self._messages: list[tuple[str, int]] = []
-        #: Numbers of rows that share a phone or email with another user id -> which rows.
+        #: Numbers of rows that share a phone or email with another user id -> a description of the rows.
         self.shared: dict[int, str] = {}
 
     def add_consent(self, identifier: str, channel: str, at: str, *, subscribed: bool) -> None:
-        """Take in what one row says; of equal times the opt-out holds."""
+        """Add a consent of a row; at equal times the opt-out wins."""
         self._consents.append((identifier, channel, at, subscribed))
         self._write_when(len(self._consents))
 
     def add_unreadable(self, identifier: str, channel: str, at: str) -> None:
-        """Take in that somebody decided something that can be read neither as yes nor as no."""
+        """Add a decision that can't be read as yes or no."""
         self._unreadable.append((identifier, channel, at))
         self._write_when(len(self._unreadable))
 
     def add_news(self, key: str) -> None:
-        """Take in that a row of a key has to be sent, whether it changed or not."""
+        """Record that the row of a key has to be sent even if it did not change."""
         self._news.append((key,))
         self._write_when(len(self._news))
 
     def add_message(self, message_id: str, position: int) -> None:
-        """Take in that a row has a message id; positions come in ascending order."""
+        """Add the message id of a row; call with ascending positions."""
         self._messages.append((message_id, position))
         self._write_when(len(self._messages))
 
     def finish(self) -> None:
-        """Write everything; from now on the index can be asked."""
+        """Write everything; afterwards the index can be queried."""
         self._write_when(_BATCH)
 
     def newest(self, identifier: str, channel: str) -> Told | None:
@@ -87,22 +87,22 @@ class RowIndex:
         return None if found is None else Told(found[0], bool(found[1]))
 
     def opt_outs(self) -> Iterator[tuple[str, str, str]]:
-        """Return identifier, channel and time of everyone whose newest decision on a channel is an opt-out."""
+        """Return identifier, channel and time wherever the newest decision is an opt-out."""
         found = self._db.execute("SELECT identifier, channel, at FROM consents WHERE NOT subscribed")
         return ((row[0], row[1], row[2]) for row in found)
 
     def is_unreadable(self, identifier: str, channel: str, at: str) -> bool:
-        """Return whether somebody decided something at that time, or later, that can't be read."""
+        """Return whether there is an unreadable decision at that time or later."""
         told = (identifier, channel, at)
         query = "SELECT 1 FROM unreadable WHERE identifier = ? AND channel = ? AND at >= ?"
         return self._db.execute(query, told).fetchone() is not None
 
     def has_news(self, key: str) -> bool:
-        """Return whether a contact has to be sent, whether its row changed or not."""
+        """Return whether a contact has to be sent even if its row did not change."""
         return self._db.execute("SELECT 1 FROM news WHERE key = ?", (key,)).fetchone() is not None
 
     def first_of(self, message_id: str) -> int | None:
-        """Find the first row that has a message id."""
+        """Find the first row with a message id."""
         found = self._db.execute("SELECT position FROM messages WHERE id = ?", (message_id,)).fetchone()
         return None if found is None else int(found[0])
 

@@ -1,4 +1,4 @@
-"""Rows of different user ids that share a phone or email: Regal would merge them into one contact."""
+"""Find rows with different user ids that share a phone or email: Regal would merge them into one contact."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LISTED: Final = 5
 _AT_ONCE: Final = 1_000
 
 
-#: The note of the report.
+#: The note in the report.
 SHARED: Final = "a phone or email is shared with another user id: Regal merges them into one contact"
 
 
 def log_shared(shared: Mapping[int, str]) -> None:
-    """Warn of such rows, by their numbers in the source."""
+    """Log a warning with the numbers of these rows in the source."""
     listed = "".join(f"\n  row {row:,}: {why}" for row, why in islice(sorted(shared.items()), _LISTED))
     count = "1 row shares" if len(shared) == 1 else f"{len(shared):,} rows share"
     _log.warning(
@@ -31,7 +31,7 @@ def log_shared(shared: Mapping[int, str]) -> None:
 
 
 class SharedIdentifiers:
-    """Finds them among the rows that are sent, and with the phones on record; 24 bytes for each phone and email."""
+    """Finds them among the rows that are sent and the phones on record; 24 bytes for each phone and email."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -40,16 +40,16 @@ class SharedIdentifiers:
         self._on_record: dict[int, str] = {}
 
     def add(self, source_row: int, user_id: str, identifiers: Collection[str]) -> None:
-        """Take in whose row it is.
+        """Add a row's person.
 
-        :param identifiers: the row's phones and emails; the user id may be among them, as ``user:...``.
+        :param identifiers: the row's phones and emails; may include the user id as ``user:...``.
         """
         self._new.append((source_row, user_id, identifiers))
         if len(self._new) >= _AT_ONCE:
             self._take_new()
 
     def finish(self) -> dict[int, str]:
-        """Return the rows that share a phone or email with another user id -> which rows, by their numbers."""
+        """Return numbers of rows that share a phone or email with another user id -> a description of the rows."""
         self._take_new()
         found = dict(self._on_record)
         for rows in self._groups():
@@ -67,7 +67,7 @@ class SharedIdentifiers:
                     yield sorted({row for _, _, row in group})
 
     def _take_new(self) -> None:
-        """Take many rows in at once: one by one costs three times as much."""
+        """Add in batches: adding one by one takes three times as long."""
         parts, of_phone = self._parts, list[tuple[int, str, str]]()
         for source_row, user_id, identifiers in self._new:
             who = hash(user_id)

@@ -1,4 +1,4 @@
-"""Slips in the names of columns: what an option names and no row has, and what is nearly a reserved name."""
+"""Check column names: those that an option names and no row has, and those that are nearly reserved names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def look_for_slips(
     reserved: Collection[str],
     limited: bool = False,
 ) -> str | None:
-    """Warn of columns that are nearly a reserved name; return why no row can be meant as it is, or None.
+    """Warn of columns with nearly reserved names; return an error if an option names a missing column, else None.
 
     :param options: option -> the columns that it names; ``mapping`` places them.
     :param limited: not all rows of the source were read, so others may have the columns.

@@ -1,12 +1,12 @@
-"""Rows about people who must not be contacted: what is still sent of them.
+"""Decide what is still sent of rows about suppressed or forgotten people.
 
 ==============================  ======================================  =========================================
-the row                         of a person who was suppressed          of a person who was forgotten
+the row                         person suppressed                       person forgotten
 ==============================  ======================================  =========================================
-has opt-outs                    only these are sent                     only these, if one is news
+has opt-outs                    only these are sent                     only these, if one is new
 has none                        skipped                                 skipped
-is wrong                        skipped, not rejected                   skipped, not rejected
-loses an opt-out that is wrong  rejected: somebody has to look at it    skipped: nothing of it is recorded
+is invalid                      skipped, not rejected                   skipped, not rejected
+loses an invalid opt-out        rejected: a person has to look at it    skipped: nothing of it is recorded
 ==============================  ======================================  =========================================
 """
 
@@ -22,7 +22,7 @@ from airflow_provider_regal.ledger.text import to_ledger_time
 def hold_back(row: Ready | Refused, hold: Hold) -> bool:
     """Reduce a row to the opt-outs that are still sent.
 
-    :returns: whether nothing of it is left.
+    :returns: whether nothing is left to send.
     """
     if not says_news(row, hold):
         return True
@@ -38,7 +38,7 @@ def hold_back(row: Ready | Refused, hold: Hold) -> bool:
 
 
 def says_news(row: Ready | Refused, hold: Hold) -> bool:
-    """Return whether a row of a person who was forgotten has an opt-out that was not known then."""
+    """Return whether a row of a forgotten person has an opt-out that was not known then."""
     if not hold.is_forgotten:
         return True
     return isinstance(row, Ready) and any(
@@ -49,14 +49,14 @@ def says_news(row: Ready | Refused, hold: Hold) -> bool:
 
 
 def may_be_held(row: Ready | Refused) -> bool:
-    """Return whether a row is an event that ``suppress_named_events`` may hold back."""
+    """Return whether ``suppress_named_events`` may hold back a row."""
     return (
         isinstance(row, Ready) and row.payload.call in NAMED_CALLS and row.instead_of is None and not row.only_consent
     )
 
 
 def person_of(row: Ready | Refused) -> tuple[str, ...]:
-    """Name the person of a row by all its identifiers; opt-outs that are sent alone have not all of them."""
+    """Return all identifiers of a row's person; opt-outs that are sent alone have only some of them."""
     if isinstance(row, Ready) and isinstance(row.instead_of, Refused):
         return (*row.identifiers, *row.instead_of.identifiers)
     return row.identifiers

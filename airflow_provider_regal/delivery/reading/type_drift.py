@@ -1,7 +1,7 @@
-"""Types: Regal fixes that of every trait and property with its first value, and drops others silently.
+"""Check types: Regal fixes the type of every trait and property at its first value, and silently drops other types.
 
-The ledger records the first type of each name. A value of another type is a fault of its row, until somebody accepts
-the new type (``airflow regal contract accept``).
+The ledger records the first type of each name. A value of another type makes its row invalid until the new type is
+accepted with ``airflow regal contract accept``.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from airflow_provider_regal.events.names import EMAILS, NAME, PHONES, PROPERTIES
 from airflow_provider_regal.events.privacy import shown_key
 from airflow_provider_regal.ledger.text import short
 
-# Their shape is Regal's own.
+# Regal defines their type.
 _NOT_FREE: Final = frozenset({PHONES, EMAILS})
-# The ledger stores a long name as its hash; the names of an account are few, and each is in many rows.
+# The ledger stores long names as hashes. An account has few names, and each is in many rows.
 _stored = lru_cache(maxsize=4096)(short)
 
 
 class TypeDrift:
-    """Compares what is sent with the types an account was first sent.
+    """Compares values with the types the account sent first.
 
-    :param known: name -> type, and since when, as the ledger has them; names as :func:`_stored` writes them.
+    :param known: name -> type and time, as stored in the ledger; names as :func:`_stored` returns them.
     """
 
     def __init__(self, known: Mapping[str, tuple[str, str | None]]) -> None:
         self._known = {name: kind for name, (kind, _) in known.items()}
         self._since = {name: since for name, (_, since) in known.items()}
         self._new: dict[str, str] = {}
-        # Names and types that were right: most rows are alike, and one look tells.
+        # Names and types that were right: most rows are alike, so one lookup is enough.
         self._right: set[tuple[Any, ...]] = set()
 
     def faults_of(self, body: Mapping[str, Any]) -> list[Fault]:
-        """Return which values are of another type than the first; of a body without any, the types are remembered."""
+        """Return the values whose type differs from the first one. If there are none, record the new types."""
         traits, properties = body.get(TRAITS, _NOTHING), body.get(PROPERTIES, _NOTHING)
         alike = (
             body.get(NAME), *traits, *map(type, traits.values()), None, *properties, *map(type, properties.values())
@@ -68,17 +68,17 @@ class TypeDrift:
         )
 
     def take_new(self) -> dict[str, str]:
-        """Return the types that were not known before, once."""
+        """Return the types that are new since the last call."""
         new, self._new = self._new, {}
         return new
 
 
 _NOTHING: Final[Mapping[str, Any]] = {}
-_MOST_ALIKE: Final = 1_000  # rows that are not of a table may each have columns of their own
+_MOST_ALIKE: Final = 1_000  # rows that don't come from a table may all have different columns
 
 
 def _typed(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str, str]]:
-    """Return the place, the name in the account, and the type of every value; null has none."""
+    """Return the place, name in the account, and type of every value except null."""
     for name, value in body.get(TRAITS, {}).items():
         if name not in _NOT_FREE and (kind := _type_of(value)) is not None:
             yield (TRAITS, name), _stored(f"{TRAITS}.{name}"), kind

@@ -1,4 +1,4 @@
-"""From the first send on: rows of the snapshot are admitted, ordered, paced, sent, and their outcomes committed.
+"""Admit, order, pace and send the rows of the snapshot, and commit their outcomes.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Admission: from the snapshot to rows that may be sent; what is settled, unchanged, repeated or wrong stays behind.
+"""Admission selects the rows to send from the snapshot; settled, unchanged, repeated and invalid rows are left out.
 
 ::
 
@@ -34,9 +34,9 @@ from airflow_provider_regal.ledger.suppressions import Hold, OptInAt, Suppressio
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import EVENT_MARK, OWED_MARK, SKIP_MARK, columns_of
 
-# Looked up in the ledger at once.
+# Rows per lookup in the ledger.
 _CHUNK: Final = 200
-# So many rows are prepared, and their people looked up, before the loop looks at the network.
+# How many rows are prepared, and their people looked up, before control returns to the event loop.
 _AT_ONCE: Final = 32
 _TO_COME: Final = "the timestamp lay in the future when the row was read"
 _UNREADABLE: Final = "another row has a decision of this person that can't be read: it may be a later no"
@@ -48,10 +48,10 @@ Numbered = tuple[int, int, Mapping[str, Any]]
 class Admission:
     """Admits the rows of a snapshot.
 
-    :param index: what rows have to know of each other.
-    :param keys: skip contacts that did not change, by these keys; None to send all.
+    :param index: what rows have to know about each other.
+    :param keys: the contact keys, to skip unchanged contacts; None to send all.
     :param suppress_named_events: skip named events to people who opted out of all channels on record.
-    :param of_plan: opt-outs that Regal has are not sent again: a plan sends them before it is approved.
+    :param of_plan: skip opt-outs that Regal has: a plan sends them before it is approved.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Admission:
         self._shared = SharedIdentifiers(account) if reports else None
 
     def rows(self) -> Iterator[Ready | None]:
-        """Return the rows to send, in order; None where it is time to look at the network."""
+        """Return the rows to send, in order; None whenever the caller should return to the event loop."""
         rows = self._with_known(self._held.rows_to_send())
         while some := [*islice(rows, _AT_ONCE)]:
             now = self._clock.now()
@@ -103,7 +103,7 @@ class Admission:
         return self._preparer.prepare(position, row, now, source_row)
 
     def _holds(self, rows: Sequence[Ready | Refused], now: datetime) -> list[Hold | None]:
-        """Find whose rows must not be sent."""
+        """Return the suppression, if any, of each row."""
         holds = self._suppressions.find([person_of(row) for row in rows])
         if self._suppress_named_events:
             events = [number for number, row in enumerate(rows) if holds[number] is None and may_be_held(row)]
@@ -114,7 +114,7 @@ class Admission:
         return holds
 
     def _opt_ins_of(self, row: Ready | Refused, now: datetime) -> list[OptInAt]:
-        """Return the opt-ins of an event that no other row of the source withholds."""
+        """Return the opt-ins of an event that no other row of the source causes to be withheld."""
         consents = row.payload.consents if isinstance(row, Ready) else ()
         return [
             (one.identifier, one.channel, at)
@@ -123,7 +123,7 @@ class Admission:
         ]
 
     def _with_known(self, rows: Iterator[Numbered]) -> Iterator[tuple[Numbered, _Known]]:
-        """Return with each row what is on record of its contact."""
+        """Return each row with what is on record for its contact."""
         if self._keys is None:
             nothing = _Known()
             yield from ((numbered, nothing) for numbered in rows)
@@ -141,7 +141,7 @@ class Admission:
     def _known(self, row: Mapping[str, Any]) -> _Known:
         columns = columns_of(row)
         known = _Known()
-        if OWED_MARK in row:  # no row of the source
+        if OWED_MARK in row:  # not a row of the source
             return known
         try:
             known.key = self._keys.key_of(columns) if self._keys else None
@@ -185,13 +185,13 @@ class Admission:
         return ready
 
     def shared(self) -> dict[int, str]:
-        """Return the rows of another user id's phone or email, among those that were let through."""
+        """Return the admitted rows that share a phone or email with another user id."""
         return {} if self._shared is None else self._shared.finish()
 
     def _died(self, row: Ready | Refused, now: datetime) -> None:
-        """Settle a row that an earlier try had reserved."""
+        """Settle a row that an earlier try reserved and did not finish."""
         if isinstance(row, Ready):
-            if self._is_repeated(row):  # then no more was sent of it
+            if self._is_repeated(row):  # then nothing but its opt-outs was sent
                 row.send_only_opt_outs(Skip.DUPLICATE)
             if not row.claims:
                 row.claims = self._claims_of(row, self._times_of(row, now))
@@ -212,7 +212,7 @@ class Admission:
     def _decide_on(self, ready: Ready, known: _Known, now: datetime) -> Skip | None:
         if self._is_repeated(ready) and not ready.send_only_opt_outs(Skip.DUPLICATE):
             return Skip.DUPLICATE
-        if ready.only_consent and ready.instead_of is None:  # a sync has looked at all consents
+        if ready.only_consent and ready.instead_of is None:  # a sync has examined all consents
             return None if ready.claims else Skip.OLDER
         times = self._times_of(ready, now)
         older = {consent: self._why_not(consent) for consent, at in times.items() if at is None}
@@ -227,14 +227,14 @@ class Admission:
             ready.payload_hash = hash_of_body(ready.body, self._seed)
             if known.payload_before == ready.payload_hash and not known.has_news:
                 return Skip.UNCHANGED
-            # Time alone may change what is sent, or what an opt-out without a time means.
+            # The result may change with time alone, as may the meaning of an opt-out without a time.
             if ready.payload.withheld or any(one.at is None for one in ready.payload.consents):
                 ready.row_hash = None
         ready.claims = self._claims_of(ready, times)
         return None
 
     def _is_repeated(self, ready: Ready) -> bool:
-        """Return whether an earlier row of the source is the same message."""
+        """Return whether an earlier row of the source has the same message id."""
         return ready.message_id is not None and self._index.first_of(ready.message_id) != ready.position
 
     def _is_overtaken(self, ready: Ready) -> bool:
@@ -251,8 +251,8 @@ class Admission:
     def _time_of(self, consent: Consent, now: datetime) -> str | None:
         """Return when a consent was given; None if it must not be sent.
 
-        The index has every opt-in that was fit to be sent when the rows were read. One it does not have had a time in
-        the future: newer decisions may have been sent without their time then, and it can't be known which is newer.
+        The index has every opt-in that could be sent when the rows were read. An opt-in it lacks had a time in the
+        future then. Newer decisions may have been sent without their time since, so it can't be known which is newer.
         """
         at = None if consent.at is None else to_ledger_time(consent.at)
         newest = self._index.newest(consent.identifier, consent.channel)
@@ -274,7 +274,7 @@ class Admission:
         return OLDER if newest is not None and at <= newest.at else _TO_COME
 
     def _claims_of(self, ready: Ready, times: Mapping[Consent, str | None]) -> tuple[Claimed, ...]:
-        if not times and ready.message_id is None:  # which is usual
+        if not times and ready.message_id is None:  # the common case
             return ()
         once = ready.guarantee == "at_most_once"
         claims = [
@@ -300,12 +300,12 @@ class Admission:
 
 
 def _was_erased(row: Mapping[str, Any]) -> bool:
-    """Return whether a row was taken out of the snapshot: its person was forgotten."""
+    """Return whether a row was removed from the snapshot because its person was forgotten."""
     return SKIP_MARK in row and row[SKIP_MARK] == Skip.SUPPRESSED and EVENT_MARK not in row
 
 
 class _Known:
-    """What is known of a row before it is prepared."""
+    """What is on record for a row before it is prepared."""
 
     __slots__ = ("faults", "has_news", "key", "payload_before", "row_hash")
 

@@ -1,12 +1,12 @@
-"""What a plan sends at once, and what it leaves until it is approved; a dry run sends nothing of either.
+"""Split rows into what a plan sends at once and what waits for approval; a dry run sends neither.
 
 ::
 
     admitted rows ─▶ would the ledger grant it? ─▶ nothing but opt-outs? ─▶ sent now
                         └─▶ skipped                  └─▶ left open, and its opt-outs alone are sent now
 
-Opt-outs that a source states do not wait for approval. Those that ``on_removed`` infers do: that people vanished from a
-table is what whoever approves has to see.
+Opt-outs that a source states don't wait for approval. Those that ``on_removed`` infers do: the approver has to see that
+people vanished from a table.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SAMPLES: Final = 3
 class Approval:
     """Lets through what a plan sends before it is approved.
 
-    ``samples`` show what a few of the other rows would say, without their values; ``withheld`` counts why opt-ins are
-    left out of rows that wait.
+    ``samples`` describe a few of the other rows, without their values; ``withheld`` counts why opt-ins are left out of
+    rows that wait.
 
-    :param rows: those that a delivery would send; None where it is time to look at the network.
+    :param rows: the rows a delivery would send; None whenever the caller should return to the event loop.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Approval:
             yield None
 
     def _granted(self, rows: list[Ready]) -> Iterator[Ready]:
-        """Return what the ledger would let through now, as it would; the rest is skipped."""
+        """Return the rows the ledger would grant now, reduced to what it would grant; skip the rest."""
         verdicts = iter(self._account.verdicts([one.claim for row in rows for one in row.claims]))
         for row in rows:
             granted = grant(row, [next(verdicts) for _ in row.claims])
@@ -79,7 +79,7 @@ class Approval:
                 yield row
 
     def _look_at(self, row: Ready) -> None:
-        """Take a row in; the first of each phase are samples."""
+        """Count a row; the first rows of each phase become samples."""
         if self._shown[row.phase] < _SAMPLES:
             self._shown[row.phase] += 1
             where = row.place or f"row {row.source_row:,}"
@@ -87,7 +87,7 @@ class Approval:
 
 
 def _decisions(row: Ready) -> str:
-    """List what a sync tells Regal by it: ``, sms opt-out of 2026-01-02``."""
+    """List the decisions of a sync that it would send: ``, sms opt-out of 2026-01-02``."""
     claims = [claimed.claim for claimed in row.claims if row.only_consent]
     return "".join(
         f", {one.channel} {'opt-in' if one.subscribed else 'opt-out'} of {(one.at or '')[:10]}" for one in claims

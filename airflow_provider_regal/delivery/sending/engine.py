@@ -1,4 +1,4 @@
-"""The engine: sends prepared rows on one asyncio loop.
+"""The engine sends prepared rows on one asyncio loop.
 
 ::
 
@@ -6,8 +6,7 @@
                          ▲          (commit)                    │
                          └──────── retries, when due ◀──────────┘
 
-One coroutine decides what starts; each request is a task of its own. Everything that has to last goes through the
-``Recorder``.
+One coroutine decides what starts; each request is a separate task. Everything persistent goes through the ``Recorder``.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ from airflow_provider_regal.delivery.stopping import (
 )
 from airflow_provider_regal.errors import RegalError, TakenOverError
 
-# Of a row that may have arrived each time. A row that fails as often as an outage takes to be noticed is kept by that.
+# Limit for a row that may have arrived each time. A row that fails often enough to signal an outage is kept by that
+# outage.
 _MOST_TRIES: Final = FAILURES_OF_AN_OUTAGE
 _TOO_MANY_REQUESTS: Final = 429
 _IDLE_S: Final = 0.5
@@ -49,9 +49,9 @@ _HELD_BACK_S: Final = 0.05
 class Engine:
     """Delivers the open rows of a snapshot.
 
-    :param rows: what is to be sent, in order; None where it is time to look at the network.
-    :param recorder: notes and commits what becomes of it.
-    :param wait_s: nothing is sent before that: requests of an earlier try may still be under way.
+    :param rows: the rows to send, in order; None whenever the caller should return to the event loop.
+    :param recorder: records and commits their outcomes.
+    :param wait_s: delay before the first send: requests of an earlier try may still be in flight.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Engine:
 
         :raises RegalError: why it had to stop with rows left.
         """
-        await self._recorder.commit()  # which agrees on the share of the account's rate
+        await self._recorder.commit()  # this also agrees on the share of the account's rate
         self._help(self._recorder.keep_committing())
         try:
             while self._stopped_by is None and (self._window.has_rows or len(self._window)):
@@ -110,9 +110,9 @@ class Engine:
             raise self._stopped_by
 
     def _work(self) -> float:
-        """Do what can be done now.
+        """Start whatever can be started now.
 
-        :returns: seconds until it is worth doing more, unless something wakes us.
+        :returns: seconds until there may be more to do, unless an event wakes the loop.
         """
         if self._stop.requested:
             self._stop_for(told_to_stop(), grace_s=GRACE_S)
@@ -144,12 +144,12 @@ class Engine:
         timer.cancel()
 
     def _reserve(self) -> None:
-        """Commit which rows come next, where a crash must not make them be sent again."""
+        """Commit reservations for the next rows, if a crash must not cause them to be sent again."""
         if self._being_reserved:
             return
         ahead = self._window.ahead(probing=self._gate.probing)
         self._few = ahead // 2
-        while len(self._reserved) > ahead and self._gate.probing:  # it may take long, and a crash would doubt them all
+        while len(self._reserved) > ahead and self._gate.probing:  # may take long; a crash would doubt all
             row = self._reserved.pop()
             self._recorder.release(row)
             self._window.give_back(row)
@@ -157,7 +157,7 @@ class Engine:
             return
         wanted = ahead - len(self._reserved)
         if self._reserved and self._window.turn < wanted and self._window.may_take_in:
-            return  # more are taken in first: a commit for each few would cost more
+            return  # admit more rows first: a commit for a few rows would be expensive
         batch = self._window.take(wanted)
         if any(row.claims or row.guarantee == "at_most_once" for row in batch):
             self._being_reserved = batch
@@ -179,7 +179,7 @@ class Engine:
     def _start_what_may(self) -> float:
         """Start requests.
 
-        :returns: seconds until one more may start; 0 if no more are reserved.
+        :returns: seconds until the next may start; 0 if no more are reserved.
         """
         while (row := self._next()) is not None:
             task = self._loop.create_task(self._send(row))
@@ -212,7 +212,7 @@ class Engine:
         return None
 
     async def _send(self, row: Ready) -> None:
-        """Send a row and, while more may be sent at once, the next: a task for each would cost a tenth more."""
+        """Send a row, then the next while more may be sent at once: a task for each would cost 10 % more."""
         task = asyncio.current_task()
         while True:
             await self._exchange(row, self._gate.outages)
@@ -278,7 +278,7 @@ class Engine:
         in_outage = self._gate.in_outage or self._gate.outages > outages_before
         if lasts_s := self._gate.outage_s(now):
             self._recorder.note_outage(self._clock.now() - timedelta(seconds=lasts_s), decision.reason)
-        if in_outage:  # so what was lost just before was lost to it, too
+        if in_outage:  # so the failures just before were part of it, too
             for lost, why in self._just_lost:
                 self._recorder.blame_outage(lost, why, self._clock.now())
             self._just_lost.clear()
@@ -289,7 +289,7 @@ class Engine:
             return
         alone = row.refusal is not None
         self._recorder.unknown(row, decision, self._clock.now(), in_outage=in_outage)
-        if not in_outage and not alone:  # the row itself is refused, whatever became of its opt-outs
+        if not in_outage and not alone:  # the row itself is refused, whatever happens to its opt-outs
             self._just_lost.append((row, decision))
         self._window.settle(row)
 
@@ -318,14 +318,14 @@ class Engine:
             self._stopped_by, self._grace_s = why, grace_s
 
     async def _finish(self) -> None:
-        """Let what is under way be answered, within a grace time; then note it, and leave the rest open."""
+        """Wait a grace period for requests in flight, then record them; leave the rest open."""
         if self._under_way and not isinstance(self._stopped_by, TakenOverError):
             await asyncio.wait(self._under_way, timeout=self._grace_s)
         for task in self._under_way:
             task.cancel()
         while waited_for := {*self._under_way, *self._helpers}:
             await asyncio.wait(waited_for)
-            await asyncio.sleep(0)  # for the callbacks of those that had ended before
+            await asyncio.sleep(0)  # let the callbacks of finished tasks run
         for row in self._cut_off:
             self._recorder.interrupted(row, self._clock.now())
         for row in (*self._being_reserved, *self._reserved, *self._window.touched()):

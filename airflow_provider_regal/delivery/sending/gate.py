@@ -1,4 +1,4 @@
-"""How many requests may be under way, and when none may: concurrency and outages.
+"""Limit concurrency and detect outages.
 
 ::
 
@@ -6,7 +6,7 @@
       ▲                                                          │                     │
       └────────────── any answer that is not a failure ──────────┘                     └─ patience ends: stop
 
-Pure: it is told the time and what happened.
+Pure: callers pass the time and report what happened.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FAILURES_OF_AN_OUTAGE: Final = 10
 _SILENCE_S: Final = 2.0
 _SILENCE_P99: Final = 5.0
 _FIRST_LATENCY_S: Final = 0.1
-# Latency is that of the slowest of so many quarters of a second: where it jumps, a mean would lag behind it.
+# Latency is that of the slowest of this many quarter-seconds: a mean would lag behind sudden jumps.
 _QUARTER_S: Final = 0.25
 _QUARTERS: Final = 32
 _REMEMBERED: Final = 200
@@ -29,7 +29,7 @@ LONGEST_PROBE_S: Final = 30.0
 
 
 class Gate:
-    """Counts what is under way and knows whether Regal is there.
+    """Tracks requests in flight and whether Regal is up.
 
     :param max_connections: the hard cap.
     :param patience_s: seconds an outage may last.
@@ -56,7 +56,7 @@ class Gate:
 
     @property
     def under_way(self) -> int:
-        """Requests that were started and not yet answered or lost."""
+        """Requests that were started and neither answered nor lost yet."""
         return len(self._started)
 
     @property
@@ -66,24 +66,24 @@ class Gate:
 
     @property
     def in_outage(self) -> bool:
-        """Whether Regal is down for sure: failures in a row, or a probe that failed, and not only silence."""
+        """Whether Regal is confirmed to be down: failures in a row or a failed probe, not just silence."""
         return self.probing and self._confirmed
 
     def latencies(self) -> list[float]:
-        """Return the seconds of the last answers; any thread may ask."""
+        """Return the latencies of the last answers, in seconds. Thread-safe."""
         return list(self._latencies)
 
     def outage_s(self, now: float) -> float:
-        """Return for how many seconds Regal has been down; 0 if it is not, for sure."""
+        """Return for how many seconds Regal has been down; 0 unless that is confirmed."""
         return now - self._outage_since if self._outage_since is not None and self._confirmed else 0.0
 
     def limit(self, rate: float) -> int:
-        """Return how many requests may be under way: rate times latency, and some."""
+        """Return the maximum number of requests in flight: rate times latency, plus some headroom."""
         wanted = int(rate * self._latency_s * _HEADROOM) + _SPARE
         return max(1, min(self._max_connections, wanted))
 
     def wait_s(self, now: float, rate: float) -> float:
-        """Return when one more request may start: 0 for now, else the seconds until it is worth asking again."""
+        """Return the seconds until it is worth asking again; 0 if one more request may start now."""
         self._notice_silence(now)
         if self.probing:
             if self._started:
@@ -92,26 +92,27 @@ class Gate:
         return 0.0 if self.under_way < self.limit(rate) else 0.05
 
     def patience_left_s(self, now: float) -> float:
-        """Return the seconds an outage may still last; without one, infinity.
+        """Return the seconds an outage may still last; infinity without one.
 
-        A few failures with no success between count as well: where few rows are left, there are no ten in a row.
+        Fewer than ten failures without a success in between count, too: with few rows left, there won't be ten in a
+        row.
         """
         if self._outage_since is not None:
             return self._outage_since + self._patience_s - now
         return self._first_failure + self._patience_s - now if self._failures else float("inf")
 
     def start(self, position: int, now: float) -> None:
-        """Note that a request starts."""
+        """Record that a request starts."""
         self._started[position] = now
         if self.probing:
             self._probe = position
 
     def take_back(self, position: int) -> None:
-        """Note that a request was not made after all."""
+        """Record that a request was not made after all."""
         self._started.pop(position)
 
     def succeed(self, position: int, now: float) -> None:
-        """Note an answer that is not a sign of an outage; it ends one."""
+        """Record an answer that is not a sign of an outage; it ends one."""
         latency_s = now - self._started.pop(position)
         self._latencies.append(latency_s)
         self._learn(latency_s, now)
@@ -131,7 +132,7 @@ class Gate:
         self._latency_s = max(self._sum_s / self._summed, self._slowest_s)
 
     def fail(self, position: int, now: float, *, answered: bool) -> None:
-        """Note a transport error, a 5xx or a 429.
+        """Record a transport error, a 5xx or a 429.
 
         :param answered: whether Regal answered at all.
         """
@@ -142,7 +143,7 @@ class Gate:
             self._first_failure = now
         self._failures += 1
         if self.probing:
-            if position == self._probe:  # what was under way before says no more than that it is an outage
+            if position == self._probe:  # requests already in flight only confirm the outage
                 self._probe = None
                 self._confirm()
                 self._probe_gap_s = min(LONGEST_PROBE_S, self._probe_gap_s * 2)
@@ -169,7 +170,7 @@ class Gate:
         self._confirmed = False
 
     def _confirm(self) -> None:
-        """Silence alone may be a few slow answers: only what fails together is an outage."""
+        """Confirm an outage. Silence alone may be a few slow answers, so this requires failures together."""
         if not self._confirmed:
             self._confirmed = True
             self.outages += 1

@@ -1,6 +1,6 @@
-"""Order: rows that share a user id, a phone or an email go out one after the other, in the source's order.
+"""Ordering: rows that share a user id, a phone or an email are sent one after the other, in source order.
 
-Pure bookkeeping: a row waits for the last one before it of each of its identifiers, and may go when they have settled.
+Pure bookkeeping: a row waits for the previous row of each of its identifiers, and may go once they have settled.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ class Order:
 
     def __init__(self) -> None:
         self._identifiers: dict[int, Iterable[str]] = {}
-        self._last: dict[str, int] = {}  # of an identifier, the last row that was admitted
-        self._waits_for: dict[int, int] = {}  # how many rows
+        self._last: dict[str, int] = {}  # identifier -> the last admitted row
+        self._waits_for: dict[int, int] = {}  # row -> how many rows it waits for
         self._followers: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
         return len(self._identifiers)
 
     def admit(self, position: int, identifiers: Iterable[str]) -> bool:
-        """Take a row in; positions come in ascending order.
+        """Add a row; call with ascending positions.
 
         :returns: whether it may be sent at once.
         """
@@ -37,7 +37,7 @@ class Order:
         return False
 
     def settle(self, position: int) -> list[int]:
-        """Let a row go that waited for none.
+        """Remove a settled row.
 
         :returns: the rows that may be sent now because of it.
         """

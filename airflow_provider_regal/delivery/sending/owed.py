@@ -1,4 +1,4 @@
-"""Opt-outs that Regal lacks, as rows of a delivery: whoever read them, the next delivery of contacts sends them first.
+"""Opt-outs that Regal lacks, as rows: the next delivery of contacts sends them first, no matter which one read them.
 
 ::
 
@@ -29,11 +29,11 @@ from airflow_provider_regal.sources.marks import (
 
 
 def owed_rows(account: Account, index: RowIndex, *, on_their_way: Collection[int]) -> Iterator[Marked]:
-    """Return the opt-outs that Regal lacks, but for those that a row of this delivery says, or overtakes.
+    """Return the opt-outs that Regal lacks, except those that a row of this delivery repeats or supersedes.
 
-    Where the ledger holds hashes, whose they are is not known here: there are none.
+    If the ledger stores hashes, returns none, because the identifiers are not known.
 
-    :param on_their_way: deliveries that are sending theirs right now.
+    :param on_their_way: ids of deliveries that are sending their opt-outs now.
     """
     for owed in _owed(account, on_their_way):
         if _is_newest(owed, index):
@@ -41,10 +41,10 @@ def owed_rows(account: Account, index: RowIndex, *, on_their_way: Collection[int
 
 
 def overtaken_rows(account: Account, index: RowIndex, *, on_their_way: Collection[int]) -> Iterator[Marked]:
-    """Return the opt-outs that Regal lacks, and after which a row of this delivery opts in again.
+    """Return the opt-outs that Regal lacks and that a row of this delivery supersedes with an opt-in.
 
-    Once Regal has acknowledged that opt-in, the ledger grants them no more. It may never be sent, though: the person is
-    suppressed, the row is wrong elsewhere.
+    Once Regal has acknowledged that opt-in, the ledger no longer grants them. But the opt-in may never be sent: the
+    person may be suppressed, or the row invalid elsewhere.
     """
     for owed in _owed(account, on_their_way):
         newest = index.newest(owed.identifier, owed.channel)
@@ -53,7 +53,7 @@ def overtaken_rows(account: Account, index: RowIndex, *, on_their_way: Collectio
 
 
 def stated_rows(account: Account, index: RowIndex, *, on_their_way: Collection[int]) -> Iterator[Marked]:
-    """Return what is sent where a guard stops all else: the opt-outs of this delivery's rows, and those owed before."""
+    """Return the opt-outs to send when a guard stops everything else: those of this delivery and those owed before."""
     for identifier, channel, at in index.opt_outs():
         yield _row(identifier, channel, at, _now(account), "an opt-out of the source")
     for owed in _owed(account, on_their_way):
@@ -63,7 +63,7 @@ def stated_rows(account: Account, index: RowIndex, *, on_their_way: Collection[i
 
 
 def _is_newest(owed: OwedOptOut, index: RowIndex) -> bool:
-    """Return whether no row of this delivery has the opt-out, or a decision after it that may be sent."""
+    """Return whether no row of this delivery repeats the opt-out or has a later decision that may be sent."""
     newest = index.newest(owed.identifier, owed.channel)
     if newest is not None and newest.subscribed and index.is_unreadable(owed.identifier, owed.channel, newest.at):
         return True  # that opt-in is withheld
@@ -80,14 +80,14 @@ def _now(account: Account) -> str:
 
 def _row(identifier: str, channel: str, at: str, now: str, where: str) -> Marked:
     opt_out = {"channel": channel, "subscribed": False}
-    if at <= now:  # one that is to come would be refused a time
+    if at <= now:  # a time in the future would be refused
         opt_out["timestamp"] = at
     member, name = ("emails", "address") if channel in EMAIL_CHANNELS else ("phones", "number")
     return Marked(
         {
             EVENT_MARK: "identify",
             ONLY_CONSENT_MARK: True,
-            WEIGHT_MARK: 0,  # it stands for no row of the source
+            WEIGHT_MARK: 0,  # it represents no row of the source
             ORIGIN_MARK: where,
             OWED_MARK: True,
             CLAIMS_MARK: [[identifier, channel, False, at, None]],

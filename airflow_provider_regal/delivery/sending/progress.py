@@ -1,4 +1,4 @@
-"""How a delivery goes, in one line; and which of these lines are worth one in the log. Pure."""
+"""Format the progress of a delivery as one line, and decide which lines are logged. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from airflow_provider_regal.ledger.text import from_ledger_time
 
 _AT_FIRST_S: Final = 60.0
 _LATER_EVERY_S: Final = 60.0
-# Lines that come more often than this are written over each other on a terminal.
+# Lines at shorter intervals overwrite each other on a terminal.
 _OF_A_LOG_S: Final = 10.0
 
 
 class Progress:
-    """Writes lines of progress of one try.
+    """Formats progress lines of one try.
 
-    Rows that are unknown have an outcome, but were not delivered: they don't make the rest look as if it would soon be.
+    Unknown rows have an outcome but were not delivered, so the ETA ignores them.
 
     :param counts: of the delivery; other threads change them.
     :param began: monotonic seconds.
@@ -33,10 +33,10 @@ class Progress:
         self._before = _decided(counts)
 
     def line(self, now: float) -> str:
-        """Write how it goes.
+        """Format the current progress.
 
-        ``12,000/50,000 24 % · 298/s · 3 rejected · ETA 2m07s``, or
-        ``12,000/50,000 24 % · OUTAGE since 02:58 UTC (HTTP 503), gives up at 03:03 UTC · 3 rejected``.
+        ``12,000/50,000 24 % · 298/s · 3 rejected · ETA 2m07s``, or ``12,000/50,000 24 % · OUTAGE since 02:58 UTC (HTTP
+        503), gives up at 03:03 UTC · 3 rejected``.
         """
         counts = self._counts
         done, total = counts.settled, counts.read
@@ -54,7 +54,7 @@ class Progress:
         return " · ".join([*parts, f"{speed:.0f}/s", *failed, f"ETA {eta}"])
 
     def is_due(self, now: float) -> bool:
-        """Return whether a line is one of the log, too: after the first minute, one a minute is enough."""
+        """Return whether a line is also logged: after the first minute, once a minute."""
         often = self._every_s < _OF_A_LOG_S or now - self._began <= _AT_FIRST_S
         if not often and now - self._logged < _LATER_EVERY_S - self._every_s / 2:
             return False

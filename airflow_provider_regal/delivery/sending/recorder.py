@@ -1,11 +1,11 @@
-"""The recorder: notes what became of each row, and commits it.
+"""The recorder collects the outcome of each row and commits it.
 
 ::
 
     engine ─▶ acknowledge | refuse | unknown | ... ─▶ Changes ─▶ one commit ─▶ ledger
        └────▶ reserve (asks the ledger, within the commit) ────────▲
 
-Each commit is one transaction. One that cannot be made stops the sending; it is tried again within ``patience_s``.
+Each commit is one transaction. If a commit fails, sending stops, and the commit is retried within ``patience_s``.
 """
 
 from __future__ import annotations
@@ -49,31 +49,31 @@ from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
 from airflow_provider_regal.ledger.text import to_ledger_time
 
 _log = logging.getLogger(__name__)
-#: Nothing is sent if the last commit was longer ago: another try may have taken over since.
+#: Nothing is sent if the last commit is older than this: another try may have taken over since.
 FRESH_S: Final = 3.0
 COMMIT_EVERY_S: Final = 1.0
 _MOST_CHANGES: Final = 10_000
 _AGAIN_S: Final = 0.5
-# Why a row became unknown through no fault of its own; they warn, but do not fail the task.
+# Why a row became unknown for reasons outside the row; these cause a warning but don't fail the task.
 _DIED: Final = "worker died"
 _INTERRUPTED: Final = "interrupted"
 _OUTAGE: Final = "outage"
 _VANISHED: Final = "no longer in the source of the sync"
 _ACKNOWLEDGED: Final = int(RowState.ACKNOWLEDGED)
 _NOTHING: Final[Mapping[str, Any]] = {}
-_NUMBERED: Final = re.compile(r"\[\d+\]")  # phones[1]: the same note for all
+_NUMBERED: Final = re.compile(r"\[\d+\]")  # phones[1]: one note for all positions
 
 
 class Recorder:
-    """Notes and commits what becomes of the rows of a delivery.
+    """Collects and commits the outcomes of a delivery's rows.
 
     ``notes`` counts what Regal will do that the sender may not expect.
 
     :param held: the delivery.
-    :param target: for messages about the connection; its key is masked in Regal's words.
-    :param drift: knows the types that were sent for the first time; None where they are not kept.
-    :param patience_s: seconds for which a commit is tried again.
-    :param share: of the account's rate; it is agreed on in the commits.
+    :param target: for messages about the connection; its key is masked in Regal's messages.
+    :param drift: collects the types that were sent for the first time; None if they are not recorded.
+    :param patience_s: seconds for which a commit is retried.
+    :param share: of the account's rate, agreed on in the commits.
     """
 
     def __init__(
@@ -106,29 +106,29 @@ class Recorder:
     # -- commits ------------------------------------------------------------------------------------------------------
 
     def wait_s(self, now: float) -> float:
-        """Return 0 if something may be sent, else the seconds until it is worth asking again.
+        """Return 0 if rows may be sent, else the seconds until it is worth asking again.
 
         :param now: monotonic seconds.
         """
         return 0.05 if self._lost or self._failing or now - self._last_commit > FRESH_S else 0.0
 
     async def commit(self, *, last: bool = False) -> None:
-        """Write what was noted.
+        """Write the collected changes.
 
-        :param last: the share of the account's rate is given back with it.
-        :raises LedgerError: it could not be written within the patience; it is kept for another time.
-        :raises TakenOverError: another try has the delivery.
+        :param last: also give back the share of the account's rate.
+        :raises LedgerError: the commit failed within the patience; the changes are kept for another attempt.
+        :raises TakenOverError: another try has taken over the delivery.
         """
         async with self._committing:
             await self._commit((), last=last)
 
     @property
     def is_full(self) -> bool:
-        """Whether so much was noted that it should be committed."""
+        """Whether there are enough changes for a commit."""
         return len(self._changes.outcomes) >= _MOST_CHANGES
 
     def commit_now(self) -> None:
-        """Write what was noted, where nothing runs beside it."""
+        """Write the collected changes, while nothing else is running."""
         changes, self._changes = self._changes, Changes()
         if self._drift is not None:
             changes.types |= self._drift.take_new()
@@ -136,7 +136,7 @@ class Recorder:
         self._note_promotions(changes)
 
     async def keep_committing(self) -> None:
-        """Commit at least every second, more often while others share the rate, and when much was noted."""
+        """Commit at least every second; more often while others share the rate, and when many changes are waiting."""
         while not self._stopping:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._enough.wait(), self._share.every_s if self._share else COMMIT_EVERY_S)
@@ -144,12 +144,12 @@ class Recorder:
             await self.commit()
 
     def stop_committing(self) -> None:
-        """Let :meth:`keep_committing` end soon: a commit must not be canceled halfway."""
+        """Make :meth:`keep_committing` end soon: a commit must not be canceled halfway."""
         self._stopping = True
         self._enough.set()
 
     async def reserve(self, rows: Sequence[Ready]) -> list[Grant]:
-        """Ask the ledger which rows may be sent, and reserve those that must not be sent twice, in one commit."""
+        """In one commit, ask the ledger which rows may be sent, and reserve those that must not be sent twice."""
         async with self._committing:
             grants = await self._commit(rows)
         now, moment = self._clock.monotonic(), self._clock.now()
@@ -159,16 +159,16 @@ class Recorder:
         return grants
 
     def apply(self, grant: Grant, now: datetime) -> None:
-        """Let the row be what was granted; one that may not be sent is settled."""
+        """Reduce the row to what was granted; settle it if it may not be sent."""
         grant.apply()
         if grant.skip is not None:
             self._note_withheld(grant.row)
-            if grant.skip is Skip.OLDER and not grant.row.payload.withheld:  # the event itself stands for the opt-in
+            if grant.skip is Skip.OLDER and not grant.row.payload.withheld:  # the event itself represents the opt-in
                 self._held.counts.withheld[OLDER] += 1
             self.skip(grant.row, grant.skip, now)
 
     def reserve_now(self, row: Ready) -> list[Grant]:
-        """Reserve one row, where nothing runs beside it; until its outcome is committed it is unknown."""
+        """Reserve one row, while nothing else is running; it counts as unknown until its outcome is committed."""
         changes, self._changes = self._changes, Changes()
         line = self._line(row, Outcome.UNKNOWN, "the worker died while it was being sent", _DIED, self._clock.now())
         changes.outcomes.append(line)
@@ -191,7 +191,7 @@ class Recorder:
         return grants
 
     def drop(self, row: Ready) -> None:
-        """Note that a single event was not applied, and is not ours to send again."""
+        """Record that a single event was not applied and won't be sent again by us."""
         self._changes.released += _claims(row)
         self._changes.removed.append(row.source_row)
 
@@ -232,7 +232,7 @@ class Recorder:
             return grants
 
     def _agreement(self, *, last: bool) -> Callable[[Connection], None] | None:
-        """Return what agrees on the share within the next commit; None if it need not be."""
+        """Return the callback that agrees on the share within the next commit; None if it is not due."""
         if self._share is None:
             return None
         counts = self._held.counts
@@ -247,12 +247,12 @@ class Recorder:
 
         def within(connection: Connection) -> dict[int, int]:
             reserved = reserve(connection) if rows else {}
-            if agree is not None:  # last, since it may lock what other deliveries wait for
+            if agree is not None:  # last, since it may lock rows that other deliveries wait for
                 agree(connection)
             return reserved
 
         def reserve(connection: Connection) -> dict[int, int]:
-            grants.clear()  # of a try that was rolled back
+            grants.clear()  # remove those of an attempt that was rolled back
             verdicts = iter(self._account.claim(connection, [one.claim for row in rows for one in row.claims]))
             grants.extend(grant(row, [next(verdicts) for _ in row.claims]) for row in rows)
             if given_back := [claim for one in grants for claim in one.given_back]:
@@ -266,15 +266,15 @@ class Recorder:
         return grants, states
 
     def _note_promotions(self, committed: Changes) -> None:
-        """Note phones that became primary without the opt-ins that another phone of the contact on record has."""
-        with suppress(LedgerError):  # it is only told, and what was committed stays committed
+        """Record phones that became primary without the opt-ins that another phone of the contact on record has."""
+        with suppress(LedgerError):  # only informational; what was committed stays committed
             for channels in self._account.lost_by_promotion(committed.primaries):
                 self.notes[lost_by_promotion("the phone", channels, "another phone of the contact on record")] += 1
 
     # -- what became of rows ------------------------------------------------------------------------------------------
 
     def _note(self, row: Ready) -> None:
-        """Note what a row leaves out; once, by the try that settles it."""
+        """Record what a row leaves out; only the try that settles the row does this."""
         if row.payload.withheld:
             self._note_withheld(row)
         self.note_notes(row)
@@ -297,7 +297,7 @@ class Recorder:
             self._log(row, one.consent, consent_log.WITHHELD, one.reason, at=at)
 
     def acknowledge(self, row: Ready) -> None:
-        """Note that Regal has the row."""
+        """Record that Regal acknowledged the row."""
         self._count_requests(row)
         changes, body = self._changes, row.payload.body
         if row.claims:
@@ -315,7 +315,7 @@ class Recorder:
         if row.key is not None:
             changes.contacts.append((row.key, row.row_hash, row.payload_hash))
         if row.user_id is not None and (phones := body.get(TRAITS, _NOTHING).get(PHONES)):
-            told = any(note.startswith("phones[") for note in row.payload.notes)  # by the event alone
+            told = any(note.startswith("phones[") for note in row.payload.notes)  # already known from the event alone
             for phone, info in phones.items():
                 changes.phones.append((row.user_id, phone))
                 if info.get(IS_PRIMARY) and not told:
@@ -330,7 +330,7 @@ class Recorder:
                 row.payload.left_out[0].field,
                 "; ".join(map(str, row.payload.left_out))[:LONGEST_MESSAGE],
             )
-        changes.outcomes.append(  # positional, and without NamedTuple's own checks: it is the usual outcome
+        changes.outcomes.append(  # positional and without NamedTuple's checks, for speed: this is the usual outcome
             _line(
                 (
                     row.source_row, row.place, row.payload.call, body.get(NAME), user_id, phone, email, "acknowledged",
@@ -344,7 +344,7 @@ class Recorder:
             self._enough.set()
 
     def skip(self, row: Ready, why: Skip, now: datetime) -> None:
-        """Note that a prepared row is not sent; one that could only be sent in part stays rejected."""
+        """Record that a prepared row is not sent; a row of which only a part could be sent stays rejected."""
         if row.waits:
             return
         if why is Skip.DRY_RUN:
@@ -360,16 +360,16 @@ class Recorder:
         if isinstance(what, Refused):
             self.reject(what, now)
         else:
-            self._changes.removed.append(row.source_row)  # of one event: the line it had while it was sent
+            self._changes.removed.append(row.source_row)  # of a single event: the line it had while it was sent
             self.leave_out(row.position, what, row.weight)
 
     def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
-        """Note that a row is not sent, before it was prepared."""
+        """Record that a row is not sent, before it was prepared."""
         self._held.counts.skip(why, weight)
         self._held.states[position] = RowState.of(why)
 
     def reject(self, row: Refused, now: datetime) -> None:
-        """Note that the row can never be sent."""
+        """Record that the row can never be sent."""
         moment = to_ledger_time(now)
         user_id, phone, email = self._people(row)
         self._changes.outcomes.append(
@@ -397,9 +397,9 @@ class Recorder:
         self._settle(row, Outcome.REJECTED)
 
     def try_alone(self, row: Ready, decision: Decision) -> bool:
-        """Let the opt-outs of a refused row be tried without the rest of it, which may be what is wrong.
+        """Try the opt-outs of a refused row alone, since the rest of the row may be what is wrong.
 
-        :returns: False if there are none, or that is what was refused.
+        :returns: False if there are none, or if they were refused.
         """
         alone = row.payload.opt_outs
         if row.refusal is not None or alone is None or alone.body == row.payload.body:
@@ -414,13 +414,13 @@ class Recorder:
         return True
 
     def _keep_refused(self, row: Ready, refusal: Refusal, then: str, now: datetime) -> None:
-        """Note that a row was refused, now that it is known what became of its opt-outs, which were tried alone."""
+        """Record a refused row once the result of trying its opt-outs alone is known."""
         row.claims, row.refusal = (), None
         row.send_instead(refusal.payload)
         self._keep(row, Outcome.REJECTED, f"{refusal.message}; its opt-out, sent alone: {then}", refusal.reason, now)
 
     def refuse(self, row: Ready, decision: Decision, now: datetime) -> None:
-        """Note that Regal refuses the row for good."""
+        """Record that Regal refuses the row for good."""
         self._count_requests(row)
         self._changes.released += _claims(row)
         self._log_consents(row, consent_log.REFUSED, decision.reason)
@@ -431,7 +431,7 @@ class Recorder:
         self._keep(row, Outcome.REJECTED, self._message(row, decision), decision.reason, now)
 
     def unknown(self, row: Ready, decision: Decision, now: datetime, *, in_outage: bool) -> None:
-        """Note that it can't be known whether Regal received the row."""
+        """Record that it can't be known whether Regal received the row."""
         self._count_requests(row)
         if row.refusal is not None:
             self._opt_out_unknown(row, row.refusal, decision.reason, now)
@@ -441,20 +441,20 @@ class Recorder:
         self._lost_sight_of(row, self._message(row, decision), reason, now)
 
     def _opt_out_unknown(self, row: Ready, refusal: Refusal, reason: str, now: datetime) -> None:
-        """Note that a row was refused, and that it can't be known whether Regal received its opt-outs."""
+        """Record that a row was refused, and that it can't be known whether Regal received its opt-outs."""
         self._held.counts.opt_outs_unknown += row.opts_out
         self._changes.unknown += _claims(row)
         self._log_consents(row, consent_log.UNKNOWN, reason)
         self._keep_refused(row, refusal, f"unknown, {reason}", now)
 
     def count_429(self) -> None:
-        """Note that Regal had too many requests."""
+        """Count an answer 429."""
         self._held.counts.answers_429 += 1
 
     def note_outage(self, since: datetime, reason: str) -> None:
-        """Log that Regal accepts nothing; the next commit records it.
+        """Log an outage; the next commit records it.
 
-        :param since: when the first of the requests that failed was made.
+        :param since: when the first failed request was made.
         :param reason: of the last failure.
         """
         counts = self._held.counts
@@ -471,7 +471,7 @@ class Recorder:
         counts.outage_reason = reason
 
     def outage_ended(self) -> None:
-        """Note that Regal answers again, and say so."""
+        """Record and log that Regal answers again."""
         counts = self._held.counts
         if self._outage_since is not None:
             lasted_s = (self._clock.now() - self._outage_since).total_seconds()
@@ -481,13 +481,13 @@ class Recorder:
             counts.outage_since = counts.outage_reason = None
 
     def blame_outage(self, row: Ready, decision: Decision, now: datetime) -> None:
-        """Note that it was an outage that made a row unknown, as turned out only later."""
+        """Record that an outage, detected only later, made a row unknown."""
         self._held.counts.unknown_of_outage += row.weight
         line = self._line(row, Outcome.UNKNOWN, self._message(row, decision), f"{_OUTAGE}: {decision.reason}", now)
         self._changes.outcomes.append(line)
 
     def interrupted(self, row: Ready, now: datetime) -> None:
-        """Note that we cut the request off ourselves before it was answered."""
+        """Record that we cut the request off before it was answered."""
         if row.guarantee == "at_least_once":
             row.doubtful = True
             self.leave_open(row)
@@ -500,7 +500,7 @@ class Recorder:
         self._lost_sight_of(row, "stopped while it was being sent", _INTERRUPTED, now)
 
     def died(self, row: Ready | Refused, now: datetime) -> None:
-        """Note that an earlier try died between reserving the row and committing an answer."""
+        """Record that an earlier try died between reserving the row and committing an answer."""
         message = "the worker died while it was being sent; look for it in Regal"
         self._held.counts.unknown_of_outage += row.weight
         if isinstance(row, Ready):
@@ -527,27 +527,27 @@ class Recorder:
                 last_at=moment,
                 payload_hash=row.row_hash,
                 form=row.form,
-                payload=encoded(row.row) if row.row else None,  # none of a person who was forgotten since
+                payload=encoded(row.row) if row.row else None,  # empty if the person was forgotten since
             )
         )
         self._settle(row, Outcome.UNKNOWN)
 
     def release(self, row: Ready) -> None:
-        """Take the row's reservation and its claims back; whoever sends it next claims it anew."""
+        """Release the row's reservation and claims; the next sender claims it again."""
         if row.guarantee == "at_most_once":
             self._held.states[row.position] = RowState.OPEN
         if row.doubtful:
             self._changes.unknown += _claims(row)
-        else:  # Regal surely does not have it
+        else:  # Regal certainly does not have it
             self._changes.released += _claims(row)
 
     def leave_open(self, row: Ready) -> None:
-        """Leave the row unsettled: a later try sends it."""
+        """Leave the row unsettled, for a later try to send."""
         self._count_requests(row)
         self.release(row)
 
     def unauthorized(self, decision: Decision) -> FixConnectionError:
-        """Make the error for a refused key."""
+        """Make the error of a refused key."""
         return FixConnectionError(
             f"Connection {self._target.conn_id!r}: Regal refused the API key ({decision.reason}). Check the field "
             "'API key'; it is sent verbatim, so enter only the key, without 'Bearer'. Remaining rows are saved: fix "
@@ -606,7 +606,7 @@ class Recorder:
         )
 
     def _people(self, row: Ready | Refused) -> tuple[str | None, str | None, str | None]:
-        """Return user id, phone and email of a row, as the ledger stores them."""
+        """Return a row's user id, phone and email in the form the ledger stores."""
         stored = self._account.identifiers.stored
         phone = email = None
         for identifier in row.identifiers:
@@ -625,7 +625,7 @@ class Recorder:
         return f"{decision.reason}, Regal says: {said}" if said else decision.reason
 
     def _log_consents(self, row: Ready, status: str, reason: str | None = None) -> None:
-        """Keep the evidence of what was sent: each decision's time, address, wording and where it was collected."""
+        """Store the evidence of what was sent: each decision's time, IP address, wording and source."""
         for claim, consent in ((one.claim, one.consent) for one in row.claims):
             if claim.call != OPT_IN or claim.stored:
                 continue
@@ -648,7 +648,7 @@ class Recorder:
 
 
 def _evidence_in(row: Ready) -> list[Any]:
-    """Return ip, wording and source of an event that stands for an opt-in, which has them as properties."""
+    """Return ip, wording and source from the properties of an event that represents an opt-in."""
     properties = row.payload.body.get(PROPERTIES, _NOTHING)
     return [properties.get(name) for name in ("ip", "text", "source")]
 

@@ -1,4 +1,4 @@
-"""A sender's share of the account's rate: what it could use is measured, asked for with a commit, and kept.
+"""A sender's share of the account's rate: measure what it could use, request it with a commit, and apply it.
 
 ::
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _ALONE_S: Final = 1.0
 _WITH_OTHERS_S: Final = 0.5
 _WAITING_S: Final = 0.25
-_MANY: Final = 50  # each reads the lines of all the others
+_MANY: Final = 50  # each reads the rows of all the others
 _NOT_BEFORE_S: Final = 0.2
 _HEADROOM: Final = 1.25
 _SAID_EVERY_S: Final = 10.0
@@ -32,8 +32,8 @@ _STALE_S: Final = 1.0
 class RateShare:
     """The share of one delivery.
 
-    :param pacer: is set to what is granted; it begins with nothing.
-    :param most: requests a second the delivery may send, however few others there are.
+    :param pacer: set to the granted rate; starts at 0.
+    :param most: maximum requests per second of the delivery, even if it is alone.
     """
 
     def __init__(self, shares: Shares, pacer: Pacer, *, most: int, clock: Clock) -> None:
@@ -42,7 +42,7 @@ class RateShare:
         self._most = most
         self._clock = clock
         self._renewed = float("-inf")
-        self._used = [float("inf")] * 2  # requests a second, of the last rounds; none was measured yet
+        self._used = [float("inf")] * 2  # requests per second in the last rounds; not measured yet
         self._wants = most
         self._agreed: Share | None = None
         self._new: Share | None = None
@@ -50,17 +50,17 @@ class RateShare:
 
     @property
     def every_s(self) -> float:
-        """Seconds after which the share should be agreed on again."""
+        """Seconds until the share should be renewed."""
         agreed = self._agreed
         if agreed is None or agreed.granted < agreed.due:
             return _WAITING_S
         return min(_WITH_OTHERS_S * max(1.0, agreed.others / _MANY), _ALONE_S) if agreed.others else _ALONE_S
 
     def ask(self, left: int) -> bool:
-        """Find out what could be used, before a commit.
+        """Determine what could be used, before a commit.
 
         :param left: rows not settled yet.
-        :returns: whether it is time to agree on the share again.
+        :returns: whether it is time to renew the share.
         """
         now = self._clock.monotonic()
         passed_s = now - self._renewed
@@ -69,18 +69,18 @@ class RateShare:
         sent, held_back = self._pacer.take_use(now)
         self._used = [self._used[-1], float("inf") if held_back else sent / passed_s * _HEADROOM + 1]
         self._wants = self._most
-        if self._agreed is not None and self._agreed.others:  # they can use what this one cannot
+        if self._agreed is not None and self._agreed.others:  # they can use what this delivery can't
             usable = min(self._most, max(self._used), left / _WITH_OTHERS_S)
             self._wants = max(1, ceil(usable))
         self._renewed = now
         return True
 
     def renew(self, connection: Connection) -> None:
-        """Agree on the share, within the commit."""
+        """Renew the share, within the commit."""
         self._new = self._shares.renew(connection, self._wants, self._lower)
 
     def committed(self) -> None:
-        """Take what was agreed on, now that it is committed."""
+        """Apply the agreed share, now that it is committed."""
         if self._new is None:
             return
         self._agreed, self._new = self._new, None
@@ -89,7 +89,7 @@ class RateShare:
         self._tell(self._agreed)
 
     def leave(self, connection: Connection) -> None:
-        """Return the share, within the last commit; nothing is sent from here on."""
+        """Release the share within the last commit; nothing is sent afterwards."""
         self._shares.leave(connection, self._lower)
 
     def _lower(self, limit: int) -> int:
@@ -108,9 +108,9 @@ class RateShare:
 
 
 class SlotPacer:
-    """Paces single events, which come from any process of the account: each takes a slot from the ledger.
+    """Paces single events, which may come from any process of the account: each takes a slot from the ledger.
 
-    :param pacer: of this process; a pause of it holds back all its senders.
+    :param pacer: of this process; pausing it holds back all its senders.
     """
 
     def __init__(self, shares: Shares, pacer: Pacer, *, clock: Clock) -> None:
@@ -123,7 +123,7 @@ class SlotPacer:
     def take(self, now: float) -> float:
         """Take a slot, if there is one now; see :meth:`airflow_provider_regal.client.pace.Pacer.take`.
 
-        :raises LedgerError: the slots cannot be agreed on.
+        :raises LedgerError: no slot can be agreed on.
         """
         if pause_s := self._pacer.pause_left(now):
             return pause_s
@@ -146,11 +146,11 @@ class SlotPacer:
         return self._pacer.go(now)
 
     def pause(self, until: float) -> None:
-        """Stop all sends of this process until then."""
+        """Pause all sends of this process until then."""
         self._pacer.pause(until)
 
     def pause_left(self, now: float) -> float:
-        """Return for how many more seconds all sends of this process are stopped."""
+        """Return for how many more seconds all sends of this process are paused."""
         return self._pacer.pause_left(now)
 
     def _say_that_it_waits(self, now: float) -> None:

@@ -1,7 +1,7 @@
-"""Runs a coroutine in a thread of its own while this one waits, with the garbage collector out of its way.
+"""Run a coroutine in another thread while this one waits, with little work for the garbage collector.
 
-Signal handlers of Airflow raise in the main thread, at any instruction: asyncio would swallow that inside a callback.
-Here it hits nothing but the waiting.
+Airflow's signal handlers raise in the main thread, at any instruction, and asyncio would swallow that inside a
+callback. Here it only interrupts the waiting.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def run_in_thread(
     every_s: float,
     tick: Callable[[], None],
 ) -> None:
-    """Run ``work`` to its end; whatever is raised here stops it first, and is then raised.
+    """Run ``work`` to its end. An exception raised here stops it first and is then re-raised.
 
     :param stop: makes the work end soon.
-    :param tick: called here, every so many seconds.
+    :param tick: called in this thread at regular intervals.
     """
     with _collected_before(), ThreadPoolExecutor(1, thread_name_prefix="regal-delivery") as threads:
         running: Future[None] | None = None
@@ -46,7 +46,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's, where it is installed, as Airflow 3 does: a row costs a tenth less, over TLS a seventh."""
+    """Return uvloop's loop if it is installed, as in Airflow 3: a row costs 10 % less, over TLS 14 % less."""
     try:
         import uvloop
     except ImportError:
@@ -55,7 +55,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _see_it_end(running: Future[None]) -> None:
-    """Wait, whatever else is raised meanwhile: the ledger must not be closed under it."""
+    """Wait for the end, ignoring further exceptions: the ledger must not be closed while the work runs."""
     try:
         wait([running])
     finally:
@@ -65,10 +65,10 @@ def _see_it_end(running: Future[None]) -> None:
 
 @contextmanager
 def _collected_before() -> Iterator[None]:
-    """Let garbage collections pass over all that is in memory now: Airflow's modules, which none could ever free.
+    """Exclude everything now in memory from garbage collection: mostly Airflow's modules, which are never freed.
 
-    A full one takes 100 ms and more otherwise, in which nothing is sent. Measured on 8,000 rows beside an imported
-    Airflow, the collector takes 3 % of the CPU instead of 11 %.
+    Otherwise a full collection takes 100 ms or more, during which nothing is sent. Measured on 8,000 rows with Airflow
+    imported, the collector takes 3 % of the CPU instead of 11 %.
     """
     of_others = gc.get_freeze_count()
     gc.freeze()

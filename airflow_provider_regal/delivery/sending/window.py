@@ -1,4 +1,4 @@
-"""The send window: rows taken in and not settled, in the order in which they may go.
+"""The send window holds rows that are admitted and not settled, in the order in which they may be sent.
 
 ::
 
@@ -6,7 +6,7 @@
                           ▲                       ▲                           │
                           └ waits for another     └────── repeats, when due ◀─┘
 
-Pure bookkeeping: it does no I/O and is told the time.
+Pure bookkeeping: it does no I/O, and callers pass the time.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Final
 from airflow_provider_regal.delivery.reading.prepared import Ready
 from airflow_provider_regal.delivery.sending.order import Order
 
-#: Rows taken in before the loop looks at the network again.
+#: Rows admitted before control returns to the event loop.
 SLICE: Final = 32
-#: Rows reserved ahead, at least.
+#: Minimum number of rows reserved ahead.
 LEAST_AHEAD: Final = 32
 _AHEAD_S: Final = 0.25
 _MEASURED_S: Final = 1.0
-# Taken in and not settled, at most.
+# Maximum number of rows in the window.
 MOST_ROWS: Final = 4_000
 MOST_BYTES: Final = 32 * 1024 * 1024
 
 
 class SendWindow:
-    """Hands out rows whose turn it is; knows them until they are settled, so that memory stays bounded.
+    """Hands out rows when they may be sent, and tracks them until they are settled. Bounds memory.
 
-    :param rows: what is to be sent, in order; None where it is time to look at the network.
+    :param rows: the rows to send, in order; None whenever the caller should return to the event loop.
     """
 
     def __init__(self, rows: Iterator[Ready | None]) -> None:
@@ -54,12 +54,12 @@ class SendWindow:
 
     @property
     def turn(self) -> int:
-        """How many rows may go now."""
+        """The number of rows that may be sent now."""
         return len(self._turn)
 
     @property
     def may_take_in(self) -> bool:
-        """Whether there is more to be taken in now."""
+        """Whether more rows can be taken in now."""
         return self.has_rows and self._next_phase is None and self._wants_more
 
     @property
@@ -67,7 +67,7 @@ class SendWindow:
         return len(self._turn) < self._enough and len(self._order) < MOST_ROWS and self._bytes < MOST_BYTES
 
     def take_in(self) -> None:
-        """Take rows in until enough wait for their turn; those of a later phase wait for the earlier ones to settle."""
+        """Take rows in until enough may be sent; rows of a later phase wait until the earlier ones settle."""
         for _ in range(SLICE):
             if not self.has_rows or not self._wants_more:
                 return
@@ -93,7 +93,7 @@ class SendWindow:
             self._held[row.position] = row
 
     def ahead(self, *, probing: bool) -> int:
-        """Return how many rows to keep reserved: those of a quarter of a second at the current rate."""
+        """Return how many rows to keep reserved: a quarter of a second at the current rate."""
         if probing:
             return 1
         ahead = max(LEAST_AHEAD, int(self._rate * _AHEAD_S))
@@ -101,7 +101,7 @@ class SendWindow:
         return ahead
 
     def started(self, now: float) -> None:
-        """Count a request that starts, to know the current rate.
+        """Count a request that starts, to measure the current rate.
 
         :param now: monotonic seconds.
         """
@@ -111,33 +111,33 @@ class SendWindow:
             self._started, self._since = 0, now
 
     def take(self, most: int) -> list[Ready]:
-        """Hand out rows whose turn it is."""
+        """Hand out rows that may be sent."""
         return [self._turn.popleft() for _ in range(min(most, len(self._turn)))]
 
     def give_back(self, row: Ready) -> None:
-        """Take back a row that was handed out: it is the next."""
+        """Take back a row that was handed out; it comes next."""
         self._turn.appendleft(row)
 
     def repeat(self, row: Ready, at: float) -> None:
-        """Take back a row to be handed out again at a time (monotonic seconds)."""
+        """Take back a row, to be handed out again at a given time (monotonic seconds)."""
         heapq.heappush(self._repeats, (at, row.position, row))
 
     def until_repeat_s(self, now: float) -> float:
-        """Let the repeats that are due have their turn.
+        """Make due retries available.
 
-        :returns: seconds until the next one is.
+        :returns: seconds until the next one is due.
         """
         while self._repeats and self._repeats[0][0] <= now:
             self._turn.appendleft(heapq.heappop(self._repeats)[2])
         return self._repeats[0][0] - now if self._repeats else float("inf")
 
     def settle(self, row: Ready) -> None:
-        """Let a row go; those that waited for it alone have their turn."""
+        """Remove a settled row; rows that waited only for it may be sent now."""
         self._bytes -= len(row.body)
         for position in self._order.settle(row.position):
             self._turn.append(self._held.pop(position))
 
     def touched(self) -> Iterator[Ready]:
-        """Return the rows that wait here and were sent or claimed before."""
+        """Return the rows in the window that were sent or claimed before."""
         waiting = (*self._turn, *(entry[2] for entry in self._repeats))
         return (row for row in waiting if row.tries or row.claims)

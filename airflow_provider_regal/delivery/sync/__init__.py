@@ -1,4 +1,4 @@
-"""A sync of opt-ins: a table of consents, compared with what is on record, becomes the rows of a delivery.
+"""A sync of opt-ins: compare a consent table with what is on record, and turn the changes into rows of a delivery.
 
 ::
 

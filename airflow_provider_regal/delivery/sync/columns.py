@@ -1,4 +1,4 @@
-"""The columns of a table of consents, in its long form and its wide one."""
+"""The columns of a consent table, in long and wide form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONG_FORM: Final = (*PERSON, "channel", "subscribed", *DETAILS)
 
 
 def check_columns(columns: Mapping[str, str | None]) -> None:
-    """Check that a mapping names what a row of consents can hold.
+    """Check that a mapping only names columns of a consent table.
 
     :raises ValueError: it names something else.
     """

@@ -1,4 +1,4 @@
-"""What a sync has to say to a contact, as rows of a delivery: an identify with opt-ins, or an event that means one."""
+"""Turn a contact's changes into rows of a delivery: an identify with opt-ins, or an event that represents one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_LONGER_THERE: Final = (
 
 
 def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
-    """Return one identify with all of it."""
+    """Return one identify with all decisions."""
     phones: dict[str, list[dict[str, Any]]] = {}
     emails: dict[str, list[dict[str, Any]]] = {}
     for one in wanted:
@@ -54,9 +54,9 @@ def as_contact(wanted: Sequence[Wanted], phase: int) -> Marked:
 
 
 def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int) -> Marked:
-    """Return the event that Regal's team takes for an opt-in; without a phone it would subscribe no one.
+    """Return the event that Regal's team has set up as an opt-in; without a phone it would subscribe no one.
 
-    :param phones: those that Regal has of the contact, as the ledger stores them: an opt-out of any of them holds.
+    :param phones: those Regal has for the contact, as the ledger stores them: an opt-out of any of them applies.
     """
     user = wanted.identifier.startswith("user:")
     if user and not phones:
@@ -82,7 +82,7 @@ def as_track(wanted: Wanted, event: str, *, phones: Sequence[str], phase: int) -
 
 
 def as_opt_out(identifier: str, channel: str, at: str, phase: int) -> Marked:
-    """Opt out a person who is no longer in the source: it counts as given when that was noticed."""
+    """Opt out a person who is no longer in the source; the opt-out counts as given when that was detected."""
     if identifier.startswith("user:"):
         return Marked({REJECT_MARK: [["phone", _NO_LONGER_THERE]], ROW_MARK: {"who": identifier, "channel": channel}})
     row = as_contact([Wanted(identifier, channel, 0, at, 1, None, None, None, None, None)], phase)
@@ -102,7 +102,7 @@ def _opt_in(wanted: Wanted) -> dict[str, Any]:
 
 
 def _places(wanted: Sequence[Wanted]) -> str | None:
-    """Name where in the source the rows are, or the first of them."""
+    """Return the places of the rows in the source, or of the first few."""
     places = [*dict.fromkeys(one.place for one in wanted if one.place)]
     told = ", ".join(places[:_PLACES_NAMED]) + ", ..." * (len(places) > _PLACES_NAMED)
     return fit(told, LONGEST_NAME) or None

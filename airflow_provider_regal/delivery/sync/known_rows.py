@@ -1,7 +1,7 @@
-"""Which rows of a source the ledger knows as they are, by their hashes: nine bytes of memory each, found at once.
+"""Look up which rows of a source the ledger already has unchanged, by their hashes: nine bytes of memory each.
 
-A hash is cut to 60 bits here, and the number of consents in its row is put beside it. That a row which did change is
-taken for one that did not has odds of one in a trillion for each row, at a million rows known.
+Hashes are cut to 60 bits here, with the number of consents of the row appended. At a million known rows, the odds of
+mistaking a changed row for an unchanged one are one in a trillion per row.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
-#: Characters of a hash that count here.
+#: Number of characters of a hash that are compared.
 KNOWN_BY: Final = 15
-#: Where in a stored hash the number of consents in its row begins.
+#: Where the number of consents starts in a stored hash.
 COUNT_AT: Final = 32
 _COUNT_BITS: Final = 4
 _MOST_CONSENTS: Final = (1 << _COUNT_BITS) - 1
-# Sorted a part at a time, since sorting takes forty bytes a hash; found in steps that leave about fifteen of a million.
+# Sorted in parts, since sorting takes forty bytes a hash. A lookup leaves about fifteen of a million to compare.
 _TO_PART: Final = 64 - 8
 _TO_STEP: Final = 64 - 16
 _STEPS: Final = 1 << 16
@@ -26,10 +26,10 @@ _LAST: Final = (1 << 64) - 1
 
 
 class KnownRows:
-    """The hashes of the ledger, sorted.
+    """The hashes in the ledger, sorted.
 
-    :param hashes: of each consent the beginning of its row's hash as the ledger has it, and the number of the row's
-        consents, as one hexadecimal digit.
+    :param hashes: for each consent, the start of its row's hash as stored in the ledger, and the number of the row's
+        consents as one hexadecimal digit.
     """
 
     def __init__(self, hashes: Iterable[str]) -> None:
@@ -45,20 +45,20 @@ class KnownRows:
             parts[number] = array("Q")
         self._begin = array("L", accumulate(counts))
         self._seen = bytearray(len(self._values))
-        self._values.append(_LAST)  # so that there is always a next one
+        self._values.append(_LAST)  # a sentinel, so that there is always a next one
         self._values.append(_LAST)
 
     def see(self, hashes: Sequence[str]) -> list[int]:
-        """Return how many consents each row has if the ledger has all of them unchanged, else 0.
+        """Return the number of consents of each row if the ledger has all of them unchanged, else 0.
 
-        It is noted that the source has those rows.
+        Also records that the source has those rows.
         """
         values, begin, seen, found = self._values, self._begin, self._seen, []
         for one in hashes:
             least = int(one[:KNOWN_BY], 16) << _COUNT_BITS
             step = least >> _TO_STEP
             place = bisect_left(values, least, begin[step], begin[step + 1])
-            if values[place] == least + 1 != values[place + 1]:  # which is usual, and quicker
+            if values[place] == least + 1 != values[place + 1]:  # the common case, and faster
                 seen[place] = 1
                 found.append(1)
             else:
@@ -66,7 +66,7 @@ class KnownRows:
         return found
 
     def _see_several(self, place: int, consents: int) -> int:
-        """See the consents of a row, if all of them are there and no more."""
+        """Mark a row's consents as seen, if the ledger has exactly these."""
         if not 1 < consents <= _MOST_CONSENTS:
             return 0
         values, end = self._values, place + consents
@@ -81,7 +81,7 @@ class KnownRows:
         return self._seen.count(1)
 
     def unseen(self) -> Iterator[str]:
-        """Return the beginnings of the hashes that the source does not have."""
+        """Return the starts of the hashes that the source does not have."""
         for place, was_seen in enumerate(self._seen):
             if not was_seen:
                 yield f"{self._values[place] >> _COUNT_BITS:0{KNOWN_BY}x}"

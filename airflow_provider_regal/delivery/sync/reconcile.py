@@ -1,12 +1,12 @@
-"""A sync of opt-ins, up to what has to be sent: the source is read, compared with the ledger, and checked.
+"""Determine what a sync of opt-ins has to send: read the source, compare it with the ledger, and check the result.
 
 ::
 
     source ─▶ unchanged? ─▶ read ─▶ newest per phone or email ─▶ compare ─▶ barriers ─▶ guards ─▶ opt-outs ─▶ opt-ins
                (hash)        └─▶ rejected      and channel       (ledger)   (ledger)      └─▶ opt-outs alone
 
-It returns rows for a delivery, which does the rest: every consent is one row of the source in its counts. A guard stops
-opt-ins, and what ``on_removed`` infers; it never stops an opt-out that somebody stated.
+Returns rows for a delivery, which sends them; every consent counts as one row of the source. A guard stops opt-ins and
+what ``on_removed`` infers, but never an opt-out that the source states.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ from airflow_provider_regal.sources.rows import as_row
 
 _log = logging.getLogger(__name__)
 _CHUNK: Final = 500
-# Erasing people takes a few away.
+# Erasing people removes some.
 _LEAST_OF_BEFORE: Final = 0.5
 _FLIPS_LOGGED: Final = 50
 _FLIPS_LISTED: Final = 10_000
 _TO_NO: Final = "the yes on record becomes a no; it is sent, since no guard holds an opt-out back"
 _TO_YES: Final = "the no on record would become a yes; it is not sent"
 _VANISHED: Final = "the yes on record is no longer in the source; no opt-out is sent"
-# A handful of flips is not a broken join, whatever their share.
+# A few flips don't indicate a broken join, whatever their share.
 _FLIPS_ALWAYS_ALLOWED: Final = 10
 _CONSENTS_IN_EVENT: Final = 50
 _BASELINE: Final = "initial='baseline': Regal had it before"
@@ -76,10 +76,10 @@ THEN_OPT_INS: Final = 1
 
 
 class Reconciliation:
-    """Finds out what a sync has to send.
+    """Determines what a sync has to send.
 
-    :param counts: get the plan, and why a guard has stopped all but the opt-outs.
-    :param runs: how many consents the last finished runs of the task had.
+    :param counts: receives the plan, and the reason if a guard stopped all but the opt-outs.
+    :param runs: consent counts of the last finished runs of the task.
     :param dry_run: commit nothing.
     """
 
@@ -121,10 +121,9 @@ class Reconciliation:
         self._seen = ColumnsSeen(lower_upper=settings.mapping.lower_upper)
 
     def rows(self, given: Iterable[Any]) -> Iterator[Marked]:
-        """Return what is to be sent, opt-outs first, with all that is not.
+        """Return all rows: what is sent, opt-outs first, and what is not.
 
-        :raises FixSourceError: what the source says cannot be meant, in a dry run; or there is nothing to compare it
-            with.
+        :raises FixSourceError: the source failed a check, in a dry run; or there is nothing to compare it with.
         """
         self._check_the_ledger()
         first = not self._sync.known_to_regal and not self._account.has_consents()
@@ -159,9 +158,9 @@ class Reconciliation:
             self._account.baseline(_recorded(wanted, _BASELINE) for wanted in self._all_wanted())
 
     def _check_the_ledger(self) -> None:
-        """Refuse a ledger that knows far less than after an earlier run of the task.
+        """Check that the ledger does not know far less than after an earlier run of the task.
 
-        :raises FixSourceError: it was lost, or is another one.
+        :raises FixSourceError: it was lost, or is a different one.
         """
         before = 0 if self._settings.restart or self._sync.known_to_regal else self._sync.known_before
         if before and (now := self._account.count_consents()) < before * _LEAST_OF_BEFORE:
@@ -174,7 +173,7 @@ class Reconciliation:
             )
 
     def _compare(self, given: Iterable[Any]) -> None:
-        """Read the source, and compare it with the ledger."""
+        """Read the source and compare it with the ledger."""
         file = self._account.database.file
         if file is None:
             self._store.know(self._account.consents())
@@ -185,30 +184,30 @@ class Reconciliation:
             self._store.compare(once=self._sync.as_event is not None, source=self._account.source)
         except BaseException:
             with suppress(RegalError):
-                self._bar()  # what was read was read, whatever comes of it
+                self._bar()  # record the opt-outs read so far, even if reading failed
             raise
         self._count()
 
     def _only_opt_outs(self) -> Iterator[Marked]:
-        """Return what is sent where a guard stops the rest, and list what made it do so."""
+        """Return what is sent if a guard stops the rest, and list the rows that caused it."""
         if self._too_many_flips:
             yield from self._flips()
         yield from _by_contact(self._store.to_send(subscribed=False, unchanged=False), OPT_OUTS_FIRST)
 
     def close(self) -> None:
-        """Close the working file."""
+        """Close the working database."""
         self._store.close()
 
     def _bar(self) -> None:
-        """Commit the opt-outs that were read: no older opt-in passes from now on."""
+        """Commit the opt-outs that were read: from now on, no older opt-in is sent."""
         if not self._dry_run:
             self._account.bar(self._store.opt_outs())
 
     def _record_known(self, guard: str | None) -> None:
-        """Record what Regal has, and bar what is older; in this order, so that none of it is ever owed.
+        """Record what Regal has, then bar what is older. In this order, so that none of it is ever owed.
 
         :param guard: why only the opt-outs are recorded.
-        :raises FixSourceError: for that.
+        :raises FixSourceError: with that reason.
         """
         if not self._dry_run:
             opt_outs = self._store.to_send(subscribed=False, unchanged=False)
@@ -225,7 +224,7 @@ class Reconciliation:
             raise FixSourceError(f"{guard} Only opt-outs were recorded.")
 
     def _read(self, given: Iterable[Any], *, skip_unchanged: bool) -> None:
-        """Read the source; of rows that did not change only the hash."""
+        """Read the source; for unchanged rows, only the hash."""
         store, unchanged, before = self._store, 0, 0
         for rows in in_chunks(map(as_row, given), _CHUNK):
             chunk = [*map(self._columns, rows)]
@@ -248,7 +247,7 @@ class Reconciliation:
         return columns
 
     def _holds(self, rows: Sequence[Mapping[str, Any]]) -> list[Hold | None]:
-        """Find whose consents must not be sent; what is only recorded need not be kept from those suppressed."""
+        """Find suppressed people. What is only recorded is held back for forgotten people alone."""
         if not self._suppressions.is_any():
             return [None] * len(rows)
         holds = self._suppressions.find([self._reader.people_in(columns) for columns in rows])
@@ -259,7 +258,7 @@ class Reconciliation:
     def _read_one(self, row: Any, columns: Mapping[str, Any], row_hash: str, position: int, hold: Hold | None) -> None:
         marks = row if isinstance(row, Marked) else {}
         place = marks.get(ORIGIN_MARK) or f"row {position:,}"
-        # Through the form of the snapshot, so that rows mean what they mean in every other delivery.
+        # Encode and decode, so that values mean the same as in any other delivery.
         line = encode_row(columns)
         if REJECT_MARK in marks:
             self._add("unreadable", 1)
@@ -295,7 +294,7 @@ class Reconciliation:
                 self._bar_the_user(said.barrier, now)
 
     def _bar_the_user(self, said: Said, now: datetime) -> None:
-        """Let an opt-out bar events, too, that name the person but not the phone."""
+        """If events represent opt-ins, make an opt-out also bar events that have the user id but no phone."""
         if self._sync.as_event is not None and not said.subscribed and said.user_id is not None:
             out = replace(said, identifier=user_key(said.user_id))
             self._store.bar(self._account.identifiers.stored(out.identifier), _wanted(out, None, now))
@@ -304,7 +303,7 @@ class Reconciliation:
         self._plan[what] = self._plan.get(what, 0) + count
 
     def _count(self) -> None:
-        """Complete the plan, in the order in which it is shown; its first five are all consents of the source."""
+        """Complete the plan, in display order; its first five counts add up to the consents of the source."""
         store, read, resync = self._store, dict(self._plan), self._sync.full_resync
         opt_outs = sum(1 for _ in store.to_send(subscribed=False, unchanged=resync))
         opt_ins = sum(1 for _ in store.to_send(subscribed=True, unchanged=resync))
@@ -333,7 +332,7 @@ class Reconciliation:
         return sum(self._plan[word] for word in words)
 
     def _why_stopped(self) -> str | None:
-        """Return why only opt-outs are sent: what the source says cannot be meant."""
+        """Return why only opt-outs are sent; None if the source passes all checks."""
         guard = why_stopped(self._consents_read, self._settings, self._runs, what="consent")
         if guard is not None:
             return guard
@@ -369,7 +368,7 @@ class Reconciliation:
         )
 
     def _log_flips(self) -> None:
-        """Name the rows whose consents would flip; whose they are, only the ledger says."""
+        """Log the row numbers of consents that would flip; only the ledger shows the people."""
         for subscribed, how in ((False, "from yes to no; these are sent"), (True, "from no to yes; not sent")):
             rows = [one.position for one in islice(self._store.flips(subscribed=subscribed), _FLIPS_LOGGED + 1)]
             if rows:
@@ -379,7 +378,7 @@ class Reconciliation:
             _log.error("Flips since they are no longer in the source; not sent: %s", f"{self._plan['removed']:,}")
 
     def _flips(self) -> Iterator[Marked]:
-        """Return those whose consents would flip, to be listed as rejected, as many as anyone would look at."""
+        """Return a limited number of consents that would flip, to be listed as rejected."""
         yes_to_no = (_flip(one, _TO_NO, 0) for one in self._store.flips(subscribed=False))
         no_to_yes = (_flip(one, _TO_YES, 1) for one in self._store.flips(subscribed=True))
         gone = self._store.gone() if self._opts_out_removed else iter(())
@@ -409,7 +408,7 @@ class Reconciliation:
                 yield Marked({SKIP_MARK: why, WEIGHT_MARK: count})
 
     def _events(self) -> Iterator[Marked]:
-        """Return what is sent: one event for all that a phase has to say to a contact."""
+        """Return what is sent: one event per contact and phase."""
         resync, as_event = self._sync.full_resync, self._sync.as_event
         yield from _by_contact(self._store.to_send(subscribed=False, unchanged=resync), OPT_OUTS_FIRST)
         if self._opts_out_removed:
@@ -435,7 +434,7 @@ class Reconciliation:
 
 
 def _is_held_back(said: Said | Unfit, hold: Hold) -> bool:
-    """Return whether a consent of somebody who must not be contacted is left out: opt-outs are sent."""
+    """Return whether to leave out a consent of a suppressed or forgotten person; if suppressed, opt-outs are sent."""
     if isinstance(said, Unfit):
         return hold.is_forgotten or not said.loses_a_decision
     at = None if said.at is None else to_ledger_time(said.at)
@@ -484,7 +483,7 @@ def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
 
 
 def _recorded(wanted: Wanted, why: str) -> tuple[Claim, LoggedConsent]:
-    """Return what is recorded of it without being sent, and its line of the consent log."""
+    """Return a consent that is recorded without being sent, and its line of the consent log."""
     given_at = None if wanted.timeless else wanted.at
     evidence = (given_at, wanted.ip, wanted.text, wanted.source, wanted.position, wanted.place)
     return claim_of(wanted), LoggedConsent(
@@ -493,7 +492,7 @@ def _recorded(wanted: Wanted, why: str) -> tuple[Claim, LoggedConsent]:
 
 
 def claim_of(wanted: Wanted) -> Claim:
-    """Return what the ledger remembers of it."""
+    """Return the claim for the ledger."""
     return Claim(
         OPT_IN, wanted.identifier, wanted.channel, bool(wanted.subscribed), wanted.at, row_hash=wanted.row_hash
     )

@@ -1,16 +1,16 @@
-"""Rows of a table of consents: who said yes or no, on which channel, when, and with what evidence.
+"""Read the rows of a consent table: who decided yes or no, on which channel, when, and with what evidence.
 
 =================================  =================================================================
 columns                            a row is
 =================================  =================================================================
 channel, subscribed, timestamp,    one consent (long form)
 ip, text, source
-sms_opt_in, sms_opt_in_at, ...     one consent a channel that says yes or no (wide form)
+sms_opt_in, sms_opt_in_at, ...     one consent for each channel with a yes or no (wide form)
 user_id, phone, email              whose: sms and voice belong to the phone, email to the email
 =================================  =================================================================
 
-Each consent is read alone, so that a fault of one holds no other back; an opt-out in a row that is wrong
-elsewhere is still used. Where a row of both forms says yes and no of the same channel, the no counts.
+Each consent is read separately, so a fault in one does not hold back another. An opt-out in an otherwise invalid row is
+still used. If a row in both forms has a yes and a no for the same channel, the no counts.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from airflow_provider_regal.events.rows.opt_outs import opt_outs_of, unreadable_
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One consent, fit to be sent.
+    """One consent that can be sent.
 
-    :param identifier: phone or email; ``user:<id>`` where an event stands for the opt-in and its row has no phone.
-    :param at: None for an opt-out that does not say.
+    :param identifier: phone or email; ``user:<id>`` if an event represents the opt-in and its row has no phone.
+    :param at: None for an opt-out without a time.
     """
 
     identifier: str = field(repr=False)
@@ -53,18 +53,18 @@ class Said:
 
 
 class _NoEvidenceError(InvalidEventError):
-    """An opt-in that is withheld, and there is nothing else to send."""
+    """An opt-in is withheld, and there is nothing else to send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
     """One consent that can never be sent.
 
-    :param no_evidence: it is an opt-in whose evidence is missing, can't be read or doesn't count.
+    :param no_evidence: an opt-in whose evidence is missing, unreadable or not acceptable.
     :param about: identifier and channel, as far as they can be read.
-    :param barrier: an opt-out that says whose it is, but not of which phone: no older opt-in may follow it, either.
-    :param loses_a_decision: it is a no, or can be read neither as yes nor as no.
-    :param unreadable_at: when somebody decided what can't be read, for the latter.
+    :param barrier: an opt-out with a user id but no phone; it still blocks older opt-ins of that user id.
+    :param loses_a_decision: it is a no, or can't be read as yes or no.
+    :param unreadable_at: the time of a decision that can't be read.
     """
 
     faults: tuple[Fault, ...]
@@ -78,10 +78,10 @@ class Unfit:
 class ConsentRows:
     """Reads consents.
 
-    :param columns: column -> a name of the long or the wide form, or None to leave it out.
-    :param values: what a decision may say -> whether it is a yes.
-    :param phone_needed: whether an opt-in without a phone is wrong; it is not where an event stands for it.
-    :param phones_of: finds the phones of a user id that are on record, for an opt-out that names none.
+    :param columns: column -> a name of the long or the wide form, or None to ignore it.
+    :param values: text of a decision -> whether it is a yes.
+    :param phone_needed: whether an opt-in without a phone is invalid; False if an event represents the opt-in.
+    :param phones_of: finds the phones on record for a user id, for an opt-out without a phone.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class ConsentRows:
         self._lower_upper = lower_upper
         self._values = values
         self._reading = reading
-        self._policy = replace(policy, opt_out_scope="channel")  # of one consent; see _closing_all_channels
+        self._policy = replace(policy, opt_out_scope="channel")  # one consent each; see _closing_all_channels
         self._of_a_person = policy.opt_out_scope == "person"
         self._phone_needed = phone_needed
         self._phones_of = phones_of
 
     def read(self, row: Mapping[str, Any], now: datetime) -> list[Said | Unfit]:
-        """Read what a row says; an empty list if it says nothing.
+        """Read the decisions of a row; an empty list if there are none.
 
         :param now: the current time (aware).
         """
@@ -126,14 +126,14 @@ class ConsentRows:
                 continue
             if is_opt_out(opt_in) and not _mine(person, opt_in) and (phones := self._known_phones(person, opt_in)):
                 read += [self._one({**person, "phone": phone}, opt_in, columns, now) for phone in phones]
-            # A wide column with a default says no to everybody; without that address there is nothing to withdraw. But
-            # a no of no address at all is of somebody it would miss.
+            # A wide column with a default says no for everyone; without that address there is nothing to withdraw. But
+            # a no without any address belongs to a person it would miss.
             elif not (opt_in in wide and is_opt_out(opt_in) and not _mine(person, opt_in) and _has_address(person)):
                 read.append(self._one(person, opt_in, columns, now))
         return _closing_all_channels(read) if self._of_a_person else read
 
     def people_in(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """Name the person of a row by all its identifiers, as far as they can be read."""
+        """Return all identifiers of a row's person, as far as they can be read."""
         named, _, _ = self._named(row)
         return people_in({name: named.get(name) for name in PERSON})[1]
 
@@ -146,7 +146,7 @@ class ConsentRows:
             return ()
 
     def _named(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[Fault]]:
-        """Return the row by our names, and the column each name came from."""
+        """Return the row by our names, and the source column of each name."""
         texts = [column for column in row if isinstance(column, str)]
         upper = self._lower_upper and all(column == column.upper() for column in texts)
         named, columns, faults = dict[str, Any](), dict[str, str](), list[Fault]()
@@ -221,14 +221,14 @@ class ConsentRows:
         if payload.withheld:
             one = payload.withheld[0]
             raise _NoEvidenceError("identify", [Fault(f"opt_in[0].{one.field}".rstrip("."), one.reason)])
-        if not payload.consents:  # of a contact without a phone on record
+        if not payload.consents:  # from a contact without a phone on record
             raise InvalidEventError("identify", [Fault("opt_in[0]", _OF_NO_ONE.format(*_what_it_needs(opt_in)))])
         (consent,) = payload.consents
         point = (event.phones or event.emails)[0]
         return _said(consent, point.opt_ins[0], event.user_id)
 
     def _without_phone(self, written: Mapping[str, Any], now: datetime) -> Said:
-        """Read what somebody says whose phone Regal may have already; it is judged as if it were here."""
+        """Read the decisions of a person whose phone Regal may already have, as if the phone were in the row."""
         if is_missing(written.get("user_id")):
             raise InvalidEventError("track", [Fault("user_id, phone", "one is needed: who opted in?")])
         someone = {**written, "phone": _SOMEONE}
@@ -246,14 +246,14 @@ class ConsentRows:
 
 
 def user_key(user_id: str) -> str:
-    """Return the identifier of somebody whose phone is not said."""
+    """Return the identifier of a person without a phone."""
     return f"user:{user_id}"
 
 
 _DECISIONS: Final = frozenset({"subscribed", *(name for name, (_, what) in WIDE_FORM.items() if what == "subscribed")})
 _OF_NO_ONE: Final = "is an opt-out of no {}{}; name it, or leave the decision empty"
 _NOW: Final = datetime.max.replace(tzinfo=UTC)
-# A number that belongs to no one; it is only read, never sent.
+# A fictional number; it is only read, never sent.
 _SOMEONE: Final = "+12125550100"
 
 
@@ -280,7 +280,7 @@ def _wide(named: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _closing_all_channels(read: list[Said | Unfit]) -> list[Said | Unfit]:
-    """Repeat each opt-out for the other channels of its phone or email, unless the row has a newer decision."""
+    """Repeat each opt-out for the other channels of its phone or email, unless the row has a newer decision there."""
     said = {(one.identifier, one.channel): one for one in read if isinstance(one, Said)}
     for out in [one for one in said.values() if not one.subscribed]:
         for channel in channels_beside(cast("Channel", out.channel)):
@@ -296,7 +296,7 @@ def _rank(said: Said) -> tuple[datetime, bool]:
 
 
 def _without_contradictions(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Take what a row says of a channel in two ways together: a no in one of them is the person's no."""
+    """Merge contradicting decisions of a row for one channel: a no wins."""
     for one in told:
         one["channel"] = read_channel(one.get("channel"))
     denied = {one["channel"]: one for one in told if is_opt_out(one) and isinstance(one["channel"], str)}
@@ -305,19 +305,19 @@ def _without_contradictions(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
         no = denied.get(one["channel"]) if isinstance(one["channel"], str) else None
         if no is None or no is one:
             kept.append(one)
-        elif not _says_nothing(one):  # it counts as given when it was read: no yes of this row is newer
+        elif not _says_nothing(one):  # it counts as given when it was read, so no yes of this row is newer
             no.pop("timestamp", None)
     return kept
 
 
 def _written(person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the event that says this alone: an identifier it does not need would be added to the contact."""
+    """Write an event with this consent alone: unneeded identifiers would be added to the contact."""
     user_id = {"user_id": person["user_id"]} if "user_id" in person else {}
     return {**user_id, **_mine(person, opt_in), "opt_in": [dict(opt_in)]}
 
 
 def _mine(person: Mapping[str, Any], opt_in: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the consent belongs to."""
+    """Return the phone or email that the consent belongs to."""
     name = "email" if opt_in.get("channel") in EMAIL_CHANNELS else "phone"
     return {name: person[name]} if name in person else {}
 
@@ -333,7 +333,7 @@ def _what_it_needs(opt_in: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _decides(named: Mapping[str, Any]) -> bool:
-    """Return whether a row that can't be read any further says a no, or what can't be read."""
+    """Return whether an unreadable row has a no, or a decision that can't be read."""
     told = [{"subscribed": named[name]} for name in _DECISIONS if name in named]
     return any(is_opt_out(one) or is_unreadable(one) for one in told)
 

@@ -1,8 +1,8 @@
-"""What a sync of opt-ins works on: what the source wants, beside what the ledger knows, in a temporary database.
+"""The temporary database of a sync, in which the source's consents are compared with the ledger's.
 
-The ledger's part is copied into it, so that comparing is set operations of one local SQLite file, whatever database the
-ledger is in, and memory does not grow with either side but for the hashes of known rows. Of a ledger in SQLite only
-these are read at first, and then what the source did not say again.
+The ledger's consents are copied into it, so comparing takes set operations in one local SQLite file, whatever database
+the ledger is in. Only the hashes of known rows are in memory. From an SQLite ledger, only these are read at first;
+later, whatever the source did not repeat.
 
 ::
 
@@ -77,7 +77,7 @@ SELECT substr(row_hash, 1, {KNOWN_BY}) || substr(row_hash, {COUNT_AT + 1}, 1)
 FROM {{}} WHERE row_hash IS NOT NULL AND state = 'acknowledged'
 """  # noqa: S608 - made of constants
 _OF_ACCOUNT: Final = " AND account = ?"
-# An opt-out without a time says nothing new where the newest decision that Regal has, or may have, is an opt-out.
+# An opt-out without a time is nothing new if the newest decision that Regal has, or may have, is an opt-out.
 _TIMELESS: Final = """
 UPDATE wanted SET at = coalesce((
     SELECT CASE WHEN k.subscribed = 0 THEN k.evidence_at ELSE k.opt_out_at END FROM known k
@@ -93,7 +93,7 @@ INSERT OR REPLACE INTO known SELECT {", ".join(f"k.{column.strip()}" for column 
 FROM wanted w CROSS JOIN ledger.regal_consents k
 WHERE k.account = ? AND k.identifier = w.key AND k.channel = w.channel
 """  # noqa: S608 - made of constants
-# Read with the hashes: people another run begins to send to later are not gone from the source.
+# Read together with the hashes: people another run starts sending later must not look removed from the source.
 _COPY_OPEN: Final = f"""
 INSERT INTO known SELECT {_KNOWN} FROM ledger.regal_consents
 WHERE account = ? AND (row_hash IS NULL OR state <> 'acknowledged')
@@ -102,12 +102,12 @@ _COPY_UNSEEN: Final = f"""
 INSERT OR IGNORE INTO known SELECT {_KNOWN} FROM ledger.regal_consents k
 WHERE account = ? AND substr(row_hash, 1, {KNOWN_BY}) IN (SELECT row_hash FROM unseen)
 """  # noqa: S608 - made of constants
-# Somebody who had vanished from this source, and was opted out for it, is there again.
+# A person who was opted out for vanishing from this source has returned.
 _COMES_BACK: Final = """(k.inferred_at IS NOT NULL AND k.source = :source AND (
         (k.subscribed = 0 AND k.evidence_at = k.inferred_at)
         OR (k.pending_subscribed = 0 AND k.pending_at = k.inferred_at)
     ))"""
-# Older than a row the source still has, and which was not read again: no news, and nothing is withheld.
+# Older than a row that the source still has and that was not read again: no news, and nothing is withheld.
 _KIND: Final = f"""
 CASE
     WHEN (w.at < k.evidence_at OR (w.at = k.evidence_at AND w.subscribed AND NOT k.subscribed))
@@ -138,7 +138,7 @@ AND NOT {_SEEN}
 AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.key = k.key AND w.channel = k.channel)
 AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.channel)
 """  # noqa: S608 - made of constants
-# Several rows can have one hash, and a row that was not read again can be older than one that was.
+# Several rows may share a hash, and a row that was not read again may be older than one that was.
 _OVERTAKEN: Final = "SELECT count(*) FROM compared WHERE kind = 'changed' AND was_seen"
 _TO_SEND: Final = """
 SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position, place FROM compared
@@ -149,11 +149,11 @@ _BATCH: Final = 1_000
 
 
 class Wanted(NamedTuple):
-    """What the source says of one phone or email on one channel.
+    """The source's newest decision for one phone or email on one channel.
 
-    :param at: as the ledger writes times.
-    :param position: the number of the row in the source, from 1; 0 if it is in none.
-    :param place: file and line, or that number, in words.
+    :param at: in the ledger's form.
+    :param position: the row's number in the source, from 1; 0 if it is in none.
+    :param place: file and line, or the row number, in words.
     """
 
     identifier: str
@@ -171,10 +171,10 @@ class Wanted(NamedTuple):
 
 
 class SyncStore:
-    """The working database of one sync; it is gone once it is closed."""
+    """The working database of one sync, deleted when closed."""
 
     def __init__(self) -> None:
-        # An empty name is a temporary file that SQLite removes. Several threads use it, one after the other.
+        # SQLite deletes a file with an empty name when it is closed. Several threads use it, one after the other.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
         self._rows = KnownRows(())
@@ -182,15 +182,15 @@ class SyncStore:
         self._db.execute("BEGIN")
 
     def know(self, consents: Iterable[Sequence[Any]]) -> None:
-        """Copy what the ledger knows; rows as it streams them."""
+        """Copy what the ledger knows, from streamed rows."""
         self._db.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", consents)
         self._rows = KnownRows(one for (one,) in self._db.execute(_HASHES.format("known")))
 
     def know_file(self, file: str, account: str) -> None:
-        """Read which rows a ledger in SQLite knows; the rest of it is read once the source was."""
+        """Read which rows an SQLite ledger knows; the rest is read after the source."""
         self._ledger = (file, account)
         with self._attached(file):
-            self._db.execute("BEGIN")  # both of one moment
+            self._db.execute("BEGIN")  # one consistent view for both reads
             hashes = self._db.execute(_HASHES.format("ledger.regal_consents") + _OF_ACCOUNT, (account,))
             self._rows = KnownRows(one for (one,) in hashes)
             self._db.execute(_COPY_OPEN, (account,))
@@ -198,23 +198,23 @@ class SyncStore:
 
     @contextmanager
     def _attached(self, file: str) -> Iterator[None]:
-        self._db.execute("COMMIT")  # nothing can be attached within a transaction
+        self._db.execute("COMMIT")  # SQLite can't attach a database within a transaction
         self._db.execute("ATTACH ? AS ledger", (file,))
         yield
         self._db.execute("DETACH ledger")
         self._db.execute("BEGIN")
 
     def unchanged(self, hashes: Sequence[str]) -> list[int]:
-        """Return how many consents each row has, if it has not changed since all were acknowledged, else 0.
+        """Return the number of consents of each row if the row is unchanged and all were acknowledged, else 0.
 
-        It is noted that the source still has them.
+        Also records that the source still has them.
         """
         return self._rows.see(hashes)
 
     def want(self, key: str, wanted: Wanted) -> None:
-        """Take in what a row says; of several rows the newest holds, of equal times the opt-out.
+        """Add a decision; of several rows the newest wins, at equal times the opt-out.
 
-        :param key: the identifier as the ledger stores it.
+        :param key: the identifier in the ledger's form.
         """
         identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position, place = wanted
         self._db.execute(
@@ -225,30 +225,30 @@ class SyncStore:
             self.bar(key, wanted)
 
     def bar(self, key: str, opt_out: Wanted) -> None:
-        """Take in that an opt-out was read, whether it can be sent or not."""
+        """Record that an opt-out was read, whether it can be sent or not."""
         self._db.execute(_OPT_OUT, (key, opt_out.channel, opt_out.identifier, opt_out.at))
 
     def mention(self, key: str, channel: str) -> None:
-        """Note who is still in the source, although the row cannot be used."""
+        """Record a person who is still in the source, although the row can't be used."""
         self._db.execute("INSERT OR IGNORE INTO mentioned VALUES (?, ?)", (key, channel))
 
     def doubt(self, key: str, channel: str, at: str) -> None:
-        """Note who decided something that can't be read: no yes of that time or before is sent."""
+        """Record an unreadable decision: no yes of that time or before is sent."""
         self._db.execute(_DOUBT, (key, channel, at))
 
     def reject(self, row: str, place: str, faults: str, *, loses_a_decision: bool) -> None:
-        """Keep what can never be sent.
+        """Store a row that can never be sent.
 
-        :param place: where it is in the source.
-        :param loses_a_decision: it is a no, or can be read neither as yes nor as no.
+        :param place: its place in the source.
+        :param loses_a_decision: it is a no, or can't be read as yes or no.
         """
         self._db.execute("INSERT INTO unfit VALUES (?, ?, ?, ?)", (row, place, faults, loses_a_decision))
 
     def compare(self, *, once: bool, source: str) -> None:
-        """Compare both sides, once all is known and wanted.
+        """Compare both sides, once both are complete.
 
         :param once: what may have been sent must not be sent again.
-        :param source: whose consents can be missing from it: those it was the last to have acknowledged.
+        :param source: only consents last acknowledged from this source can count as removed from it.
         """
         self._db.executemany("INSERT OR IGNORE INTO unseen VALUES (?)", ((one,) for one in self._rows.unseen()))
         if self._ledger is not None:
@@ -261,29 +261,29 @@ class SyncStore:
         self._db.execute(_REMOVED, (source,))
 
     def count(self, kind: str) -> int:
-        """Count what came out as of a kind."""
+        """Count the results of a kind."""
         return self._number("SELECT count(*) FROM compared WHERE kind = ?", kind)
 
     @property
     def still(self) -> int:
-        """Count the consents that hold as they were, of rows that were not read again."""
+        """Count the unchanged consents of rows that were not read again."""
         return self._rows.seen - self._number(_OVERTAKEN)
 
     @property
     def superseded(self) -> int:
-        """Count the rows that another row of the source is newer than."""
+        """Count the rows that a newer row of the source supersedes."""
         return self._number("SELECT coalesce(sum(rows - 1), 0) FROM wanted") + self.count("superseded")
 
     def count_flips(self, *, subscribed: bool) -> int:
-        """Count the consents that would turn into their opposite.
+        """Count the consents that would flip.
 
-        :param subscribed: what they would turn into.
+        :param subscribed: the new decision.
         """
         where = "flips AND kind = 'changed' AND subscribed = ?"
         return self._number(f"SELECT count(*) FROM compared WHERE {where}", int(subscribed))  # noqa: S608
 
     def flips(self, *, subscribed: bool) -> Iterator[Wanted]:
-        """Return them, in the order of the source."""
+        """Return the consents that would flip, in source order."""
         return self._compared(f"flips AND kind = 'changed' AND subscribed = {int(subscribed)} ORDER BY position")
 
     def removed(self, *, subscribed: bool) -> int:
@@ -291,34 +291,34 @@ class SyncStore:
         return self._number("SELECT count(*) FROM removed WHERE subscribed = ?", int(subscribed))
 
     def to_send(self, *, subscribed: bool, unchanged: bool) -> Iterator[Wanted]:
-        """Return what differs from what is known, contact by contact.
+        """Return the differences, contact by contact.
 
-        :param unchanged: what does not differ, too.
+        :param unchanged: also return what does not differ.
         """
         return map(Wanted._make, self._db.cursor().execute(_TO_SEND, (int(subscribed), unchanged)))
 
     def gone(self) -> Iterator[tuple[str, str]]:
-        """Return keys and channels of subscribed people who are no longer in the source."""
+        """Return key and channel of subscribed people who are no longer in the source."""
         return self._db.cursor().execute("SELECT key, channel FROM removed WHERE subscribed = 1 ORDER BY key, channel")
 
     def stale(self) -> Iterator[Wanted]:
-        """Return what is older than what is known."""
+        """Return decisions older than those on record."""
         return self._compared("kind = 'stale'")
 
     def unchanged_consents(self) -> Iterator[Wanted]:
-        """Return what is known already."""
+        """Return decisions that are already on record."""
         return self._compared("kind = 'unchanged'")
 
     def said_again(self) -> Iterator[Wanted]:
-        """Return what is known already, but of another row."""
+        """Return decisions that are already on record, but from a different row."""
         return self._compared("kind = 'unchanged' AND another_row")
 
     def opt_outs(self) -> Iterator[tuple[str, str, str]]:
-        """Return every opt-out that was read: identifier, channel, and the newest time, if only that of the reading."""
+        """Return every opt-out that was read: identifier, channel, and newest time (of reading, if it has none)."""
         return self._db.cursor().execute("SELECT identifier, channel, at FROM opt_outs")
 
     def unfit(self) -> Iterator[tuple[str, str, str, int]]:
-        """Return what can never be sent: row, place, faults, and whether a decision is lost with it."""
+        """Return what can never be sent: row, place, faults, and whether a decision is lost."""
         return self._db.cursor().execute("SELECT row, place, faults, loses_a_decision FROM unfit ORDER BY rowid")
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-r"""The types a user asks for: a value of a column read as one of them, or refused.
+r"""Type conversions that a user requests: read a column's value as the type, or refuse it.
 
-What says nothing (None, NaN; for all but text also white space, ``NULL``, ``\N``) stays nothing, whatever the type.
+Empty values (None, NaN; except for text also white space, ``NULL``, ``\N``) stay empty, whatever the type.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def coerce(value: Any, kind: ColumnType, timezone: tzinfo) -> Any:
     """Read a value as a type.
 
     :param kind: one of :data:`COERCIONS`.
-    :param timezone: the zone of times that name none.
-    :raises ValueError: it cannot be; the message does not hold the value.
+    :param timezone: the zone of times without one.
+    :raises ValueError: it can't be converted; the message does not contain the value.
     """
     value = plain(value)
     if is_nothing(value) or (kind is not str and is_missing(value)):
@@ -33,14 +33,14 @@ def coerce(value: Any, kind: ColumnType, timezone: tzinfo) -> Any:
         pass
     raise ValueError(
         f"cannot be read as {kind if isinstance(kind, str) else kind.__name__}"
-    )  # outside the handler, whose error carries the value
+    )  # outside the handler, because its error contains the value
 
 
-_FEWEST, _MOST = -40, 40  # powers of ten of numbers that are written out
+_FEWEST, _MOST = -40, 40  # powers of ten of numbers that are written in full
 
 
 def _text(value: Any, _: tzinfo) -> str:
-    if isinstance(value, (float, Decimal)):  # a whole number is its digits; none has an exponent
+    if isinstance(value, (float, Decimal)):  # whole numbers have no exponent
         if (number := whole(value)) is not None:
             return str(number)
         decimal = Decimal(str(value))
@@ -53,7 +53,7 @@ def _text(value: Any, _: tzinfo) -> str:
 
 
 def _number(value: Any) -> str:
-    # Python reads digits of all scripts, and 1_000; a table has neither.
+    # Python accepts digits of all scripts, and 1_000; tables use neither.
     text = trimmed(str(value))
     if isinstance(value, bool) or "_" in text or not text.isascii():
         raise ValueError

@@ -1,22 +1,22 @@
-"""What becomes of each column: the column names are the mapping, so SQL does the mapping.
+"""Decide what becomes of each column: the column names are the mapping, so SQL does the mapping.
 
 ============================================  =======================================================
 column                                        becomes
 ============================================  =======================================================
 user_id, phone, email, timestamp, sub_brand   the field of that name
-event                                         the name of a track event, if the delivery names none
+event                                         the name of a track event, if the delivery has none
 opt_in                                        a list of opt-ins (JSON)
 sms_opt_in, voice_opt_in, email_opt_in        an opt-in; evidence in ``..._at, _ip, _text, _source``
-phones.work, emails.work                      a phone or email of its own, with this label
+phones.work, emails.work                      a separate phone or email with this label
 phones.work_sms_opt_in, ..._at, ...           an opt-in of that phone or email, with its evidence
 first_name, last_name, address_*              Regal's standard traits
-message_id                                    nothing at Regal: a repeated one is sent once
+message_id                                    not sent to Regal: a repeated one is sent once
 any other                                     a trait (identify) or a property (track, page, screen)
 ============================================  =======================================================
 
 ``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | "phones.work_sms_opt_in" | "sms_opt_in" |
-None}`` overrides: to any name of this table. A row that lacks a column has NULL there; what no row of a source has
-(:class:`ColumnsSeen`) is a slip.
+None}`` overrides this, to any name in the table. A row that lacks a column has NULL there; a column that no row of a
+source has (:class:`ColumnsSeen`) is a mistake.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ Path = tuple[str, ...]
 class Plan:
     """What to do with rows of one set of columns.
 
-    :param steps: column, its place in the event, and the type it is read as (None: as it is).
+    :param steps: column, its place in the event, and the type it is read as (None: unchanged).
     :param faults: why no such row can be mapped.
-    :param columns: place, as a fault of the event names it -> column, where the place does not hold its name.
+    :param columns: place as named in a fault -> column, if the place does not contain its name.
     """
 
     steps: list[tuple[str, Path, ColumnType | None]] = field(default_factory=list)
@@ -63,17 +63,17 @@ class Plan:
 
     @cached_property
     def may_carry_consent(self) -> bool:
-        """Whether one of the columns could hold an opt-in."""
+        """Whether one of the columns may contain an opt-in."""
         return any(path[0] in _CONSENT_FIELDS or path[:2] in _CONSENT_TRAITS for _, path, _ in self.steps)
 
     @cached_property
     def has_message_id(self) -> bool:
-        """Whether one of the columns is the message's id."""
+        """Whether one of the columns is the message id."""
         return self.column_of("message_id") is not None
 
     @cached_property
     def of_person(self) -> tuple[str | None, list[tuple[str, str]]]:
-        """The column of the user id, and those of phones and emails, each with what it becomes."""
+        """The columns of the user id, phones and emails, each with what it becomes."""
         addresses = [(column, path[0]) for column, path, _ in self.steps if path[0] in ("phone", "email", *MANY)]
         return self.column_of("user_id"), addresses
 
@@ -111,13 +111,13 @@ _DEFAULT: Final = "\0default"
 
 
 def _our_names(columns: Sequence[str], lower_upper: bool) -> dict[str, str]:
-    """Return column -> the name it is known by: in lower case, where all of them are upper case."""
+    """Return column -> the name it is known by: in lower case, if all of them are upper case."""
     all_upper = lower_upper and all(name.upper() == name for name in columns)
     return {column: column.lower() if all_upper else column for column in columns}
 
 
 def _option(options: Mapping[str, Any] | None, name: str, column: str, default: Any) -> Any:
-    """Find what an option says of a column, by its name in lower case or as the source writes it."""
+    """Return an option's value for a column, by its name in lower case or as the source spells it."""
     return options.get(name, options.get(column, default)) if options else default
 
 
@@ -140,7 +140,7 @@ def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
 
 
 def _reserved(name: str) -> Path | None:
-    """Return where a column of a reserved name goes."""
+    """Return where a column with a reserved name goes."""
     if name in FIELDS:
         return (name,)
     if name in WIDE_FORM:
@@ -160,9 +160,9 @@ def _of_many(kind: str, rest: str) -> Path:
 
 
 class ColumnsSeen:
-    """The columns that the rows of a source have: what options name and no row has, and what is nearly a reserved name.
+    """The columns of a source's rows. Finds missing ones and misspelled reserved names.
 
-    :param lower_upper: lower-case the names where all of them are upper case.
+    :param lower_upper: lower-case the names if all of them are upper case.
     """
 
     def __init__(self, *, lower_upper: bool) -> None:
@@ -171,7 +171,7 @@ class ColumnsSeen:
         self._names: dict[str, str] = {}
 
     def add(self, columns: tuple[Any, ...]) -> None:
-        """Take in the columns of a row."""
+        """Add the columns of a row."""
         if columns not in self._shapes:
             if len(self._shapes) < _MOST_SHAPES:
                 self._shapes.add(columns)
@@ -179,12 +179,12 @@ class ColumnsSeen:
                 self._names |= _our_names([name for name in columns if isinstance(name, str)], self._lower_upper)
 
     def missing(self, given: Iterable[str]) -> list[str]:
-        """Return which of the columns that an option names no row has; none, where that can't be known."""
+        """Return the columns that an option names and no row has; none if that can't be known."""
         there = {*self._names, *self._names.values()}
         return [column for column in given if column not in there] if 0 < len(self._names) < _MOST_NAMES else []
 
     def near_misses(self, reserved: Iterable[str], mapped: Iterable[str]) -> dict[str, str]:
-        """Return the columns whose name is one letter or one case away from a reserved one -> that name.
+        """Return the columns that differ from a reserved name by one letter or by case -> that name.
 
         :param mapped: columns that an option places.
         """
@@ -199,14 +199,14 @@ class ColumnsSeen:
 
 
 def reserved_names(how: RowMapping) -> frozenset[str]:
-    """Return the names by which columns are more than a trait or property."""
+    """Return the names that make a column more than a trait or property."""
     event = ("event",) if how.call == "track" and how.event is None else ()
     return frozenset((*FIELDS, *event, *WIDE_FORM, *STANDARD_TRAITS))
 
 
-_MOST_SHAPES: Final = 1_000  # rows that are not of a table may each have columns of their own
+_MOST_SHAPES: Final = 1_000  # rows that don't come from a table may all have different columns
 _MOST_NAMES: Final = 10_000
-# Near a reserved name, and right where they are: Regal's own names of traits, and its maps.
+# Correct names that are near a reserved one: Regal's own names of traits, and its maps.
 _OTHER_NAMES: Final = frozenset((*MANY, *(path[-1] for path in STANDARD_TRAITS.values()), EVENT_SOURCE))
 _SHORTEST: Final = 5  # id is not a misspelled ip
 _WIRE_NAMES: Final = {key.lower(): name for key, name in EVENT_ALIASES.items() if key != EVENT_SOURCE}
@@ -225,7 +225,7 @@ def _bare(name: str) -> str:
 
 
 def _one_letter_apart(one: str, other: str) -> bool:
-    """Whether a letter is missing, too much, another, or two have changed places; digits number columns on purpose."""
+    """Return whether one letter is missing, extra, wrong, or swapped with its neighbor; digits are intended."""
     if abs(len(one) - len(other)) > 1:
         return False
     start = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,4 +1,4 @@
-"""A row of a table as an event: each value goes where its column says (``columns``), and is validated there."""
+"""Map a row of a table to an event: each value goes where its column says (``columns``), and is validated there."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from airflow_provider_regal.events.python_values import NO_TRUTH, is_blank, is_m
 from airflow_provider_regal.events.rows.coercion import coerce
 from airflow_provider_regal.events.rows.columns import CONSENT, Path, Plan, plan_of
 
-# Rows that are not of a table may each have columns of their own.
+# Rows that don't come from a table may all have different columns.
 _MOST_PLANS: Final = 1_000
 
 
 class RowMapper:
-    """Maps rows; the plan of each set of columns is made once."""
+    """Maps rows; plans each set of columns once."""
 
     def __init__(self, how: RowMapping, reading: Reading) -> None:
         self.how = how
@@ -30,7 +30,7 @@ class RowMapper:
     def event(self, row: Mapping[str, Any]) -> Event:
         """Map one row and validate it.
 
-        :raises InvalidEventError: every fault of the row; columns by their own names.
+        :raises InvalidEventError: with every fault of the row, by column names.
         """
         plan = self.plan(tuple(row))
         if plan.faults:
@@ -47,7 +47,7 @@ class RowMapper:
         return event
 
     def written(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Map one row without validating it; empty where the columns cannot be mapped."""
+        """Map one row without validating it; return an empty event if the columns can't be mapped."""
         plan = self.plan(tuple(row))
         return {} if plan.faults else self._written(row, plan)[0]
 
@@ -70,7 +70,7 @@ class RowMapper:
         return written, columns, faults
 
     def plan(self, columns: tuple[Any, ...]) -> Plan:
-        """Return what is done with rows of these columns."""
+        """Return the plan for rows with these columns."""
         plan = self._plans.get(columns)
         if plan is None:
             if len(self._plans) >= _MOST_PLANS:
@@ -86,7 +86,7 @@ def _put(written: dict[str, Any], path: Path, value: Any, column: str, columns: 
             columns[f"{path[0]}[{len(many)}]"] = column
             many.append({"number" if path[0] == "phones" else "address": value, "label": path[1]})
         return
-    if path[0] == CONSENT:  # with its column, for the faults
+    if path[0] == CONSENT:  # keep its column, for faults
         written.setdefault(CONSENT, {}).setdefault(path[1:-1], {})[path[-1]] = (value, column)
         return
     place = written
@@ -100,20 +100,20 @@ def _is_decision(path: Path) -> bool:
 
 
 def in_our_words(decision: Any, values: Mapping[str, bool | None] | None) -> Any:
-    """Return a decision as ``values`` says it is meant; any other as it is."""
+    """Translate a decision with ``values``; return any other unchanged."""
     if not values or is_nothing(decision):
         return decision
     return values.get(key_of_decision(decision), decision)
 
 
 def with_values(fault: Fault) -> str:
-    """Return the reason of a fault; of a decision that can't be read, with the option that says what it means."""
+    """Return the reason of a fault; for an unreadable decision, mention the option that defines its meaning."""
     is_decision = fault.reason == NO_TRUTH and not fault.field.endswith(IS_PRIMARY)
     return f"{NO_TRUTH}; if it is a yes or a no in your words, name it in values=" if is_decision else fault.reason
 
 
 def _gather(written: dict[str, Any], columns: dict[str, str], values: Mapping[str, bool | None] | None) -> None:
-    """Turn the wide form of consent into opt-ins; a channel without a yes or no says nothing."""
+    """Convert the wide form of consent into opt-ins; ignore a channel without a yes or no."""
     given = _read_opt_ins(written.pop("opt_in", None))
     opt_ins = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
     if values:
@@ -125,7 +125,7 @@ def _gather(written: dict[str, Any], columns: dict[str, str], values: Mapping[st
         if "subscribed" not in evidence or is_nothing(evidence["subscribed"][0]):
             continue
         owner = _labeled(written, *of_label) if of_label else None
-        if of_label and owner is None:  # that phone is empty: what is said of it is not said of another
+        if of_label and owner is None:  # that phone is empty, and its consent is not another's
             place, belong = f"unplaced[{len(written.get('unplaced', ()))}]", written.setdefault("unplaced", [])
         elif owner is not None:
             number, point = owner
@@ -147,7 +147,7 @@ def _labeled(written: Mapping[str, Any], many: str, label: str) -> tuple[int, di
 
 
 def _read_opt_ins(given: Any) -> Any:
-    """Read the JSON text of a database that has no type for JSON; what is not JSON stays, and is a fault."""
+    """Parse JSON text from a database without a JSON type; text that is not JSON stays, and is a fault."""
     if is_blank(given):
         return None
     if isinstance(given, str):

@@ -1,6 +1,6 @@
-"""Consent in an event that is wrong elsewhere: opt-outs are taken out of it, since nothing may hold one back.
+"""Extract opt-outs from an otherwise invalid event, since nothing may hold them back.
 
-And what can be read neither as yes nor as no, so that no older yes of the same person and channel follows it.
+Also finds decisions that can't be read as yes or no, so that no older yes of the same person and channel follows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from airflow_provider_regal.events.times import read_time
 
 
 class Unreadable(NamedTuple):
-    """A decision that can be read neither as yes nor as no.
+    """A decision that can't be read as yes or no.
 
     :param at: when it was given; None if that can't be read either.
     """
@@ -36,14 +36,14 @@ class Unreadable(NamedTuple):
 _KEYS: Final = {names.PHONES: "number", names.EMAILS: "address"}
 _EXPONENT: Final = re.compile(r"\+?(\d)\.(\d{9,14})[eE]\+?(\d{1,2})")
 _ZEROS: Final = re.compile(r"(?<=\d)\.0{0,2}$")
-_LONGEST: Final = 10**15  # as E.164 allows; a float has all digits of such a number
+_LONGEST: Final = 10**15  # E.164 allows 15 digits, and a float represents them exactly
 
 
 def opt_outs_of(written: Mapping[str, Any], reading: Reading | None = None) -> Identify | None:
-    """Make an event of the opt-outs that can be read of a written one, each with its phone or email; None without any.
+    """Make an event of the readable opt-outs of a written one, each with its phone or email; None if there are none.
 
-    The user id stays out of it, unless an opt-out has neither: it may be what is wrong, and phone or email say whose
-    the opt-out is.
+    The user id is omitted unless an opt-out has neither phone nor email: it may be invalid, and the phone or email
+    identifies the person.
     """
     draft = _draft(written)
     found: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def opt_outs_of(written: Mapping[str, Any], reading: Reading | None = None) -> I
 
 
 def unreadable_decisions(written: Mapping[str, Any], reading: Reading | None = None) -> list[Unreadable]:
-    """Return what says neither yes nor no, as far as it says whose decision it is and on which channel."""
+    """Return the decisions that can't be read as yes or no, if their person and channel can be read."""
     zone = (reading or USUAL).timezone
     return [
         Unreadable(identifier, channel, _time(opt_in, zone))
@@ -78,7 +78,7 @@ def unreadable_decisions(written: Mapping[str, Any], reading: Reading | None = N
 
 
 def loses_a_decision(written: Mapping[str, Any]) -> bool:
-    """Return whether an event that is wrong says a no that :func:`opt_outs_of` can't find, or what can't be read."""
+    """Return whether an invalid event has an unreadable decision, or an opt-out that :func:`opt_outs_of` misses."""
     draft = _draft(written)
     lost = any(is_unreadable(one) for one in draft.fields.get("unplaced", ()))
     for member, read in _READERS.items():
@@ -96,7 +96,7 @@ def _draft(written: Mapping[str, Any]) -> Draft:
 
 
 def _points(draft: Draft) -> Iterator[tuple[str, str, list[Any]]]:
-    """Return the phones and emails that can be read, and what is said of each."""
+    """Return the phones and emails that can be read, with the opt-ins of each."""
     for member, read in _READERS.items():
         for point in draft.fields.get(member, ()):
             try:
@@ -107,11 +107,11 @@ def _points(draft: Draft) -> Iterator[tuple[str, str, list[Any]]]:
 
 
 def _read_phone(value: Any) -> str:
-    """Read a phone, also one that became a fraction on its way, or got an exponent, if its digits are all there.
+    """Read a phone, even one that became a fraction or got an exponent, if all its digits are there.
 
-    They are in ``2125550100.0`` and ``2.125550131E9``. In ``2.12555E9`` they may have been rounded: it is not guessed.
+    ``2125550100.0`` and ``2.125550131E9`` have all digits. ``2.12555E9`` may have been rounded, and is refused.
 
-    :raises ValueError: it is none.
+    :raises ValueError: it is not a phone.
     """
     value = plain(value)
     if isinstance(value, (float, Decimal)) and not is_nothing(value) and 0 < value < _LONGEST and value % 1 == 0:

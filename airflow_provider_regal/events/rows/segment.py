@@ -1,4 +1,4 @@
-"""A message of a Segment archive as a written event, or why it is not sent.
+"""Read a message of a Segment archive as a written event, or the reason it is not sent.
 
 ::
 
@@ -7,7 +7,7 @@
     page, screen            only if they are asked for         ─▶ page, screen
     alias, group, others, integrations that switch Regal off   ─▶ skipped
 
-Only what is named here is sent: of a message's other members (``writeKey``, ``projectId``, ``context``) nothing is.
+Only the members named here are sent; all others (``writeKey``, ``projectId``, ``context``) are ignored.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from airflow_provider_regal.events.python_values import is_blank, is_missing, re
 from airflow_provider_regal.events.rows.opt_outs import opt_outs_of
 from airflow_provider_regal.events.times import read_time
 
-# Of messages whose event names no source of its own; Segment's Regal destination is another way to the same contact.
+# For messages without an event source; Segment's Regal destination is another path to the same contact.
 EVENT_SOURCE: Final = "segment"
 
-# Segment's own names, where they are not Regal's.
+# Segment's own names, if they differ from Regal's.
 _TYPE, _CHANNEL, _CONTEXT, _INTEGRATIONS = "type", "channel", "context", "integrations"
 _ANONYMOUS_ID: Final = "anonymousId"
-# Segment's libraries for phones put them among the traits, too.
+# Segment's mobile libraries also put them among the traits.
 _IDS: Final = frozenset({names.USER_ID, _ANONYMOUS_ID})
 _OUR_MESSAGE_ID: Final = names.EVENT_ALIASES[names.MESSAGE_ID]
 _LIBRARY, _DEVICE, _IP = "library", "device", "ip"
 _PHONE, _EMAIL, _FULL_NAME = "phone", "email", "name"
 _TIMES: Final = ("timestamp", names.ORIGINAL_TIMESTAMP)  # the first is corrected for the device's clock
 _FOREIGN_CALLS: Final = frozenset({"alias", "group"})
-# What a message of each call may say beside who and when.
+# The members of a message of each call, other than who and when.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "identify": (names.TRAITS,),
     "track": ("event", names.PROPERTIES),
@@ -61,7 +61,7 @@ _CLIENT_LIBRARIES: Final = frozenset(
 )
 # These run on servers, too; on a phone they describe it.
 _LIBRARIES_OF_DEVICES: Final = frozenset({"analytics-kotlin", "analytics-swift"})
-# Traits are cached and said again with every identify; by then the person's address may be another one.
+# Traits are cached and repeated with every identify; by then the person may have another IP address.
 _SAME_MOMENT: Final = timedelta(days=1)
 
 
@@ -70,7 +70,7 @@ class Message:
     """A message that is an event.
 
     :param call: ``identify``, ``track``, ``page`` or ``screen``.
-    :param written: the event as :meth:`~airflow_provider_regal.events.models.Event.read` takes it.
+    :param written: the event for :meth:`~airflow_provider_regal.events.models.Event.read`.
     """
 
     call: str
@@ -90,13 +90,13 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """What cannot be a message of Segment's."""
+    """Not a valid Segment message."""
 
     faults: tuple[Fault, ...]
 
 
 def read_message(message: Mapping[str, Any], include: Collection[str] = ()) -> Message | Skipped | Invalid:
-    """Read one message; its values are judged only when the event is read.
+    """Read one message; its values are validated later, when the event is read.
 
     :param message: one call, as Segment archives it.
     :param include: ``page``, ``screen``: which of them are events; the others are skipped.
@@ -123,14 +123,14 @@ def read_message(message: Mapping[str, Any], include: Collection[str] = ()) -> M
 
 
 def _written(call: str, message: Mapping[str, Any]) -> dict[str, Any]:
-    # Under Segment's own names, so that a fault is in its words.
+    # With Segment's own names, so that faults use them.
     said = (names.USER_ID, *_PARTS[call])
     written = {name: message[name] for name in said if not is_blank(message.get(name))}
     when = next((name for name in _TIMES if not is_blank(message.get(name))), None)
     if when is not None:
         written[when] = message[when]
     message_id = message.get(names.MESSAGE_ID)
-    if not is_missing(message_id) and _reads(read_message_id, message_id):  # else of no use, and no reason to lose it
+    if not is_missing(message_id) and _reads(read_message_id, message_id):  # an unreadable one must not lose the event
         written[_OUR_MESSAGE_ID] = message_id
     context = _object(message.get(_CONTEXT))
     traits = written.get(names.TRAITS)
@@ -143,7 +143,7 @@ def _written(call: str, message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add_identifiers(written: dict[str, Any], cached: Mapping[str, Any]) -> None:
-    """Take identifiers out of cached traits, and nothing else: the rest may be out of date.
+    """Take only identifiers from cached traits: the rest may be outdated.
 
     An identifier that can't be read does not lose the event if there is another.
     """
@@ -156,7 +156,7 @@ def _add_identifiers(written: dict[str, Any], cached: Mapping[str, Any]) -> None
 def _traits(traits: Mapping[str, Any], address: str | None, called: datetime | None) -> dict[str, Any]:
     kept = {name: value for name, value in traits.items() if name not in _IDS}
     if all(not is_blank(kept.get(name)) for name in names.TEXT_TRAITS[:2]):
-        kept.pop(_FULL_NAME, None)  # Segment puts it together from these two
+        kept.pop(_FULL_NAME, None)  # Segment builds it from these two
     if address is None or called is None:
         return kept
     for name in (names.OPT_IN, "opt_in"):
@@ -188,7 +188,7 @@ def _with_address(opt_in: Any, address: str, called: datetime) -> Any:
 
 
 def _address_of_person(message: Mapping[str, Any], context: Mapping[str, Any]) -> str | None:
-    """Return the IP address of the call if the person made it: a server's address is not evidence."""
+    """Return the call's IP address if the person made the call: a server's address is not evidence."""
     address = context.get(_IP)
     return address if _reads(read_ip, address) and _is_client_side(message.get(_CHANNEL), context) else None
 

@@ -1,4 +1,5 @@
-"""What people and housekeeping ask of the ledger: history, forgetting a person, retention, moving to another database.
+"""Queries and maintenance of the ledger: history, forgetting a person, retention, copying to another database.
 
-Nothing a row waits for. Deliveries use only what is outside this folder, and start ``retention`` as they end.
+Sending a row never waits for this. Deliveries only use modules outside this folder, and run ``retention`` when they
+end.
 """

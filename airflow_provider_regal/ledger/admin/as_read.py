@@ -1,4 +1,4 @@
-"""Who a row is about, as its source wrote it: by the names of its columns, before any mapping. Pure."""
+"""Find the person of a row as its source wrote it, by column names, before any mapping. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEEPEST: Final = 3
 
 
 def identifiers_in(row: Any) -> dict[str, str | None]:
-    """Return ``user_id``, ``phone`` and ``email`` of a row, each None where no column is named like it."""
+    """Return ``user_id``, ``phone`` and ``email`` of a row; None if no column has such a name."""
     values = [*_values(row)]
     return {
         name: next((value for path, value in values if pattern.search(path)), None) for name, pattern in _NAMES.items()
@@ -23,7 +23,7 @@ def identifiers_in(row: Any) -> dict[str, str | None]:
 
 
 def _values(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Return the values in a row, each with the names that lead to it: those of the row itself first."""
+    """Return the values in a row, each with its path of names; those of the row itself come first."""
     if depth > _DEEPEST or not isinstance(value, (Mapping, list, tuple)):
         return
     inner = value.items() if isinstance(value, Mapping) else [("", one) for one in value]

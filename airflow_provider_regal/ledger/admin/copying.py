@@ -1,4 +1,4 @@
-"""Copying a ledger into another database, such as from the SQLite file to PostgreSQL."""
+"""Copy a ledger to another database, such as from the SQLite file to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ _TABLES: Final = [table for table in schema.metadata.sorted_tables if table is n
 def copy_ledger(
     source: Database, target: Database, *, on_table: Callable[[str, int], None] = lambda name, rows: None
 ) -> dict[str, int]:
-    """Copy everything into a ledger that holds nothing yet, in one transaction there.
+    """Copy everything into an empty ledger, in one transaction there.
 
-    :param source: no delivery may be running on it; both have this version's tables.
-    :param on_table: called with each table that was copied, and how many rows it has.
+    :param source: no delivery may be running on it; both must have this version's tables.
+    :param on_table: called with each table that was copied, and its number of rows.
     :returns: table -> rows.
-    :raises WrongLedgerError: the target holds something already; a delivery is running; or the counts differ.
-        Nothing was copied.
+    :raises WrongLedgerError: the target is not empty, a delivery is running, or the counts differ. Nothing was copied.
     :raises LedgerError: one of the databases could not be used. Nothing was copied.
     """
     return source.read(
@@ -42,7 +41,7 @@ def _copy(
 ) -> dict[str, int]:
     let_pause(reading)
     let_pause(writing)
-    if source.dialect == "postgresql":  # all tables as they were at one moment; SQLite reads so anyway
+    if source.dialect == "postgresql":  # one snapshot of all tables; SQLite does this by default
         reading.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
     holds = {table.name: rows for table in _TABLES if (rows := _count(writing, table))}
     if holds:
@@ -61,7 +60,7 @@ def _copy(
                 "and copy it again."
             )
         on_table(table.name, there)
-    # Hashes of API keys are made with it.
+    # The hashes of API keys depend on it.
     salt = reading.execute(select(schema.schema_version.c.salt)).scalar_one()
     writing.execute(schema.schema_version.update().values(salt=salt))
     for table in _NUMBERED:
@@ -101,14 +100,14 @@ def _pages(connection: Connection, table: Table) -> Iterator[list[dict[str, Any]
 
 
 def _after(keys: Sequence[Any], last: Sequence[Any]) -> Any:
-    """Return the condition for rows after the last, such that a database finds the place by the primary key."""
+    """Return a condition for the rows after the last one, written so that databases use the primary key."""
     if len(keys) == 1:
         return keys[0] > last[0]
     return and_(keys[0] >= last[0], or_(keys[0] > last[0], _after(keys[1:], last[1:])))
 
 
 def _go_on_numbering(reading: Connection, writing: Connection, table: Table) -> None:
-    """Let new numbers begin after those that were ever used: an id is never used again."""
+    """Continue the numbering after the highest number ever used: an id is never reused."""
     number = writing.execute(select(func.max(table.c.id))).scalar() or 0
     if reading.dialect.name == "sqlite":
         used = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
@@ -122,4 +121,4 @@ def _go_on_numbering(reading: Connection, writing: Connection, table: Table) -> 
         writing.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), {"name": table.name})
         new = text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :number)")
         writing.execute(new, {"name": table.name, "number": number})
-    # MySQL and MariaDB continue after the highest number by themselves.
+    # MySQL and MariaDB continue after the highest number anyway.

@@ -1,4 +1,4 @@
-"""The evidence of consent as a file: JSON with what is on record now, or CSV of the decisions."""
+"""Write the evidence of consent to a file: JSON with what is on record now, or CSV of the decisions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_csv(stream: TextIO, head: dict[str, Any], found: Consents | None, line
 
 
 def write_json(stream: TextIO, head: dict[str, Any], found: Consents | None, lines: Iterable[LogLine]) -> int:
-    """Write one object; the decisions line by line, however many there are."""
+    """Write one object; write the decisions one by one, however many there are."""
     count = 0
     if found is not None:
         head = {**head, "consents": [one._asdict() for one in found.consents]}

@@ -1,4 +1,4 @@
-"""A person in plain words: consent with its evidence, what Regal does not have and why, and the timeline."""
+"""Explain a person's records: consent with its evidence, what Regal does not have and why, and the timeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Explanation(NamedTuple):
 
     :param who: the phone or email.
     :param verdict: such as ``opted in``.
-    :param sentences: why.
+    :param sentences: the reasons.
     """
 
     who: str
@@ -36,7 +36,7 @@ class Explanation(NamedTuple):
 
 
 def names_of(wanted: Wanted, stored: Identifiers) -> dict[str, str]:
-    """Return the plain names of stored identifiers, of the person that was asked for."""
+    """Return the plain names of stored identifiers, for the requested person."""
     keys = (*wanted.phones, *wanted.emails, *(f"user:{one}" for one in wanted.user_ids))
     return {stored.stored(key): key for key in keys}
 
@@ -44,7 +44,7 @@ def names_of(wanted: Wanted, stored: Identifiers) -> dict[str, str]:
 def explain(found: Consents, names: Mapping[str, str]) -> Iterator[Explanation]:
     """Explain each phone or email on each channel.
 
-    :param names: stored identifier -> its plain name, of the person that was asked for.
+    :param names: stored identifier -> its plain name, for the requested person.
     """
     consents = {(one.account, one.identifier, one.channel): one for one in found.consents}
     lines: dict[tuple[str, str, str], list[LogLine]] = {}
@@ -156,7 +156,7 @@ class Line(NamedTuple):
 
 
 def suppressions_of(database: Database, wanted: Wanted, stored: Identifiers, account: str | None) -> list[Suppression]:
-    """Find the entries of the suppression list of one person."""
+    """Find a person's entries on the suppression list."""
     people = (*wanted.phones, *wanted.emails, *(f"user:{user_id}" for user_id in wanted.user_ids))
     name = None if account is None else short(account)
     return find_suppressions(database, people, identifiers=stored, account=name)
@@ -170,7 +170,7 @@ def suppressed_since(one: Suppression) -> str:
 
 
 def timeline(person: Person) -> list[Line]:
-    """List what became of a person's rows and decisions, the oldest first."""
+    """List the outcomes of a person's rows and decisions, oldest first."""
     return sorted((*_rows(person.outcomes), *_decisions(person.decisions)))
 
 

@@ -1,12 +1,12 @@
-"""Forgetting a person: all that is on record of them is removed, but for a keyed hash and the times of their opt-outs.
+"""Forget a person: delete everything on record about them, except a keyed hash and the times of their opt-outs.
 
 ::
 
     identifiers given ─▶ linked ones ─▶ traces: lines, payloads, rows of snapshots ─▶ hashes ─▶ does a delivery that
                          (on record)     (found by column, or read one by one)                  runs hold any? ─▶ erased
 
-A line of an outcome stays, without the person, and a row of a snapshot becomes one that is skipped: counts still add
-up. The hashes are committed first, so that from then on nothing of the person is recorded again.
+Lines of outcomes stay, without the person, and rows of snapshots become skipped, so that counts still add up. The
+hashes are committed first: from then on, nothing about the person is recorded again.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from airflow_provider_regal.ledger.text import short
 
 _AT_ONCE: Final = 200
 _MESSAGE_IDS: Final = ("message_id", "messageId")
-# Of a row that is erased: marks of sources.marks, without which its counts would not add up.
+# Kept from an erased row: marks of sources.marks that its counts depend on.
 _KEPT_MARKS: Final[tuple[str, ...]] = ("$weight", "$origin")
 _ERASED: Final[dict[str, Any]] = {"$skip": Skip.SUPPRESSED.value}
-# A delivery that runs may write to these again.
+# A running delivery may still write to these.
 _MAY_CHANGE: Final = (RowState.OPEN, RowState.AMBIGUOUS, RowState.RESERVED, RowState.UNKNOWN)
 _o, _d, _c = schema.outcomes.c, schema.deliveries.c, schema.row_chunks.c
 _EMPTIED: Final = dict.fromkeys(("user_id", "phone", "email", "payload", "consents", "payload_hash", "form"))
 
-#: What is removed -> in words, with the table first.
+#: What is removed -> a description that starts with the table.
 REMOVED: Final = {
     "regal_outcomes": "outcomes, which stay without the person",
     "payloads": "of these, payloads of dead letters",
@@ -67,9 +67,9 @@ _OF_HASHES: Final = "with [regal] ledger_key: opt-ins that were sent for a user 
 
 
 def not_reached(database: Database, *, plain: bool) -> list[str]:
-    """List where something of a person may be left.
+    """List where data about a person may remain.
 
-    :param plain: identifiers are stored as they are.
+    :param plain: whether identifiers are stored in plain text.
     """
     left = [*_NOT_REACHED, *([] if plain else [_OF_HASHES])]
     return left if database.file is not None else [*left, _OF_SERVERS.format(database.dialect)]
@@ -77,18 +77,19 @@ def not_reached(database: Database, *, plain: bool) -> list[str]:
 
 @dataclass(slots=True)
 class Traces:
-    """What is on record of one person in one account.
+    """The records about one person in one account.
 
-    :param users: their user ids, as stored; so ``addresses``, their phones and emails.
-    :param keys: key of the suppression of each -> how consents name it; None where only its hash is known.
-    :param linked: the identifiers that were not given and are on record with those that were, as stored.
+    :param users: their user ids, in stored form.
+    :param addresses: their phones and emails, in stored form.
+    :param keys: the suppression key of each identifier -> its name in consents; None if only its hash is known.
+    :param linked: identifiers that were not given but are on record with those that were, in stored form.
     :param outcomes: lines: delivery and position.
     :param chunks: of snapshots with rows of the person: delivery and number.
     :param may_change: deliveries whose snapshots have rows of the person that may still be sent.
-    :param message_ids: of events about them, as stored.
-    :param contacts: their keys of contacts.
+    :param message_ids: of events about them, in stored form.
+    :param contacts: their contact keys.
     :param counts: table -> rows; ``payloads``: dead letters among the outcomes.
-    :param opt_outs: how many opt-outs keep barring.
+    :param opt_outs: how many opt-outs stay in effect.
     :param owed: how many of these Regal has not acknowledged.
     """
 
@@ -110,7 +111,7 @@ class Forgetting:
     """Forgets one person in one account.
 
     :param given: identifiers of the person: phones, emails, ``user:<id>``.
-    :raises ValueError: these are on record for several user ids, and none of them was given.
+    :raises ValueError: they are on record for several user ids, and no user id was given.
     """
 
     def __init__(self, account: Account, given: Collection[str]) -> None:
@@ -125,7 +126,7 @@ class Forgetting:
         account.database.read(self._count)
 
     def running(self, connection: Connection) -> list[Record]:
-        """List the deliveries that run and may write of the person again."""
+        """List the running deliveries that may write data about the person again."""
         traces, theirs = self.traces, {delivery for delivery, _ in self.traces.outcomes}
         return [
             record
@@ -139,22 +140,22 @@ class Forgetting:
         ]
 
     def _held(self, connection: Connection) -> list[Record]:
-        # In the order in which a commit locks: first its delivery. None is written meanwhile.
+        # Lock in the order of a commit: its delivery first. This blocks commits in the meantime.
         held = RECORD.where((_d.account == self._account.name) & _d.holder.is_not(None)).order_by(_d.id)
         return [Record(*row) for row in connection.execute(held.with_for_update())]
 
     def suppress(self, *, by: str | None = None) -> None:
-        """Commit that the person is forgotten: from now on nothing that is known already is sent or recorded."""
+        """Commit that the person is forgotten: from now on, nothing already known is sent or recorded."""
         self._account.join()
         self._account.database.write(
             lambda connection: leave_hashes(connection, self._account, self._opt_outs(connection), by=by)
         )
 
     def erase(self, *, by: str | None = None) -> Counter[str]:
-        """Remove all traces, or none of them.
+        """Delete all records, or none of them.
 
         :returns: table -> rows, as in :class:`Traces`.
-        :raises LedgerError: a delivery that runs may write of the person again; nothing was removed.
+        :raises LedgerError: a running delivery may write data about the person again; nothing was removed.
         """
         erased = self._account.database.write(lambda connection: self._erase(connection, by))
         self._account.database.checkpoint()
@@ -163,9 +164,9 @@ class Forgetting:
     # -- who it is ----------------------------------------------------------------------------------------------------
 
     def _find_identifiers(self, connection: Connection) -> Traces:
-        """Find what is on record with the identifiers that were given: the user id, and its phones and emails.
+        """Find what is on record with the given identifiers: the user id, and its phones and emails.
 
-        Nothing further: a phone that two people share does not make them one.
+        The search stops there: two people who share a phone are not the same person.
         """
         stored = self._account.identifiers.stored
         users = {stored(one.removeprefix(USER)) for one in self._given if one.startswith(USER)}
@@ -181,7 +182,7 @@ class Forgetting:
                     f"({', '.join(sorted(users))}), so it can't be known who is meant. Name the user id of the person "
                     "as well: user:<id>."
                 )
-        # Of each line, and of all of the user: whose else it is named.
+        # For each line, and for all lines of the user: who else it names.
         lines = [line for line in lines if line[0] in (None, *users)] + self._lines(connection, users, ())
         addresses |= {one for _, phone, email, *_ in lines for one in (phone, email) if one is not None}
         addresses |= {phone for user, phone in self._phones(connection, users, ()) if user in users}
@@ -205,7 +206,7 @@ class Forgetting:
         return self._rows(connection, select(p.user_id, p.phone).where((p.account == self._account.name) & wanted))
 
     def _logged(self, connection: Connection, lines: Collection[tuple[int, int]]) -> set[str]:
-        """Return whose consent the events of these lines had: further phones and emails of the same person."""
+        """Return further phones and emails of the same person: those with consents in the events of these lines."""
         log, found = schema.consent_log.c, set[str]()
         for delivery in sorted({delivery for delivery, _ in lines}):
             for some in batches(sorted(position for one, position in lines if one == delivery), _AT_ONCE):
@@ -214,12 +215,12 @@ class Forgetting:
         return {one for one in found if one and not one.startswith(USER)}
 
     def _read_as_written(self) -> Wanted:
-        """Return what finds the person in rows that are as their source wrote them."""
+        """Return a matcher that finds the person in rows as their source wrote them."""
         users, addresses, stored = self.traces.users, self.traces.addresses, self._account.identifiers.stored
         if self._plain:
             emails = {one for one in addresses if "@" in one}
             return Wanted([*users], phones=sorted(addresses - emails), emails=sorted(emails), words_anywhere=False)
-        hidden = users | addresses  # whose are known as hashes only
+        hidden = users | addresses  # identifiers known only as hashes
         return Wanted([], phones=[], emails=[], words_anywhere=False, is_stored=lambda text: stored(text) in hidden)
 
     # -- where they are -----------------------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ class Forgetting:
         self.traces.message_ids.update(stored(str(written[name])) for name in _MESSAGE_IDS if written.get(name))
 
     def _find_keys(self, connection: Connection) -> None:
-        """Find keys of contacts and ids of messages: these are whatever their source says, in any spelling."""
+        """Find contact keys and message ids: these come from the source, in any spelling."""
         traces, k, m = self.traces, schema.contacts.c, schema.messages.c
         contacts: list[ColumnElement[bool]] = [k.contact.in_(sorted(traces.users | traces.addresses))]
         messages: list[ColumnElement[bool]] = (
@@ -297,14 +298,14 @@ class Forgetting:
         return self._wanted.found_in({"id": values}) is not None
 
     def _is_in(self, message_id: str) -> bool:
-        """Return whether a message id is made of a phone or an email of the person."""
+        """Return whether a message id contains a phone or an email of the person."""
         if any(email in message_id.lower() for email in self._wanted.emails):
             return True
         digits = (re.escape(phone.removeprefix("+1").removeprefix("+")) for phone in self._wanted.phones)
         return any(re.search(rf"(?<!\d)1?{number}(?!\d)", message_id) for number in digits)
 
     def _tables(self) -> Iterator[tuple[Table, ColumnElement[bool]]]:
-        """Return the rows that are removed as a whole."""
+        """Return the rows that are deleted completely."""
         traces = self.traces
         consents = [one for one in traces.keys.values() if one is not None]
         for table, *columns in (
@@ -332,7 +333,7 @@ class Forgetting:
         traces.opt_outs = sum(map(len, self._opt_outs(connection).values()))
 
     def _opt_outs(self, connection: Connection) -> dict[str, dict[str, str]]:
-        """Return the time of the newest opt-out of each identifier and channel, by the key of its suppression."""
+        """Return the time of the newest opt-out for each suppression key and channel."""
         traces, c = self.traces, schema.consents.c
         keys = {identifier: key for key, identifier in traces.keys.items() if identifier is not None}
         found: dict[str, dict[str, str]] = {key: {} for key in traces.keys}
@@ -378,15 +379,15 @@ class Forgetting:
         erased["regal_outcomes"], erased["payloads"] = len(traces.outcomes), traces.counts["payloads"]
         for delivery, chunk in sorted(traces.chunks):
             erased["regal_row_chunks"] += self._erase_rows(connection, (_c.delivery == delivery) & (_c.chunk == chunk))
-        # A worker that seems to have died may hold these rows: it can write no more.
+        # A worker that seems dead may hold these rows; it can't write anymore.
         frozen = [one.id for one in self._held(connection) if one.id in traces.may_change]
         connection.execute(update(schema.deliveries).where(_d.id.in_(frozen)).values(holder=None))
         return erased
 
     def _erase_rows(self, connection: Connection, this: ColumnElement[bool]) -> int:
-        """Replace the rows of the person by such that are skipped."""
+        """Replace the person's rows with rows that are skipped."""
         count = 0
-        for (encoded,) in self._rows(connection, select(_c.rows).where(this)):  # none if it has finished meanwhile
+        for (encoded,) in self._rows(connection, select(_c.rows).where(this)):  # none if it has finished since
             chunk = RowChunk()
             for _, position, row in decode_chunk(bytes(encoded)):
                 is_theirs = self._wanted.found_in(row) is not None

@@ -1,4 +1,4 @@
-"""Numbers, times and identifiers of the ledger, for people to read."""
+"""Format the ledger's numbers, times and identifiers for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPANS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
-    """Write ``1 row``, ``1,204 rows``."""
+    """Format a count: ``1 row``, ``1,204 rows``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
@@ -24,17 +24,17 @@ def time(at: str | None) -> str:
 
 
 def ago(at: str, now: datetime) -> str:
-    """Write how long ago a time of the ledger was: ``12 s``, ``5 min``, ``3 h``, ``2 d``."""
+    """Format the age of a ledger time: ``12 s``, ``5 min``, ``3 h``, ``2 d``."""
     return duration(seconds_since(at, now))
 
 
 def seconds_since(at: str, now: datetime) -> float:
-    """Return how long ago a time of the ledger was."""
+    """Return the age of a ledger time in seconds."""
     return max((now - from_ledger_time(at)).total_seconds(), 0.0)
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as ``12 s``, ``5 min``, ``3 h``, ``2 d``."""
+    """Format seconds as ``12 s``, ``5 min``, ``3 h``, ``2 d``."""
     for unit, size in _SPANS:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -42,7 +42,7 @@ def duration(seconds: float) -> str:
 
 
 def identifier(text: str | None) -> str:
-    """Write a phone, email or user id as it is stored; of a hash, its beginning."""
+    """Format a stored phone, email or user id; shorten a hash to its beginning."""
     if text is None:
         return ""
     is_hash = len(text) == 64 and all(character in "0123456789abcdef" for character in text)
@@ -50,14 +50,14 @@ def identifier(text: str | None) -> str:
 
 
 def one_line(text: Any) -> str:
-    """Write a text on one line, without characters that could change the terminal."""
+    """Reduce a text to one line, without characters that could affect the terminal."""
     return "".join(character if character.isprintable() else " " for character in str(text))
 
 
 def redeliver_command(delivery: int, conn_id: str, *more: str) -> str:
-    """Write the command that redelivers rows of a delivery.
+    """Return the command that redelivers rows of a delivery.
 
-    :param conn_id: the connection to send with; named only where it is not what the command takes by itself.
+    :param conn_id: the connection to send with; included only if it is not the command's default.
     """
     connection = () if conn_id == _DEFAULT_CONN_ID else ("--conn-id", conn_id)
     return shlex.join(("airflow", "regal", "redeliver", str(delivery), *more, *connection))

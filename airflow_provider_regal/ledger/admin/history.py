@@ -1,6 +1,6 @@
-"""What people ask the ledger: deliveries, what became of their rows, and all that is on record of one person.
+"""Query the ledger: deliveries, the outcomes of their rows, and everything on record about one person.
 
-Everything here only reads, and streams where there may be much of it.
+This module only reads, and streams large results.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_ti
 _PAGE: Final = 1_000
 _LETTERS_AT_ONCE: Final = 200
 _DEEPEST: Final = 8
-#: Deliveries in these states may hold rows that were not sent.
+#: Deliveries in these states may have rows that were not sent.
 UNFINISHED: Final = (READING, SENDING, STOPPED, FAILED, PLANNED)
 SCANNED_ROWS: Final = 1_000_000
 _LONGEST: Final = timedelta(days=7)
-#: Rows that were not delivered. The status is written into the statement: the partial index needs that.
+#: Rows that were not delivered. The status is a literal in the statement: the partial index requires it.
 NOT_ACKNOWLEDGED: Final = schema.outcomes.c.status != literal_column(f"'{Outcome.ACKNOWLEDGED.value}'")
 _o, _d = schema.outcomes.c, schema.deliveries.c
 
@@ -54,7 +54,7 @@ def list_deliveries(
     since: str | None = None,
     limit: int = 50,
 ) -> list[Record]:
-    """List deliveries, the newest first.
+    """List deliveries, newest first.
 
     :param since: those that started at this time (of the ledger) or later.
     """
@@ -72,7 +72,7 @@ def list_deliveries(
 
 
 class Reason(NamedTuple):
-    """Why rows of a delivery were not delivered, and how many.
+    """A reason why rows of a delivery were not delivered, and their number.
 
     :param reason: what they have in common, such as ``rejected, HTTP 400`` or ``phone: not a phone number``.
     """
@@ -84,14 +84,14 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryDetail:
-    """A delivery, with the reasons of its rejected and unknown rows, the most frequent first."""
+    """A delivery, with the reasons of its rejected and unknown rows, most frequent first."""
 
     record: Record
     reasons: list[Reason]
 
 
 def find_delivery(database: Database, number: int) -> DeliveryDetail | None:
-    """Find one delivery and count why rows of it were not delivered."""
+    """Find one delivery and count the reasons why rows of it were not delivered."""
 
     def read(connection: Connection) -> DeliveryDetail | None:
         found = connection.execute(RECORD.where(_d.id == number)).first()
@@ -113,12 +113,12 @@ def _reasons(connection: Connection, delivery: int) -> list[Reason]:
 
 
 def is_live(record: Record, now: datetime) -> bool:
-    """Return whether a try holds the delivery and has committed so lately that it must be taken for running."""
+    """Return whether a try holds the delivery and has committed so recently that it counts as running."""
     return record.holder is not None and record.held_at is not None and age_s(record.held_at, now) <= record.hold_s
 
 
 def running_deliveries(database: Database) -> list[int]:
-    """List the deliveries that run: a try holds them, and has committed lately."""
+    """List the running deliveries: a try holds them and has committed recently."""
     now = database.now()
     found = _all(database, RECORD.where(_d.holder.is_not(None) & (_d.started_at >= to_ledger_time(now - _LONGEST))))
     return [record.id for record in map(Record._make, found) if is_live(record, now)]
@@ -128,14 +128,14 @@ def running_deliveries(database: Database) -> list[int]:
 
 
 class OutcomeRow(NamedTuple):
-    """What became of one row: a line of ``regal_outcomes`` without its payload.
+    """The outcome of one row: a line of ``regal_outcomes`` without its payload.
 
-    Phones, emails and user ids are as they are stored: hashes where ``[regal] ledger_key`` is set.
+    Phones, emails and user ids are in stored form: hashes if ``[regal] ledger_key`` is set.
 
     :param position: the row's number in the source, from 1.
-    :param place: file and line, where the source is a file.
+    :param place: file and line, if the source is a file.
     :param redelivered_by: the delivery that has sent it again.
-    :param is_dead_letter: its payload is kept, and it can be redelivered; a rejected row of a sync cannot.
+    :param is_dead_letter: its payload is kept, and it can be redelivered; a rejected row of a sync can't.
     """
 
     delivery: int
@@ -163,7 +163,7 @@ class OutcomeRow(NamedTuple):
         return self.place or f"row {self.position:,}"
 
 
-#: The form of a rejected row of a sync, which no redelivery takes.
+#: The form of a rejected row of a sync, which can't be redelivered.
 SYNC_ROW: Final = "consent"
 IS_DEAD_LETTER: Final = _o.payload.is_not(None) & (func.coalesce(_o.form, "") != SYNC_ROW)
 OUTCOME: Final = [*(_o[name] for name in OutcomeRow._fields[:-1]), IS_DEAD_LETTER.label("is_dead_letter")]
@@ -172,7 +172,7 @@ OUTCOME: Final = [*(_o[name] for name in OutcomeRow._fields[:-1]), IS_DEAD_LETTE
 def outcomes_of(
     database: Database, delivery: int, *, statuses: Collection[str] = (), reason: str | None = None
 ) -> Iterator[OutcomeRow]:
-    """Stream what became of a delivery's rows, in the order of the source and in constant memory.
+    """Stream the outcomes of a delivery's rows, in source order and in constant memory.
 
     Skipped rows are only counted and have no line.
 
@@ -194,7 +194,7 @@ def outcomes_of(
 
 
 def outcome_row(row: Sequence[Any]) -> OutcomeRow:
-    """Make a row of what was selected by ``OUTCOME``."""
+    """Make a row from the columns of ``OUTCOME``."""
     return OutcomeRow._make((*row[:-1], bool(row[-1])))
 
 
@@ -203,7 +203,7 @@ def _all(database: Database, statement: Any) -> list[Any]:
 
 
 class Unknowns(NamedTuple):
-    """Rows of which it can't be known whether Regal received them, and that were not redelivered."""
+    """Unknown rows that were not redelivered: it can't be known whether Regal received them."""
 
     rows: int
     oldest_at: str | None
@@ -211,7 +211,7 @@ class Unknowns(NamedTuple):
 
 
 def unknown_rows(database: Database, account: str | None = None) -> Unknowns:
-    """Count the unknown rows whose payload is kept, and find the oldest of them."""
+    """Count the unknown rows whose payload is kept, and find the oldest one."""
     wanted = _o.payload.is_not(None) & (_o.status == Outcome.UNKNOWN.value) & _o.redelivered_by.is_(None)
     if account is not None:
         wanted = wanted & (_o.account == short(account))
@@ -252,7 +252,7 @@ def list_accounts(database: Database) -> list[AccountRow]:
 
 
 def read_schema_version(database: Database) -> int | None:
-    """Return the version of the ledger's tables; None if they are not there."""
+    """Return the version of the ledger's tables; None if they don't exist."""
 
     def read(connection: Connection) -> int | None:
         if not inspect(connection).has_table(schema.schema_version.name):
@@ -267,10 +267,10 @@ def read_schema_version(database: Database) -> int | None:
 
 
 class PersonOutcome(NamedTuple):
-    """What became of a row of one person.
+    """The outcome of a row about one person.
 
-    :param task: the task that delivered it, as far as that is on record.
-    :param found_in: the field of the kept payload it was found by; None where the line names the person.
+    :param task: the task that delivered it, if that is on record.
+    :param found_in: the field of the kept payload that matched; None if the line names the person.
     """
 
     at: str
@@ -281,12 +281,12 @@ class PersonOutcome(NamedTuple):
 
 
 class ConsentNow(NamedTuple):
-    """What is on record of one phone or email on one channel.
+    """The consent on record for one phone or email on one channel.
 
     :param subscribed: what Regal last acknowledged: 1, 0, or None for nothing.
-    :param evidence_at: when the person decided that.
-    :param opt_out_at: of the newest opt-out that was read, whether Regal has it or not.
-    :param pending_subscribed: what is being sent, or is unknown.
+    :param evidence_at: when the person made that decision.
+    :param opt_out_at: time of the newest opt-out that was read, whether Regal has it or not.
+    :param pending_subscribed: the decision that is being sent, or is unknown.
     """
 
     account: str
@@ -311,7 +311,7 @@ class ConsentNow(NamedTuple):
 
 
 class ContactNow(NamedTuple):
-    """A contact as ``only_changed`` knows it."""
+    """A contact on record for ``only_changed``."""
 
     account: str
     contact: str
@@ -320,12 +320,12 @@ class ContactNow(NamedTuple):
 
 
 class UnsentRow(NamedTuple):
-    """A row of one person that an unfinished delivery still holds.
+    """A row about one person in an unfinished delivery.
 
     :param position: its number in the source, from 1.
     :param where: file and line, or the number of the row.
     :param state: ``not sent yet``, or ``may have been sent``.
-    :param found_in: the field it was found by.
+    :param found_in: the field that matched.
     """
 
     delivery: int
@@ -340,14 +340,14 @@ class UnsentRow(NamedTuple):
 
 @dataclass(slots=True)
 class Person:
-    """All that is on record of one person.
+    """Everything on record about one person.
 
-    :param outcomes: rows that were sent, rejected or are unknown, the oldest first.
-    :param decisions: lines of the consent log, the oldest first.
+    :param outcomes: rows that were sent, rejected or are unknown, oldest first.
+    :param decisions: lines of the consent log, oldest first.
     :param unsent: rows that unfinished deliveries still hold.
-    :param scanned_rows: so many rows of unfinished deliveries and of dead letters were looked through.
-    :param scanned_all: no row was left out of that.
-    :param is_cut: there are more outcomes or decisions than were asked for; the newest are here.
+    :param scanned_rows: how many rows of unfinished deliveries and dead letters were searched.
+    :param scanned_all: whether all such rows were searched.
+    :param is_cut: there are more outcomes or decisions than requested; the newest are here.
     """
 
     outcomes: list[PersonOutcome] = field(default_factory=list)
@@ -364,16 +364,17 @@ class Person:
 
 
 class Wanted:
-    """The person to look for: phones, emails and user ids, in one canonical spelling each.
+    """The person to look for: phones, emails and user ids, each in one canonical spelling.
 
-    A user id that is only digits may be any number of a row, so it is matched in columns alone whose name has a word
-    such as id, key, no or number.
+    A user id that is only digits could match any number in a row, so it is only matched in columns whose name contains
+    a word such as id, key, no or number.
 
-    :param given: as people write them. A text may be a phone and a user id at once.
-    :param phones: instead of those that can be read in the texts; so ``emails``.
-    :param words_anywhere: a user id that is only letters, such as ``gold``, is matched in any column, too; False where
-        a mistake can't be undone.
-    :param is_stored: whether a phone, email or user id is one of those that are known as the ledger stores them only.
+    :param given: as people write them. A text may be a phone and a user id at the same time.
+    :param phones: use these instead of those found in the texts.
+    :param emails: use these instead of those found in the texts.
+    :param words_anywhere: match a user id that is only letters, such as ``gold``, in any column, too; False if a
+        mistake can't be undone.
+    :param is_stored: returns whether a phone, email or user id is one of those known only in stored form.
     """
 
     def __init__(
@@ -394,7 +395,7 @@ class Wanted:
         self._ids, self._phones, self._emails = {*self.user_ids}, {*self.phones}, {*self.emails}
 
     def found_in(self, row: Any) -> str | None:
-        """Return the field of a row that names the person; None if no field does."""
+        """Return the field of a row that identifies the person; None if no field does."""
         return self._search(row, "", 0)
 
     def _search(self, value: Any, path: str, depth: int) -> str | None:
@@ -433,7 +434,7 @@ class Wanted:
         if "@" in text:
             email = text.strip().lower()
             return email in self._emails or (self._is_stored is not None and self._is_stored(email))
-        # Reading a phone takes 30 us, and most values are none.
+        # Parsing a phone takes 30 us, and most values are not phones.
         digits = _NOT_DIGITS.sub("", text) if len(text) >= _SHORTEST_PHONE else ""
         if self._is_stored is not None and len(digits) >= _SHORTEST_PHONE:
             return any(phone in self._phones or self._is_stored(phone) for phone in _read(read_phone, [text]))
@@ -475,15 +476,16 @@ def find_person(
     limit: int = 500,
     scan_rows: int = SCANNED_ROWS,
 ) -> Person:
-    """Find all that is on record of one person.
+    """Find everything on record about one person.
 
     Outcomes, decisions, consents and contacts are looked up by their stored identifiers. Rows of unfinished deliveries
-    and payloads of invalid rows are as their source wrote them: they are read one by one, up to ``scan_rows``.
+    and payloads of invalid rows are stored as their source wrote them: up to ``scan_rows`` of them are searched one by
+    one.
 
     :param identifiers: how the ledger stores them.
-    :param account: of one account only.
-    :param limit: outcomes, and decisions, at most; the newest.
-    :param scan_rows: how many of the rows that are as their source wrote them are read; 0 for none.
+    :param account: only of this account.
+    :param limit: maximum number of outcomes and of decisions; the newest.
+    :param scan_rows: how many of the rows stored as their source wrote them are searched; 0 for none.
     """
     person = Person()
     columns: list[tuple[ColumnElement[Any], list[str]]] = [
@@ -514,7 +516,7 @@ def find_person(
 
 
 class Consents(NamedTuple):
-    """A person's consent as it is now, and all decisions, the oldest first."""
+    """A person's current consent, and all decisions, oldest first."""
 
     consents: list[ConsentNow]
     decisions: list[LogLine]
@@ -523,10 +525,10 @@ class Consents(NamedTuple):
 def find_consents(
     database: Database, wanted: Wanted, *, identifiers: Identifiers, account: str | None = None
 ) -> Consents:
-    """Find the consent of one person, by all phones that Regal acknowledged for them.
+    """Find the consent of one person, with all phones that Regal acknowledged for them.
 
     :param identifiers: how the ledger stores them.
-    :param account: of one account only.
+    :param account: only of this account.
     """
     return database.read(lambda connection: _consents_of(connection, wanted, identifiers, account, None))
 
@@ -534,7 +536,7 @@ def find_consents(
 def _consents_of(
     connection: Connection, wanted: Wanted, identifiers: Identifiers, account: str | None, limit: int | None
 ) -> Consents:
-    # Consent is known by phone and email; the phones that Regal acknowledged for a user id are theirs.
+    # Consent is stored by phone and email; the phones that Regal acknowledged for a user id are that person's.
     keys = [*wanted.phones, *wanted.emails, *(f"user:{one}" for one in wanted.user_ids)]
     phones = _phones_of(connection, [identifiers.stored(one) for one in wanted.user_ids], account)
     stored = sorted({*map(identifiers.stored, keys), *phones})
@@ -558,7 +560,7 @@ def _outcomes_of_person(
     connection: Connection, columns: Sequence[tuple[ColumnElement[Any], list[str]]], account: str | None, limit: int
 ) -> list[PersonOutcome]:
     found: dict[tuple[int, int], PersonOutcome] = {}
-    for column, given in columns:  # one after the other: each has an index of its own
+    for column, given in columns:  # separate queries: each has its own index
         statement = _PERSON.where(column.in_(given)).order_by(_o.delivery.desc(), _o.position.desc()).limit(limit + 1)
         if account is not None:
             statement = statement.where(_o.account == short(account))
@@ -581,7 +583,7 @@ def _person_outcome(row: Any, found_in: str | None = None) -> PersonOutcome:
 
 
 def task_name(dag_id: str | None, task_id: str | None, map_index: int | None) -> str | None:
-    """Write a task instance as ``dag_id.task_id[map_index]``; None outside a task."""
+    """Format a task instance as ``dag_id.task_id[map_index]``; None outside a task."""
     name = ".".join(part for part in (dag_id, task_id) if part)
     if not name:
         return None
@@ -590,7 +592,7 @@ def task_name(dag_id: str | None, task_id: str | None, map_index: int | None) ->
 
 def _rows_of(connection: Connection, kind: Any, table: Any, wanted: ColumnElement[bool], account: str | None) -> Any:
     statement = select(*(table.c[name] for name in kind._fields)).where(wanted)
-    # Every key of these tables begins with the account.
+    # The account is the first column of every key of these tables.
     accounts = select(schema.accounts.c.account) if account is None else [short(account)]
     statement = statement.where(table.c.account.in_(accounts))
     return [kind(*row) for row in connection.execute(statement.order_by(*(table.c[one] for one in kind._fields[:3])))]
@@ -600,7 +602,7 @@ def _rows_of(connection: Connection, kind: Any, table: Any, wanted: ColumnElemen
 
 
 def _scan_letters(database: Database, wanted: Wanted, account: str | None, person: Person, most: int) -> None:
-    """Look through the payloads of rows whose line names no person: they could not be mapped."""
+    """Search the payloads of rows whose line names no person: they could not be mapped."""
     nameless = _o.payload.is_not(None) & _o.user_id.is_(None) & _o.phone.is_(None) & _o.email.is_(None)
     with_letters = select(_d.id).where((_d.rejected > 0) | (_d.unknown > 0)).order_by(_d.id.desc())
     if account is not None:
@@ -628,7 +630,7 @@ _STATES_OF_CHUNKS: Final = select(schema.row_chunks.c.chunk, schema.row_chunks.c
 
 
 def _scan_snapshots(database: Database, wanted: Wanted, account: str | None, person: Person, most: int) -> None:
-    """Look through the rows of unfinished deliveries that have no outcome."""
+    """Search the rows of unfinished deliveries without an outcome."""
     c = schema.row_chunks.c
     records = RECORD.where(_d.state.in_(UNFINISHED)).order_by(_d.id)
     if account is not None:
@@ -645,7 +647,7 @@ def _scan_snapshots(database: Database, wanted: Wanted, account: str | None, per
                 return
             person.scanned_rows += sum(left)
             one = select(c.rows).where((c.delivery == record.id) & (c.chunk == chunk))
-            for (encoded,) in _all(database, one):  # none if it has finished meanwhile
+            for (encoded,) in _all(database, one):  # none if it has finished in the meantime
                 person.unsent += _unsent(record, bytes(encoded), bytes(states), left, wanted)
 
 

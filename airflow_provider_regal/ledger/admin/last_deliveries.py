@@ -1,4 +1,4 @@
-"""How the last delivery of each task ended: what failed, and which opt-outs were rejected and are not corrected yet."""
+"""Summarize how each task's last delivery ended: failures, and rejected opt-outs that are not corrected yet."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _d = schema.deliveries.c
 
 
 class LastDeliveries(NamedTuple):
-    """The last delivery of each task, as far as they need somebody.
+    """The last deliveries of all tasks that need attention.
 
-    :param failed: how many failed. :param newest_failed: the newest of these.
-    :param opt_outs_rejected: rows with an opt-out, or a decision that can't be read, which they rejected.
-    :param newest_rejected: the newest delivery that has some.
+    :param failed: how many failed.
+    :param newest_failed: the newest failed one.
+    :param opt_outs_rejected: their rejected rows with an opt-out, or a decision that can't be read.
+    :param newest_rejected: the newest delivery with such rows.
     """
 
     failed: int = 0
@@ -28,7 +29,7 @@ class LastDeliveries(NamedTuple):
 
 
 def last_deliveries(database: Database) -> LastDeliveries:
-    """Look at the last delivery of each task that has ended; one that stopped is still to be resumed."""
+    """Check the last delivery of each task that has ended; stopped ones are still to be resumed."""
     task = (_d.account, _d.dag_id, _d.task_id, _d.map_index, _d.name)
     ended = _d.dag_id.is_not(None) & _d.state.in_((FAILED, FINISHED))
     last = select(func.max(_d.id)).where(ended).group_by(*task)

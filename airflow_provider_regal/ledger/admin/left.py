@@ -1,4 +1,4 @@
-"""Rows that have no outcome yet: those of one delivery, and those that no try has resumed for a while."""
+"""Find rows that have no outcome yet: those of one delivery, and those that no try has resumed for a while."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from airflow_provider_regal.ledger.deliveries import RECORD, SENDING, STOPPED, C
 from airflow_provider_regal.ledger.rows import decode_chunk
 from airflow_provider_regal.ledger.states import OUTCOMES, RowState
 
-#: The status of a row without an outcome, where rows are listed.
+#: The status shown for a row without an outcome.
 LEFT: Final = "left"
-#: The reason of one that was on its way when its try ended.
+#: The reason shown for a row that was in flight when its try ended.
 ON_ITS_WAY: Final = "may have been sent"
 _d, _c = schema.deliveries.c, schema.row_chunks.c
 
@@ -27,7 +27,7 @@ _d, _c = schema.deliveries.c, schema.row_chunks.c
 class Left(NamedTuple):
     """Rows that no try has resumed for a while.
 
-    :param delivery: the one with the oldest of them.
+    :param delivery: the delivery with the oldest of them.
     """
 
     deliveries: int = 0
@@ -39,7 +39,7 @@ class Left(NamedTuple):
 def rows_left(database: Database, *, quiet_s: float) -> Left:
     """Count the rows of deliveries that stopped and that no try has resumed.
 
-    :param quiet_s: only of deliveries of which nothing was written for so long; before that, a retry may be due.
+    :param quiet_s: only deliveries without a commit for this many seconds; before that, a retry may be due.
     """
     now, found = database.now(), Left()
     stopped = _d.state.in_((SENDING, STOPPED)) & _d.kept_rows.is_not(None) & (_d.source != DROPPED)
@@ -60,11 +60,11 @@ def rows_left(database: Database, *, quiet_s: float) -> Left:
 
 
 def left_of(database: Database, record: Record, *, after: int = 0) -> Iterator[OutcomeRow]:
-    """Stream the rows of a delivery without an outcome, in the order of the source and in constant memory.
+    """Stream a delivery's rows without an outcome, in source order and in constant memory.
 
-    Who they are about is as the source wrote it. Nothing is left of a delivery whose rows were dropped.
+    Their people are identified as the source wrote them. A delivery whose rows were dropped has none left.
 
-    :param after: only rows behind this one.
+    :param after: only rows after this one.
     """
     chunks = select(_c.chunk, _c.states).where(_c.delivery == record.id).order_by(_c.chunk)
     for chunk, states in database.read(lambda connection: connection.execute(chunks).fetchall()):
@@ -76,7 +76,7 @@ def left_of(database: Database, record: Record, *, after: int = 0) -> Iterator[O
 def _of_chunk(database: Database, record: Record, chunk: int, states: bytes, after: int) -> Iterator[OutcomeRow]:
     one = select(_c.rows).where((_c.delivery == record.id) & (_c.chunk == chunk))
     encoded = database.read(lambda connection: connection.execute(one).scalar())
-    if encoded is None:  # it has finished meanwhile
+    if encoded is None:  # it has finished in the meantime
         return
     for number, position, row in decode_chunk(bytes(encoded), without=lambda number: states[number] in OUTCOMES):
         if position > after:

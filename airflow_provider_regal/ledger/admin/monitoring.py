@@ -1,6 +1,6 @@
-"""What the pages in Airflow's UI ask the ledger: lists, sums and pages of rows, each of them bounded and by an index.
+"""Queries of the pages in Airflow's UI: lists, sums and pages of rows, all bounded and supported by an index.
 
-Everything is asked for the DAGs that a user may read, so that nothing of the others is counted either.
+All queries are limited to the DAGs that the user may read, so nothing else is counted either.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from airflow_provider_regal.ledger.rows import untagged
 from airflow_provider_regal.ledger.states import Outcome
 from airflow_provider_regal.ledger.text import LONGEST_NAME, short
 
-#: What a filter of states may say -> the states of deliveries it means.
+#: The values of the state filter -> the delivery states they include.
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "failed": (FAILED,),
     "stopped": (STOPPED,),
@@ -62,14 +62,15 @@ INVALID: Final = "invalid"
 _UNKNOWN: Final = f"'{Outcome.UNKNOWN.value}'"
 
 
-# -- what a later delivery has put right ------------------------------------------------------------------------------
+# -- deliveries that were fixed later -------------------------------------------------------------------------------
 
 
 class Fix(NamedTuple):
-    """The later deliveries that put a delivery right.
+    """The later deliveries that fixed a delivery.
 
-    :param deliveries: their ids, the oldest first.
-    :param is_redelivery: they took its rows, and Regal acknowledged all of them; else one delivered the same again.
+    :param deliveries: their ids, oldest first.
+    :param is_redelivery: they redelivered its rows, and Regal acknowledged all of them; else one delivered the same
+        again.
     """
 
     deliveries: tuple[int, ...]
@@ -77,9 +78,9 @@ class Fix(NamedTuple):
 
 
 def _redelivered(d: Any, *, unknown_only: bool) -> ColumnElement[bool]:
-    """Return whether redeliveries have taken all rows that were not delivered, and Regal acknowledged all of theirs."""
+    """Return whether redeliveries have taken all undelivered rows, and Regal acknowledged all of theirs."""
     o, by = schema.outcomes.alias().c, schema.deliveries.alias().c
-    # The status is written into the statement: the partial index needs that.
+    # The status is a literal in the statement: the partial index requires it.
     which = o.status == literal_column(_UNKNOWN) if unknown_only else o.status != literal_column("'acknowledged'")
     these = (o.delivery == d.id) & (o.status != literal_column("'acknowledged'")) & which
     complete = (by.state == FINISHED) & (by.acknowledged > 0) & (by.rejected + by.unknown + by.skipped == 0)
@@ -93,7 +94,7 @@ def _to_check(d: Any) -> ColumnElement[bool]:
 
 
 def _delivered_again(d: Any, later: Any) -> ColumnElement[bool]:
-    """Return whether a later delivery of the same task instance, and of the same name, finished well."""
+    """Return whether a later delivery of the same task instance and name finished well."""
     same = and_(later.place == d.place, later.incarnation > d.incarnation)
     return and_(same, later.state == FINISHED, ~_to_check(later))
 
@@ -111,7 +112,7 @@ _NEEDS_A_LOOK: Final = or_(_d.state.in_((READING, SENDING)), _d.state.in_((FAILE
 
 
 def fixes(database: Database, records: Sequence[Record]) -> Mapping[int, Fix]:
-    """Find which deliveries put others right: id of the delivery that failed or has unknown rows -> what fixed it."""
+    """Find deliveries that fixed others: id of the delivery that failed or has unknown rows -> its fix."""
     ended = [one.id for one in records if one.state in (FAILED, STOPPED)]
     ended += [one.id for one in records if one.state == FINISHED and one.unknown]
     if not ended:
@@ -143,12 +144,13 @@ def fixes(database: Database, records: Sequence[Record]) -> Mapping[int, Fix]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which deliveries are meant.
+    """A filter for deliveries.
 
     :param dags: ids of DAGs; None for all.
-    :param outside: those outside a task, too.
+    :param outside: include those outside a task.
     :param group: a key of ``GROUPS``, or ``check`` for finished ones with unknown rows.
-    :param since: those that started at this time (of the ledger) or later; ``until`` likewise, earlier.
+    :param since: those that started at this time (of the ledger) or later.
+    :param until: those that started before this time.
     """
 
     dags: frozenset[str] | None = None
@@ -195,31 +197,31 @@ def dags_on_record(database: Database) -> set[str]:
 
 
 def needing_a_look(database: Database, wanted: Wanted, *, limit: int) -> list[Record]:
-    """List deliveries that failed, stopped or have unknown rows, unless a later one put them right, and that run."""
+    """List running deliveries, and those that failed, stopped or have unknown rows, unless a later one fixed them."""
     return _records(database, and_(wanted.condition(), _NEEDS_A_LOOK), limit=limit)
 
 
 def running(database: Database, wanted: Wanted, *, limit: int) -> list[Record]:
-    """List deliveries without an end, the newest first."""
+    """List deliveries without an end, newest first."""
     return _records(database, and_(wanted.condition(), _d.state.in_(GROUPS["running"])), limit=limit)
 
 
 def all_others(database: Database, wanted: Wanted, *, limit: int, offset: int = 0) -> list[Record]:
-    """List the deliveries that :func:`needing_a_look` leaves out, the newest first."""
+    """List the deliveries that :func:`needing_a_look` leaves out, newest first."""
     return _records(database, and_(wanted.condition(), ~_NEEDS_A_LOOK), limit=limit, offset=offset)
 
 
 def of_task(
     database: Database, *, dag_id: str, run_id: str, task_id: str, map_index: int, limit: int = 20
 ) -> list[Record]:
-    """List the deliveries of a task instance, the newest first."""
+    """List the deliveries of a task instance, newest first."""
     this = (_d.dag_id == short(dag_id, LONGEST_NAME)) & (_d.task_id == short(task_id, LONGEST_NAME))
     this &= (_d.run_id == short(run_id, LONGEST_NAME)) & (_d.map_index == map_index)
     return _records(database, this, limit=limit)
 
 
 def runs_like(database: Database, record: Record, *, limit: int) -> list[Record]:
-    """List the last deliveries of a delivery's task up to that one, the newest first; none outside a task."""
+    """List the last deliveries of a delivery's task up to that delivery, newest first; none outside a task."""
     if record.task_id is None:
         return []
     same = (_d.dag_id == record.dag_id) & (_d.task_id == record.task_id) & (_d.map_index == record.map_index)
@@ -240,9 +242,9 @@ def _records(database: Database, condition: Any, *, limit: int, offset: int = 0)
 
 
 class Totals(NamedTuple):
-    """How many deliveries there are of each state, and what became of their rows.
+    """The number of deliveries in each state, and the outcomes of their rows.
 
-    :param states: those that a later delivery put right are ``fixed``.
+    :param states: those that a later delivery fixed are ``fixed``.
     """
 
     states: dict[str, int]
@@ -262,7 +264,7 @@ def totals(database: Database, wanted: Wanted) -> Totals:
 
 
 class Day(NamedTuple):
-    """What became of the rows of a day's deliveries, by the day they started (UTC)."""
+    """The outcomes of one day's deliveries, by the day they started (UTC)."""
 
     day: str
     acknowledged: int
@@ -271,7 +273,7 @@ class Day(NamedTuple):
 
 
 def days(database: Database, wanted: Wanted) -> list[Day]:
-    """Sum up the rows by day, the oldest first."""
+    """Sum up the rows by day, oldest first."""
     day = func.substr(_d.started_at, 1, 10)
     statement = (
         select(day, func.sum(_d.acknowledged), func.sum(_d.rejected), func.sum(_d.unknown))
@@ -284,7 +286,7 @@ def days(database: Database, wanted: Wanted) -> list[Day]:
 
 
 class Choices(NamedTuple):
-    """What can be filtered by: values that occur."""
+    """The values that occur, for filters."""
 
     dags: list[str]
     accounts: list[str]
@@ -292,7 +294,7 @@ class Choices(NamedTuple):
 
 
 def choices(database: Database, wanted: Wanted) -> Choices:
-    """List the values to filter by, of readable deliveries."""
+    """List the values to filter by, from readable deliveries."""
     columns = (_d.dag_id, _d.account, _d.call)
 
     def distinct(connection: Any, column: Any) -> list[str]:
@@ -303,7 +305,7 @@ def choices(database: Database, wanted: Wanted) -> Choices:
 
 
 class Sender(NamedTuple):
-    """What a delivery that runs may send: requests a second, and the limit of its account."""
+    """What a running delivery may send: requests per second, and the limit of its account."""
 
     sender: str
     granted: int
@@ -312,14 +314,14 @@ class Sender(NamedTuple):
 
 
 def senders(database: Database) -> dict[str, Sender]:
-    """Return who shares a rate limit just now: holder of a delivery -> its share."""
+    """Return who currently shares a rate limit: holder of a delivery -> its share."""
     statement = select(_s.sender, _s.granted, _s.rate_limit, _s.until)
     found = database.read(lambda connection: [Sender(*row) for row in connection.execute(statement)])
     return {sender.sender: sender for sender in found}
 
 
 def last_of_accounts(database: Database, accounts: Sequence[str], wanted: Wanted) -> dict[str, Record]:
-    """Return the last delivery that sent something, of each account."""
+    """Return each account's last delivery that sent something."""
     tried = _d.state.in_((SENDING, STOPPED, FAILED, FINISHED)) & (_d.acknowledged + _d.rejected + _d.unknown > 0)
     found: dict[str, Record] = {}
     for account in accounts:
@@ -338,11 +340,11 @@ def outcome_page(
     after: int = 0,
     limit: int,
 ) -> list[OutcomeRow]:
-    """List some rows of a delivery in the order of the source.
+    """List some rows of a delivery in source order.
 
     :param status: only these; None for all that were not acknowledged.
     :param reason: only this reason, or messages that begin with it.
-    :param after: the last row of the page before.
+    :param after: the last row of the previous page.
     """
     statement = select(*OUTCOME).where((_o.delivery == delivery) & (_o.position > after))
     if status != Outcome.ACKNOWLEDGED.value:
@@ -356,9 +358,9 @@ def outcome_page(
 
 
 def with_what_was_read(database: Database, rows: Sequence[OutcomeRow]) -> list[OutcomeRow]:
-    """Fill in the phones and emails that could not be read, as the source has them, from the kept payloads.
+    """Fill in the phones and emails that could not be read, from the kept payloads.
 
-    :param rows: of one delivery, some hundred at most.
+    :param rows: of one delivery; a few hundred at most.
     """
     wanted = [row.position for row in rows if row.is_dead_letter and (row.phone is None or row.email is None)]
     if not wanted:
@@ -377,10 +379,10 @@ def _filled(row: OutcomeRow, payload: str) -> OutcomeRow:
 
 
 class Letters(NamedTuple):
-    """Dead letters of a delivery: rows whose payload is kept, and that no redelivery has taken.
+    """Dead letters of a delivery: rows whose payload is kept and that no redelivery has taken.
 
-    :param refused: of the rejected ones, those that Regal refused; the others were invalid, and not sent.
-    :param of_sync: rejected rows of a sync of opt-ins. No redelivery takes them: the next run reads them again.
+    :param refused: rejected rows that Regal refused; the other rejected rows were invalid and not sent.
+    :param of_sync: rejected rows of a sync of opt-ins. They can't be redelivered: the next run reads them again.
     """
 
     rejected: int

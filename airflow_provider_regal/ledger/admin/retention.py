@@ -1,4 +1,4 @@
-"""What the ledger keeps, for how long, and how large it is.
+"""What the ledger keeps, for how long, and its size.
 
 ==========================================  ===============================================================
 payloads of dead letters                    ``dead_letter_days`` after their last attempt; the line stays
@@ -9,7 +9,7 @@ lines of the consent log                    ``consent_days``, if set; what prove
 consents, contacts, message ids             until the person is forgotten: without them it could be sent again
 ==========================================  ===============================================================
 
-Everything is removed in small transactions, so that deliveries never wait long for a lock.
+Everything is deleted in small transactions, so that deliveries never wait long for a lock.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from airflow_provider_regal.ledger.tries import lose_tries
 
 _log = logging.getLogger(__name__)
 
-#: Stands for the fingerprint of the source once its rows were dropped: no later try can resume from them.
+#: Replaces the fingerprint of the source once its rows were dropped: no later try can resume from them.
 DROPPED: Final = "rows dropped"
 _ROWS_AT_ONCE: Final = 500
 _CHUNKS_AT_ONCE: Final = 20
@@ -68,9 +68,9 @@ _o, _d, _c = schema.outcomes.c, schema.deliveries.c, schema.row_chunks.c
 
 @dataclass(frozen=True, slots=True)
 class KeptFor:
-    """For how many days things are kept.
+    """Retention periods, in days.
 
-    :param consent_days: None forever.
+    :param consent_days: None to keep forever.
     """
 
     history_days: float = 90.0
@@ -86,7 +86,7 @@ class Pruned:
     :param payloads: of dead letters; their lines stay.
     :param snapshots: deliveries whose rows were dropped.
     :param deliveries: removed with all their outcomes.
-    :param outcomes: lines of these.
+    :param outcomes: the lines of these deliveries.
     :param decisions: lines of the consent log.
     """
 
@@ -101,7 +101,7 @@ class Pruned:
 
 
 def prune(database: Database, *, now: datetime, kept_for: KeptFor | None = None) -> Pruned:
-    """Remove all that is past its retention period; each small batch in a transaction of its own.
+    """Remove everything past its retention period; each small batch in its own transaction.
 
     :raises LedgerError: the database could not be used; what was removed before that stays removed.
     """
@@ -122,11 +122,11 @@ def prune_a_little(
     kept_for: KeptFor | None = None,
     budget_s: float = 1.0,
 ) -> Pruned:
-    """Remove some of what is past its retention period, when a delivery has ended; never raises and soon returns.
+    """Remove some of what is past its retention period, when a delivery has ended. Never raises and returns quickly.
 
-    Once nothing is left to remove, this process does not look again for a day.
+    Once nothing is left to remove, this process does not check again for a day.
 
-    :param budget_s: no batch is begun after so many seconds.
+    :param budget_s: seconds after which no new batch starts.
     """
     pruned, began = Pruned(), time.monotonic()
     if began - _done.get(database.name, -_AGAIN_AFTER_S) < _AGAIN_AFTER_S:
@@ -158,13 +158,13 @@ def prune_a_little(
 
 
 def _set_lock_timeout(database: Database, seconds: float) -> None:
-    """Set how long this session waits for others."""
+    """Set how long this session waits for locks."""
     statement = _LOCK_TIMEOUTS[database.dialect].format(seconds=max(int(seconds), 1), milliseconds=int(seconds * 1_000))
     database.read(lambda connection: connection.exec_driver_sql(statement).close())
 
 
 def _batches(database: Database, pruned: Pruned, now: datetime, kept_for: KeptFor) -> Iterator[None]:
-    """Remove one batch after the other, and pause after each."""
+    """Remove batch after batch, with a pause after each."""
     letters_before = to_ledger_time(now - timedelta(days=kept_for.dead_letter_days))
     history_before = to_ledger_time(now - timedelta(days=kept_for.history_days))
     plans_before = to_ledger_time(now - timedelta(days=kept_for.plan_days))
@@ -215,7 +215,7 @@ def _drop_payloads(connection: Connection, before: str) -> int:
 
 
 def _quiet_since(before: str) -> Any:
-    """Return the condition that nothing was written of a delivery since then."""
+    """Return the condition that nothing was written for a delivery since then."""
     return (
         (_d.started_at < before)
         & or_(_d.ended_at.is_(None), _d.ended_at < before)
@@ -235,14 +235,14 @@ def _given_up() -> Any:
 
 
 def _expire(connection: Connection, number: int, before: str) -> bool:
-    """Note that a plan was not sent in time, unless a task has just taken it; its rows are removed after that."""
+    """Mark a plan as expired, unless a task has just taken it; its rows are removed later."""
     unsent = (_d.id == number) & (_d.state == PLANNED) & (_d.ended_at < before)
     values = {"state": EXPIRED, "source": DROPPED, "error": "No task sent the plan in time; its rows were dropped."}
     return bool(connection.execute(update(schema.deliveries).where(unsent).values(**values)).rowcount)
 
 
 def _give_up(connection: Connection, number: int, before: str, now: datetime) -> bool:
-    """Note that a delivery can't be resumed, unless a try holds it; its rows are removed after that.
+    """Mark a delivery as not resumable, unless a try holds it; its rows are removed later.
 
     Rows that an earlier try had reserved and never settled are unknown from now on.
     """
@@ -305,13 +305,13 @@ def _drop_chunks(connection: Connection, number: int) -> int:
 
 
 def _is_over(history_before: str, letters_before: str) -> Any:
-    """Return the condition that a delivery is not kept any longer."""
+    """Return the condition that a delivery's history is past its retention."""
     can_resume = _d.state.in_((READING, SENDING, STOPPED)) & (_d.source != DROPPED)
     return _quiet_since(history_before) & (_d.state != PLANNED) & (~can_resume | _quiet_since(letters_before))
 
 
 def _drop_delivery(connection: Connection, number: int, is_over: Any, now: datetime) -> tuple[int, bool | None]:
-    """Remove some outcomes of a delivery; the delivery itself with the last of them.
+    """Remove some outcomes of a delivery, and the delivery itself with the last of them.
 
     :returns: how many outcomes, and whether the delivery was removed; None while outcomes are left.
     """
@@ -337,7 +337,7 @@ def _drop_delivery(connection: Connection, number: int, is_over: Any, now: datet
 class TableStats(NamedTuple):
     """A table of the ledger.
 
-    :param size: bytes with indexes; None where the database does not say.
+    :param size: bytes including indexes; None if the database does not report it.
     """
 
     name: str
@@ -346,9 +346,9 @@ class TableStats(NamedTuple):
 
 
 class LedgerStats(NamedTuple):
-    """How large the ledger is.
+    """The size of the ledger.
 
-    :param size: bytes of the file with its write-ahead log, or of all tables; None where the database does not say.
+    :param size: bytes of the file with its write-ahead log, or of all tables; None if the database does not report it.
     """
 
     tables: list[TableStats]
@@ -356,7 +356,7 @@ class LedgerStats(NamedTuple):
 
 
 def read_stats(database: Database) -> LedgerStats:
-    """Count the rows of each table, and find out how large they are."""
+    """Return the number of rows and the size of each table."""
     tables = schema.metadata.sorted_tables
     names = [table.name for table in tables]
     rows = {table.name: database.read(partial(_count, table=table)) for table in tables}
@@ -378,7 +378,7 @@ _SIZES: Final = {
     "mysql": (
         "SELECT table_name, data_length + index_length FROM information_schema.tables WHERE table_schema = DATABASE()"
     ),
-    # With their indexes; few builds of SQLite can say so.
+    # Including indexes; few builds of SQLite support this.
     "sqlite": "SELECT m.tbl_name, SUM(s.pgsize) FROM dbstat s JOIN sqlite_master m ON m.name = s.name GROUP BY 1",
 }
 

@@ -1,4 +1,4 @@
-"""A delivery in words: its state, its progress, what happened, and what to do about it. Pure."""
+"""Describe a delivery in words: its state, its progress, what happened, and what to do about it. Pure."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ _CHECK_SOURCE: Final = "Check the query or the files."
 _SENTENCE_ENDS: Final = re.compile(r"(?<=[a-z])\. (?=[A-Z])")
 _UNKNOWN: Final = ("--status", "unknown")
 _RUNS_NEEDED: Final = 3
-# A delivery that runs commits every second, and sends nothing once its last commit is longer ago than this.
+# A running delivery commits every second, and sends nothing if its last commit is older than this.
 _QUIET_S: Final = 3.0
 
 
 class TaskNow(Enum):
-    """What Airflow says of the task whose delivery has no end yet."""
+    """Airflow's state of the task, for a delivery that has not ended."""
 
-    RUNNING = "running"  # or Airflow does not know either
-    WAITING = "waiting"  # it is not running, and will be run again
+    RUNNING = "running"  # or Airflow's state is not known
+    WAITING = "waiting"  # it is not running, and will run again
     OVER = "over"  # it has ended for good
 
 
 @dataclass(frozen=True)
 class State:
-    """The state of a delivery as people read it.
+    """The state of a delivery as shown to people.
 
     :param word: such as ``FAILED`` or ``OUTAGE 6 min``.
-    :param tone: how it is shown: ``bad``, ``warn``, ``busy``, ``good``, ``none``.
-    :param severity: 0 for what needs somebody first.
-    :param by: the delivery that the word names.
+    :param tone: how it is displayed: ``bad``, ``warn``, ``busy``, ``good``, ``none``.
+    :param severity: sort order; 0 needs attention first.
+    :param by: the delivery that the word refers to.
     """
 
     word: str
@@ -73,17 +73,17 @@ def left_of(record: Record) -> int:
 
 
 def conn_id_of(record: Record) -> str:
-    """Return the connection that a delivery was sent with; an account is called like its connection by default."""
+    """Return the connection of a delivery; by default an account has the name of its connection."""
     return record.conn_id or record.account
 
 
 def is_alive(record: Record, now: datetime, task: TaskNow = TaskNow.RUNNING) -> bool:
-    """Return whether a try holds the delivery and is not known to be gone."""
+    """Return whether a try holds the delivery and is not known to have ended."""
     return history.is_live(record, now) and _now_of(task, record, now) is TaskNow.RUNNING
 
 
 def _now_of(task: TaskNow, record: Record, now: datetime) -> TaskNow:
-    """Return what is true of the task: while it commits, it runs, whatever Airflow says."""
+    """Return the state of the task: a delivery that commits is running, whatever Airflow reports."""
     if record.holder is not None and seconds_since(record.held_at or record.started_at, now) <= _QUIET_S:
         return TaskNow.RUNNING
     return task
@@ -92,9 +92,9 @@ def _now_of(task: TaskNow, record: Record, now: datetime) -> TaskNow:
 def state_of(
     record: Record, counts: Counts, now: datetime, task: TaskNow = TaskNow.RUNNING, fix: Fix | None = None
 ) -> State:
-    """Put the state of a delivery in words.
+    """Describe the state of a delivery.
 
-    :param fix: what has put it right since.
+    :param fix: the deliveries that have fixed it since.
     """
     left = left_of(record)
     if fix is not None:
@@ -129,23 +129,23 @@ def state_of(
 
 
 def progress(record: Record) -> float:
-    """Return which share of the rows has an outcome."""
+    """Return the share of rows with an outcome."""
     return (record.read_rows - left_of(record)) / record.read_rows if record.read_rows else 0.0
 
 
 def per_second(counts: Counts) -> float | None:
-    """Return how many requests a second were made, over all tries; None if none were."""
+    """Return the requests per second over all tries; None if there were none."""
     return counts.requests / counts.seconds if counts.seconds and counts.requests else None
 
 
 def eta_s(record: Record, counts: Counts) -> float | None:
-    """Return in how many seconds the rows that are left may be sent; None if that can't be known."""
+    """Return the seconds until the remaining rows may be sent; None if that can't be known."""
     speed = per_second(counts)
     return left_of(record) / speed if speed and counts.outage_since is None else None
 
 
 def task_of(record: Record) -> str:
-    """Write which task delivered, and the name of the delivery if it has one."""
+    """Return the delivery's task, and the delivery's name if it has one."""
     task = history.task_name(record.dag_id, record.task_id, record.map_index) or "outside a task"
     return f"{task}/{record.name}" if record.name else task
 
@@ -170,7 +170,7 @@ def cause(record: Record, counts: Counts) -> str:
 
 
 def without_advice(reason: str) -> tuple[str, str]:
-    """Split a reason into what is wrong, and what to do about it; that is empty where the reason does not say."""
+    """Split a reason into what is wrong and what to do about it, which is empty if the reason does not include it."""
     wrong, *advice = _SENTENCE_ENDS.split(reason, maxsplit=1)
     return wrong, advice[0] if advice else ""
 
@@ -231,10 +231,10 @@ def what_to_do(
     *,
     refused: int = 0,
 ) -> list[str]:
-    """List what to do, in order; true for this call and for how this delivery ended.
+    """List what to do, in order, for this call and the way this delivery ended.
 
-    :param fix: what has put it right since.
-    :param refused: so many rows were rejected by Regal; the other rejected ones were not sent.
+    :param fix: the deliveries that have fixed it since.
+    :param refused: how many rows Regal rejected; the other rejected rows were not sent.
     """
     if fix is not None:
         return []
@@ -281,7 +281,7 @@ def _while_it_runs(record: Record, counts: Counts, now: datetime, task: TaskNow)
 
 
 def _on_their_way(record: Record) -> str:
-    # At_least_once is usual for contacts alone.
+    # At_least_once is usual only for contacts.
     risk = "" if record.call == "identify" else " Rows that were on their way when it died may then be unknown."
     return risk if left_of(record) else ""
 
@@ -330,7 +330,7 @@ def _after_a_failure(record: Record, counts: Counts, refused: int) -> list[str]:
 
 def _about_rejected(record: Record, counts: Counts, refused: int) -> list[str]:
     look = "Read the reasons; each row is listed with its place in the source."
-    # A redelivery sends rows as they were read: those that were invalid would be rejected again.
+    # A redelivery sends rows as they were read: invalid rows would be rejected again.
     redeliver = (
         [
             f"If Regal would take the {plural(refused, 'row')} now that it refused, redeliver them "
@@ -384,13 +384,13 @@ def _about_tolerated(record: Record, counts: Counts) -> list[str]:
     return [f"Nothing has to be done now. To deliver the {rows}, correct the source: {then}."]
 
 
-# -- is that normal ---------------------------------------------------------------------------------------------------
+# -- is that normal ----------------------------------------------------------------------------------------------
 
 
 def normal_here(record: Record, runs: Sequence[Record]) -> str:
     """Compare a delivery with the finished ones before it.
 
-    :param runs: the last ones of the same task, the newest first; this one may be among them.
+    :param runs: the last deliveries of the same task, newest first; may include this one.
     """
     others = [one for one in runs if one.id != record.id and one.state in (FINISHED, FAILED) and one.read_rows]
     if len(others) < _RUNS_NEEDED:

@@ -1,4 +1,4 @@
-"""Writing outcomes into a table of the warehouse, where they can be joined with the rows they came from.
+"""Write outcomes to a table in the warehouse, where they can be joined with their source rows.
 
 ::
 
@@ -6,8 +6,8 @@
                                  left out        left out                               │
                                                                   TABLE and TABLE_deliveries in the warehouse
 
-A delivery is the unit: its lines are replaced as a whole, with a note of the state they were copied in. So it makes no
-difference whether an earlier copy was interrupted, and a delivery that was resumed or redelivered since is copied anew.
+The unit is a delivery: all its lines are replaced together, with a record of the state they were copied in. So an
+interrupted copy does no harm, and a delivery that was resumed or redelivered since is copied again.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Written:
     """What was copied.
 
     :param deliveries: copied now.
-    :param outcomes: lines of these.
-    :param unchanged: deliveries that are as they were copied before.
+    :param outcomes: the lines of these deliveries.
+    :param unchanged: deliveries that have not changed since they were copied.
     :param running: left out; they are copied next time.
     """
 
@@ -63,17 +63,17 @@ def write_back(
     again: bool = False,
     on_delivery: Callable[[Record, int], None] = lambda record, lines: None,
 ) -> Written:
-    """Copy what became of rows into a table of another database, as far as it is not there yet.
+    """Copy new and changed outcomes to a table in another database.
 
-    Two tables are made where they are missing: ``table`` has a line for each outcome, ``table_deliveries`` one for each
-    delivery. Times are UTC. Payloads of dead letters are not copied; identifiers are as the ledger has them.
+    Creates two tables if they are missing: ``table`` has a line for each outcome, ``table_deliveries`` one for each
+    delivery. Times are UTC. Payloads of dead letters are not copied; identifiers are in the ledger's stored form.
 
-    :param table: its name, with its schema where that is not the default: ``regal.outcomes``.
+    :param table: its name, with its schema if that is not the default: ``regal.outcomes``.
     :param since: only deliveries that started at this time (of the ledger) or later.
     :param account: only those of this account.
     :param again: copy unchanged deliveries, too.
-    :param on_delivery: called with each delivery that was copied, and how many lines it has.
-    :raises FixSourceError: the name is none of a table, or there is a table that lacks a column.
+    :param on_delivery: called with each delivery that was copied, and its number of lines.
+    :raises FixSourceError: the table name is invalid, or the existing table lacks a column.
     :raises LedgerError: the ledger can't be read. What was copied stays.
     """
     lines, copied = _tables(table)
@@ -175,7 +175,7 @@ def _changed(
     again: bool,
     done: Written,
 ) -> Iterator[Record]:
-    """Return the deliveries that are not as they were copied; with those whose dead letters they have taken."""
+    """Return the deliveries that changed since they were copied, and those whose dead letters they have taken."""
     with warehouse.connect() as connection:
         marks = {row[0]: row[1] for row in connection.execute(select(copied.c.delivery, copied.c.copied_in))}
     given: set[int] = set()
@@ -208,7 +208,7 @@ def _records(ledger: Database, since: str | None, account: str | None) -> Iterat
 
 
 def _took_from(ledger: Database, delivery: int) -> list[Record]:
-    """Find the deliveries whose dead letters a redelivery has taken: the lines of these say so."""
+    """Find the deliveries whose dead letters a redelivery has taken, according to their lines."""
     earlier = select(_o.delivery).where(_o.redelivered_by == delivery).distinct()
     return _read(ledger, RECORD.where(_d.id.in_(earlier)).order_by(_d.id))
 
@@ -218,7 +218,7 @@ def _read(ledger: Database, statement: Any) -> list[Record]:
 
 
 def _mark(record: Record) -> str:
-    """Write the state in which a delivery is copied; every commit of it changes that."""
+    """Return the state in which a delivery is copied; every commit changes it."""
     return f"{record.state} {record.try_number} {record.held_at} {record.ended_at}"
 
 

@@ -1,1 +1,1 @@
-"""The pages to look at: what each shows is computed without HTML, and drawn by a template without a script."""
+"""The web pages: their content is computed without HTML, and rendered by a template without scripts."""

@@ -1,4 +1,4 @@
-"""What the Activity page shows, computed from the account; no HTML here."""
+"""The content of the Activity page, computed from the account; no HTML here."""
 
 from __future__ import annotations
 

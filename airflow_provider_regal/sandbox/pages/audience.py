@@ -1,4 +1,4 @@
-"""What the Audience page shows, computed from the account; no HTML here."""
+"""The content of the Audience page, computed from the account; no HTML here."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _matches(contact: Contact, search: str) -> bool:
     texts = [contact.name, contact.user_id or "", *contact.former_user_ids, *contact.points["email"]]
     if any(wanted in text.casefold() for text in texts):
         return True
-    # "(212) 555-0100" finds +12125550100; letters in the search mean that it is not a number.
+    # "(212) 555-0100" finds +12125550100; a search with letters is not a number.
     is_number = len(digits) >= 3 and not any(character.isalpha() for character in search)
     return is_number and any(digits in phone for phone in contact.points["phone"])
 

@@ -1,4 +1,4 @@
-"""What the page of one contact shows, computed from the account; no HTML here."""
+"""The content of the page of one contact, computed from the account; no HTML here."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _point(kind: str, point: Point, is_primary: bool) -> dict[str, Any]:
 
 
 def _history(channel: Channel) -> list[dict[str, Any]]:
-    """Return everything that was said, what holds now first."""
+    """Return all consents that were sent, the current one first."""
     said = list(channel.history)
     before = [None, *said][: len(said)]
     return [

@@ -1,4 +1,4 @@
-"""The pages: Audience, Activity, one contact. Rendered here, no script, nothing from outside."""
+"""The pages: Audience, Activity, one contact. Rendered here, without scripts and external resources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _JINJA = jinja2.Environment(
 )
 _JINJA.filters["thousands"] = thousands
 _HEADERS = {
-    # What was sent is shown here; even if it slipped past the escaping, it could load and run nothing.
+    # The pages show what was sent; even if it was not escaped, it could not load or run anything.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
@@ -46,7 +46,7 @@ _WAYS_IN = [
 
 
 async def audience(request: web.Request) -> web.Response:
-    """Show all contacts, the one changed last first, with what each agreed to."""
+    """Show all contacts, most recently changed first, with their consents."""
     account = request.app[ACCOUNT]
     search = request.query.get("search", "").strip()
     page = _number(request, "page", 1)
@@ -78,13 +78,13 @@ async def stylesheet(request: web.Request) -> web.Response:
 
 
 async def icon(request: web.Request) -> web.Response:
-    """Serve the little picture in the tab."""
+    """Serve the icon of the browser tab."""
     return web.Response(text=(_TEMPLATES / "icon.svg").read_text(encoding="utf-8"), content_type="image/svg+xml")
 
 
 @web.middleware
 async def helpful_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Return what there is when something is asked for that is not there: as a page to a browser, else as JSON."""
+    """For a path that does not exist, list what exists: as a page to a browser, else as JSON."""
     try:
         return await handler(request)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
@@ -102,7 +102,7 @@ def _render(
     template: str, values: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
     html = _JINJA.get_template(template).render(values)
-    # JSON can hold halves of characters that UTF-8 cannot write.
+    # JSON can contain halves of characters that UTF-8 can't encode.
     body = html.encode("utf-8", "replace")
     merged = {**_HEADERS, **(headers or {})}
     return web.Response(status=status, body=body, content_type="text/html", charset="utf-8", headers=merged)

@@ -1,4 +1,4 @@
-"""Words shared by the pages: names, dates, badges, and the row of a request."""
+"""Text shared by the pages: names, dates, badges, and the row of a request."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ TONES = {True: "good", False: "bad", None: "none"}
 
 
 def thousands(number: int) -> str:
-    """Write a number easy to read: ``12,345``."""
+    """Format a number with separators: ``12,345``."""
     return f"{number:,}"
 
 
 def day(text: str | None) -> str:
-    """Write a timestamp as a day: ``2 Mar 2026``; as it is when it cannot be read."""
+    """Format a timestamp as a day: ``2 Mar 2026``; unchanged if it can't be parsed."""
     read = moment(text)
     return (text or "") if read is None else f"{read.day} {read:%b %Y}"
 
 
 def clock_time(wall: float, now: float) -> str:
-    """Return when something happened: the time of day, with the day in front unless it is today's."""
+    """Return the time of day, preceded by the day unless it is today."""
     then, today = datetime.fromtimestamp(wall, UTC), datetime.fromtimestamp(now, UTC)
     time = f"{then:%H:%M:%S}"
     return time if then.date() == today.date() else f"{then.day} {then:%b %Y}, {time}"
 
 
 def who(contact: Contact) -> str:
-    """Return what to call a contact: by name, else by phone, email or user id."""
+    """Return a contact's display name: its name, else phone, email or user id."""
     return (
         contact.name
         or contact.primary["phone"]
@@ -46,7 +46,7 @@ def who(contact: Contact) -> str:
 
 
 def badge(name: str, channel: Channel) -> dict[str, str]:
-    """Put a status in a few words: channel, status, since when."""
+    """Summarize a consent: channel, status, since when."""
     status = channel.to_json()
     return {
         "channel": CHANNEL_NAMES[name],
@@ -66,13 +66,13 @@ def glance(contact: Contact) -> dict[str, Channel | None]:
 
 
 def answer_tone(answer: int | str) -> str:
-    """Return whether an answer is good news."""
+    """Return whether an answer is a success."""
     text = str(answer)
     return "good" if text.startswith("2") else "bad" if text.isdecimal() and text < "500" else "warn"
 
 
 def event_row(account: Account, entry: Entry, now: float) -> dict[str, Any]:
-    """Describe one request, as the pages list it."""
+    """Return one request as the pages list it."""
     contact = None if entry.contact_id is None else account.directory.get(entry.contact_id)
     return {
         "number": entry.number,

@@ -1,1 +1,1 @@
-"""What becomes of a body that was accepted: judged by the contract, read as leniently as Regal does, and applied."""
+"""Process an accepted body: check it against the contract, read it as leniently as Regal does, and apply it."""

@@ -1,4 +1,4 @@
-"""Change one profile by what a body says. Nothing is ever taken away: what is not mentioned stays."""
+"""Apply a body to one profile. Nothing is ever removed: what is not mentioned stays."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from airflow_provider_regal.sandbox.processing.reading import Mention, Reading
 
 
 def apply(reading: Reading, contact: Contact, directory: Directory, *, event: int, now: float) -> list[Finding]:
-    """Write a body into the profile it belongs to.
+    """Apply a body to its profile.
 
     :param event: number of the request.
     :param now: when it was received.
-    :return: what this did that its sender may not have wanted.
+    :return: effects that its sender may not have wanted.
     """
     found = []
     if reading.user_id is not None:
@@ -63,7 +63,7 @@ def _take_point(
     if mention.value not in points:
         holder = directory.owner(kind, mention.value)
         if holder is not None and holder is not contact:
-            # A number or address belongs to one profile only; its consent is the person's, so it comes along.
+            # A number or address belongs to only one profile; its consent is the person's, so it moves with it.
             found.append(_moved(f"{kind} {mention.value}", holder, contact))
             points[mention.value] = holder.points[kind].pop(mention.value)
             if holder.primary[kind] == mention.value:
@@ -81,7 +81,7 @@ def _take_point(
 
 
 def _new_primary(primary: str | None, mentions: list[Mention], known: set[str]) -> str | None:
-    """Who becomes primary: the legacy one always; else the one flagged; else, if there is none yet, the first."""
+    """Return the new primary: the legacy one always; else the flagged one; else, if there is none yet, the first."""
     for wanted in (
         [mention.value for mention in mentions if mention.legacy],
         [mention.value for mention in mentions if mention.promote],

@@ -1,4 +1,4 @@
-"""Consent of one phone or email on one channel: what holds now, on what evidence, and what held before."""
+"""Consent of one phone or email on one channel: current status, evidence, and history."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Consent:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A statement, when it was received and in which request."""
+    """A statement, with the time and number of its request."""
 
     consent: Consent
     received_at: float
@@ -53,24 +53,24 @@ class Recorded:
 
 
 def label(subscribed: bool | None) -> str:
-    """Regal's words for a status."""
+    """Regal's terms for a status."""
     return {None: "No Status", True: "Subscribed", False: "Unsubscribed"}[subscribed]
 
 
 @dataclass
 class Channel:
-    """The newest statement *received* holds, whatever its date: how Regal compares dates is not documented."""
+    """The statement *received* last applies, whatever its date: how Regal compares dates is not documented."""
 
     history: deque[Recorded] = field(default_factory=lambda: deque(maxlen=_KEEP_HISTORY))
     _since: Recorded | None = None
 
     @property
     def subscribed(self) -> bool | None:
-        """Yes, no, or never said."""
+        """Yes, no, or never stated."""
         return self.history[-1].consent.subscribed if self.history else None
 
     def record(self, recorded: Recorded) -> bool:
-        """Take a statement; say whether it is older, by its own date, than the one it replaces."""
+        """Record a statement; return whether it is older, by its own date, than the one it replaces."""
         before = self.history[-1].consent if self.history else None
         if before is None or before.subscribed != recorded.consent.subscribed:
             self._since = recorded
@@ -95,7 +95,7 @@ def is_older(new: Consent, old: Consent) -> bool:
 
 
 def moment(text: str | None) -> datetime | None:
-    """Read a timestamp in any documented form; without a zone it is taken as UTC."""
+    """Parse a timestamp in any documented form; without a zone it is in UTC."""
     if not text:
         return None
     try:

@@ -1,4 +1,4 @@
-"""A profile as Regal keeps it: identifiers, attributes, and the consent of every phone and email."""
+"""A profile as Regal stores it: identifiers, attributes, and the consent of every phone and email."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Point:
 
 
 def new_point(kind: str, value: str, now: float) -> Point:
-    """Make a phone or email that nothing is known of yet."""
+    """Make a phone or email without any data."""
     names = PHONE_CHANNELS if kind == "phone" else EMAIL_CHANNELS
     return Point(value=value, added_at=now, channels={name: Channel() for name in names})
 
@@ -58,12 +58,12 @@ class Contact:
 
     @property
     def visible(self) -> bool:
-        """Whether it shows in the Audience."""
+        """Whether it is shown in the Audience."""
         return any(self.points.values())
 
     @property
     def name(self) -> str:
-        """First and last name as far as known, else a trait called name."""
+        """First and last name if known, else a trait called name."""
         parts = [self.traits.get("firstName"), self.traits.get("lastName")]
         known = " ".join(part for part in parts if isinstance(part, str) and part)
         other = self.traits.get("name")

@@ -1,7 +1,7 @@
-"""The contract, said again in our own strict models: what a well-behaved client sends to ``POST /events``.
+"""The contract, restated in our own strict models: what a well-behaved client sends to ``POST /events``.
 
-It accepts exactly what ``StrictEventRequest`` of the OpenAPI description accepts; a test compares the two.
-Regal itself is far more lenient: a deviation is a finding, never a bad answer.
+It accepts exactly what ``StrictEventRequest`` of the OpenAPI description accepts; a test compares the two. Regal itself
+is far more lenient: a deviation is a finding, never a bad answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from airflow_provider_regal.sandbox.processing.findings import Finding
 from airflow_provider_regal.sandbox.processing.wording import breach, type_word
 
-# [0-9], not \d: that would let in digits of every script.
+# [0-9], not \d, which would accept digits of every script.
 _TIMESTAMP = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?( ?([+-][0-9]{2}:?[0-9]{2})|Z)?)?$"
@@ -34,7 +34,7 @@ Forbidden = Annotated[None, BeforeValidator(_refuse)]
 
 
 class _Strict(BaseModel):
-    # Defaults below only mean "may be absent": they are never checked, and an explicit null is refused.
+    # Defaults below only mean "may be absent": they are never validated, and an explicit null is refused.
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
 
@@ -52,7 +52,7 @@ _ABSENT = OptIn(subscribed=False)
 
 
 class PhoneInfo(_Strict):
-    """What is said about one phone."""
+    """The details of one phone."""
 
     label: str = ""
     is_primary: bool = False
@@ -61,7 +61,7 @@ class PhoneInfo(_Strict):
 
 
 class EmailInfo(_Strict):
-    """What is said about one email address."""
+    """The details of one email address."""
 
     label: str = ""
     is_primary: bool = False
@@ -69,7 +69,7 @@ class EmailInfo(_Strict):
 
 
 class Address(_Strict):
-    """A postal address; further members are free."""
+    """A postal address; may have other members."""
 
     model_config = ConfigDict(extra="allow")
     street: str = ""
@@ -106,7 +106,7 @@ class EventRequest(_Strict):
 
 
 def deviations(body: object) -> list[Finding]:
-    """Everything in a body that a well-behaved client would not send, one finding each."""
+    """Return everything in a body that a well-behaved client would not send, one finding each."""
     if not isinstance(body, dict):
         return [Finding("not_an_object", f"the body is {type_word(body)}, not a JSON object")]
     found = []
@@ -122,7 +122,7 @@ def deviations(body: object) -> list[Finding]:
 
 
 def _identifies(body: dict[str, Any]) -> bool:
-    # Presence only: a value of the wrong type is a finding of its own already.
+    # Presence only: a value of the wrong type has its own finding.
     if "userId" in body:
         return True
     traits = body.get("traits")

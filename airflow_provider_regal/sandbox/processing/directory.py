@@ -1,4 +1,4 @@
-"""Whose event is it: every profile, found by phone, email or user id in the order set."""
+"""Find the profile of an event, by phone, email or user id in the configured order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from airflow_provider_regal.sandbox.processing.reading import Reading
 
 
 class Directory:
-    """All profiles, the one changed last at the end.
+    """All profiles, the most recently changed at the end.
 
     :param lookup_order: which identifier decides first.
-    :param keep: how many profiles are kept; those untouched for longest go first.
+    :param keep: how many profiles are kept; those unchanged for longest are dropped first.
     """
 
     def __init__(self, lookup_order: tuple[str, ...], keep: int) -> None:
@@ -29,20 +29,20 @@ class Directory:
         return len(self._profiles)
 
     def newest_first(self) -> Iterator[Contact]:
-        """List profiles, the one changed last at the front."""
+        """List profiles, most recently changed first."""
         return reversed(self._profiles.values())
 
     def get(self, contact_id: int) -> Contact | None:
-        """Return the profile of that number, if it is still kept."""
+        """Return the profile with that number, if it is still kept."""
         return self._profiles.get(contact_id)
 
     def owner(self, kind: str, value: str) -> Contact | None:
-        """Return the profile that an identifier leads to (a user id also when it has been replaced since)."""
+        """Return the profile of an identifier, even if it is a user id that was replaced since."""
         contact_id = self._owners[kind].get(value)
         return None if contact_id is None else self._profiles.get(contact_id)
 
     def find(self, reading: Reading) -> Contact | None:
-        """Find the profile a body belongs to: the first identifier that leads to one decides."""
+        """Find the profile of a body: the first identifier with a profile decides."""
         for kind in self._order:
             for value in _candidates(kind, reading):
                 contact = self.owner(kind, value)
@@ -58,11 +58,11 @@ class Directory:
         return contact
 
     def claim(self, kind: str, value: str, contact: Contact) -> None:
-        """Let an identifier lead to ``contact`` from now on."""
+        """Assign an identifier to ``contact`` from now on."""
         self._owners[kind][value] = contact.id
 
     def touch(self, contact: Contact, now: float) -> None:
-        """Note a change, and forget what has become too much."""
+        """Record a change, and drop the oldest profiles if there are too many."""
         contact.changed_at = now
         self._profiles.move_to_end(contact.id)
         while len(self._profiles) > self._keep:

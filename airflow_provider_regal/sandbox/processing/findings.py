@@ -1,7 +1,7 @@
-"""What was wrong, in plain words: the kinds of finding there are, and how they are counted.
+"""What was wrong, in plain words: the kinds of findings, and how they are counted.
 
-A *contract* finding says that the request breaks the contract: a well-behaved client never causes one. A
-*behavior* finding says what Regal did with a request that it accepted: dropped a number, ignored an opt-in.
+A *contract* finding means that the request breaks the contract: a well-behaved client never causes one. A *behavior*
+finding means that Regal dropped or ignored part of a request that it accepted, such as an invalid number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 Group = Literal["contract", "behaviour"]
 _KEEP_NUMBERS = 1000
 
-# kind: what one such thing is called, and how several are introduced
+# kind: the name of one such finding, and the introduction of several
 _CONTRACT = {
     "no_key": ("request without an API key", "requests without an API key"),
     "bearer_key": ("key sent with a prefix such as Bearer", "keys sent with a prefix such as Bearer"),
@@ -80,7 +80,7 @@ class Finding:
     """One thing that was wrong with one request.
 
     :param kind: one of the kinds above.
-    :param text: it in plain words, with the value or place concerned.
+    :param text: a description, with the value or place concerned.
     """
 
     kind: str
@@ -97,14 +97,14 @@ class Finding:
 
 
 class Tally:
-    """Findings counted by kind; counts are exact, of the request numbers the newest are kept."""
+    """Findings counted by kind. Counts are exact; only the newest request numbers are kept."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._numbers: dict[str, deque[int]] = {}
 
     def add(self, number: int, findings: Iterable[Finding]) -> None:
-        """Count what was found in request ``number``."""
+        """Count the findings of request ``number``."""
         for finding in findings:
             self._counts[finding.kind] = self._counts.get(finding.kind, 0) + 1
             numbers = self._numbers.setdefault(finding.kind, deque(maxlen=_KEEP_NUMBERS))
@@ -112,7 +112,7 @@ class Tally:
                 numbers.append(number)
 
     def to_json(self, group: Group) -> dict[str, Any]:
-        """Kinds of one group, the most frequent first, each with its count, words and request numbers."""
+        """Return the kinds of one group, most frequent first, each with its count, words and request numbers."""
         kinds = [kind for kind in _WORDS[group] if kind in self._counts]
         return {
             kind: {
@@ -125,5 +125,5 @@ class Tally:
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """Put a count before its noun: ``1 opt-in``, ``3 opt-ins``, ``12,000 opt-ins``."""
+    """Format a count: ``1 opt-in``, ``3 opt-ins``, ``12,000 opt-ins``."""
     return f"{count:,} {one if count == 1 else many}"

@@ -1,4 +1,4 @@
-"""Regal fixes the type of every attribute and property by its first value; later mismatches are taken silently."""
+"""Regal fixes the type of every attribute and property at its first value, and silently accepts later mismatches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Mismatch:
 
 
 class FirstWrites:
-    """The types in force, account-wide."""
+    """The fixed types of the account."""
 
     def __init__(self) -> None:
         self._types: dict[tuple[str | None, str], str] = {}
@@ -49,7 +49,7 @@ class FirstWrites:
         self.property_names = 0
 
     def check(self, reading: Reading, number: int) -> list[Finding]:
-        """Compare the values of one body with the types in force, and fix those of names never seen before."""
+        """Compare the values of one body with the fixed types, and fix those of new names."""
         found = []
         for name, value in reading.attributes.items():
             found += self._check_one(None, name, value, number)
@@ -91,7 +91,7 @@ class FirstWrites:
 
 
 def _type_of(value: object) -> str | None:
-    # null says nothing about the type of a name.
+    # null does not determine a type.
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, (int, float)):

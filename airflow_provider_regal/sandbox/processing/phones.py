@@ -1,4 +1,4 @@
-"""The libphonenumber filter: which texts are phone numbers, and in which one spelling."""
+"""The libphonenumber filter: which texts are phone numbers, and their canonical form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REGION = "US"
 
 @lru_cache(maxsize=100_000)
 def e164(text: str) -> str | None:
-    """Write a number in E.164 form, read as a US one when it has no country code; ``None`` if it is not valid."""
+    """Return a number in E.164 form, read as a US one if it has no country code; ``None`` if it is invalid."""
     try:
         number = phonenumbers.parse(text, REGION)
     except phonenumbers.NumberParseException:

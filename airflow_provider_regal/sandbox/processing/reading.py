@@ -1,4 +1,4 @@
-"""What a body means, read as leniently as Regal reads it: what cannot be used is left out, and becomes a finding."""
+"""Read a body as leniently as Regal does: what can't be used is left out, and becomes a finding."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 @dataclass
 class Mention:
-    """One phone or email of a body that can be used.
+    """A usable phone or email of a body.
 
-    :param promote: it shall become the primary one.
+    :param promote: it becomes the primary one.
     :param legacy: it came as ``phone`` or ``email``.
     """
 
@@ -34,7 +34,7 @@ class Mention:
 
 @dataclass
 class Reading:
-    """A body, understood."""
+    """A parsed body."""
 
     user_id: str | None = None
     name: str | None = None
@@ -45,7 +45,7 @@ class Reading:
 
     @property
     def identifies(self) -> bool:
-        """Whether it says whose it is."""
+        """Whether it has an identifier."""
         return self.user_id is not None or any(self.mentions.values())
 
     def found(self, kind: str, text: str) -> None:
@@ -54,7 +54,7 @@ class Reading:
 
 
 def read(body: dict[str, Any]) -> Reading:
-    """Understand a body: its identifiers, attributes, consents and event."""
+    """Parse a body: its identifiers, attributes, consents and event."""
     traits = _object(body.get("traits"))
     reading = Reading(
         user_id=_text(body.get("userId")),
@@ -132,7 +132,7 @@ def _read_consent(reading: Reading, mention: Mention, channel: str, statement: d
         form=form,
     )
     mention.consents.append((channel, consent))
-    # Only a subscription needs evidence; no one has to prove that they want to be left alone.
+    # Only a subscription needs evidence; an opt-out needs none.
     if subscribed and consent.timestamp is None:
         reading.found("opt_in_without_timestamp", f"{channel} opt-in of {mention.value} without timestamp")
     if subscribed and consent.ip is None:

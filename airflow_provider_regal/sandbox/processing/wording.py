@@ -1,4 +1,4 @@
-"""A validation error of the contract, turned into a finding in plain words."""
+"""Convert a validation error of the contract into a finding in plain words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHANNELS = {"smsOptIn": "sms", "voiceOptIn": "voice", "emailOptIn": "email"}
 
 
 def type_word(value: object) -> str:
-    """Name the JSON type of a value: ``text``, ``a number``, ``a list`` and so on."""
+    """Return the JSON type of a value in words: ``text``, ``a number``, ``a list`` and so on."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -30,13 +30,13 @@ def type_word(value: object) -> str:
 
 
 def breach(loc: Sequence[int | str], kind: str, value: object) -> Finding:
-    """Word one deviation.
+    """Describe one deviation.
 
-    :param loc: the path to it, as pydantic gives it.
+    :param loc: its path, as reported by pydantic.
     :param kind: pydantic's name for the error.
-    :param value: what stood there.
+    :param value: the value there.
     """
-    # "[key]" is pydantic's mark for "the key itself is wrong".
+    # pydantic marks an invalid key with "[key]".
     steps = [str(step) for step in loc if step != "[key]"]
     place, last = ".".join(steps), steps[-1]
     in_map = len(steps) == 3 and steps[0] == "traits"
