@@ -236,7 +236,9 @@ def _add_next_steps(error: Exception, account: Account, report: DeliveryReport) 
     steps = what_to_do(record, Counts.of(record), account.now(), refused=refused) if record is not None else []
     if record is not None and steps:
         numbered = "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1))
-        error.add_note(f"Of {record.read_rows:,} rows, {left_of(record):,} are left. Next:{numbered}")
+        rows, left = record.read_rows, left_of(record)
+        told = f"{left:,} of {rows:,} rows are left to send." if left else f"All {rows:,} rows have an outcome."
+        error.add_note(f"{told} Next:{numbered}")
 
 
 def _use_once(context: Any, name: str | None) -> None:

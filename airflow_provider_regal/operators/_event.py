@@ -322,7 +322,8 @@ class RegalEventOperator(BaseOperator):
         if status == "finished":
             status = "skipped"
             self.log.info("This %s event was skipped: %s", call, ", ".join(report.skips))
-        self.log.info("%s: %s after %.3f s, %d requests", call, status, report.seconds, report.requests)
+        requests = "1 request" if report.requests == 1 else f"{report.requests} requests"
+        self.log.info("%s: %s after %.3f s, %s", call, status, report.seconds, requests)
         return {
             "call": call,
             "status": status,

@@ -87,7 +87,7 @@ def stranger(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch, tmp_path):
-    """An environment that names nothing but a .netrc file with a password forevery host."""
+    """An environment that names nothing but a .netrc file with a password for every host."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -68,7 +68,8 @@ def test_health_counts_deliveries_that_need_a_look_as_the_page_deliveries_does(s
 
 
 def test_health_says_what_regal_answered_last_beside_the_button_that_asks_its_host(site, regal_ledger, text_of):
-    outage = {"outage_since": to_ledger_time(NOW - timedelta(minutes=6)), "outage_reason": "HTTP 503"}
+    since = datetime.now(UTC) - timedelta(minutes=6)
+    outage = {"outage_since": to_ledger_time(since), "outage_reason": "HTTP 503"}
     held(regal_ledger, states=[RowState.ACKNOWLEDGED, RowState.OPEN], counts=outage)
     text = text_of(site().get("/regal/health"))
     assert "has taken nothing for 6 min: HTTP 503. Delivery 1" in text

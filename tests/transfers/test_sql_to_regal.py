@@ -102,7 +102,7 @@ def test_a_failed_delivery_pushes_its_report_and_says_what_to_do(
         "Of 50 rows, 1 rejected, more than max_rejected=0. Top reasons:\n"
         "       1 x user_id, phone, email: at least one is needed, so that Regal knows the person\n"
         f"List them with: airflow regal outcomes {delivery} --status rejected --status unknown\n"
-        "Of 50 rows, 0 are left. Next:\n"
+        "All 50 rows have an outcome. Next:\n"
         "  1. Read the reasons; each row is listed with its place in the source.\n"
         "  2. If an option is wrong (mapping, types), fix it and clear the task: rejected rows are tried again as they "
         "were read, and no other row is.\n"

@@ -99,11 +99,27 @@ def _delivered_again(d: Any, later: Any) -> ColumnElement[bool]:
     return and_(same, later.state == FINISHED, ~_to_check(later))
 
 
+def _of_sync(d: Any) -> ColumnElement[bool]:
+    """Return whether a sync failed because of rejected rows alone: the next run reads them again."""
+    o = schema.outcomes.alias().c
+    left, form = (o.delivery == d.id) & (o.status != literal_column("'acknowledged'")), func.coalesce(o.form, "")
+    rejected, others = exists().where(left & (form == SYNC_ROW)), exists().where(left & (form != SYNC_ROW))
+    return and_(d.state == FAILED, rejected, ~others)
+
+
+def _synced_again(d: Any, later: Any) -> ColumnElement[bool]:
+    """Return whether a later run of the same task finished well."""
+    task = and_(*(later[name] == d[name] for name in ("account", "dag_id", "task_id", "map_index")))
+    name = func.coalesce(later.name, "") == func.coalesce(d.name, "")
+    return and_(task, name, later.id > d.id, later.state == FINISHED, ~_to_check(later))
+
+
 def _is_fixed(d: Any) -> ColumnElement[bool]:
     all_settled = d.read_rows <= d.acknowledged + d.rejected + d.unknown + d.skipped
     redelivered = (d.state == FAILED) & all_settled & _redelivered(d, unknown_only=False)
     again = exists().where(_delivered_again(d, schema.deliveries.alias().c))
-    return and_(d.state.in_((FAILED, STOPPED)), or_(again, redelivered))
+    synced = _of_sync(d) & exists().where(_synced_again(d, schema.deliveries.alias().c))
+    return and_(d.state.in_((FAILED, STOPPED)), or_(again, synced, redelivered))
 
 
 _CHECK: Final = _to_check(_d)
@@ -118,16 +134,20 @@ def fixes(database: Database, records: Sequence[Record]) -> Mapping[int, Fix]:
     if not ended:
         return {}
     later = schema.deliveries.alias()
-    again = (
+    ways = (_delivered_again(_d, later.c), _of_sync(_d) & _synced_again(_d, later.c))
+    again = [
         select(_d.id, func.min(later.c.id))
-        .select_from(schema.deliveries.join(later, _delivered_again(_d, later.c)))
+        .select_from(schema.deliveries.join(later, way))
         .where(_d.id.in_(ended) & _d.state.in_((FAILED, STOPPED)))
         .group_by(_d.id)
-    )
+        for way in ways
+    ]
     settled = select(_d.id).where(_d.id.in_(ended) & (_FIXED | ((_d.state == FINISHED) & ~_CHECK)))
 
     def read(connection: Any) -> dict[int, Fix]:
-        found = {number: Fix((by,), False) for number, by in connection.execute(again)}
+        found: dict[int, Fix] = {}
+        for number, by in (row for statement in again for row in connection.execute(statement)):
+            found.setdefault(number, Fix((by,), False))
         rest = [number for (number,) in connection.execute(settled) if number not in found]
         takers = select(_o.delivery, _o.redelivered_by).where(_o.delivery.in_(rest) & NOT_ACKNOWLEDGED).distinct()
         taken: dict[int, list[int]] = {}

@@ -165,6 +165,26 @@ def test_a_failed_delivery_is_fixed_by_a_later_one_of_the_same_place_that_finish
 
 
 @on(EVERY)
+def test_a_failed_sync_is_fixed_by_the_next_run_of_its_task_that_finishes(database_url):
+    of_sync = {"lines": [line(1), line(2, "rejected", **{**LETTER, "form": "consent"})], "state": "failed"}
+    sync = write(database_url, **of_sync, run="1")
+    events = write(database_url, lines=[line(1), line(2, "rejected", **LETTER)], state="failed", run="1", task="events")
+    mixed = write(
+        database_url, **{**of_sync, "lines": [*of_sync["lines"], line(3, "unknown", **LETTER)]}, run="1", task="mixed"
+    )
+    with closing(open_database(database_url)) as database:
+        write(database_url, lines=[line(1)], run="2", task="another")
+        write(database_url, lines=[line(1)], run="2", name="named")
+        again = write(database_url, **of_sync, run="2")
+        assert found(database, sync) == (True, None), "the next run failed, too"
+        fixing = write(database_url, lines=[line(1)], run="3")
+        for task in ("events", "mixed"):
+            write(database_url, lines=[line(1)], run="3", task=task)
+        assert found(database, sync) == found(database, again) == (False, Fix((fixing,), False))
+        assert found(database, events) == found(database, mixed) == (True, None)
+
+
+@on(EVERY)
 def test_rows_are_put_right_once_all_were_redelivered_and_all_of_that_was_acknowledged(database_url):
     unknown = [line(1), *(line(number, "unknown", **LETTER) for number in (2, 3)), line(4, "rejected", **LETTER)]
     check = write(database_url, lines=unknown, run="1")

@@ -1,4 +1,4 @@
-"""A delivery in words, forevery way it can be."""
+"""A delivery in words, for every way it can be."""
 
 from __future__ import annotations
 
