@@ -41,7 +41,7 @@ def read_files(
     :param encoding: of the text of CSV.
     :param include: ``page``, ``screen``: which of these messages of Segment are sent.
     :raises OSError: a file cannot be read to its end.
-    :raises ValueError: a file is not what its format says.
+    :raises BadSourceError: a file is not what its format says.
     """
     if file_format == "parquet":
         load_pyarrow()  # said even if there is no file

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_regal._compat import AirflowFailException
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._event import RegalEventOperator
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 from airflow_provider_regal.operators.rows import RegalRowsOperator
 from tests.docs.blocks import BLOCKS, PROJECT
 

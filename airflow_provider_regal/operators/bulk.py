@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class RegalBulkOperator(BaseOperator):
-    """Deliver many rows; the base of all bulk operators.
+    """Deliver many rows; the base of all bulk operators, and of those of your own.
+
+    A subclass overrides :meth:`open_rows` and :meth:`source`; see *A source of your own* on the page *From Python to
+    Regal*.
 
     :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``.
     :param event: the name of the track events, where no column ``event`` holds it (templated).
@@ -167,11 +170,18 @@ class RegalBulkOperator(BaseOperator):
         self._stop = Stop()
 
     def open_rows(self, context: Context) -> Rows:
-        """Open the source."""
+        """Return the rows: dictionaries, events, or what ``row_of`` and ``bad_row`` make; best one at a time.
+
+        All of them are read before the first is sent. Only a try that finds no rows on record calls it. What it raises
+        is shown without its text, which may hold values of rows: a ValueError fails the task, another error is retried.
+        """
         raise NotImplementedError
 
     def source(self) -> tuple[str, ...]:
-        """Name the source, without its rows: if it changes between tries, rows cannot be told apart."""
+        """Name the source, without its rows: if it changes between tries, rows cannot be told apart.
+
+        Name all that decides which rows it returns, with templates rendered, and no secret.
+        """
         raise NotImplementedError
 
     def execute(self, context: Context) -> dict[str, Any]:
