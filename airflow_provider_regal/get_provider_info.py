@@ -40,7 +40,7 @@ def get_provider_info() -> dict[str, Any]:
                         "plan",
                         "redeliver",
                         "bulk",
-                    )  # fmt: skip
+                    )
                 ],
             }
         ],
