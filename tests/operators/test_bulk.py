@@ -83,10 +83,11 @@ def test_what_a_source_raises_names_its_type_and_place_and_shows_no_value(
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 1_235])
-def test_the_retry_reads_all_of_it_again_and_sends_each_row_once(fails_at, regal, regal_ledger):
+def test_the_retry_reads_all_of_it_again_and_sends_each_row_once(fails_at, regal, regal_ledger, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(rate_limit=5_000))
     with pytest.raises(RetryLaterError):
         People(error=DriverError(PHONE), fails_at=fails_at).execute(context())
-    report = People(rate=5_000).execute(context(try_number=2, max_tries=1))
+    report = People().execute(context(try_number=2, max_tries=1))
     assert (report["read"], report["acknowledged"]) == (PEOPLE, PEOPLE)
     assert regal.stats()["duplicates"] == 0
     assert len(deliveries(regal_ledger)) == 1
