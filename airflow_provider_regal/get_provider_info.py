@@ -29,8 +29,18 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "Regal",
                 "python-modules": [
-                    f"airflow_provider_regal.operators.{call}"
-                    for call in ("identify", "track", "page", "screen", "rows", "opt_in", "plan", "redeliver")
+                    f"airflow_provider_regal.operators.{module}"
+                    for module in (
+                        "identify",
+                        "track",
+                        "page",
+                        "screen",
+                        "rows",
+                        "opt_in",
+                        "plan",
+                        "redeliver",
+                        "bulk",
+                    )
                 ],
             }
         ],

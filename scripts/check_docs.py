@@ -79,8 +79,8 @@ def options_without_a_word() -> Iterator[str]:
     from airflow_provider_regal.get_provider_info import get_provider_info
     from airflow_provider_regal.hooks.regal import RegalHook
     from airflow_provider_regal.notifications.regal import RegalNotifier
-    from airflow_provider_regal.operators._bulk import RegalBulkOperator
     from airflow_provider_regal.operators._event import RegalEventOperator
+    from airflow_provider_regal.operators.bulk import RegalBulkOperator
     from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
     from airflow_provider_regal.operators.page import RegalPageOperator
     from airflow_provider_regal.operators.redeliver import RegalRedeliverOperator

@@ -39,7 +39,6 @@ TESTED_IN = {
     "ledger/admin/formats": "cli/test_history",
     "ledger/admin/last_deliveries": "cli/test_check",
     "ledger/admin/left": "cli/test_check",
-    "operators/_bulk": "operators/test_options",
     "operators/_event": "operators/test_event_operators",
     "operators/_failing": "transfers/test_sql_to_regal",
     "operators/_files": "transfers/test_file_to_regal",

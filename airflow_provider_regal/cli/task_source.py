@@ -23,7 +23,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal._compat import (
-    AirflowException,
     dag_folders,
     parse_dags,
     render_templates,
@@ -34,11 +33,11 @@ from airflow_provider_regal._compat import (
     timetable_of,
 )
 from airflow_provider_regal.cli.opening import CommandError
-from airflow_provider_regal.errors import RegalError
-from airflow_provider_regal.hooks._delivering import read_file
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
+from airflow_provider_regal.hooks._delivering import given_rows, read_file
 from airflow_provider_regal.operators._event import RegalEventOperator
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 from airflow_provider_regal.operators.redeliver import RegalRedeliverOperator
+from airflow_provider_regal.sources import SourceError
 from airflow_provider_regal.transfers.file_to_regal import FileToRegalOperator
 from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
@@ -188,16 +187,14 @@ def _of_operator(operator: RegalOperator, name: str, context: Any) -> RowSource:
 
 
 def _rows_of(operator: RegalOperator, context: Any) -> Iterator[Any]:
-    """Return the rows; report any error of their source as one error for people.
+    """Return the rows; report any error of their source as one error for people, as a delivery does.
 
-    :raises CommandError: the source failed.
+    :raises CommandError: the source can't be read.
     """
     try:
-        yield from operator.open_rows(context)
-    except (RegalError, CommandError, ValueError, AirflowException):
-        raise
-    except Exception as error:  # noqa: BLE001 - a function of the user's, or a driver, may raise anything
-        raise CommandError(f"The source can't be read: {type(error).__name__}: {error}") from None
+        yield from given_rows(lambda: operator.open_rows(context), passing=(CommandError,))
+    except SourceError as error:
+        raise CommandError(f"The source can't be read: {error}") from None
 
 
 # -- the DAG ----------------------------------------------------------------------------------------------------------

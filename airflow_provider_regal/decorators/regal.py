@@ -61,7 +61,7 @@ def regal_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any)
             for lesson in booked_yesterday():
                 yield {"user_id": lesson.student, "subject": lesson.subject}
 
-    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators.bulk.RegalBulkOperator`, and of any
         task.
     """
     return task_decorator_factory(

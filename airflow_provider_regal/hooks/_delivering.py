@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_regal._compat import AirflowException, ObjectStoragePath, get_current_context, may_have_xcom
@@ -15,6 +16,7 @@ from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.errors import FixSourceError, PlanError, RegalError, RetryLaterError, TakenOverError
 from airflow_provider_regal.hooks._ledger import kept_for, open_account, tidy
+from airflow_provider_regal.sources import BadSourceError, SourceError
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
@@ -29,6 +31,7 @@ REPORT_KEY: Final = "regal_report"
 CONSENTS_KEY: Final = "regal_consents_on_record"
 PROGRESS_KEY: Final = "regal_progress"
 _log = logging.getLogger(__name__)
+_PACKAGE: Final = Path(__file__).parents[1]
 _USED: Final = "regal_deliveries"  # key in the task's context: the names of its deliveries
 
 
@@ -48,6 +51,7 @@ class TaskDelivery:
     """Delivers rows, inside a task instance or outside.
 
     :param context: Airflow's; None outside a task.
+    :param rows: opens the source. Errors that it raises are shown without their text, which may hold values of rows.
     :param source: what identifies the source, without its rows: connection, rendered SQL, paths.
     :param name: of this delivery, if the task instance has more than one.
     :param ledger_conn_id: the ledger's database; None for the configured one.
@@ -137,7 +141,7 @@ class TaskDelivery:
 
             delivery = Delivery(
                 place=place or Place.outside_a_task(self._name),
-                rows=self._rows,
+                rows=lambda held: given_rows(lambda: self._rows(held)),
                 fingerprint=hashlib.sha256("\0".join(self._source).encode("utf-8", "surrogatepass")).hexdigest(),
                 settings=settings,
                 target=target,
@@ -256,49 +260,51 @@ def current_context() -> Context | None:
         return None
 
 
-def given_rows(rows: Rows) -> Rows:
-    """Return the rows of a user's source. If it fails, the error contains the row number, but no values.
+def given_rows(open_source: Callable[[], Rows], *, passing: tuple[type[Exception], ...] = ()) -> Iterator[Any]:
+    """Open a source and return its rows. If it fails, the error names the row and the line, but no values.
 
-    :raises FixSourceError: it raised a ValueError.
-    :raises RetryLaterError: it raised another error. Errors of ours and of Airflow are not changed.
+    :param passing: errors that are not changed, like those of this package and of Airflow.
+    :raises FixSourceError: the source raised a ValueError, or did not return rows.
+    :raises RetryLaterError: it raised another error.
     """
-    number = 1
-    source = iter(rows)
-    while True:
-        try:
-            row = next(source)
-        except StopIteration:
-            return
-        except (RegalError, AirflowException):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a source raises
-            kind = FixSourceError if isinstance(error, ValueError) else RetryLaterError
-            problem = f"The source failed at row {number:,} ({type(error).__name__}{_line_of(error)})"
-        else:
+    number = 0
+    try:
+        rows = open_source()
+        if not hasattr(rows, "__iter__"):
+            raise FixSourceError(f"The source must return rows, not {type(rows).__name__}. Nothing was sent.")
+        for number, row in enumerate(rows, 1):  # noqa: B007 - used where the source fails
             yield row
-            number += 1
-            continue
-        # Outside the handler: the text of the source's error may contain values.
-        raise kind(f"{problem}. Nothing was sent. Fix the source and clear the task: all of it is read again.")
+    except Exception as error:
+        if isinstance(error, (RegalError, SourceError, AirflowException, *passing)):
+            raise error from None  # its cause may contain values, too
+        kind = FixSourceError if isinstance(error, ValueError) else RetryLaterError
+        problem = f"The source failed at row {number + 1:,} ({type(error).__name__}{_line_of(error)})"
+    else:
+        return
+    # Outside the handler: the text of the source's error may contain values.
+    raise kind(f"{problem}. Nothing was sent. Fix the source and clear the task: all of it is read again.")
 
 
 def _line_of(error: Exception) -> str:
     """Return the line where the source failed: in its own code, not in code that it calls."""
-    frame = error.__traceback__.tb_next if error.__traceback__ is not None else None  # the first frame is ours
-    return "" if frame is None else f" at {Path(frame.tb_frame.f_code.co_filename).name} line {frame.tb_lineno}"
+    for frame, line in walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        if _PACKAGE not in file.parents:
+            return f" at {file.name} line {line}"
+    return ""
 
 
 def only_events(rows: Rows) -> Rows:
     """Yield the events; fail at the first dictionary.
 
-    :raises ValueError: an item is a dictionary, which needs ``call``.
+    :raises BadSourceError: an item is a dictionary, which needs ``call``.
     """
     from airflow_provider_regal.sources.marks import EVENT_MARK, REJECT_MARK
     from airflow_provider_regal.sources.rows import as_row
 
     for row in map(as_row, rows):
         if EVENT_MARK not in row and REJECT_MARK not in row:
-            raise ValueError("call= is needed where rows are dictionaries: identify, track, page or screen")
+            raise BadSourceError("call= is needed where rows are dictionaries: identify, track, page or screen")
         yield row
 
 

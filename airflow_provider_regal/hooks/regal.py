@@ -365,9 +365,9 @@ class RegalHook(BaseHook):
         :raises FixConnectionError: the connection or its key is wrong.
         :raises RetryLaterError: an outage; a later try resumes.
         """
-        from airflow_provider_regal.hooks._delivering import TaskDelivery, current_context, given_rows, only_events
+        from airflow_provider_regal.hooks._delivering import TaskDelivery, current_context, only_events
 
-        rows = given_rows([rows] if isinstance(rows, Mapping) else rows)  # one dictionary is one row
+        rows = [rows] if isinstance(rows, Mapping) else rows  # one dictionary is one row
         if call is None:
             rows, call = only_events(rows), "track"
         context = current_context()

@@ -12,16 +12,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal._compat import ObjectStoragePath
+from airflow_provider_regal.sources import BadSourceError, SourceError
 from airflow_provider_regal.sources.marks import SKIP_MARK
 
 if TYPE_CHECKING:
-    from airflow_provider_regal.delivery.delivery import Rows
     from airflow_provider_regal.sources import FileFormat
     from airflow_provider_regal.sources.files import SourceFile
     from airflow_provider_regal.sources.marks import Marked
 
 _log = logging.getLogger(__name__)
 _MAGIC: Final = re.compile(r"[*?\[]")
+
+
+class MissingFileError(SourceError, FileNotFoundError):
+    """There is no such file."""
+
+
+class UnreadableFileError(SourceError, OSError):
+    """The storage does not let us read a file."""
 
 
 def paths_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -38,14 +46,24 @@ def open_files(
     delimiter: str = ",",
     encoding: str = "utf-8",
     include: Iterable[str] = (),
-) -> Rows:
-    """Find files and return their rows."""
+) -> Iterator[Marked]:
+    """Find files and return their rows.
+
+    :raises SourceError: a file can't be found or read.
+    """
     from airflow_provider_regal.sources.files import read_files
 
-    files = find_files(paths_of(path))
-    _log.info("Reading %s", "1 file" if len(files) == 1 else f"{len(files):,} files")
-    rows = read_files(files, file_format, delimiter=delimiter, encoding=encoding, include=frozenset(include))
-    return _saying_what_is_skipped(rows)
+    try:
+        files = find_files(paths_of(path))
+        _log.info("Reading %s", "1 file" if len(files) == 1 else f"{len(files):,} files")
+        rows = read_files(files, file_format, delimiter=delimiter, encoding=encoding, include=frozenset(include))
+        yield from _saying_what_is_skipped(rows)
+    except SourceError:
+        raise
+    except OSError as error:  # of the storage: it names paths and permissions, and no content
+        raise UnreadableFileError(
+            f"The files can't be read ({type(error).__name__}: {error}). Nothing was sent."
+        ) from None
 
 
 def check_csv(file_format: str | None, delimiter: str, encoding: str) -> None:
@@ -84,15 +102,15 @@ def find_files(paths: Iterable[str]) -> list[SourceFile]:
     """Find the files that paths and globs name: sorted by name within each, each file once.
 
     :param paths: absolute paths or URIs; ``s3://conn_id@bucket/...`` names the connection.
-    :raises FileNotFoundError: there is no file at a path without wildcards. A glob may match none.
-    :raises ValueError: a path is relative.
+    :raises MissingFileError: there is no file at a path without wildcards. A glob may match none.
+    :raises BadSourceError: a path is relative.
     """
     from airflow_provider_regal.sources.files import SourceFile
 
     found: dict[tuple[Any, str], str] = {}  # file system and key -> name
     for path in paths:
         if "://" not in path and not path.startswith("/"):
-            raise ValueError(f"path must be absolute, or a URI such as s3://bucket/events/*.jsonl: {path!r}")
+            raise BadSourceError(f"path must be absolute, or a URI such as s3://bucket/events/*.jsonl: {path!r}")
         where = ObjectStoragePath(path)
         folder = len(_MAGIC.split(where.path, maxsplit=1)[0].rpartition("/")[0]) + 1
         for key in _keys(where, path):
@@ -112,6 +130,6 @@ def _keys(where: ObjectStoragePath, path: str) -> Iterator[str]:
             elif info["type"] != "directory":
                 yield name
     elif fs.isdir(key):
-        raise FileNotFoundError(f"{path} is a folder: name its files, as {path.rstrip('/')}/*.jsonl")
+        raise MissingFileError(f"{path} is a folder: name its files, as {path.rstrip('/')}/*.jsonl")
     else:
-        raise FileNotFoundError(f"There is no file {path}. A glob that finds none is an empty source instead.")
+        raise MissingFileError(f"There is no file {path}. A glob that finds none is an empty source instead.")

@@ -7,8 +7,9 @@ from contextlib import closing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_regal._compat import AirflowFailException, BaseHook
+from airflow_provider_regal._compat import AirflowException, AirflowFailException, BaseHook
 from airflow_provider_regal.errors import RetryLaterError
+from airflow_provider_regal.sources import BadSourceError
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
@@ -23,15 +24,31 @@ def open_query(
     """Run a query on an Airflow connection and return its rows.
 
     :param hook_params: passed to the database's hook.
-    :raises ValueError: the connection is not a database connection.
+    :raises BadSourceError: the connection is not a database connection.
+    :raises RetryLaterError: the database can't be reached, or failed.
     """
+    return read_query(_connect(conn_id, dict(hook_params or {})), sql, parameters)
+
+
+def _connect(conn_id: str, hook_params: dict[str, Any]) -> Any:
+    """Connect to the database, by its hook."""
     connection: Any = BaseHook.get_connection(conn_id)
-    if connection.conn_type in _BIGQUERY:
-        return read_query(_bigquery(conn_id, dict(hook_params or {})), sql, parameters)
-    hook = connection.get_hook(hook_params=dict(hook_params or {}))
-    if not hasattr(hook, "get_conn") or not hasattr(hook, "run"):
-        raise ValueError(f"The connection {conn_id!r} is not one of a database: {type(hook).__name__}")
-    return read_query(hook.get_conn(), sql, parameters)
+    try:
+        if connection.conn_type in _BIGQUERY:
+            return _bigquery(conn_id, hook_params)
+        hook = connection.get_hook(hook_params=hook_params)
+        if hasattr(hook, "get_conn") and hasattr(hook, "run"):
+            return hook.get_conn()
+    except AirflowException:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a hook or a driver raises
+        from airflow_provider_regal.events.privacy import scrub
+
+        kind = BadSourceError if isinstance(error, ValueError) else RetryLaterError
+        # No row was read yet, so the text holds no value of one.
+        why = f"{type(error).__name__}: {scrub(str(error), connection.password)}"
+        raise kind(f"The connection {conn_id!r} can't be opened ({why}). Nothing was sent.") from None
+    raise BadSourceError(f"The connection {conn_id!r} is not one of a database: {type(hook).__name__}")
 
 
 def _bigquery(conn_id: str, hook_params: dict[str, Any]) -> Any:
@@ -77,7 +94,7 @@ def read_query(connection: Any, sql: str, parameters: Any = None) -> Iterator[Ma
     """Return the rows of a query as dictionaries, fetched a thousand at a time.
 
     :param connection: of the database's driver; closed at the end.
-    :raises ValueError: the query returns no rows, or two columns of one name.
+    :raises BadSourceError: the query returns no rows, or two columns of one name.
     :raises RetryLaterError: the database failed.
     """
     try:
@@ -99,11 +116,12 @@ def _read(connection: Any, sql: str, parameters: Any) -> Iterator[Mapping[str, A
         cursor.execute(sql, parameters) if parameters is not None else cursor.execute(sql)
         fetched = cursor.fetchmany(_ROWS_A_FETCH)
         if cursor.description is None:
-            raise ValueError("The SQL returns no rows; it must be one query.")
+            raise BadSourceError("The SQL returns no rows; it must be one query.")
         columns = [column[0] for column in cursor.description]
         twice = sorted({column for column in columns if columns.count(column) > 1})
         if twice:
-            raise ValueError(f"The query returns two columns named {', '.join(map(repr, twice))}; name each with AS.")
+            named = ", ".join(map(repr, twice))
+            raise BadSourceError(f"The query returns two columns named {named}; name each with AS.")
         while fetched:
             if isinstance(fetched[0], Mapping):  # some connections make their driver return dictionaries
                 yield from fetched

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.sync.columns import check_columns
 from airflow_provider_regal.errors import FixSourceError
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._files import check_csv, open_files, paths_of
 from airflow_provider_regal.operators._query import check_interval, check_query, open_query
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 from airflow_provider_regal.operators.rows import resolved, set_upstream_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
     :param known_to_regal: the rows come from Regal, for example from its webhooks: nothing is sent, and they are
         recorded so that nothing older is sent later. ``initial``, ``as_event``, ``on_removed`` and ``full_resync`` do
         not apply.
-    :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of
+    :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators.bulk.RegalBulkOperator`, and of
         any task.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.delivery.settings import check_flag
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
@@ -51,7 +51,7 @@ class RegalRedeliverOperator(RegalBulkOperator):
     :param event: the name of track events whose rows do not hold it (templated).
     :param mapping: as in the letters' delivery, for rows that could not be mapped. ``types``, ``timezone``,
         ``send_nulls`` and ``column_names`` work in the same way.
-    :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of
+    :param kwargs: every other parameter of :class:`~airflow_provider_regal.operators.bulk.RegalBulkOperator`, and of
         any task.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 
 if TYPE_CHECKING:
     from airflow_provider_regal._compat import BaseOperator, Context
@@ -21,7 +21,7 @@ class RegalRowsOperator(RegalBulkOperator):
 
     :param rows: a list of dictionaries, one dictionary, or the output of an upstream task. Never rendered. Airflow
         stores what a DAG file contains and what tasks return, so read customer data from a source instead.
-    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators.bulk.RegalBulkOperator`, and of any
         task.
     """
 
@@ -47,12 +47,10 @@ def set_upstream_of(task: BaseOperator, rows: Any) -> None:
 
 def resolved(rows: Any, context: Context) -> Rows:
     """Return the rows, whatever their type."""
-    from airflow_provider_regal.hooks._delivering import given_rows
-
     if hasattr(rows, "resolve"):
         rows = rows.resolve(context)
     elif callable(rows):
         rows = rows()
     if rows is None:
         return []
-    return given_rows([rows] if isinstance(rows, Mapping) else rows)  # .expand(rows=...) passes a single dictionary
+    return [rows] if isinstance(rows, Mapping) else rows  # .expand(rows=...) passes a single dictionary

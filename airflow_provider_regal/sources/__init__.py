@@ -16,3 +16,11 @@ from typing import Final, Literal, get_args
 
 FileFormat = Literal["jsonl", "csv", "parquet", "segment"]
 FORMATS: Final[tuple[FileFormat, ...]] = get_args(FileFormat)
+
+
+class SourceError(Exception):
+    """A source can't be read. We wrote the text: it holds no value of a row, so it is logged as it is."""
+
+
+class BadSourceError(SourceError, ValueError):
+    """The source is not what it should be, such as a file of another format. A retry does not help."""

@@ -8,6 +8,7 @@ from typing import IO, Final
 
 from airflow_provider_regal.events.privacy import shown_key
 from airflow_provider_regal.events.python_values import trimmed
+from airflow_provider_regal.sources import BadSourceError
 from airflow_provider_regal.sources.marks import Marked
 from airflow_provider_regal.sources.rows import bad_row, row_of
 from airflow_provider_regal.sources.streams import TOO_LONG, UTF_8, Lines, is_too_long
@@ -43,7 +44,7 @@ def read_csv(stream: IO[bytes], name: str, *, delimiter: str = ",", encoding: st
     :param stream: the file, plain or gzip.
     :param name: of the file, for messages.
     :param encoding: of its text.
-    :raises ValueError: the header is invalid.
+    :raises BadSourceError: the header is invalid.
     """
     texts = _Texts(Lines(stream, name, encoding))
     not_text = f"is not valid {encoding.upper()}; name the file's encoding, such as encoding='cp1252'"
@@ -89,20 +90,20 @@ def _is_text(field: str) -> bool:
 def _header(reader: Iterator[list[str]], name: str, delimiter: str, not_text: str) -> list[str]:
     """Read the names of the columns, without surrounding spaces.
 
-    :raises ValueError: the header is invalid, and why.
+    :raises BadSourceError: the header is invalid, and why.
     """
     try:
         fields = next((fields for fields in reader if fields), [])
     except (csv.Error, _TooLongError):
-        raise ValueError(f"{name}: the first line is not the header of a CSV file.") from None
+        raise BadSourceError(f"{name}: the first line is not the header of a CSV file.") from None
     columns = [trimmed(field) for field in fields]
     if not all(map(_is_text, columns)):
-        raise ValueError(f"{name}: the header {not_text}.")
+        raise BadSourceError(f"{name}: the header {not_text}.")
     if twice := sorted({column for column in columns if columns.count(column) > 1 and column}):
         named = ", ".join(repr(shown_key(column)) for column in twice)
-        raise ValueError(f"{name}: the header names {named} twice; name each column once.")
+        raise BadSourceError(f"{name}: the header names {named} twice; name each column once.")
     if "" in columns:
-        raise ValueError(f"{name}: column {columns.index('') + 1} has no name; name it in the header.")
+        raise BadSourceError(f"{name}: column {columns.index('') + 1} has no name; name it in the header.")
     if len(columns) == 1 and (other := next((d for d in _OTHER_DELIMITERS if d in columns[0]), None)):
-        raise ValueError(f"{name}: the header is one column; is the delimiter {other!r} rather than {delimiter!r}?")
+        raise BadSourceError(f"{name}: the header is one column; is the delimiter {other!r} rather than {delimiter!r}?")
     return columns

@@ -20,6 +20,7 @@ from airflow_provider_regal.ledger.deliveries import Record
 from airflow_provider_regal.ledger.entries import batches
 from airflow_provider_regal.ledger.outcomes import DeadLetter, Selection, letters, read_letters, take_letters
 from airflow_provider_regal.ledger.schema import deliveries
+from airflow_provider_regal.sources import BadSourceError
 from airflow_provider_regal.sources.marks import (
     CALL_MARK,
     CLAIMS_MARK,
@@ -96,7 +97,7 @@ def read_dead_letters(
     :param limit: the maximum number of letters.
     :param restarts: also take what earlier deliveries of the same task have taken.
     :raises FixSourceError: no letter matches.
-    :raises ValueError: ``fix`` failed.
+    :raises BadSourceError: ``fix`` failed.
     """
     left, calls = Counter[str](), Counter[str]()
     free, mine = _free_letters(held, choice, left, restarts=restarts)
@@ -210,12 +211,12 @@ def _what_to_send(letter: DeadLetter, fix: Fix | None, left: Counter[str]) -> Ma
     try:
         payload = fix(dict(letter.payload))
     except Exception as error:
-        raise ValueError(f"fix failed on {where} ({type(error).__name__}); its letter stays as it is.") from error
+        raise BadSourceError(f"fix failed on {where} ({type(error).__name__}); its letter stays as it is.") from error
     if payload is None:
         left["left out by fix"] += 1
         return None
     if not isinstance(payload, Mapping):
-        raise ValueError(
+        raise BadSourceError(
             f"fix must return a dictionary, or None to leave the letter; on {where} it returned a "
             f"{type(payload).__name__}."
         )

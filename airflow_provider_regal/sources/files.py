@@ -41,7 +41,7 @@ def read_files(
     :param encoding: of the text of CSV.
     :param include: ``page``, ``screen``: which of these Segment messages are sent.
     :raises OSError: a file can't be read completely.
-    :raises ValueError: a file is not in its format.
+    :raises BadSourceError: a file is not in its format.
     """
     if file_format == "parquet":
         load_pyarrow()  # raises even if there is no file

@@ -9,6 +9,7 @@ from typing import IO, Any, Final
 
 from airflow_provider_regal.events.privacy import shown_key
 from airflow_provider_regal.events.python_values import shortest
+from airflow_provider_regal.sources import BadSourceError, SourceError
 from airflow_provider_regal.sources.marks import Marked
 from airflow_provider_regal.sources.rows import bad_row, row_of
 from airflow_provider_regal.sources.streams import DamagedFileError
@@ -17,7 +18,7 @@ _ROWS_A_BATCH: Final = 1_000
 _INDEX: Final = re.compile(r"__index_level_\d+__")  # pandas' row numbers, if the index had no name
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(SourceError, ImportError):
     """An optional dependency is not installed."""
 
 
@@ -40,7 +41,7 @@ def read_parquet(stream: IO[bytes], name: str) -> Iterator[Marked]:
 
     :param stream: the file; must be seekable.
     :param name: of the file, for messages.
-    :raises ValueError: two columns have one name.
+    :raises BadSourceError: two columns have one name.
     :raises DamagedFileError: it is not a Parquet file, or is incomplete.
     """
     arrow = load_pyarrow()
@@ -50,7 +51,8 @@ def read_parquet(stream: IO[bytes], name: str) -> Iterator[Marked]:
         file = arrow.parquet.ParquetFile(stream, pre_buffer=False)
         names = file.schema_arrow.names
         if twice := sorted({column for column in names if names.count(column) > 1}):
-            raise ValueError(f"{name} has two columns named {', '.join(repr(shown_key(column)) for column in twice)}.")
+            named = ", ".join(repr(shown_key(column)) for column in twice)
+            raise BadSourceError(f"{name} has two columns named {named}.")
         for batch in file.iter_batches(batch_size=_ROWS_A_BATCH):
             for row in _rows(arrow, batch):
                 number += 1

@@ -12,7 +12,11 @@ from airflow_provider_regal.sources.marks import EVENT_MARK, MARKS, ORIGIN_MARK,
 
 
 def row_of(columns: Mapping[str, Any], origin: str) -> Marked:
-    """Return a row of a table."""
+    """Return a row that knows its place.
+
+    :param columns: name -> value.
+    :param origin: where the row comes from, such as ``lessons.csv line 7``; reports and dead letters show it.
+    """
     return Marked({ORIGIN_MARK: origin, ROW_MARK: columns})
 
 
@@ -21,6 +25,7 @@ def bad_row(what: str, reason: str, origin: str, kept: Mapping[str, Any] | None 
 
     :param what: the place of the fault, such as ``the line`` or a column.
     :param reason: what is wrong with it, without values.
+    :param origin: as of :func:`row_of`.
     :param kept: what to keep of it, in addition to the reason.
     """
     return Marked({ORIGIN_MARK: origin, REJECT_MARK: [[what, reason]], ROW_MARK: dict(kept or {})})

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
+from airflow_provider_regal.sources import BadSourceError, SourceError
+
 UTF_8: Final = "utf-8"
 # Four times the largest event that is sent, since JSON may write a character as \uXXXX.
 LONGEST_LINE: Final = 1024 * 1024
@@ -28,7 +30,7 @@ _NO_TEXT: Final = {
 }
 
 
-class DamagedFileError(OSError):
+class DamagedFileError(SourceError, OSError):
     """A file can't be read completely, so it can't be known how many of its rows are missing."""
 
 
@@ -75,7 +77,7 @@ class Lines:
     :param stream: opened for reading bytes; unzipped if it contains gzip, whatever its name.
     :param name: of the file, for messages.
     :param encoding: of its text.
-    :raises ValueError: the file is not text.
+    :raises BadSourceError: the file is not text.
     """
 
     def __init__(self, stream: IO[bytes], name: str, encoding: str = UTF_8) -> None:
@@ -89,7 +91,7 @@ class Lines:
             self._plain = _buffered(_AsUtf8(self._plain, encoding))
         for start, what in _NO_TEXT.items():
             if self._peek(start):
-                raise ValueError(f"{name} is {what}.")
+                raise BadSourceError(f"{name} is {what}.")
 
     def next(self) -> bytes | None:
         """Read the next line, including its line end, without a byte order mark; None after the last.

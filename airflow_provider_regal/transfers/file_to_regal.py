@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_regal.events.names import OPTIONAL_CALLS
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._files import check_csv, open_files, paths_of
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 from airflow_provider_regal.sources import FORMATS, FileFormat
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class FileToRegalOperator(RegalBulkOperator):
     :param include: for a Segment archive: also send ``page`` and ``screen`` messages, which are skipped otherwise.
     :param delimiter: between the fields of CSV.
     :param encoding: of the text of CSV, such as ``cp1252`` or ``utf-16``.
-    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators.bulk.RegalBulkOperator`, and of any
         task.
     """
 

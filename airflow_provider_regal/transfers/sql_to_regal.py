@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._query import check_interval, check_query, open_query
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 
 if TYPE_CHECKING:
     import jinja2
@@ -34,7 +34,7 @@ class SqlToRegalOperator(RegalBulkOperator):
     :param sql_conn_id: connection of any database with a DB-API hook (templated).
     :param parameters: of the query, in the driver's format (templated).
     :param sql_hook_params: passed to the database's hook.
-    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators._bulk.RegalBulkOperator`, and of any
+    :param kwargs: every parameter of :class:`~airflow_provider_regal.operators.bulk.RegalBulkOperator`, and of any
         task.
     """
 

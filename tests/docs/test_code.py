@@ -13,13 +13,15 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_regal._compat import AirflowFailException
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
 from airflow_provider_regal.operators._event import RegalEventOperator
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 from airflow_provider_regal.operators.rows import RegalRowsOperator
 from tests.docs.blocks import BLOCKS, PROJECT
 
@@ -28,7 +30,7 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 SUITES = sorted({block.page for block in PYTHON if "def test_" in block.code})
 SUITE = ("pytest_plugins", "def test_")
 SENDERS = (RegalEventOperator, RegalBulkOperator)
-OPERATOR = re.compile(r"\b\w*Regal(?!SendPlan)\w*Operator\(")
+OPERATOR = re.compile(r"(?<!class )\b\w*Regal(?!SendPlan)\w*Operator\(")
 TRACK = {"call": "track", "event": "Lesson Booked"}
 NOW = datetime.now(UTC)
 
@@ -137,6 +139,26 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
+@pytest.fixture
+def lessons_api():
+    """The API that the page about sources of one's own reads: one JSON object a line. Return its address."""
+
+    class Lessons(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            for user in ("anne", "ines"):
+                self.wfile.write(json.dumps({"user_id": user, "subject": "Piano"}).encode() + b"\n")
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Lessons) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def leave_a_dead_letter() -> None:
     """Let the task that the page about redelivery speaks of fail."""
     failed = RegalRowsOperator(task_id="events", rows=[{"user_id": "anne", "phone": "212-555-o1o1"}], **TRACK)
@@ -147,8 +169,8 @@ def leave_a_dead_letter() -> None:
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if not of_a_suite(block)], ids=str)
-def test_the_code_of_the_documents_runs(block, regal, warehouse, data):
-    code = block.code.replace("/data/", f"{data}/")
+def test_the_code_of_the_documents_runs(block, regal, warehouse, data, lessons_api):
+    code = block.code.replace("/data/", f"{data}/").replace("https://lessons.example.com", lessons_api)
     if "ApprovalOperator" in code:
         pytest.importorskip("airflow.sdk.execution_time.hitl", reason="Airflow asks people from 3.1 on")
     if "DeadlineAlert" in code:
@@ -174,6 +196,13 @@ def test_the_code_of_the_documents_runs(block, regal, warehouse, data):
     sends_nothing = any(option in code for option in ("dry_run=True", "known_to_regal=True", "plan=True"))
     assert (stats["stored"] > 0) is (bool(operators or "RegalHook(" in code) and not sends_nothing)
     assert stats["contract_findings"] == {}
+
+
+def test_a_source_of_ones_own_is_the_same_on_both_pages():
+    pages = ("CONTRIBUTING.md", "docs/rows-to-regal.md")
+    shown = [block for block in PYTHON if block.page in pages and "(RegalBulkOperator):" in block.code]
+    assert [block.page for block in shown] == [*pages]
+    assert len({block.code for block in shown}) == 1
 
 
 @pytest.mark.slow

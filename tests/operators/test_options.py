@@ -221,7 +221,7 @@ def test_an_option_nobody_knows_is_refused(way, deliver):
 def test_no_option_is_forgotten_here():
     import inspect
 
-    from airflow_provider_regal.operators._bulk import RegalBulkOperator
+    from airflow_provider_regal.operators.bulk import RegalBulkOperator
 
     known = {name for name, kind in inspect.signature(RegalBulkOperator.__init__).parameters.items()
              if kind.kind is kind.KEYWORD_ONLY}  # fmt: skip

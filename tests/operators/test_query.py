@@ -14,6 +14,7 @@ from airflow_provider_regal.errors import RetryLaterError
 from airflow_provider_regal.events.privacy import without_values
 from airflow_provider_regal.operators._query import check_interval, open_query
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
+from airflow_provider_regal.sources import BadSourceError
 from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 
 
@@ -58,6 +59,29 @@ def test_an_error_of_the_database_says_which_and_quotes_no_value(tmp_path, monke
     with pytest.raises(RetryLaterError) as failed:
         list(open_query("w", "SELECT json('anne smith 2125550100 {')"))
     assert "2125550100" not in str(failed.value)
+
+
+def test_a_database_that_cannot_be_reached_is_retried_and_says_why_without_the_password(tmp_path, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_W",
+        json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "none" / "w.db"), "password": "s3cret"}),
+    )
+    with pytest.raises(RetryLaterError, match=r"connection 'w' can't be opened \(OperationalError: unable to open"):
+        open_query("w", "SELECT 1")
+
+    def refuse(self):
+        raise ConnectionError("no route to anne:s3cret@db")
+
+    monkeypatch.setattr("airflow.providers.sqlite.hooks.sqlite.SqliteHook.get_conn", refuse)
+    with pytest.raises(RetryLaterError, match=r"\(ConnectionError: no route to .*\). Nothing was sent") as failed:
+        open_query("w", "SELECT 1")
+    assert "s3cret" not in str(failed.value)
+
+
+def test_a_connection_of_another_kind_fails_for_good(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_W", json.dumps({"conn_type": "regal"}))
+    with pytest.raises(BadSourceError, match="'w' is not one of a database: RegalHook"):
+        open_query("w", "SELECT 1")
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,20 @@ def test_a_glob_that_finds_nothing_gives_no_rows_and_a_path_that_finds_nothing_f
     assert "There is no file" in "".join(capfd.readouterr())
 
 
+def test_what_the_storage_says_is_shown_and_is_retried(run_dag, regal, files, capfd, monkeypatch):
+    (files / "a.jsonl").write_bytes(lines(person(101)))
+
+    def refuse(self, path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.open", refuse)
+    state, _ = deliver(run_dag, "refused", path=f"{files}/*.jsonl", call="identify")
+    assert state == "failed"
+    said = "".join(capfd.readouterr())
+    assert f"The files can't be read (PermissionError: [Errno 13] Permission denied: '{files}/a.jsonl')" in said
+    assert regal.stats()["requests"] == 0
+
+
 def test_the_path_is_templated(run_dag, regal, files):
     with a_dag("templated") as dag:
         FileToRegalOperator(task_id="files", path=[str(files / "{{ dag.dag_id }}.jsonl")], call="identify")

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from airflow_provider_regal.operators._bulk import RegalBulkOperator
+from airflow_provider_regal.operators.bulk import RegalBulkOperator
 from airflow_provider_regal.transfers.file_to_regal import FileToRegalOperator
 from tests.dags.test_examples import example, report_of
 from tests.docs.blocks import PROJECT

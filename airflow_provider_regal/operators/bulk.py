@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class RegalBulkOperator(BaseOperator):
-    """Deliver many rows; the base of all bulk operators.
+    """Deliver many rows; the base of all bulk operators, and of those of your own.
+
+    A subclass overrides :meth:`open_rows` and :meth:`source`; see *A source of your own* on the page *From Python to
+    Regal*.
 
     :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``.
     :param event: the name of the track events, if no column ``event`` holds it (templated).
@@ -168,11 +171,18 @@ class RegalBulkOperator(BaseOperator):
         self._stop = Stop()
 
     def open_rows(self, context: Context) -> Rows:
-        """Open the source."""
+        """Return the rows: dictionaries, events, or results of ``row_of`` and ``bad_row``; best one at a time.
+
+        All of them are read before the first is sent. Only a try without rows on record calls it. Errors are shown
+        without their text, which may contain values of rows: a ValueError fails the task, other errors are retried.
+        """
         raise NotImplementedError
 
     def source(self) -> tuple[str, ...]:
-        """Identify the source, without its rows: if it changes between tries, rows can't be matched."""
+        """Identify the source, without its rows: if it changes between tries, rows can't be matched.
+
+        Include everything that determines which rows it returns, with templates rendered, but no secret.
+        """
         raise NotImplementedError
 
     def execute(self, context: Context) -> dict[str, Any]:
