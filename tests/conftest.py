@@ -1,4 +1,4 @@
-"""A real Airflow for the tests: a home of its own for every test process, migrated once when first needed."""
+"""A real Airflow for the tests: each test process has its own home, migrated once when first needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# A shell that starts the tests in the background has SIGINT ignored, and commands under test would inherit that.
+# A shell that starts the tests in the background ignores SIGINT, and commands under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 HOME = Path(tempfile.mkdtemp(prefix="airflow-"))
 CACHE = Path(__file__).parents[1] / ".cache"
@@ -31,7 +31,7 @@ os.environ.update(  # before anything imports Airflow
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-# What a busy machine makes slow is not wrong.
+# Slowness on a busy machine is not an error.
 hypothesis.settings.register_profile("without_deadline", deadline=None)
 hypothesis.settings.load_profile("without_deadline")
 
@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Leave nothing in the temporary folder."""
+    """Clean up the temporary folder."""
     shutil.rmtree(HOME, ignore_errors=True)
 
 
@@ -94,7 +94,7 @@ def run_dag(airflow_db: Path) -> Callable:
 
 @pytest.fixture
 def everything_stored(airflow_db: Path) -> Callable[[], str]:
-    """All that Airflow's database holds, as one text."""
+    """Return the content of Airflow's database as one text."""
 
     def read() -> str:
         with sqlite3.connect(airflow_db) as connection:
@@ -108,6 +108,6 @@ def everything_stored(airflow_db: Path) -> Callable[[], str]:
 
 @pytest.fixture
 def regal(monkeypatch: pytest.MonkeyPatch, regal_sandbox: Sandbox, regal_ledger: Path) -> Sandbox:
-    """A local Regal that ``regal_default`` points at, and an empty ledger."""
+    """A local Regal for ``regal_default``, and an empty ledger."""
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal_sandbox.connection())
     return regal_sandbox

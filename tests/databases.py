@@ -1,4 +1,4 @@
-"""Empty ledgers in real databases: SQLite in a file, PostgreSQL and MariaDB where they run (marked ``services``)."""
+"""Empty ledgers in real databases: SQLite in a file, PostgreSQL and MariaDB if they run (marked ``services``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVERS = [
     pytest.param("postgresql", marks=pytest.mark.services),
     pytest.param("mariadb", marks=pytest.mark.services),
 ]
-PROVED = ["sqlite", SERVERS[0]]  #: what promises are proved on
+PROVED = ["sqlite", SERVERS[0]]  #: what promises are tested on
 EVERY = ["sqlite", *SERVERS]
 
 
@@ -40,7 +40,7 @@ def _server(url: str, drop: str) -> Iterator[str]:
 
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
-    """Create a database for one test; returns its URL."""
+    """Create a database for one test; yields its URL."""
     yield from _server(POSTGRES, "DROP DATABASE {} WITH (FORCE)")
 
 

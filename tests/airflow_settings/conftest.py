@@ -1,4 +1,4 @@
-"""One running Airflow for all tests of this folder; runs that take long are started at once."""
+"""One running Airflow for all tests of this folder; long runs are started first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.running_airflow import Airflow, Run, ports_and_heartbeats
 
 DAGS = Path(__file__).with_name("settings_dags.py")
 REMOVED = Path(__file__).with_name("removed_dag.py")
-#: What Regal answers, by the name of the event; each refusal is given as often as stated, then no more.
+#: Regal's answers by event name; each refusal is given the stated number of times.
 FAULTS = [
     {"on": {"name": "marked_after_failing", "times": 3}, "do": {"status": 400}},
     {"on": {"name": "no_retries", "times": 1}, "do": {"status": 503, "retry_after": 600}},
@@ -49,7 +49,7 @@ class Scheduler:
         self.process = self._stack.enter_context(running(command, self._env, log))
 
     def close(self) -> None:
-        """End it, with all its tasks."""
+        """Stop it, with all its tasks."""
         self._stack.close()
 
 
@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(home: Path) -> Iterator[tuple[dict[str, str], local.Regal]]:
-    """Run a local Regal, and make an Airflow's environment with a database and the DAGs."""
+    """Run a local Regal, and create an Airflow environment with a database and the DAGs."""
     dags = home / "dags"
     dags.mkdir()
     for file in (DAGS, REMOVED):
@@ -87,7 +87,7 @@ def environment(home: Path) -> Iterator[tuple[dict[str, str], local.Regal]]:
 
 @pytest.fixture(scope="session")
 def without_scheduler(environment: tuple[dict[str, str], local.Regal], home: Path) -> Iterator[Airflow]:
-    """Run all of Airflow but the scheduler."""
+    """Run all of Airflow except the scheduler."""
     env, regal = environment
     with ExitStack() as stack:
         processes = []
@@ -107,7 +107,7 @@ def without_scheduler(environment: tuple[dict[str, str], local.Regal], home: Pat
 
 @pytest.fixture(scope="session")
 def scheduler(without_scheduler: Airflow, home: Path) -> Iterator[Scheduler]:
-    """Run the scheduler; tasks that it starts before the API server answers would fail."""
+    """Run the scheduler; tasks started before the API server answers would fail."""
     scheduler = Scheduler(dict(without_scheduler.env), home)
     scheduler.start()
     yield scheduler
@@ -122,7 +122,7 @@ def airflow(without_scheduler: Airflow, scheduler: Scheduler) -> Airflow:
 
 @pytest.fixture(scope="session")
 def early(airflow: Airflow) -> dict[str, Run]:
-    """Start the runs that take long, all at once."""
+    """Start the long runs, all at once."""
     names = ("execution_timeout", "dagrun_timeout", "backoff", "two_runs", "tested")
     runs = {name: airflow.start(name) for name in names}
     return runs | {"two_runs, again": airflow.start("two_runs")}

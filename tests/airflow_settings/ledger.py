@@ -1,4 +1,4 @@
-"""What the ledger of the running Airflow holds, read by a plain connection."""
+"""Read the ledger of the running Airflow over a plain connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOTHING_YET = {"state": "nothing yet"}
 
 
 def deliveries_of(airflow: Airflow, dag: str, task: str = "deliver") -> list[dict[str, Any]]:
-    """Return the deliveries of a task, the first at the front."""
+    """Return the deliveries of a task, oldest first."""
     return [line for line in deliveries(airflow.ledger) if (line["dag_id"], line["task_id"]) == (dag, task)]
 
 
@@ -21,5 +21,5 @@ def last_delivery(airflow: Airflow, dag: str, task: str = "deliver") -> dict[str
 
 
 def reasons_of(airflow: Airflow, delivery: int) -> set[str]:
-    """Return why rows of a delivery were not delivered."""
+    """Return the reasons why rows of a delivery were not delivered."""
     return {line["message"] for line in outcomes(airflow.ledger, delivery) if line["status"] != "acknowledged"}

@@ -1,4 +1,4 @@
-"""A task of 600 rows that sends 60 a second, and what has to be true of it in the end, whatever interrupted it."""
+"""A task of 600 rows that sends 60 per second, and what must hold in the end, whatever interrupted it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESERVED = 32  #: rows reserved ahead at most, at a rate below 128/s
 
 
 def wait_until_it_sends(airflow: Airflow, dag: str) -> None:
-    """Wait until a task is in the middle of its rows."""
+    """Wait until a task has sent some of its rows."""
     wait_until(lambda: airflow.requests(dag) > 60, 90)
 
 

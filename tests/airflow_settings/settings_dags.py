@@ -1,7 +1,7 @@
-"""The DAGs of these tests, one for a setting or two: run by a scheduler, read from a folder of their own.
+"""The DAGs of these tests, one for one or two settings: run by a scheduler, read from their own folder.
 
-Every row's user id begins with the DAG's id, so that what arrived can be told apart. Events are named like their DAG,
-unless their task has a name of its own.
+Every row's user id begins with the DAG's id, so that arrivals can be assigned. Events are named like their DAG, unless
+their task has its own name.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def dag_of(dag_id, **options):
 
 
 def deliver(dag_id, rows, *, task_id="deliver", call="track", event=None, each=lambda number: {}, **options):
-    """Make a task that sends so many rows.
+    """Make a task that sends this many rows.
 
-    :param dag_id: what user ids, and events without a name, begin with.
+    :param dag_id: the prefix of user ids, and of events without a name.
     :param each: returns further columns of a row, given its number.
     """
     options = {"retries": 2, "retry_delay": timedelta(seconds=1), **options}
@@ -170,7 +170,7 @@ with dag_of("trigger_rule"):
     first >> deliver("trigger_rule_third", 10, task_id="third", trigger_rule="all_done")
 
 with dag_of("after_waiting"):
-    # On a busy machine Airflow 3.3 takes a deferral for a failure if the trigger fires at once, so there are retries.
+    # On a busy machine, Airflow 3.3 treats a deferral as a failure if the trigger fires at once, so the DAG has retries.
     again = {"target_time": SOON, "retries": 3, "retry_delay": timedelta(seconds=1)}
     [
         DateTimeSensorAsync(task_id="deferred", **again),

@@ -1,4 +1,4 @@
-"""What happens to rows when Airflow stops a task while it sends: seen in the ledger and in what arrived."""
+"""What happens to rows when Airflow stops a task while it sends, according to the ledger and the arrivals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page about Airflow's settings: no line without a test, and its numbers are those of the code."""
+"""The page about Airflow's settings: each line has a test, and its numbers match the code."""
 
 from __future__ import annotations
 

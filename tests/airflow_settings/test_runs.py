@@ -1,4 +1,4 @@
-"""Several runs of a DAG, other ways to start one, and what identifies a run: seen in the ledger and in what arrived."""
+"""Several runs of a DAG, other ways to start one, and what identifies a run, according to ledger and arrivals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Airflow itself is stopped while tasks send, and started again: seen in the ledger and in what arrived."""
+"""Airflow itself is stopped while tasks send, and restarted; checked in the ledger and in the arrivals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of one task, and of tasks around it: seen in the ledger and in what arrived."""
+"""Settings of one task, and of tasks around it; checked in the ledger and in the arrivals."""
 
 from __future__ import annotations
 

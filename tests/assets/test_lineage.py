@@ -1,4 +1,4 @@
-"""OpenLineage: what Airflow's own provider writes to a file when tasks of ours run."""
+"""OpenLineage: what Airflow's own provider writes to a file when our tasks run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks still run, and a run whose counts are wrong says nothing about speed."""
+"""The benchmarks still run, and reject a run whose counts are wrong."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Let storms happen: ``python -m tests.chaos [--seed 1] [--runs 20] [--jobs 4]``; ``make chaos`` does the same.
+"""Run storms: ``python -m tests.chaos [--seed 1] [--runs 20] [--jobs 4]``; ``make chaos`` does the same.
 
-Prints the seed, so that a storm can be had again: ``make chaos SEED=17 RUNS=1``. A storm that breaks a promise prints
-its script and what broke.
+Prints the seed, so that a storm can be repeated: ``make chaos SEED=17 RUNS=1``. For a storm that breaks a promise,
+prints its script and what broke.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.chaos.storm import LEDGERS, draw, long_outages
 
 
 def main() -> int:
-    """Read the command line; returns the exit code, 1 if a promise was broken."""
+    """Read the command line; return the exit code, 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--seed", type=int, default=None, help="of the first storm; drawn and printed if not given")
     parser.add_argument("--runs", type=int, default=20)
@@ -39,7 +39,7 @@ def main() -> int:
     results = []
     for result in run_storms(storms, jobs=given.jobs, broken=given.broken):
         results.append(result)
-        if given.keep:  # what there is so far
+        if given.keep:  # the results so far
             keep(results, "chaos_outages" if given.long_outages else "chaos")
     failed = [result["seed"] for result in results if result["broken"]]
     kinds = Counter(kind for result in results for kind in result["kinds"])

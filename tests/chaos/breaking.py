@@ -1,4 +1,4 @@
-"""Ways to break the package on purpose: storms that hold then are worth nothing. Applied in the sender's process."""
+"""Ways to break the package on purpose, which storms must detect. Applied in the sender's process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def forget_what_was_acknowledged() -> None:
 
 
 def skip_the_reservation() -> None:
-    """Rows are sent without being reserved before."""
+    """Rows are sent without a reservation."""
     from airflow_provider_regal.ledger.deliveries import Commit
 
     write = Commit.write
@@ -40,14 +40,14 @@ def skip_the_reservation() -> None:
 
 
 def ignore_retry_after() -> None:
-    """The back-off alone decides when a request is made again."""
+    """Only the back-off decides when a request is retried."""
     from airflow_provider_regal.client import exchange
 
     exchange.LONGEST_RETRY_AFTER_S = 0.0  # type: ignore[misc]
 
 
 def take_html_for_an_acknowledgement() -> None:
-    """A page of HTML counts as an acknowledgement, whatever its status."""
+    """An HTML page counts as an acknowledgement, whatever its status."""
     from airflow_provider_regal.client.exchange import Answer, acknowledges
     from airflow_provider_regal.delivery.sending import engine
 
@@ -58,7 +58,7 @@ def take_html_for_an_acknowledgement() -> None:
 
 
 def send_twice_as_fast() -> None:
-    """The pacer lets twice the limit pass."""
+    """The pacer allows twice the limit."""
     from airflow_provider_regal.client.pace import Pacer
 
     set_limit = Pacer.set_limit
@@ -78,7 +78,7 @@ def forget_the_order() -> None:
 
 
 def log_the_answer() -> None:
-    """A row is logged when it was acknowledged."""
+    """An acknowledged row is logged."""
     from airflow_provider_regal.delivery.sending import recorder
 
     acknowledge = recorder.Recorder.acknowledge

@@ -1,7 +1,7 @@
-"""The network in front of the local Regal: forwards its requests, has troubles when told to, and notes every exchange.
+"""The network in front of the local Regal: forwards requests, causes trouble on command, and records every exchange.
 
-What it notes is independent of what the package and the sandbox say: when each request came, by one clock that never
-goes back, and whether its answer was handed over whole.
+Its records are independent of the package and the sandbox: when each request arrived, by one monotonic clock, and
+whether its answer was delivered completely.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
 _RETRY_AFTER = re.compile(rb"^retry-after: *(\d+)\r?$", re.IGNORECASE | re.MULTILINE)
 _TICK_S = 0.01
 _PRIORITY = 9
-#: They begin and end with connections that are dropped: they concern how new ones are made.
+#: These begin and end with dropped connections, because they affect new connections.
 OF_NEW_CONNECTIONS = ("refused", "silent", "certificate", "dns")
 
 
@@ -34,10 +34,13 @@ OF_NEW_CONNECTIONS = ("refused", "silent", "certificate", "dns")
 class Exchange:
     """One request.
 
-    :param at: monotonic seconds at which it had come. :param body: None if it did not come whole.
-    :param forwarded: whether Regal got it. :param status: of Regal's answer. :param retry_after_s: that it asks for.
-    :param told_at: when the answer was handed over whole; None if it was not.
-    :param read: the client has surely read it: another request came on the same connection.
+    :param at: monotonic seconds at which it had arrived.
+    :param body: None if it did not arrive completely.
+    :param forwarded: whether Regal received it.
+    :param status: of Regal's answer.
+    :param retry_after_s: the wait that the answer asks for.
+    :param told_at: when the answer was delivered completely; None if it was not.
+    :param read: the client has certainly read it: another request came on the same connection.
     """
 
     at: float
@@ -51,17 +54,17 @@ class Exchange:
 
 @dataclass
 class Stalls:
-    """When the front stood still, as on a busy machine: what came meanwhile came one by one, and is seen at once."""
+    """When the front stalled, as on a busy machine: requests that arrived separately then appear at once."""
 
     at: list[tuple[float, float]] = field(default_factory=list)
 
     def worst_ms(self, begin: float, end: float) -> float:
-        """Return the longest within a time, in milliseconds."""
+        """Return the longest stall within a period, in milliseconds."""
         return max((late for at, late in self.at if begin - 0.1 <= at <= end + 0.1), default=0.0) * 1_000
 
 
 class Front:
-    """Listens on a port of its own.
+    """Listens on its own port.
 
     :param upstream: the port of the sandbox.
     :param context: makes the TLS context to listen with; None for plain HTTP.
@@ -80,7 +83,7 @@ class Front:
         self._ticking: asyncio.Task[None] | None = None
         self.exchanges: list[Exchange] = []
         self.stalls = Stalls()
-        #: When all connections were dropped: an answer of just before may be lost.
+        #: When all connections were dropped: an answer from just before may be lost.
         self.drops: list[float] = []
         self.port = 0
 
@@ -96,11 +99,11 @@ class Front:
         self._loop.close()
 
     def trouble(self, kind: str, share: float = 1.0) -> None:
-        """Begin a trouble, for a share of the requests; the one before ends."""
+        """Start a trouble, for a share of the requests; the previous one ends."""
         self._do(self._change(kind, share))
 
     def calm(self) -> None:
-        """End it. What hangs already hangs on."""
+        """End the trouble. Requests that already hang stay hanging."""
         self._do(self._change("", 0.0))
 
     # -- in the thread
@@ -109,7 +112,7 @@ class Front:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(10)
 
     def _serve(self) -> None:
-        with suppress(PermissionError):  # the clock of this thread is that of the server
+        with suppress(PermissionError):  # this thread's clock is the server's clock
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
         self._loop.run_forever()
 
@@ -117,7 +120,7 @@ class Front:
         if self._server is None:
             listening = socket.create_server(("127.0.0.1", self.port), backlog=256)
             self.port = listening.getsockname()[1]
-            silent = self._kind == "silent"  # then TLS does not begin either
+            silent = self._kind == "silent"  # then there is no TLS handshake either
             context = None if silent or self._context is None else self._context()
             talk = self._say_nothing if silent else self._accept
             self._server = await asyncio.start_server(talk, sock=listening, ssl=context, limit=1 << 20)
@@ -161,7 +164,7 @@ class Front:
 
     async def _say_nothing(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        if b"POST " in await reader.read(4_096):  # without TLS, it is a request
+        if b"POST " in await reader.read(4_096):  # a plain HTTP request to a TLS port
             self.exchanges.append(Exchange(time.monotonic()))
         await _hang(reader)
         self._writers.discard(writer)
@@ -194,7 +197,7 @@ class Front:
         upstream: asyncio.StreamWriter,
         before: Exchange | None,
     ) -> Exchange | None:
-        """Let one request pass, or not; returns it if the connection is still of use."""
+        """Forward one request, or don't; return it if the connection can still be used."""
         head = await reader.readuntil(_END)
         if before is not None:
             before.read = True
@@ -225,7 +228,7 @@ class Front:
             writer.write(answer[: len(answer) // 2])
             await _hang(reader)
             return None
-        if reader.at_eof():  # the client has left
+        if reader.at_eof():  # the client has disconnected
             return None
         writer.write(answer)
         await writer.drain()
@@ -239,7 +242,7 @@ def _length(head: bytes) -> int:
 
 
 async def _hang(reader: asyncio.StreamReader) -> None:
-    """Wait until the client leaves."""
+    """Wait until the client disconnects."""
     with suppress(OSError):
         while await reader.read(65_536):
             pass

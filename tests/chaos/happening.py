@@ -1,4 +1,4 @@
-"""Lets a storm happen: a local Regal, the network before it, tries of the task, and the troubles of the script."""
+"""Run a storm: a local Regal, the network in front of it, tries of the task, and the troubles of the script."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ _LOOK_S = 0.02
 
 @dataclass
 class OneTry:
-    """A try. :param ended: ``finished``, ``retry``, ``failed``, or ``killed``. :param state: of the delivery then."""
+    """A try.
+
+    :param ended: ``finished``, ``retry``, ``failed``, or ``killed``.
+    :param state: of the delivery then.
+    """
 
     number: int
     began: float
@@ -45,11 +49,11 @@ class OneTry:
 
     @property
     def beyond_thresholds(self) -> bool:
-        """Whether a task of one's own got the error that an operator would not be retried after."""
+        """Whether a user's own task got the error after which an operator would not be retried."""
         return self.error.startswith("TooManyFailedRowsError")
 
     def failed_again(self, tries: list[OneTry]) -> bool:
-        """Whether Airflow's retry after that error has come to the same."""
+        """Whether Airflow's retry after that error had the same result."""
         return self.beyond_thresholds and len(tries) > 1 and tries[-2].beyond_thresholds
 
 
@@ -64,10 +68,13 @@ class Spell:
 
 @dataclass
 class Happened:
-    """All that is known of a storm when it is over.
+    """Everything known about a storm when it is over.
 
-    :param journal: what the local Regal received. :param delivery: its line in the ledger. :param outcomes: likewise.
-    :param chunks: of the snapshot that are left. :param leaks: which secrets were found, and where.
+    :param journal: what the local Regal received.
+    :param delivery: its line in the ledger.
+    :param outcomes: its lines in the ledger.
+    :param chunks: of the snapshot that are left.
+    :param leaks: which secrets were found, and where.
     """
 
     storm: Storm
@@ -88,7 +95,7 @@ class Happened:
 
 
 class Ledger:
-    """An empty ledger; asked by plain SQL, so that no code of the package stands between."""
+    """An empty ledger, queried with plain SQL, without code of the package."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self._name = ""
@@ -108,7 +115,7 @@ class Ledger:
         )  # fmt: skip
 
     def rows(self, statement: str) -> list[dict[str, Any]]:
-        """Ask; nothing while there is no table yet."""
+        """Query; return nothing while there is no table yet."""
         engine = create_engine(self.url)
         try:
             with engine.connect() as connection:
@@ -123,7 +130,7 @@ class Ledger:
 
 
 class Certificates:
-    """The right certificate, and wrong ones: of another authority, and for another name."""
+    """The right certificate, and wrong ones: from another authority, and for another name."""
 
     def __init__(self, folder: Path) -> None:
         ours, other = Authority(folder / "ours"), Authority(folder / "other", "authority of nobody")
@@ -133,7 +140,7 @@ class Certificates:
         self.replaced = 0
 
     def context(self) -> ssl.SSLContext:
-        """Return the one to show: in turns, another wrong one."""
+        """Return the certificate to present; wrong ones take turns."""
         return self._wrong[self.replaced % 2] if self.replaced else self._right
 
 
@@ -150,7 +157,7 @@ class Happening:
         self._process: Any = None
 
     def happen(self) -> Happened:
-        """Let it happen, until the task has finished."""
+        """Run it until the task has finished."""
         storm, began = self._storm, time.monotonic()
         source = sources.make(storm, self._folder)
         self.found = found = Happened(storm, source)
@@ -231,7 +238,7 @@ class Happening:
     # -- troubles
 
     def _look(self, one: OneTry | None) -> None:
-        """Begin and end what is due."""
+        """Start and end the troubles that are due."""
         now = time.monotonic()
         for spell in self._in_force():
             if now >= spell.began + spell.trouble.lasts_s:
@@ -245,7 +252,7 @@ class Happening:
             if now < since + trouble.later_s or (trouble.kind in NETWORK and any(self._in_force(NETWORK))):
                 continue
             if trouble.kind in ("kill", "stop") and one is None:
-                continue  # nothing is there to be killed
+                continue  # there is nothing to kill
             self._pending.remove(trouble)
             self._begin(trouble, one)
 
@@ -260,7 +267,7 @@ class Happening:
                 self._certificates.replaced = self._storm.seed + 1
             if trouble.kind == "dns":
                 names.write(self._task.hosts, there=False)
-                self._kill(one)  # a process that has resolved the name knows it for a minute
+                self._kill(one)  # a process that has resolved the name caches it for a minute
             self._front.trouble(trouble.kind, trouble.share)
         elif trouble.kind in ANSWERS:
             self._answer()
@@ -290,7 +297,7 @@ class Happening:
     # -- what must not be there
 
     def _leaks(self) -> Iterator[str]:
-        """Look for the key and for personal data in all that the sender wrote and raised."""
+        """Search everything the sender wrote and raised for the key and for personal data."""
         for file in sorted([*self._folder.glob("try-*.log"), *self._folder.glob("try-*.json")]):
             written = file.read_text(errors="replace")
             counts = Counter({secret: written.count(secret) for secret in (KEY, *self.found.source.secrets)})

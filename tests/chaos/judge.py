@@ -1,6 +1,6 @@
-"""Judges a storm by what arrived: the local Regal's journal and the front's exchanges, not the package's own report.
+"""Judge a storm by what arrived: the local Regal's journal and the front's exchanges, not the package's own report.
 
-Each check is a promise of ``docs/delivery-guarantees.md``, and yields what broke it.
+Each check is a promise of ``docs/delivery-guarantees.md``, and yields violations.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.chaos.front import Exchange
 from tests.chaos.happening import Happened, OneTry
 from tests.consent_model.received import decisions_in
 
-#: A row is settled by a commit within a second, on a busy machine within 3: nothing is sent after an older commit.
+#: A commit settles a row within a second, on a busy machine within 3: nothing is sent after an older commit.
 COMMITTED_S = 4.0
 LEAST_AHEAD, AHEAD_S = 32, 0.25
-#: What was under way when Regal asked to wait arrives so late at most.
+#: The latest time for requests in flight to arrive after Regal asked to wait.
 UNDER_WAY_S = 0.3
 MOST_TRIES_OF_A_ROW = 10
-#: Processes for each core, from which on a server without troubles may take seconds to answer.
+#: Number of processes per core from which even a server without trouble may take seconds to answer.
 MOST_LOAD, CORES = 3, os.cpu_count() or 1
 UNAVAILABLE = 503
 
@@ -36,11 +36,11 @@ Key = int | str
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a storm.
+    """The result of a storm.
 
-    :param broken: promises that were.
-    :param late: the machine was too busy to judge: the server stood still in the second in which the rate was broken,
-        or a try was not answered in calm, where processes wait for a core.
+    :param broken: violated promises.
+    :param late: the machine was too busy for a judgment: the server stalled in the second in which the rate was
+        exceeded, or a try was not answered during calm, where processes wait for a core.
     """
 
     broken: list[str]
@@ -72,8 +72,8 @@ def judge(found: Happened) -> Verdict:
 class Court:
     """The checks.
 
-    A row of the source is known again by its number. The rows of a sync have none, and those of one person may go in
-    one request: there, what is known again is the request, and outcomes are counted for each phone.
+    A row of the source is identified by its number. The rows of a sync have none, and those of one person may be sent
+    in one request: then the request is identified, and outcomes are counted for each phone.
 
     :ivar rows: the exchanges of each row, or request of a sync.
     """
@@ -109,7 +109,7 @@ class Court:
     # -- tries
 
     def ends(self) -> Iterator[str]:
-        """A try that ends by itself has finished, or has rows left for the next one."""
+        """A try that ends by itself has finished, or leaves rows for the next one."""
         last = self.found.tries[-1]
         if last.ended not in ("finished", "failed"):
             yield f"it did not finish: try {last.number} ended as {last.ended}, {last.error[:200]}"
@@ -152,7 +152,7 @@ class Court:
             yield f"{counts['skipped']} rows were skipped"
 
     def nothing_lost(self) -> Iterator[str]:
-        """What is acknowledged is at Regal, and was acknowledged by it."""
+        """Regal has, and has acknowledged, everything that counts as acknowledged."""
         stored: set[Key] = {
             key
             for event in self.found.journal
@@ -172,7 +172,7 @@ class Court:
             yield f"{len(odd)} rows are unknown under at_least_once: {odd[:10]}"
 
     def twice(self) -> Iterator[str]:
-        """A row is sent again only if the last answer allows that, or a kill came before the commit."""
+        """A row is sent again only if the last answer allows it, or the process was killed before the commit."""
         for number, exchanges in self.rows.items():
             for before, after in pairwise(exchanges):
                 if _not_applied(before) and before.told_at is not None:
@@ -206,7 +206,7 @@ class Court:
             yield f"{doubted} rows are unknown without an answer to blame, after {after}"
 
     def _unknown_rows(self) -> Iterator[tuple[Any, list[Exchange]]]:
-        """Return the exchanges of each unknown row; of a sync, those of the phone that explain it best."""
+        """Return the exchanges of each unknown row; for a sync, those of the phone that explain it best."""
         if not self.sync:
             yield from ((row, self.rows[row]) for row, status in self.status.items() if status == "unknown")
             return
@@ -227,7 +227,7 @@ class Court:
         return one is None or (one.ended == "killed" and one.over - told_at < COMMITTED_S)
 
     def _try_at(self, at: float) -> OneTry | None:
-        """Return the try that made a request; a killed one's may still be read when it is gone."""
+        """Return the try that made a request; requests of a killed one may arrive after its end."""
         number = bisect.bisect_right(self._begins, at)
         return self.found.tries[number - 1] if number else None
 
@@ -240,7 +240,7 @@ class Court:
 
     @cached_property
     def stall_ms(self) -> float:
-        """For how long the server stood still within the worst seconds."""
+        """Return how long the server stalled within the worst seconds."""
         times = [exchange.at for exchange in self.found.exchanges]
         begin, longest = 0, 0.0
         for end, at in enumerate(times):
@@ -251,13 +251,13 @@ class Court:
         return longest
 
     def rate(self) -> Iterator[str]:
-        """The rate is kept in every second of the server's clock."""
+        """The rate limit holds in every second of the server's clock."""
         if self.worst > self.storm.rate:
             stood_still = f"the server stood still for {self.stall_ms:.0f} ms"
             yield f"{self.worst} requests in a second, of {self.storm.rate} ({stood_still})"
 
     def asked_to_wait(self) -> Iterator[str]:
-        """After a 429 no one sends until Retry-After is over; after a 503 with it, not that row."""
+        """After a 429 nothing is sent until Retry-After is over; after a 503 with it, not that row."""
         pauses = []
         for number, exchanges in self.rows.items():
             for before, after in pairwise(exchanges):
@@ -283,8 +283,8 @@ class Court:
                 return
 
     def order(self) -> Iterator[str]:
-        """Of one person, no row is sent before the one ahead of it has been answered or given up; in each try."""
-        if self.sync:  # opt-outs go first, wherever they stand
+        """A person's row is sent only after the previous one was answered or given up; checked for each try."""
+        if self.sync:  # opt-outs go first, wherever they are
             return
         people = self.found.source.people
         sent: dict[tuple[str, int], list[tuple[float, int, Exchange]]] = defaultdict(list)
@@ -305,7 +305,7 @@ class Court:
     # -- consent
 
     def consent(self) -> Iterator[str]:
-        """No opt-in is sent that the source does not state with its evidence, nor one that an opt-out follows."""
+        """No opt-in is sent that the source does not state with its evidence, or that an opt-out supersedes."""
         said = [*_statements(self.found.source.rows)]
         yes = {(point, channel, at, ip) for point, channel, subscribed, at, ip in said if subscribed and at and ip}
         no = {(point, channel, at) for point, channel, subscribed, at, _ in said if not subscribed}
@@ -336,7 +336,7 @@ class Court:
                 yield f"Regal holds {held.get(key)} for {key}, who has opted out"
 
     def counts(self) -> dict[str, int]:
-        """Count what came of it."""
+        """Count the results."""
         tries = Counter(one.ended for one in self.found.tries)
         return {
             "requests": len(self.found.exchanges), "tries": len(self.found.tries), "kills": tries["killed"],
@@ -362,7 +362,7 @@ def _acknowledged(exchange: Exchange) -> bool:
 
 
 def _not_applied(exchange: Exchange) -> bool:
-    """Whether Regal says that it did not take the event."""
+    """Return whether Regal reports that it did not accept the event."""
     asked = exchange.retry_after_s is not None
     return exchange.status == 429 or (exchange.status == UNAVAILABLE and asked)
 
@@ -377,7 +377,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _statements(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, bool, datetime | None, str | None]]:
-    """Return what the rows say: phone, channel, yes or no, when, from where."""
+    """Return the decisions in the rows: phone, channel, yes or no, when, from where."""
     for row in rows:
         if "channel" in row:
             yield row["phone"], row["channel"], row["subscribed"], _time(row["timestamp"]), row["ip"]

@@ -1,7 +1,7 @@
-"""The resolver of a sender: a file that is changed from outside says whether the name of Regal's host exists.
+"""The resolver of a sender: a file, changed from outside, defines whether the name of Regal's host exists.
 
-The failure is the machine's own: the lookup is made for a name that no resolver knows. uvloop looks names up without
-Python's ``socket``, so a sender that consults the file does without it, as where it is not installed.
+The failure is the machine's own: it looks up a name that no resolver knows. uvloop resolves names without Python's
+``socket``, so a sender that uses the file runs without uvloop.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ UNKNOWN = "regal.storm.invalid"
 
 
 def write(file: Path, *, there: bool) -> None:
-    """Let the name exist, or not."""
+    """Make the name exist, or not."""
     file.write_text(HOST if there else "")
 
 
 def consult(file: Path) -> None:
-    """Let this process look the name up in the file; other names as always."""
+    """Make this process look the name up in the file; other names as usual."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *rest: Any, **options: Any) -> Any:

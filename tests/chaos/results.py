@@ -1,4 +1,4 @@
-"""Keeps what came of many storms in ``benchmarks/results/chaos.json``, from which the tables of the docs are made."""
+"""Store the results of many storms in ``benchmarks/results/chaos.json``, from which the tables of the docs are made."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _KEPT = (
 
 
 def keep(results: list[dict[str, Any]], name: str) -> Path:
-    """Write them down, with a summary."""
+    """Store the results, with a summary."""
     in_order = sorted(results, key=lambda result: result["seed"])
     rounds = [{name: result[name] for name in _KEPT} for result in in_order]
     return write_results(name, rounds, summary=summary(results))
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add up."""
+    """Summarize the results."""
     return {
         "storms": len(results),
         "broken": sum(bool(result["broken"]) and not result["late"] for result in results),

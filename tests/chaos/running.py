@@ -1,4 +1,4 @@
-"""Runs storms, several at a time, and writes down what came of each."""
+"""Run storms, several at a time, and record the result of each."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ MOST_AGAIN = 3
 
 
 def settle_in(home: str) -> None:
-    """Let a process that makes storms, and the tries that it starts, have an Airflow of its own."""
+    """Prepare a process that runs storms, and the tries that it starts, with a separate Airflow environment."""
     os.environ["AIRFLOW_HOME"] = home
     os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
     sys.setswitchinterval(0.001)  # the front's clock must not wait for the local Regal
     processes = get_context("forkserver")
     processes.set_forkserver_preload(sender.IMPORTED)
-    nothing = processes.Process(target=int)  # when it has ended, all that a try needs has been imported
+    nothing = processes.Process(target=int)  # after this process has ended, everything a try needs has been imported
     nothing.start()
     nothing.join()
 
 
 def one_storm(storm: Storm, broken: str | None) -> dict[str, Any]:
-    """Let one storm happen, and judge it; again, if the machine was too busy to judge the rate."""
+    """Run one storm and judge it; repeat it if the machine was too busy to judge the rate."""
     from tests.chaos.happening import Happening
     from tests.chaos.judge import judge
 
@@ -66,7 +66,7 @@ def _keep(folder: Path, where: Path) -> None:
 
 
 def run_storms(storms: Sequence[Storm], *, jobs: int, broken: str | None = None) -> Iterator[dict[str, Any]]:
-    """Let storms happen, several at a time, each in a process of its own; prints a line for each, and returns it."""
+    """Run storms, several at a time, each in its own process; print a line for each, and return it."""
     with (
         tempfile.TemporaryDirectory(prefix="chaos-airflow-") as home,
         ProcessPoolExecutor(jobs, get_context("spawn"), settle_in, (home,)) as pool,
@@ -81,7 +81,7 @@ def run_storms(storms: Sequence[Storm], *, jobs: int, broken: str | None = None)
 
 
 def line_of(result: dict[str, Any]) -> str:
-    """Write a storm in one line."""
+    """Describe a storm in one line."""
     fate = "BROKEN" if result["broken"] else "held"
     kinds = " ".join(result["kinds"]) or "calm"
     return (

@@ -1,4 +1,4 @@
-"""One try of a storm's task, in a process of its own: what Airflow's task runner would execute, with its try number.
+"""One try of a storm's task, in its own process: what Airflow's task runner would execute, with its try number.
 
 The process is forked from a server that has imported Airflow and the package, so that a try begins at once.
 """
@@ -37,11 +37,12 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"
 
 @dataclass(frozen=True)
 class Task:
-    """What a try has to know.
+    """What a try needs to know.
 
-    :param connection: to Regal, as JSON. :param ledger: its connection, as Airflow reads it.
-    :param folder: of the storm: its logs, and what came of each try.
-    :param broken: the way in which the package is broken on purpose.
+    :param connection: to Regal, as JSON.
+    :param ledger: its connection, as Airflow reads it.
+    :param folder: of the storm: its logs, and the result of each try.
+    :param broken: how the package is broken on purpose.
     """
 
     storm: Storm
@@ -58,11 +59,11 @@ class Task:
         return self.folder / "hosts"
 
     def log(self, number: int) -> Path:
-        """What a try wrote."""
+        """The log file of a try."""
         return self.folder / f"try-{number}.log"
 
     def told(self, number: int) -> Path:
-        """What came of a try."""
+        """The file with the result of a try."""
         return self.folder / f"try-{number}.json"
 
 

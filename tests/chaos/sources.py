@@ -1,4 +1,4 @@
-"""The rows of a storm, in the source it draws; and what of them may arrive at Regal."""
+"""The rows of a storm, in the source it draws, and which of them may arrive at Regal."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ _CHANNELS = ("sms", "voice")
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows are.
+    """The source of rows.
 
-    :param rows: as written. :param people: who each row is about, by its number from 1.
-    :param path: of its file or database, if it has one. :param secrets: texts that must turn up in no log.
+    :param rows: as written.
+    :param people: the person of each row, by its number from 1.
+    :param path: of its file or database, if it has one.
+    :param secrets: texts that must not be in any log.
     """
 
     rows: list[dict[str, Any]]
@@ -34,7 +36,7 @@ class Source:
 
 
 def make(storm: Storm, folder: Path) -> Source:
-    """Make the rows, and write them where the source is."""
+    """Make the rows, and write them to the source."""
     chance = random.Random(f"rows {storm.seed}")
     rows = _consents(storm, chance) if storm.source == "sync" else _rows(storm, chance)
     people = {number: row["user_id"] for number, row in enumerate(rows, 1)}
@@ -57,7 +59,7 @@ def _person(storm: Storm, number: int) -> dict[str, str]:
 
 
 def _rows(storm: Storm, chance: random.Random) -> list[dict[str, Any]]:
-    """Rows about a third as many people, some of them right after each other."""
+    """Return rows of a third as many people; some rows of a person are adjacent."""
     people = max(storm.rows // 3, 2)
     invalid = set(chance.sample(range(storm.rows), storm.invalid))
     now = datetime.now(UTC).replace(microsecond=0)
@@ -77,7 +79,7 @@ def _rows(storm: Storm, chance: random.Random) -> list[dict[str, Any]]:
 
 
 def _consent(chance: random.Random, now: datetime) -> dict[str, Any]:
-    """What a row says of consent: nothing, a yes, a yes without its evidence, or a no."""
+    """Return a row's consent: none, a yes, a yes without evidence, or a no."""
     what = chance.choice(("nothing", "yes", "yes", "no_ip", "no_time", "no"))
     if what == "nothing":
         return {"sms_opt_in": None, "sms_opt_in_at": None, "sms_opt_in_ip": None}
@@ -90,7 +92,7 @@ def _consent(chance: random.Random, now: datetime) -> dict[str, Any]:
 
 
 def _consents(storm: Storm, chance: random.Random) -> list[dict[str, Any]]:
-    """Consents: of each phone and channel one or two, and who opts out is often one who opted in."""
+    """Return consents, one or two for each phone and channel; those who opt out have often opted in before."""
     now = datetime.now(UTC).replace(microsecond=0)
     rows = []
     for index in range(storm.rows):
@@ -107,7 +109,7 @@ def _consents(storm: Storm, chance: random.Random) -> list[dict[str, Any]]:
 
 
 def message(storm: Storm, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as Segment archives it: every third one a contact."""
+    """Return a row as archived by Segment: every third one a contact."""
     number = row["n"]
     said: dict[str, Any] = {
         "userId": row["user_id"], "messageId": row["message_id"],

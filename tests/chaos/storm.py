@@ -1,22 +1,22 @@
-"""A storm: what is delivered, and which troubles come when. Drawn from a seed, so that it can be had again.
+"""A storm: what is delivered, and when which troubles occur. Drawn from a seed, so that it can be repeated.
 
 ===============  =====================================================================================================
-refused          connections are refused, and those there are dropped: Regal is down
-half_open        connections are accepted, and nothing is ever answered; the request does not arrive
+refused          connections are refused, and existing ones dropped: Regal is down
+half_open        connections are accepted, but never answered; the request does not arrive
 silent           likewise, before TLS and HTTP begin
-swallowed        requests arrive at Regal, and their answers are never given
-half_answer      half of the answer comes, and no more
+swallowed        requests arrive at Regal, but are never answered
+half_answer      only half of the answer arrives
 torn             the connection is reset in the middle of the request
 reset            the request arrives, and the connection is reset instead of an answer
-certificate      another certificate is shown: of an unknown authority, or for another name
-dns              the sender is killed, and its next tries cannot resolve the name
-unavailable      503, with ``Retry-After`` or without it
+certificate      another certificate is presented: of an unknown authority, or for another name
+dns              the sender is killed, and its next tries can't resolve the name
+unavailable      503, with or without ``Retry-After``
 too_many         429 with ``Retry-After``
-html             1 in 50 answers is a page of HTML, with a status of a gateway or 200
+html             1 in 50 answers is an HTML page, with a status of a gateway or 200
 latency          answers take from 20 ms to 5 s
 lost             the connection closes without an answer; the event is stored
 kill             SIGKILL of the sender
-stop             SIGTERM of the sender, as Airflow stops a task
+stop             SIGTERM of the sender, as when Airflow stops a task
 ===============  =====================================================================================================
 """
 
@@ -43,9 +43,13 @@ HTML_STATUS = (200, 500, 502, 504)
 class Trouble:
     """One of the troubles above.
 
-    :param after: requests that have come, from which on it may begin. :param later_s: seconds after that.
-    :param lasts_s: how long it lasts. :param share: of the requests it is for.
-    :param status: of answers. :param retry_after: seconds that Regal asks for. :param stored: Regal has the event.
+    :param after: the number of requests after which it may begin.
+    :param later_s: seconds after that.
+    :param lasts_s: its duration.
+    :param share: the share of affected requests.
+    :param status: of answers.
+    :param retry_after: seconds that Regal asks for.
+    :param stored: whether Regal has the event.
     """
 
     kind: str
@@ -67,8 +71,11 @@ class Trouble:
 class Storm:
     """What happens, and to what.
 
-    :param invalid: rows that have to be rejected. :param rate: requests a second, of the account.
-    :param patience_s: ``outage_patience``. :param timeout_s: of a request. :param retry_delay_s: between tries.
+    :param invalid: rows that have to be rejected.
+    :param rate: requests per second of the account.
+    :param patience_s: ``outage_patience``.
+    :param timeout_s: of a request.
+    :param retry_delay_s: between tries.
     """
 
     seed: int
@@ -95,18 +102,18 @@ class Storm:
         return "localhost" if self.tls else "127.0.0.1"
 
     def script(self) -> str:
-        """Write it down, for people."""
+        """Format the script for people."""
         told = {name: value for name, value in asdict(self).items() if name != "troubles"}
         head = " ".join(f"{name}={value}" for name, value in told.items())
         return "\n".join([head, *(f"  - {trouble}" for trouble in self.troubles)])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for the results."""
+        """Return the storm for the results."""
         return {**asdict(self), "troubles": [str(trouble) for trouble in self.troubles]}
 
 
 def draw(seed: int, *, ledgers: tuple[str, ...] = LEDGERS) -> Storm:
-    """Draw a storm; seeds that follow each other go through all guarantees and sources."""
+    """Draw a storm; consecutive seeds cover all guarantees and sources."""
     chance = random.Random(f"storm {seed}")
     source = SOURCES[seed // len(GUARANTEES) % len(SOURCES)]
     call = {"sync": "identify", "segment": "track"}.get(source) or chance.choice(("track", "identify"))
@@ -135,7 +142,7 @@ def draw(seed: int, *, ledgers: tuple[str, ...] = LEDGERS) -> Storm:
 def _troubles(chance: random.Random, rows: int, patience_s: float, *, tls: bool) -> Iterator[Trouble]:
     kinds = [kind for kind in (*NETWORK, *ANSWERS) if tls or kind not in NEEDS_TLS]
     if tls:
-        kinds += NEEDS_TLS  # which half of the storms cannot have
+        kinds += NEEDS_TLS  # not possible in half of the storms
     for _ in range(chance.choice((1, 2, 2, 3))):
         after = int(rows * chance.uniform(0.0, 0.8))
         trouble = _one(chance, chance.choice(kinds), after, patience_s)
@@ -170,7 +177,7 @@ def _one(chance: random.Random, kind: str, after: int, patience_s: float) -> Tro
 
 
 def long_outages() -> list[Storm]:
-    """Return two outages of ten real minutes, one for each guarantee, with the retries of usual tasks."""
+    """Return two outages of ten real minutes, one for each guarantee, with the usual retries of tasks."""
     usual: dict[str, Any] = {
         "source": "sql", "call": "track", "ledger": "postgresql", "rows": 600, "invalid": 0, "rate": 60,
         "connections": 256, "tls": True, "patience_s": 120.0, "timeout_s": 30.0, "retry_delay_s": 60.0,
@@ -180,7 +187,7 @@ def long_outages() -> list[Storm]:
 
 
 def rules_of(storm: Storm, troubles: list[Trouble]) -> list[dict[str, Any]]:
-    """Return the rules of the sandbox for the troubles that are in force."""
+    """Return the sandbox rules for the active troubles."""
     rules: list[dict[str, Any]] = []
     for trouble in troubles:
         number = storm.troubles.index(trouble) if trouble in storm.troubles else 0
@@ -189,7 +196,7 @@ def rules_of(storm: Storm, troubles: list[Trouble]) -> list[dict[str, Any]]:
         match trouble.kind:
             case "unavailable" | "too_many":
                 asked = {} if trouble.retry_after is None else {"retry_after": trouble.retry_after}
-                stored = trouble.stored and trouble.retry_after is None  # with it, Regal has not taken the event
+                stored = trouble.stored and trouble.retry_after is None  # with it, Regal has not accepted the event
                 rules.append({**on, "do": {"status": trouble.status, "store": stored, **asked}})
             case "html":
                 rules.append({**on, "do": {"status": trouble.status, "body": "html", "store": trouble.stored}})

@@ -1,4 +1,4 @@
-"""The storms of ``make chaos``: a few hold, and they find what is broken on purpose."""
+"""The storms of ``make chaos``: a few pass, and deliberate faults are found."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from airflow_provider_regal.hooks.regal import RegalHook
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """Put the default ledger into a folder of its own; Airflow's database stays where it is."""
+    """Put the default ledger into a separate folder; Airflow's database stays where it is."""
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{os.environ['AIRFLOW_HOME']}/airflow.db")
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
@@ -30,12 +30,12 @@ def ledger_path(home):
 
 @pytest.fixture
 def deliver(home, regal, monkeypatch):
-    """Deliver rows outside a task, with the default ledger; returns the report.
+    """Deliver rows outside a task, with the default ledger; return the report.
 
-    :param faults: what Regal does with them.
+    :param faults: Regal's scripted answers.
     """
     monkeypatch.delenv("AIRFLOW__REGAL__LEDGER_CONN_ID")
-    # After a kill, a try waits as long as a request of the one before may take.
+    # After a kill, a try waits as long as a request of the previous one may take.
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(timeout=2))
 
     def run(rows, faults=(), **options):
@@ -57,7 +57,7 @@ def deliver(home, regal, monkeypatch):
 
 @pytest.fixture
 def run(capsys):
-    """Run a command; returns its exit code, what it printed, and what it said on standard error."""
+    """Run a command; return its exit code, standard output, and standard error."""
 
     def command(*arguments):
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Commands run as people run them."""
+"""Run commands in the same way as users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def airflow_parser() -> argparse.ArgumentParser:
-    """Build the commands into a parser the way ``airflow`` does."""
+    """Build the commands into a parser in the same way as ``airflow``."""
     parser = argparse.ArgumentParser(prog="airflow")
     _add(parser, get_cli_commands())
     return parser
@@ -35,7 +35,7 @@ def _add(parser, commands):
 
 
 def program(*arguments, **environment) -> subprocess.Popen:
-    """Begin ``python -m airflow_provider_regal`` as a process of its own."""
+    """Start ``python -m airflow_provider_regal`` in a separate process."""
     return subprocess.Popen(
         [sys.executable, "-m", "airflow_provider_regal", *arguments],
         stdout=subprocess.PIPE,
@@ -47,7 +47,7 @@ def program(*arguments, **environment) -> subprocess.Popen:
 
 
 def run_airflow(*arguments) -> subprocess.CompletedProcess:
-    """Run ``airflow`` as a process of its own."""
+    """Run ``airflow`` in a separate process."""
     return subprocess.run(
         [sys.executable, "-m", "airflow", *arguments],
         capture_output=True,

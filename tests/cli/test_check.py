@@ -1,4 +1,4 @@
-"""``check``: a line for everything a delivery needs, how it is, and what to do about it."""
+"""``check``: a line for everything a delivery needs, its status, and what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``contract``: a first contract from rows, the check of a file, and the types that Regal keeps."""
+"""``contract``: infer a contract from rows, check a file, and list the types that Regal keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``redeliver``: exit codes, the report, and resuming after it was stopped or killed."""
+"""``redeliver``: exit codes, the report, and resuming after a stop or kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``send``: one event, files, the confirmation, Ctrl-C in a real process, and what the same command does then."""
+"""``send``: one event, files, the confirmation, Ctrl-C in a real process, and repeating the same command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``try``: one row, what becomes of it, and what Regal answers; a real sandbox, a real ledger, real DAG files."""
+"""``try``: one row, its result, and Regal's answer; with a real sandbox, a real ledger and real DAG files."""
 
 from __future__ import annotations
 

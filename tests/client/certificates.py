@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, for TLS servers that only its bundle proves."""
+"""A test certificate authority, for TLS servers that only its bundle verifies."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Authority:
         self.file.write_bytes(self._pem)
 
     def folder(self) -> Path:
-        """Make a folder in which OpenSSL finds the certificate: by the hash of its subject."""
+        """Make a folder in which OpenSSL finds the certificate by the hash of its subject."""
         folder = self._folder / "hashed"
         folder.mkdir(exist_ok=True)
-        # The hash is of the names in lower case (ours is) without the outer header, which here is two bytes long.
+        # The hash is of the names in lower case (ours is), without the outer header, which has two bytes here.
         digest = hashlib.sha1(self._name.public_bytes()[2:]).digest()
         number = int.from_bytes(digest[:4], "little")
         (folder / f"{number:08x}.0").write_bytes(self._pem)
@@ -83,7 +83,7 @@ class Authority:
         )
 
     def revocations(self) -> Path:
-        """Write a file that is PEM and holds no certificate: the authority's list of revoked ones."""
+        """Write a PEM file without a certificate: the authority's revocation list."""
         now = datetime.datetime.now(datetime.UTC)
         revoked = (
             x509.CertificateRevocationListBuilder()

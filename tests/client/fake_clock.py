@@ -1,4 +1,4 @@
-"""A clock that moves when somebody sleeps, and randomness that is fixed."""
+"""A clock that moves when code sleeps, and fixed randomness."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ START = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
 class FakeClock:
-    """Time for a test.
+    """A clock for tests.
 
-    :param jitter: what chance says every time, 0 to 1.
+    :param jitter: the random number, 0 to 1.
     """
 
     def __init__(self, *, jitter: float = 1.0, start: float = 1_000.0) -> None:

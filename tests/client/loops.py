@@ -1,4 +1,4 @@
-"""Both loops that a delivery may run on: Python's own and, where it is installed, uvloop."""
+"""The event loops that a delivery may run on: Python's own and, if installed, uvloop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _used = ["asyncio"]
 
 
 def use(name: str) -> None:
-    """Let :func:`run` use a loop from now on."""
+    """Make :func:`run` use a loop from now on."""
     _used[:] = [name]
 
 

@@ -1,4 +1,4 @@
-"""A proxy on a socket: it alone knows where the hosts of a test are, and keeps what it was told."""
+"""A proxy on a socket: only it knows the addresses of the test's hosts, and it records requests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.client.raw_server import Request, Script, Talk, http
 
 
 def tunneling(hosts: Mapping[str, int], *, credentials: str | None = None) -> Script:
-    """Connect clients to servers of this machine; speaks only CONNECT.
+    """Connects clients to servers on this machine; supports only CONNECT.
 
     :param hosts: the local port of each ``host:port`` that exists.
-    :param credentials: ``user:password`` without which it refuses.
+    :param credentials: ``user:password`` that it requires.
     """
     wanted = credentials and "Basic " + b64encode(credentials.encode()).decode()
 

@@ -1,4 +1,4 @@
-"""A server that does exactly what a test scripts, byte by byte: what no proper HTTP server would do."""
+"""A server that does exactly what a test scripts, byte by byte, including what no proper HTTP server would do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OK_BODY = b'{"message":"ok"}'
 
 
 def http(status: str = "200 OK", body: bytes = OK_BODY, *headers: str) -> bytes:
-    """Write an answer as it goes over the wire."""
+    """Format an answer for the wire."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
@@ -55,7 +55,7 @@ class Talk:
         return bool(piece)
 
     def read_head(self) -> str | None:
-        """Read the headers of the next request; None if the client has gone."""
+        """Read the headers of the next request; None if the client has disconnected."""
         while b"\r\n\r\n" not in self._unread:
             if not self._more():
                 return None
@@ -63,7 +63,7 @@ class Talk:
         return head.decode("latin-1")
 
     def read(self) -> Request | None:
-        """Read the next request; None if the client has gone."""
+        """Read the next request; None if the client has disconnected."""
         head = self.read_head()
         if head is None:
             return None
@@ -77,7 +77,7 @@ class Talk:
         return request
 
     def say(self, data: bytes) -> bool:
-        """Send; False if the client has gone."""
+        """Send; return False if the client has disconnected."""
         try:
             self.sock.sendall(data)
         except OSError:
@@ -85,7 +85,7 @@ class Talk:
         return True
 
     def drip(self, data: bytes) -> None:
-        """Send the data again and again, slowly, until the client goes."""
+        """Send the data repeatedly and slowly, until the client disconnects."""
         while not self.stopped.wait(DRIP_S) and self.say(data):
             pass
 
@@ -94,7 +94,7 @@ class Talk:
             pass
 
     def reset(self) -> None:
-        """Cut the connection with RST."""
+        """Close the connection with RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
@@ -188,20 +188,20 @@ class RawServer:
             talk.sock.close()
 
     def wait_for_scripts(self) -> None:
-        """Wait until every script begun so far has come to its end, its connection closed."""
+        """Wait until every script started so far has ended, and its connection is closed."""
         for thread in self.threads:
             thread.join(5)
             assert not thread.is_alive()
 
 
 def unused_port() -> int:
-    """Find a port that no one listens on."""
+    """Return an unused port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """Make a server's TLS context with a certificate that no one has signed, and the certificate's file."""
+    """Make a server's TLS context with a self-signed certificate, and the certificate's file."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -1,4 +1,4 @@
-"""Sending one event, for the tests of the sender."""
+"""Send one event, for the tests of the sender."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sender(origin, *, timeout=5.0, patience_s=60.0, clock=None, pacer=None, key=
 
 
 def once(origin, guarantee="at_most_once", **options) -> RegalError:
-    """Send once, to fail."""
+    """Send once, expecting a failure."""
     with pytest.raises(RegalError) as raised:
         sender(origin, patience_s=0, **options).send(TRACK, guarantee)
     return raised.value

@@ -1,4 +1,4 @@
-"""Deadlines: late work ends, other work continues, and work that is canceled for another reason ends, too."""
+"""Deadlines: late work ends, other work continues, and work that is canceled for another reason also ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The certificates and the proxy that an environment names; what the clients do with them is tested beside it."""
+"""The certificates and the proxy that an environment names; the clients' use of them is tested elsewhere."""
 
 from __future__ import annotations
 

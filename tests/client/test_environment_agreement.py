@@ -1,4 +1,4 @@
-"""Check, single events and deliveries reach Regal, or fail, the same way in every environment.
+"""Check, single events and deliveries reach Regal, or fail, in the same way in every environment.
 
 The target is a TLS server with a certificate of the test's own authority, under a name that only the test's proxy
 knows.

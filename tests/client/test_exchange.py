@@ -1,4 +1,4 @@
-"""What an attempt means and what comes next."""
+"""What an attempt means and what to do next."""
 
 from __future__ import annotations
 

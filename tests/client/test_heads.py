@@ -1,4 +1,4 @@
-"""Heads that two threads write at once."""
+"""Request heads that two threads write at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One asynchronous attempt: what became of it, and whether Regal can have the event."""
+"""One asynchronous attempt: its result, and whether Regal can have the event."""
 
 from __future__ import annotations
 

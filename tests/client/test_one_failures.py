@@ -1,4 +1,4 @@
-"""Where a connection can fail, and what may be said about the event then."""
+"""Where a connection can fail, and what is then known about the event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever an answer repeats of the event or the key, no one gets to read it."""
+"""Whatever an answer repeats of the event or the key is masked."""
 
 from __future__ import annotations
 

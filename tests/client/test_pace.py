@@ -1,4 +1,4 @@
-"""The rate is kept, and used."""
+"""The rate limit is respected and used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connection test asks, sends nothing, and says what it proved."""
+"""The connection test sends no event, and reports what it checked."""
 
 from __future__ import annotations
 

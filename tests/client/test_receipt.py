@@ -1,4 +1,4 @@
-"""What is kept of an acknowledged event."""
+"""What is recorded for an acknowledged event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session adds to a request of its own accord, and what it leaves out."""
+"""What a session adds to a request, and what it leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection is read strictly, and every mistake has one clear sentence that never shows the key."""
+"""A connection is validated strictly, and every mistake has one clear message that never shows the key."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Random histories of consent: who says what, in which form of a row, by which way, and what fails meanwhile.
+"""Random histories of consent: who decides what, in which form of a row, by which path, and what fails meanwhile.
 
-A history is decided by its seed. It holds what the package is given and, beside each row, what the row says.
+A history is determined by its seed. It contains the package's input and, for each row, what the row means.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.consent_model.model import Options, Row, Statement
 PEOPLE = (1, 2, 3)
 EVENT = "SMS Consent Given"
 LEDGER_KEY = "the key of the ledger"
-#: Where the clocks show an hour twice on the first Sunday of November, from 5:00 to 7:00 UTC.
+#: The clocks show an hour twice on the first Sunday of November, from 5:00 to 7:00 UTC.
 NEW_YORK = "America/New_York"
 CHANNELS = ("sms", "voice", "email")
 YES = [True, True, "true", "T", 1, 1.0, "1", Decimal(1)]
@@ -33,7 +33,7 @@ NO_TIMES = ["soon", "13/13/2026"]
 NOT_ROUTABLE = ["10.0.0.5", "127.0.0.1", "0.0.0.0", "192.168.1.7"]
 NO_ADDRESSES = ["unknown", "203.0.113.9:443"]
 EVIDENCE = {"_at": "timestamp", "_ip": "ip"}
-#: Of a wide row: columns for a second phone, which SQL cannot name.
+#: Columns for a second phone in a wide row, which SQL can't name.
 WORK = {
     "work": "phones.work",
     **{f"w_{c}{e}": f"phones.work_{c}_opt_in{e}" for c in ("sms", "voice") for e in ("", "_at", "_ip")},
@@ -45,10 +45,10 @@ class Crash:
     """What goes wrong.
 
     :param kind: ``answer`` (one bad answer), ``lost`` (bad answers from a request on), ``down`` (503 from then on),
-        ``silent`` (no answer), ``killed`` (SIGKILL at that request), ``killed reading`` (after so many rows),
-        ``ledger`` (the database fails after so many transactions), ``frozen`` (SIGSTOP at that request; another try
+        ``silent`` (no answer), ``killed`` (SIGKILL at that request), ``killed reading`` (after this many rows),
+        ``ledger`` (the database fails after this many transactions), ``frozen`` (SIGSTOP at that request; another try
         takes over; SIGCONT), ``backends`` (PostgreSQL's are terminated from that transaction on, a few times).
-    :param do: as the local Regal scripts it.
+    :param do: the script for the local Regal.
     """
 
     kind: str
@@ -68,11 +68,11 @@ class Step:
         ``release`` (taken off the list), ``forget``.
     :param source: the task.
     :param minutes: that pass before it.
-    :param written: the rows as the package is given them.
-    :param rows: what they say.
+    :param written: the rows as passed to the package.
+    :param rows: what they mean.
     :param settings: of the delivery; so ``sync``.
     :param people: the people it is about, unless it is a delivery: phones, emails, ``user:<id>``.
-    :param wrong: what is not as it was: ``ledger`` (an empty one), ``key`` (its secret), ``account``.
+    :param wrong: what was replaced: ``ledger`` (by an empty one), ``key`` (its secret), ``account``.
     """
 
     kind: str
@@ -100,7 +100,7 @@ class Step:
 class History:
     """Steps, and when they begin.
 
-    :param ledger_key: identifiers are stored as an HMAC with it; None to store them as they are.
+    :param ledger_key: identifiers are stored as an HMAC with it; None to store them in plain text.
     """
 
     seed: int
@@ -114,7 +114,7 @@ class History:
         return f"history of seed {self.seed}, from {self.begin}{key}\n" + "\n".join(numbered)
 
     def draws(self) -> set[str]:
-        """Name what was drawn of that which only some histories have."""
+        """Name the rare features that were drawn."""
         found = {"ledger_key"} if self.ledger_key else set[str]()
         for step in self.steps:
             found |= {step.kind, f"crash: {step.crash.kind}" if step.crash else "", f"wrong {step.wrong}"}
@@ -147,9 +147,9 @@ def last_hour_shown_twice(now: datetime) -> datetime:
 def history(seed: int, *, steps: int = 10, kills: bool = True) -> History:
     """Make the history of a seed.
 
-    :param kills: let some deliveries run in processes of their own, which are killed.
+    :param kills: run some deliveries in separate processes, which are killed.
     """
-    # Event operators read the real clock, so that of the history runs behind it.
+    # Event operators read the real clock, so the history's clock runs behind it.
     chance, now = random.Random(seed), datetime.now(UTC)
     begin = (now - timedelta(days=2)).replace(hour=2, minute=0, second=0, microsecond=0)
     key = LEDGER_KEY if chance.random() < 0.15 else None
@@ -183,13 +183,13 @@ class _Maker:
         self.removes = chance.random() < 0.4
         self.messages = 0
         self.naive = False  # whether times may be written without a zone
-        self.script: list[Step] = []  # what is left of a scene
+        self.script: list[Step] = []  # the rest of a scene
 
     def maybe(self, share: float) -> bool:
         return self.chance.random() < share
 
     def person(self) -> int:
-        """Mostly the same, so that what they say meets."""
+        """Return a person; mostly the same, so that decisions meet."""
         return self.chance.choices(PEOPLE, [6, 3, 1])[0]
 
     def step(self) -> Step:
@@ -250,7 +250,7 @@ class _Maker:
         return [self.sync_of([yes, odd])]
 
     def in_doubt(self) -> list[Step]:
-        """An event that one delivery could not send, another may have sent, and the first has still to send."""
+        """An event that one delivery could not send, another may have sent, and the first still has to send."""
         person = self.person()
         yes = Statement(f"u{person}", home(person), "sms", True, self.now - timedelta(minutes=1), "203.0.113.9")
         down = Crash("down", 1, {"status": 503, "retry_after": 900, "store": False})
@@ -259,7 +259,7 @@ class _Maker:
         return [replace(first, crash=down), replace(second, crash=lost), Step("retry")]
 
     def stop(self) -> list[Step]:
-        """Somebody replies STOP, which only Regal knows; a yes from before comes by a sync."""
+        """A person replies STOP, which only Regal knows; a sync has an older yes."""
         person = self.person()
         no = Statement(f"u{person}", home(person), "sms", False, self.now)
         yes = replace(no, answer=True, at=self.now - timedelta(minutes=self.chance.randint(0, 1)), ip="203.0.113.9")
@@ -278,18 +278,18 @@ class _Maker:
         ]
 
     def broken_join(self) -> list[Step]:
-        """A table of everybody's consents, and the same table with each of them turned around."""
+        """A table with the consents of all people, and the same table with all of them inverted."""
         first, turned = self.all_of(lambda n: n % 2 == 0, 1), self.all_of(lambda n: n % 2 == 1, 0)
         return [self.sync_of(first), self.sync_of(turned, max_change_ratio=self.chance.choice([0.0, 0.5, 0.5, 1.0]))]
 
     def vanished(self) -> list[Step]:
-        """Everybody says yes, and is then gone from the table."""
+        """All people say yes, and then disappear from the table."""
         ratio = self.chance.choice([0.2, 0.5, None])
         gone = self.sync_of([], max_change_ratio=ratio, on_removed="opt_out")
         return [self.sync_of(self.all_of(lambda n: True, 1)), gone]
 
     def held_events(self) -> list[Step]:
-        """Somebody says no to everything, and has an event then that is no opt-in."""
+        """A person says no to everything, and then has an event that is not an opt-in."""
         person = self.person()
         points = [(home(person), "sms"), (home(person), "voice"), (email(person), "email")]
         noes = [Statement(f"u{person}", point, channel, False, self.now) for point, channel in points]
@@ -299,7 +299,7 @@ class _Maker:
         return [self.sync_of(noes), event]
 
     def old_table(self) -> list[Step]:
-        """Somebody is suppressed or forgotten, and comes with a new yes, and perhaps a new no."""
+        """A person is suppressed or forgotten, and returns with a new yes, and perhaps a new no."""
         person = self.person()
         yes = Statement(f"u{person}", home(person), "sms", True, self.now, "203.0.113.9")
         no = replace(yes, channel="voice", answer=False, at=self.now - timedelta(minutes=self.chance.randint(0, 3)))
@@ -307,7 +307,7 @@ class _Maker:
         return [held, self.chance.choice([self.sync_of([yes, no]), self.event_of(yes)])]
 
     def lost_ledger(self) -> list[Step]:
-        """Somebody takes a yes back; then a table that only has the yes is synced with a ledger that is empty."""
+        """A person withdraws a yes; then a table with only the yes is synced with an empty ledger."""
         person = self.person()
         yes = Statement(f"u{person}", home(person), "sms", True, self.now, "203.0.113.9")
         no = replace(yes, answer=False, at=self.now + timedelta(minutes=1))
@@ -351,7 +351,7 @@ class _Maker:
         return channel if self.maybe(0.8) else self.chance.choice([channel.upper(), f" {channel}", channel.title()])
 
     def time(self, kind: list[Any]) -> Any:
-        """A time near to those of other decisions, so that they meet; or one that is odd."""
+        """A time close to those of other decisions, or an odd one."""
         ago = timedelta(minutes=self.chance.choice([0, 1, 1, 2, 2, 3, 5]))
         if self.naive and self.maybe(0.5):
             return self.local(self.now - ago)
@@ -363,7 +363,7 @@ class _Maker:
         return self.chance.choice(odd) if kind is not NO or self.maybe(0.5) else None
 
     def local(self, at: datetime) -> datetime:
-        """Return a time as the clocks of the history's zone show it."""
+        """Return a time as shown by the clocks in the history's zone."""
         return at.astimezone(ZoneInfo(self.zone or "UTC")).replace(tzinfo=None)
 
     def written_time(self, at: Any) -> Any:
@@ -389,7 +389,7 @@ class _Maker:
     # -- rows
 
     def wide(self, person: int, *, labeled: bool) -> tuple[dict[str, Any], Row]:
-        """All channels of a person in one row; it may be wrong elsewhere, or name the user id alone."""
+        """All channels of a person in one row; it may be otherwise invalid, or have only the user id."""
         if self.maybe(0.12):
             row, told = {"user_id": f"u{person}"}, [self.statement(person, None, self.chance.choice(CHANNELS[:2]))]
             row |= self.columns(told[0], f"{told[0].channel.strip().lower()}_opt_in")
@@ -483,7 +483,7 @@ class _Maker:
         return self.made("contacts", made, settings, options)
 
     def with_message_ids(self, made: list[tuple[dict[str, Any], Row]]) -> list[tuple[dict[str, Any], Row]]:
-        """Let all rows be one message: the first is sent, and of the others only what opts out."""
+        """Make all rows one message: the first is sent, and of the others only their opt-outs."""
         self.messages += 1
         sound = [row.yes == "sent" for _, row in made]
         return [
@@ -543,12 +543,12 @@ class _Maker:
         return self.made("named", made, settings, options)
 
     def table_sync(self) -> Step:
-        """A table of consents, to which rows come and from which they go; one of the two forms in each row."""
+        """A consent table that gains and loses rows, each in one of the two forms."""
         for _ in range(self.chance.randint(0, 3)):
             person = self.person()
             made = self.long(person) if self.maybe(0.7) else self.wide(person, labeled=False)
             written, row = made
-            if "channel" not in written and "phone" in written:  # each consent of it is read alone
+            if "channel" not in written and "phone" in written:  # each of its consents is read separately
                 written, row = {**written, "phone": home(person), "timestamp": None}, replace(row, yes="sent")
             self.table.append((written, row))
         if self.table and self.maybe(0.25):
@@ -595,7 +595,7 @@ class _Maker:
         return self.made("one", [(written, row)], settings, options)
 
     def regal(self) -> Step:
-        """Somebody replies STOP or START; the table of Regal's webhooks is read."""
+        """A person replies STOP or START; the table of Regal's webhooks is read."""
         person, channel = self.person(), self.chance.choice(CHANNELS)
         point = email(person) if channel == "email" else home(person)
         answer = self.maybe(0.25)
@@ -631,7 +631,7 @@ class _Maker:
         return (f"user:u{person}", home(person), work(person), email(person))
 
     def suppress(self) -> Step:
-        """Somebody is put on the list, by some of their identifiers or all."""
+        """Put a person on the list, by some or all of their identifiers."""
         person = self.person()
         every = self.all_identifiers(person)
         return self.suppress_of(person, self.chance.sample(every, self.chance.choice([1, 1, 2, len(every)])))

@@ -1,12 +1,12 @@
-"""The consent rules once more, as a model that shares no code with the package: what must hold whatever happens.
+"""The consent rules again, as a model that shares no code with the package: what must always hold.
 
 ::
 
     generator ─▶ history ─▶ world: the package, a local Regal, a ledger ─▶ what was read, what Regal received
                     └─────────────────▶ model ◀──────────────────────────────────────┘ └─▶ broken rules
 
-Whoever drives the package reports here, in order, what each delivery has *read* and what Regal then *received*; the
-model says which rule was broken. Numbers are those of the page *Opt-ins and consent*.
+The driver of the package reports here, in order, what each delivery has *read* and what Regal then *received*; the
+model returns the rules that were broken. Numbers are those of the page *Opt-ins and consent*.
 
 =============  =========================================================================================
 point          a phone or an email
@@ -14,7 +14,7 @@ key            a point and a channel
 statement      what one row says about one channel
 decision       a yes or a no about a key, with its time in whole seconds
 barrier        the newest no that was read for a key: no yes of that time or before may follow
-certain        surely read, or surely recorded: no crash was near. What is not certain may have happened
+certain        surely read or recorded, since no crash was near; otherwise it may or may not have happened
 held           not to be contacted: suppressed, or forgotten
 =============  =========================================================================================
 """
@@ -44,17 +44,17 @@ FIRST_REAL_YEAR = 1991
 SOON = timedelta(days=1)
 FLIPS_ALWAYS_ALLOWED = 10
 
-Key = tuple[str, str]  # point, or user:<id> where an event names no phone; channel
+Key = tuple[str, str]  # point, or user:<id> if an event has no phone; channel
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What one row says about one channel.
+    """A row's statement about one channel.
 
-    :param point: the phone or email, in its usual form; None if the row names only the user id.
+    :param point: the phone or email, in its usual form; None if the row has only the user id.
     :param channel: as written.
     :param answer: as written.
-    :param at: when the person decided: a time, with a zone or without, a day alone, None, or a text that is not a time.
+    :param at: when the person decided: a time with or without a zone, a date alone, None, or a text that is not a time.
     :param ip: as written.
     """
 
@@ -68,9 +68,9 @@ class Statement:
 
 @dataclass(frozen=True)
 class Row:
-    """The statements of one row, and what else its row means for a yes; a no is sent from every row.
+    """The statements of one row, and whether its yes may be sent; a no is sent from every row.
 
-    :param yes: ``sent``; ``perhaps`` (a message that repeats another); ``never`` (wrong elsewhere, switched off).
+    :param yes: ``sent``; ``perhaps`` (a message that repeats another); ``never`` (otherwise invalid, switched off).
     """
 
     statements: tuple[Statement, ...]
@@ -79,19 +79,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Options:
-    """What a delivery was told.
+    """The options of a delivery.
 
-    :param contacts: it sends contacts or is a sync, so it sends first what is owed.
+    :param contacts: it sends contacts or is a sync, so it first sends what is owed.
     :param may_send: ``all``; ``no`` (a guard stops the rest); ``owed`` (the rows are recorded, as a baseline);
         ``nothing`` (the rows are Regal's own).
     :param by_changes: rows that were read before need not be read again.
     :param once: what Regal acknowledged is not sent again.
-    :param repeats_unknown: told to send again what Regal may have.
-    :param zone: of times that name none.
+    :param repeats_unknown: send again what Regal may have.
+    :param zone: of times without one.
     :param first_run: what a sync does while nothing is on record: ``send``, ``baseline`` or ``refused``.
-    :param max_change_ratio: the share of the consents on record that a sync may turn around; None for any.
-    :param holds_events: no named event goes to people who opted out of all channels on record.
-    :param is_sync: it is a sync of consents, so that a no which belongs to no phone is a row that is lost.
+    :param max_change_ratio: the share of the consents on record that a sync may flip; None for any.
+    :param holds_events: no named event is sent to people who opted out of all channels on record.
+    :param is_sync: it is a sync of consents, so a no that belongs to no phone is a lost row.
     """
 
     require_ip: bool = True
@@ -154,9 +154,9 @@ def answer_of(written: Any) -> bool | str | None:
 
 
 def time_of(written: Any, *, latest: bool, zone: str = "UTC") -> datetime | None:
-    """A day alone is its first second for a yes, and its last for anything else; text is not a time here.
+    """Read a time. A date alone is its first second for a yes, and its last for anything else; text is not a time here.
 
-    So it is in the hour that a clock shows twice: a yes is of the earlier, anything else of the later.
+    Likewise in the hour that occurs twice when clocks change: a yes has the earlier time, anything else the later.
     """
     if not isinstance(written, date):
         return None
@@ -196,7 +196,7 @@ def meaning_of(statement: Statement, options: Options, moment: datetime) -> Yes 
     try:
         ipaddress.ip_address(statement.ip)
     except ValueError:
-        return None  # unreadable evidence is none, whatever is required
+        return None  # unreadable evidence never counts, whatever is required
     return Yes(at, statement.ip) if is_routable(statement.ip) or not options.require_ip else None
 
 
@@ -214,10 +214,12 @@ def channels_closed(channel: str, options: Options) -> Sequence[str]:
 class Received:
     """One decision in one request.
 
-    :param point: None in an event that names only the user id.
-    :param at: None if it says no time.
-    :param stored: Regal has it. :param told: and has said so. :param refused: Regal surely does not have it.
-    :param event: it is an event that stands for an opt-in.
+    :param point: None in an event with only the user id.
+    :param at: None without a time.
+    :param stored: Regal has it.
+    :param told: Regal has acknowledged it.
+    :param refused: Regal certainly does not have it.
+    :param event: it is an event that represents an opt-in.
     """
 
     number: int
@@ -244,10 +246,11 @@ class Received:
 
 @dataclass(frozen=True)
 class Request:
-    """One request, whatever it says.
+    """One request, whatever its content.
 
-    :param people: everybody it names: phones, emails, ``user:<id>``.
-    :param named: it is a named event. :param opts_out_only: it says nothing but opt-outs.
+    :param people: all identifiers in it: phones, emails, ``user:<id>``.
+    :param named: it is a named event.
+    :param opts_out_only: it contains only opt-outs.
     """
 
     number: int
@@ -259,10 +262,11 @@ class Request:
 
 @dataclass
 class Delivery:
-    """What the model knows of one delivery.
+    """The model's knowledge of one delivery.
 
-    :param on_record: whether anything was on record of the account; None if that is not known.
-    :param before: what was settled, when it was read. :param flips: what was sent though the opposite was settled.
+    :param on_record: whether anything was on record for the account; None if not known.
+    :param before: what was settled when it was read.
+    :param flips: what was sent although the opposite was settled.
     :param guarded: its guard has stopped it.
     """
 
@@ -274,36 +278,36 @@ class Delivery:
     guarded: bool = False
     nos: dict[Key, datetime] = field(default_factory=dict)
     unreadable: dict[Key, datetime] = field(default_factory=dict)
-    lost: set[str] = field(default_factory=set)  # user ids that said no, and of which no phone is on record
+    lost: set[str] = field(default_factory=set)  # user ids that said no, without any phone on record
     mentioned: set[Key] = field(default_factory=set)
     owed_before: set[Key] = field(default_factory=set)
-    moments: set[datetime] = field(default_factory=set)  # at which it may have read its source
+    moments: set[datetime] = field(default_factory=set)  # when it may have read its source
 
 
 class ConsentModel:
     """Follows a history. Each report returns the rules that it broke, as text."""
 
     def __init__(self, *, hashed: bool = False) -> None:
-        self.hashed = hashed  # the ledger knows no identifier that it is not given
+        self.hashed = hashed  # the ledger knows only identifiers that it is given
         self.on_record: bool | None = False  # whether any consent is; None if that is not known
         self.erased = False  # whether anybody was ever forgotten
         self.held: set[str] = set()  # who must not be contacted: phones, emails, user:<id>
-        self.forgotten: dict[str, dict[Key, datetime]] = {}  # of these, those whose opt-outs alone are still known
+        self.forgotten: dict[str, dict[Key, datetime]] = {}  # of these, those whose only remaining records are opt-outs
         self.barriers: dict[Key, datetime] = {}  # certain
         self.perhaps: dict[Key, datetime] = {}  # a no that may have been read
         self.yeses: dict[Key, set[Yes]] = defaultdict(set)  # evidence that exists: what may be sent at all
-        self.stated: dict[Key, Yes] = {}  # the newest yes that some row says soundly
+        self.stated: dict[Key, Yes] = {}  # the newest yes stated by a valid row
         self.no_times: dict[Key, set[datetime]] = defaultdict(set)  # every no that was stated
-        self.inferred: dict[Key, datetime] = {}  # withdrawn since somebody was no longer in a source
-        self.inferred_when: dict[Key, set[datetime]] = defaultdict(set)  # at which that may have been found
-        self.regal: dict[Key, tuple[bool, datetime | None]] = {}  # what Regal has, the last received
+        self.inferred: dict[Key, datetime] = {}  # withdrawn because the person vanished from a source
+        self.inferred_when: dict[Key, set[datetime]] = defaultdict(set)  # when that may have been detected
+        self.regal: dict[Key, tuple[bool, datetime | None]] = {}  # what Regal received last
         self.newest_sent: dict[Key, datetime] = {}  # the newest yes that was ever sent
         self.settled: dict[Key, tuple[bool, datetime | None]] = {}  # acknowledged, and surely recorded
         self.events: dict[tuple[Key, datetime | None], int] = defaultdict(int)
         self.phones: dict[str, set[str]] = defaultdict(set)  # user id -> phones on record
         self.perhaps_phones: dict[str, set[str]] = defaultdict(set)
         self.deliveries: dict[str, Delivery] = {}
-        self.heard: set[Key] = set()  # what Regal was told by others than us
+        self.heard: set[Key] = set()  # what Regal received from others
         self._seen: set[tuple[str, Statement]] = set()
         self._rows: list[tuple[Options, Row]] = []
         self._taken: set[Statement] = set()  # by a redelivery
@@ -329,8 +333,8 @@ class ConsentModel:
         """A delivery has read its source.
 
         :param source: the task.
-        :param moments: the first and the last at which that may have been.
-        :param certain: it surely has, to the end.
+        :param moments: the first and the last possible time.
+        :param certain: it has certainly read it completely.
         """
         this, (first, last) = self.deliveries[delivery], moments
         this.moments |= {first, last}
@@ -347,11 +351,11 @@ class ConsentModel:
                 known = this.options.by_changes and (source, statement) in self._seen
                 self._seen.add((source, statement))
                 self._read(this, row, statement, (first, last), overtaken, certain=certain and not known)
-        # It sends the newest of each; what becomes of an older no, if that is refused, is owed.
+        # It sends the newest of each; an older no, if the newest is refused, is owed.
         this.nos = {key: at for key, at in this.nos.items() if newest.get(key, at) <= at}
 
     def reads_letters(self, moment: datetime) -> None:
-        """A redelivery may take any row: it fails then for what can't be read, and the time of a yes may have come."""
+        """A redelivery may take any row; it fails for unreadable ones, and a time in the future may have come."""
         for delivery in self.deliveries.values():
             delivery.unreadable.clear()
         for options, row in self._rows:
@@ -363,7 +367,7 @@ class ConsentModel:
                         self.yeses[key].add(meaning)
 
     def _newest_yeses(self, row: Row, options: Options, moment: datetime) -> dict[Key, datetime]:
-        """Return the newest yes of each key in a row: an older no of the same row was never the last word."""
+        """Return the newest yes of each key in a row: an older no in the same row never counted."""
         found: dict[Key, datetime] = {}
         for statement in row.statements:
             meaning = meaning_of(statement, options, moment)
@@ -379,7 +383,7 @@ class ConsentModel:
         channel = statement.channel.strip().lower()
         early, late = (meaning_of(statement, this.options, moment) for moment in moments)
         keys = [*self._keys_of(statement, channel, this.options)]
-        if answer_of(statement.answer) is not None:  # else the person is not in the source
+        if answer_of(statement.answer) is not None:  # otherwise the person is not in the source
             this.mentioned.update(keys)
         for key in keys:
             if row.yes != "never":
@@ -410,7 +414,7 @@ class ConsentModel:
                     _raise(this.nos, key, early.at)
 
     def _keys_of(self, statement: Statement, channel: str, options: Options) -> Iterator[Key]:
-        """Whose decision it is: where the row names no phone, that of every phone on record (rule 2)."""
+        """Return the keys of a decision: without a phone in the row, those of every phone on record (rule 2)."""
         if statement.point is not None:
             yield statement.point, channel
         if statement.point is None and channel in PHONE_CHANNELS and answer_of(statement.answer) is False:
@@ -421,21 +425,21 @@ class ConsentModel:
     # -- who must not be contacted
 
     def suppresses(self, people: Collection[str]) -> None:
-        """Somebody is put on the list, by some of their identifiers."""
+        """A person is put on the list, by some of their identifiers."""
         self.held |= {*people}
 
     def releases(self, people: Collection[str]) -> None:
-        """Somebody is taken off it. Of who was forgotten, the opt-outs are on record again, and owed."""
+        """A person is taken off the list. The opt-outs of a forgotten person are on record again, and owed."""
         self.held -= {*people}
         for one in people:
             self.forgotten.pop(one, None)
 
     def forgets(self, people: Collection[str]) -> None:
-        """All that is on record of somebody is removed, but for the times of their opt-outs."""
+        """Everything on record about a person is removed, except the times of their opt-outs."""
         self.held |= {*people}
         self.erased, self.on_record = True, None
         for key in [key for key in self.inferred if key[0] in people]:
-            self.no_times[key] |= {self.inferred[key], *self.inferred_when[key]}  # these are not told apart any more
+            self.no_times[key] |= {self.inferred[key], *self.inferred_when[key]}  # these can't be distinguished anymore
             _raise(self.perhaps, key, self.inferred[key])
         for one in people:
             known = {key: at for key, at in self.perhaps.items() if key[0] == one}
@@ -447,11 +451,11 @@ class ConsentModel:
             del self.events[event]
 
     def _counts(self, statement: Statement) -> bool:
-        """Whether a statement that can't be read fails the task: nothing is kept of who was forgotten."""
+        """Return whether an unreadable statement fails the task: for forgotten people, nothing is kept."""
         return statement not in self._taken and not self._is_forgotten(statement)
 
     def _is_lost(self, options: Options, statement: Statement) -> bool:
-        """Whether a no surely reaches no phone (rule 2): the sync that reads it fails."""
+        """Return whether a no certainly reaches no phone (rule 2): the sync that reads it fails."""
         reaches = statement.point is not None or self.perhaps_phones[statement.user]
         is_no = answer_of(statement.answer) is False
         return options.is_sync and is_no and not reaches and not self._is_forgotten(statement)
@@ -460,29 +464,29 @@ class ConsentModel:
         return statement.point in self.forgotten or f"user:{statement.user}" in self.forgotten
 
     def _is_news(self, statement: Statement, key: Key, no: No) -> bool:
-        """Whether a no is recorded: of who was forgotten, one that is not older than the one known is."""
+        """Return whether a no is recorded: for a forgotten person, only one that is not older than the known one."""
         if not self._is_forgotten(statement):
             return True
         known = self.forgotten.get(key[0], {}).get(key)
         return not key[0].startswith("user:") and (known is None or (no.dated and no.at > known))
 
     def is_owed(self, key: Key) -> bool:
-        """Rule 3: whether Regal surely lacks an opt-out that the ledger knows."""
+        """Rule 3: return whether Regal certainly lacks an opt-out that the ledger has."""
         known = self.forgotten.get(key[0], {}).get(key)
         return not key[0].startswith("user:") and self.lacks(key) and (known is None or self.barriers[key] > known)
 
     def _points_of(self, people: Collection[str]) -> set[str]:
-        """Everybody a request names, with the phones on record of their user ids."""
+        """Return all points of a request, with the phones on record of its user ids."""
         known = (self.phones[one.removeprefix("user:")] for one in people if one.startswith("user:"))
         return {*people}.union(*known)
 
     def _have_opted_out(self, people: Collection[str]) -> bool:
-        """Whether these have surely opted out of every channel on record of them."""
+        """Return whether these have certainly opted out of every channel on record for them."""
         every = {*self.barriers, *self.perhaps, *self.regal, *self.newest_sent, *self.inferred}
         every |= {key for key, yeses in self.yeses.items() if yeses}  # perhaps being sent
         perhaps = set[str]().union(*(self.perhaps_phones[one.removeprefix("user:")] for one in people))
         keys = [key for key in every if key[0] in self._points_of(people) | perhaps]
-        # What a user id alone has said is recorded by some paths only.
+        # Only some paths record a user id's decision without a phone.
         by_address = [key for key in keys if not key[0].startswith("user:")]
         return bool(by_address) and all(self._has_opted_out(key) for key in keys)
 
@@ -505,7 +509,8 @@ class ConsentModel:
     def receives(self, delivery: str, found: Sequence[Request], *, anew: bool, calm: bool) -> list[str]:
         """Regal has received what a delivery sent, in this order.
 
-        :param anew: the delivery has read its source in this try; it does not resume. :param calm: nothing failed.
+        :param anew: the delivery has read its source in this try, and does not resume.
+        :param calm: nothing failed.
         """
         this, broken = self.deliveries[delivery], list[str]()
         seen: set[str | None] = set()
@@ -542,7 +547,7 @@ class ConsentModel:
         return broken
 
     def _check_flips(self, this: Delivery) -> Iterator[str]:
-        """A guard lets no opt-in pass, nor what ``on_removed`` infers, where too many consents would flip."""
+        """If too many consents would flip, a guard stops opt-ins and what ``on_removed`` infers."""
         most, inferred = this.options.max_change_ratio, {key for key in this.flips if key not in this.mentioned}
         if most is None or not (this.opts_in or inferred):
             return
@@ -574,7 +579,7 @@ class ConsentModel:
 
     def _check_no(self, this: Delivery, one: Received) -> Iterator[str]:
         stated = self.no_times[one.key]
-        for user, known in self.perhaps_phones.items():  # one that names a user id: its phones may be known by now
+        for user, known in self.perhaps_phones.items():  # its phones may be known by now
             if one.point in known and (by_user := self.no_times[f"user:{user}", one.channel]):
                 stated = stated | by_user
                 _raise(self.perhaps, one.key, max(by_user))
@@ -590,7 +595,7 @@ class ConsentModel:
 
     def _note(self, one: Received) -> None:
         keys, perhaps = [one.key], set[Key]()
-        if one.point is None:  # the event counts for the phones that Regal has of the contact
+        if one.point is None:  # the event applies to the phones that Regal has for the contact
             keys += [(phone, one.channel) for phone in self.phones[one.user or ""]]
             perhaps = {(phone, one.channel) for phone in self.perhaps_phones[one.user or ""]}
         for key in keys:
@@ -601,7 +606,7 @@ class ConsentModel:
                 _raise(self.newest_sent, key, one.at)
 
     def fills(self, rows: Sequence[Row], options: Options, moment: datetime) -> None:
-        """Regal was given all that these rows say, by others: what a baseline takes for granted."""
+        """Regal received everything in these rows from others: the assumption of a baseline."""
         newest: dict[Key, tuple[datetime, bool]] = {}
         for statement in (statement for row in rows for statement in row.statements):
             meaning, channel = meaning_of(statement, options, moment), statement.channel.strip().lower()
@@ -616,19 +621,19 @@ class ConsentModel:
                 self.regal_hears(key, subscribed=not is_no, at=at)
 
     def regal_hears(self, key: Key, *, subscribed: bool, at: datetime) -> None:
-        """The person, or an agent, has informed Regal: we sent nothing."""
+        """The person or an agent has informed Regal; we sent nothing."""
         self.heard.add(key)
         if subscribed and at <= self.barriers.get(key, at - SOON):
-            return  # Regal heard it before a no that it has from us
+            return  # Regal learned this before a no that it has from us
         self.regal[key] = (subscribed, at)
         if subscribed:
             _raise(self.newest_sent, key, at)
 
     def stops(self, delivery: str, why: str) -> list[str]:
-        """A sync was stopped: nothing is sent, or nothing but opt-outs.
+        """A sync was stopped: it sends nothing, or only opt-outs.
 
-        :param why: ``initial`` (it does not know what a first run does), ``lost`` (the ledger knows less than before),
-            ``guard`` (too many consents would flip), ``hashed`` (the people to opt out can't be named).
+        :param why: ``initial`` (the behavior of a first run is not set), ``lost`` (the ledger has less than before),
+            ``guard`` (too many consents would flip), ``hashed`` (the people to opt out are known only as hashes).
         """
         this, options = self.deliveries[delivery], self.deliveries[delivery].options
         this.guarded = True
@@ -691,29 +696,29 @@ class ConsentModel:
     # -- states
 
     def lacks(self, key: Key) -> bool:
-        """Rule 3: whether Regal lacks an opt-out that was surely read; a yes given after it takes its place."""
+        """Rule 3: return whether Regal lacks an opt-out that was certainly read; a newer yes supersedes it."""
         barrier = self.barriers[key]
         if key in self.newest_sent and self.newest_sent[key] > barrier:
             return False
         return self.regal.get(key, (True, None))[0]
 
     def keys(self) -> set[Key]:
-        """Every key that somebody said something of, but for those of a user id alone."""
+        """Return every key with a statement, except those with only a user id."""
         found = {*self.barriers, *self.perhaps, *self.stated, *self.regal}
         return {key for key in found if not key[0].startswith("user:")}
 
     def final(self, key: Key) -> set[bool | None]:
-        """Rule 5: what Regal may have once every sound decision was delivered again without a fault."""
+        """Rule 5: return what Regal may have once every valid decision was delivered again without a fault."""
         yes, barrier, perhaps = self.stated.get(key), self.barriers.get(key), self.perhaps.get(key)
         if yes is not None and (barrier is None or yes.at > barrier):
             if key[0] in self.held:
                 return {True, False, None}
-            if self.newest_sent.get(key, yes.at) > yes.at:  # such as that of a repeated message; Regal may have it
+            if self.newest_sent.get(key, yes.at) > yes.at:  # such as that of a repeated message, which Regal may have
                 return {True, False, None}
             doubtful = (perhaps is not None and yes.at <= perhaps) or (key in self.inferred)
             return {True, False} if doubtful else {True}
         if barrier is not None:
-            newer = self.newest_sent.get(key)  # of a yes that no row says soundly, such as that of a repeated message
+            newer = self.newest_sent.get(key)  # of a yes that no valid row states, such as that of a repeated message
             return {False} if newer is None or newer <= barrier else {True, False, None}
         return {None, True, False} if perhaps is not None or key in self.newest_sent else {None}
 

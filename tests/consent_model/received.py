@@ -1,4 +1,4 @@
-"""What the local Regal's journal says: who a request is about, and what it says of consent."""
+"""Read the local Regal's journal: the person and the consent in each request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_TAKEN = (400, 401, 403, 404, 413, 422, 429, 503)
 
 
 def request_of(event: dict[str, Any]) -> Request:
-    """Return what one request is about, and what it says of consent."""
+    """Return the person and the consent in one request."""
     body, decisions = event["body"] or {}, tuple(decisions_in(event))
     traits = body.get("traits", {})
     people = [*traits.get("phones", {}), *traits.get("emails", {})]
@@ -25,7 +25,7 @@ def request_of(event: dict[str, Any]) -> Request:
 
 
 def decisions_in(event: dict[str, Any]) -> Iterator[Received]:
-    """Return what one request says of consent."""
+    """Return the consent in one request."""
     body, answer = event["body"], event["answer"]
     if body is None:
         return

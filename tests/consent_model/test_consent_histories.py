@@ -1,7 +1,7 @@
-"""Random histories break no rule of the model on the way, and end as it says.
+"""Random histories break no rule of the model, and end in the state that it predicts.
 
-Look for more with ``REGAL_HISTORIES=2000-2500 pytest -m long tests/consent_model``; one history again, however it was
-found, with ``REGAL_HISTORIES=2017``.
+Search for more with ``REGAL_HISTORIES=2000-2500 pytest -m long tests/consent_model``; repeat one history with
+``REGAL_HISTORIES=2017``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model itself: it shares nothing with the package, and knows a broken rule when it sees one."""
+"""The model itself: it shares nothing with the package, and detects broken rules."""
 
 from __future__ import annotations
 

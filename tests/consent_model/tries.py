@@ -30,7 +30,7 @@ from tests.consent_model.generator import Step
 from tests.databases import administer
 from tests.ledger.view import engine_of, place_of
 
-LEASE_S = 0.0  # what a crashed delivery had claimed is free at once: the clock of a history stands still
+LEASE_S = 0.0  # a crashed delivery's claims are free at once, because a history's clock stands still
 CALLS = {"named": "track", "redeliver": "track"}
 
 
@@ -38,10 +38,11 @@ CALLS = {"named": "track", "redeliver": "track"}
 class OneTry:
     """What a process has to know.
 
-    :param secret: the ledger's key. :param known_before: consents on record after an earlier run of the task.
-    :param dies_after: transactions, after which the ledger cannot be used.
+    :param secret: the ledger's key.
+    :param known_before: consents on record after an earlier run of the task.
+    :param dies_after: number of transactions after which the ledger fails.
     :param backends: from which transaction on, and how often, the server ends the connection; PostgreSQL only.
-    :param hangs_after: rows, after which the source returns no more.
+    :param hangs_after: number of rows after which the source blocks.
     """
 
     step: Step
@@ -63,7 +64,7 @@ class OneTry:
 
 
 class Told(NamedTuple):
-    """What came of a try: the name of the error and what it says, and how many consents are on record."""
+    """The result of a try: the error's name and message, and the number of consents on record."""
 
     error: str | None
     text: str
@@ -110,7 +111,7 @@ def run(one: OneTry) -> Told:
 
 
 def run_and_tell(one: OneTry, pipe: Any) -> None:
-    """Deliver in a process of its own."""
+    """Deliver in a separate process."""
     pipe.send(run(one))
 
 
@@ -146,7 +147,7 @@ def _let_die(engine: Any, transactions: int) -> None:
 
 
 def _end_backends(engine: Any, url: str, first: int, times: int) -> None:
-    """End the server's side of a connection when a transaction begins or is about to be committed, by turns."""
+    """End the server's side of a connection, alternately at the start of a transaction and before its commit."""
     begun: list[int] = []
 
     def end(connection: Any, *, after: int) -> None:

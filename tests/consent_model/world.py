@@ -1,4 +1,4 @@
-"""A world in which a history happens: the package, a local Regal and a ledger; the model is told what came of it."""
+"""The environment of a history: the package, a local Regal and a ledger; the results are reported to the model."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ IMPORTED = [
 ]
 GOES_ON = ("killed", "frozen", "RetryLaterError", "LedgerError", "TakenOverError", "FixConnectionError")
 NOT_ORDERLY = ("killed", "frozen", "LedgerError", "TakenOverError")
-#: How a sync says that it was stopped -> what the model calls it. Of the first two, nothing was read.
+#: A sync's reason for stopping -> the model's name for it. With the first two, nothing was read.
 STOPPED = {
     "No consent is on record yet": "initial",
     "it was lost, or AIRFLOW_HOME": "lost",
     "than max_change_ratio": "guard",
     "needs the identifiers of the people to opt out": "hashed",
 }
-#: Tables that must not change any more once another try has taken over.
+#: Tables that must not change anymore once another try has taken over.
 WRITTEN = (
     "regal_deliveries", "regal_row_chunks", "regal_outcomes", "regal_contacts", "regal_messages", "regal_consents",
     "regal_consent_log",
 )  # fmt: skip
-#: Columns that name people; with a ledger_key, by a hash.
+#: Columns that identify people; with a ledger_key, by a hash.
 NAMING = {
     "regal_outcomes": ("user_id", "phone", "email"), "regal_contacts": ("contact",), "regal_messages": ("message_id",),
     "regal_contact_phones": ("user_id", "phone"), "regal_consents": ("identifier",),
@@ -65,7 +65,7 @@ NAMING = {
 
 @dataclass
 class Pending:
-    """A delivery that may be tried again."""
+    """A delivery that may be retried."""
 
     step: Step
     run: str
@@ -78,9 +78,10 @@ class Pending:
 
 
 class World:
-    """Lets a history happen.
+    """Runs a history.
 
-    :param database: the ledger's URL. :param account: in it; several histories may share a database.
+    :param database: the ledger's URL.
+    :param account: in it; several histories may share a database.
     :param elsewhere: a folder for the wrong ledgers.
     """
 
@@ -103,7 +104,7 @@ class World:
         self.monkeypatch = monkeypatch
 
     def happens(self) -> list[str]:
-        """Let everything happen; returns the rules that were broken."""
+        """Run everything; return the rules that were broken."""
         with self.regal:
             self._connect()
             for number, step in enumerate(self.history.steps):
@@ -162,7 +163,7 @@ class World:
             self._try(self.deliveries[-1], step.crash)
 
     def _change_people(self, step: Step) -> None:
-        """Suppress or release somebody, or forget them, as people do it on the command line."""
+        """Suppress, release or forget a person, in the same way as the command line."""
         where = ("--account", self.account, "--ledger-conn-id", "ledger")
         owed = {key for key in self._owed() if key[0] in step.people}
         command = {
@@ -183,7 +184,7 @@ class World:
             change(step.people)
 
     def _try_with_a_wrong_ledger(self, number: int, step: Step) -> None:
-        """Run a task whose ledger is an empty one, or is written with another key, or by another account's name."""
+        """Run a task whose ledger is empty, uses another key, or has another account's name."""
         one = self._one_try(Pending(step, f"run-{self.account}-{number}", "", self.now))
         if step.wrong == "ledger":
             one.database = f"sqlite:///{self.elsewhere / f'{self.account}.db'}"
@@ -221,7 +222,7 @@ class World:
         stopped = next((why for text, why in STOPPED.items() if text in told.text), None)
         refused = stopped in ("initial", "lost")
         if stopped == "lost":
-            self.on_record.pop(step.source, None)  # somebody has looked, and lets it start over
+            self.on_record.pop(step.source, None)  # a person has checked, and allows it to start over
         elif told.on_record:
             self.on_record[step.source] = told.on_record
         if step.kind == "redeliver":
@@ -311,7 +312,7 @@ class World:
         return told or Told("frozen" if freeze else "killed", "", 0)
 
     def _holds_a_lock(self) -> bool:
-        """Return whether the frozen try is in the middle of a transaction."""
+        """Return whether the frozen try is in a transaction."""
         if "://" not in self.database or self.database.startswith("sqlite"):
             with contextlib.closing(
                 sqlite3.connect(self.database.removeprefix("sqlite:///"), timeout=0.1)
@@ -329,7 +330,7 @@ class World:
         )
 
     def _wake(self) -> None:
-        """Let a frozen try go on, now that another has taken over: it sends and commits nothing any more."""
+        """Resume a frozen try after another has taken over: it must not send or commit anything."""
         process, ours, since = self.frozen.pop()
         time.sleep(max(since + FRESH_S + 0.2 - time.monotonic(), 0))
         before = self._requests(), self._written()
@@ -366,7 +367,7 @@ class World:
         return bool(records) and records[-1].kept_rows is not None
 
     def _one(self, number: int, step: Step) -> None:
-        """Send one event: by the real clock, which runs ahead of that of the history."""
+        """Send one event: by the real clock, which is ahead of the history's."""
         model, name, moment, crash = self.model, f"{number} one", datetime.now(UTC), step.crash
         model.begins(name, step.options, anew=True)
         if crash is not None:
@@ -383,7 +384,7 @@ class World:
         found, phones, faults = self._arrived()
         model.reads(name, step.source, step.rows, (moment, later), certain=True)
         self.broken += model.receives(name, found, anew=True, calm=False)
-        # What the hook sends is nothing but the event; an operator's is a delivery.
+        # The hook sends only the event; an operator sends a delivery.
         faultless = crash is None and error is None and step.settings["by"] == "operator" and not faults
         self._end(name, found, phones, green=error is None, orderly=True, faultless=faultless)
         self._trace(f"{name} at {moment}: {type(error).__name__}, crash {crash}", found)
@@ -410,7 +411,7 @@ class World:
             return {(self._named(one.identifier), one.channel) for one in account.owed_opt_outs()}
 
     def _named(self, stored: str) -> str:
-        """Return whose an identifier of the ledger is."""
+        """Return the person of an identifier in the ledger."""
         if self.secret is None:
             return stored
         known = {key[0] for key in self.model.barriers} | {key[0] for key in self.model.perhaps}
@@ -418,7 +419,7 @@ class World:
         return hashes[stored]
 
     def _names_in_the_ledger(self) -> set[str]:
-        """Return the people that the ledger names unhashed."""
+        """Return the people whose plain identifiers are in the ledger."""
         people = {one for step in self.history.steps for row in step.rows for said in row.statements
                   for one in (said.point, said.user) if one}  # fmt: skip
         held = [
@@ -450,18 +451,18 @@ class World:
     # -- the end
 
     def _close(self) -> None:
-        """Deliver everything sound again without a fault: first a contact of no importance, then what was decided."""
+        """Deliver every valid decision again without a fault, after one unrelated contact."""
         if self.secret is not None and (named := self._names_in_the_ledger()):
             self.broken.append(f"with a ledger_key, the ledger names {named}")
         for one in [*self.model.forgotten]:
             self._change_people(Step("release", people=(one,)))
         if self.model.erased:
-            self.on_record.clear()  # fewer may be on record than before; somebody has looked
+            self.on_record.clear()  # fewer may be on record than before; a person has checked
         self.now = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=1)
         somebody = {"user_id": "somebody", "phone": "+12125550199"}
         self._deliver(Step("contacts", written=(somebody,)))
         statements = [Statement("", *key, True, yes.at, yes.ip) for key, yes in sorted(self.model.stated.items())]
-        if self.secret is not None:  # only who reads an opt-out again can send it
+        if self.secret is not None:  # only a delivery that reads an opt-out again can send it
             owed = [key for key in sorted(self.model.barriers) if self.model.is_owed(key)]
             statements += [Statement("", *key, False, self.model.barriers[key]) for key in owed]
         statements = [one for one in statements if not str(one.point).startswith("user:")]
@@ -494,7 +495,7 @@ class World:
             self.broken.append(f"{pending.name} did not end")
 
     def _only_by_identify(self) -> set[Key]:
-        """Return what the local Regal shows as it was told: it knows nothing of events that stand for an opt-in."""
+        """Return the local Regal's consents without events that represent an opt-in, which it does not know."""
         by_event = {key for key, _ in self.model.events}
         channels = {channel for who, channel in by_event if who.startswith("user:")}
         return {key for key in self.model.keys() - by_event - self.model.heard if key[1] not in channels}

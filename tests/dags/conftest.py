@@ -1,4 +1,4 @@
-"""The connections of the examples: to a local Regal only."""
+"""The connections of the examples: only to a local Regal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def regal(regal, monkeypatch):
-    """A local Regal that ``regal_sandbox`` leads to. A task that used ``regal_default`` would find no connection."""
+    """A local Regal for ``regal_sandbox``. A task that uses ``regal_default`` finds no connection."""
     monkeypatch.delenv("AIRFLOW_CONN_REGAL_DEFAULT")
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_SANDBOX", regal.connection())
     return regal

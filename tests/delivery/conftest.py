@@ -30,7 +30,7 @@ def ledger_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(ledger_path: Path) -> LedgerView:
-    """What the ledger of this test holds."""
+    """The content of this test's ledger."""
     return LedgerView(ledger_path)
 
 
@@ -43,7 +43,7 @@ def source_of(rows) -> Callable:
 
 @pytest.fixture
 def deliver(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
-    """Run one try of a delivery; returns its report. ``deliver.last`` is the delivery."""
+    """Run one try of a delivery; return its report. ``deliver.last`` is the delivery."""
 
     def run(
         rows,
@@ -100,7 +100,7 @@ def deliver(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
 
 @pytest.fixture
 def send(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
-    """Send a plan as one try of a task; returns its report."""
+    """Send a plan in one try of a task; return its report."""
 
     def run(plan, *, number=1, epoch=0, task="send", now=None, plan_days=7.0, account=ACCOUNT, path=None, **changes):
         """:param plan: its report, or its number. :param number: of the try. :param changes: options of sending."""
@@ -130,7 +130,7 @@ def send(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
 
 @pytest.fixture
 def plan(deliver):
-    """Make a plan; a run of its own, unless it says which."""
+    """Make a plan, in a new run by default."""
     runs = iter(range(1_000))
 
     def run(rows, *, of_run=None, **options):
@@ -141,7 +141,7 @@ def plan(deliver):
 
 @pytest.fixture
 def sync(deliver):
-    """Run a sync; each in a run of its own unless ``of_run`` says which."""
+    """Run a sync, each in a new run unless ``of_run`` names one."""
     runs = iter(range(1_000))
 
     def run(rows, *, initial="send", of_run=None, now=NOW, sync=None, **options):

@@ -1,4 +1,4 @@
-"""Tables of consents for the tests, and what a local Regal was told by them."""
+"""Consent tables for the tests, and what a local Regal received from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def at(minute):
 
 
 def row(number, subscribed, minute, channel="sms", **more):
-    """What somebody says; ``minute`` None is an opt-out that does not say when."""
+    """A decision; with ``minute`` None, an opt-out without a time."""
     told = {"user_id": f"u{number}", "phone": phone(number), "channel": channel, "subscribed": subscribed}
     return {**told, "timestamp": None if minute is None else at(minute), "ip": IP, **more}
 
@@ -51,7 +51,7 @@ def told(regal, *, stored=True):
 
 
 def kinds(report):
-    """The plan, without what is nothing."""
+    """The plan, without zero counts."""
     return {kind: count for kind, count in report.plan.items() if count}
 
 
@@ -60,5 +60,5 @@ def adds_up(report):
 
 
 def known(path, **options):
-    """What the ledger knows: stored key and channel -> subscribed, evidence, opt-out, state, and what is pending."""
+    """The ledger's consents: stored key and channel -> subscribed, evidence, opt-out, state, and what is pending."""
     return LedgerView(path, **options).consents()

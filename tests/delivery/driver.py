@@ -1,4 +1,4 @@
-"""One try of a delivery in a process of its own, for tests that kill it: ``python driver.py '{"url": ...}'``.
+"""One try of a delivery in a separate process, for tests that kill it: ``python driver.py '{"url": ...}'``.
 
 Prints the report and the error as JSON; warnings of asyncio go to stderr.
 """
@@ -30,7 +30,7 @@ class TaskTimeoutError(BaseException):
 
 
 def rows_of(given: dict):
-    """Yield the rows; where the test wants it, slowly, after telling that the reading has begun."""
+    """Yield the rows; if requested, slowly, after reporting that reading has begun."""
     if given.get("reading"):
         Path(given["reading"]).touch()
     for number in range(given["rows"]):

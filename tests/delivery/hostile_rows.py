@@ -1,7 +1,7 @@
-"""Rows that no source should give and some source will, drawn from a seed: the same seed draws the same rows.
+"""Rows that no source should return but some will, drawn from a seed: the same seed draws the same rows.
 
-Every fifth row is a good one. Hostile values, and what hostile objects say when they raise, hold :data:`CANARY`, which
-must turn up nowhere but at Regal and in the ledger.
+Every fifth row is good. Hostile values, and the messages of exceptions raised by hostile objects, contain
+:data:`CANARY`, which must appear only at Regal and in the ledger.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Tuple = namedtuple("Tuple", "user_id plan")
 
 
 def text(random: Random) -> str:
-    """Draw a text that holds the canary, as most personal data does."""
+    """Draw a text that contains the canary, like most personal data."""
     return random.choice(
         [
             CANARY, f"{CANARY}\0", f"\ud800{CANARY}", f"{CANARY}\udfff", f"\u202e{CANARY}\u2066", f"\x1b[31m{CANARY}",
@@ -156,7 +156,7 @@ HOGS: tuple[Callable[[], Any], ...] = (
 
 
 def itself() -> dict[str, Any]:
-    """Make an object that is its own member."""
+    """Make an object that contains itself."""
     ring: dict[str, Any] = {"a": 1}
     ring["self"] = ring
     return ring
@@ -176,12 +176,12 @@ def value(random: Random) -> Any:
 
 
 def good_row(number: int) -> dict[str, Any]:
-    """Make a row that has to arrive, whatever stands around it."""
+    """Make a row that has to arrive, whatever surrounds it."""
     return {"user_id": f"good-{number}", "good_plan": CANARY, "good_amount": number}
 
 
 def is_good(number: int) -> bool:
-    """Whether the row of a number, from 1, is a good one."""
+    """Return whether the row with a number, from 1, is good."""
     return number % GOOD_EVERY == 0
 
 
@@ -195,7 +195,7 @@ def hostile_row(random: Random, number: int) -> Any:
         name: Any = random.choice(RESERVED if dice < 0.5 else FREE if dice < 0.8 else ODD_NAMES)
         if dice > 0.97:
             name = random.choice([None, 5, ("a",), b"k", 1.5, RaisingText("plan"), LyingText("x"), Twice("user_id")])
-        with suppress(HostileError):  # a hostile name beside another of its hash
+        with suppress(HostileError):  # a hostile name with the same hash as another
             row[name] = value(random)
     dice = random.random()
     if dice < 0.8:
@@ -264,7 +264,7 @@ def segment_line(random: Random, number: int) -> bytes:
 
 
 def csv_line(random: Random, number: int) -> bytes:
-    """Draw a line of CSV; a quote that it opens it closes, or the lines behind it would be part of it."""
+    """Draw a line of CSV; any quote is closed, or the following lines would be part of it."""
     user = f"u{number}"
     return random.choice(
         [
@@ -294,7 +294,7 @@ def hostile_file(file_format: str, seed: int, count: int) -> bytes:
 
 
 def good_consent(number: int) -> dict[str, Any]:
-    """Make a row of a table of consents that has to arrive."""
+    """Make a row of a consent table that has to arrive."""
     return {
         "user_id": f"good-{number}", "phone": f"+1212{5550000 + number}", "channel": "sms", "subscribed": True,
         "timestamp": "2026-03-01T00:00:00Z", "ip": "203.0.113.9", "text": CANARY,
@@ -302,7 +302,7 @@ def good_consent(number: int) -> dict[str, Any]:
 
 
 def hostile_consents(seed: int, count: int) -> Iterator[Any]:
-    """Draw rows of a table of consents; every fifth is good."""
+    """Draw rows of a consent table; every fifth is good."""
     random = Random(seed)
     for number in range(1, count + 1):
         if is_good(number):

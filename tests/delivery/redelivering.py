@@ -1,4 +1,4 @@
-"""A redelivery without Airflow, for tests: what :class:`RegalRedeliverOperator` does."""
+"""A redelivery without Airflow, for tests: like :class:`RegalRedeliverOperator`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tests.ledger.view import ACCOUNT
 
 
 def opener(fix=None, *, status="rejected", allow_empty=False, limit=None, restart=False, **selection):
-    """Return what takes the letters, for a delivery.
+    """Return a function that takes over the letters, for a delivery.
 
-    :param selection: as of :class:`Selection`.
+    :param selection: see :class:`Selection`.
     """
     statuses = (status,) if isinstance(status, str) else tuple(status)
     choice = Choice(Selection(ACCOUNT, status=statuses, **selection), fix, allow_empty)
@@ -18,7 +18,7 @@ def opener(fix=None, *, status="rejected", allow_empty=False, limit=None, restar
 
 
 class Redeliver:
-    """Redelivers what the fixture ``deliver`` has left; each run has a delivery of its own."""
+    """Redelivers what the fixture ``deliver`` has left; each run has its own delivery."""
 
     def __init__(self, deliver, ledger):
         self._deliver = deliver

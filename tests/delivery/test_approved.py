@@ -1,4 +1,4 @@
-"""What was approved is sent, once, and nothing else."""
+"""Exactly what was approved is sent, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows against a contract: what does not meet it is rejected and kept, the rest is sent; no opt-out waits for it."""
+"""Rows against a contract: violating rows are rejected and kept, the rest is sent; opt-outs are always sent."""
 
 from __future__ import annotations
 

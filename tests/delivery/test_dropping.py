@@ -1,4 +1,4 @@
-"""Bad phone, good email: what is valid goes, and no decision is lost."""
+"""Bad phone, good email: the valid part is sent, and no decision is lost."""
 
 from __future__ import annotations
 

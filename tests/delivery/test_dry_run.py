@@ -1,4 +1,4 @@
-"""A dry run counts and shows, sends and keeps nothing, and gives nothing away."""
+"""A dry run counts and shows rows, sends and stores nothing, and reveals no values."""
 
 from __future__ import annotations
 

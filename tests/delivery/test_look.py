@@ -1,4 +1,4 @@
-"""A look at one row: what a delivery would do with it, among the others and alone; nothing is sent or kept."""
+"""A look at one row: how a delivery would treat it, among others and alone; nothing is sent or stored."""
 
 from __future__ import annotations
 

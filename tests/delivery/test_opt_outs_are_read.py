@@ -1,4 +1,4 @@
-"""Opt-outs in every spelling, on every path into a delivery: each reaches Regal, and no older yes follows it."""
+"""Opt-outs in every spelling, on every path: each reaches Regal, and no older yes follows it."""
 
 from __future__ import annotations
 

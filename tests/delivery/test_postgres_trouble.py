@@ -1,4 +1,4 @@
-"""A delivery whose ledger is a server that restarts, or whose network drops connections at the worst moment."""
+"""A delivery whose ledger server restarts, or whose network drops connections at the worst moment."""
 
 from __future__ import annotations
 

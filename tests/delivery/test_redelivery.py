@@ -1,4 +1,4 @@
-"""Dead letters sent again: what is sent, what stays, and every rule applied anew."""
+"""Dead letters sent again: what is sent, what stays, and all rules applied again."""
 
 from __future__ import annotations
 

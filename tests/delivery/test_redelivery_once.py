@@ -1,4 +1,4 @@
-"""A letter is sent once: whoever else wants it, whatever is cleared, and whenever the redelivery is killed."""
+"""A letter is sent once, whichever tasks compete for it, are cleared, or are killed."""
 
 from __future__ import annotations
 

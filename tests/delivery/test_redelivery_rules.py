@@ -1,4 +1,4 @@
-"""Dead letters and the rules: nothing older follows what is newer, and what may have arrived is known."""
+"""Dead letters and the rules: nothing older follows something newer, and what may have arrived is tracked."""
 
 from __future__ import annotations
 

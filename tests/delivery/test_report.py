@@ -1,4 +1,4 @@
-"""The report: small, and its counts as they are."""
+"""The report: small, with correct counts."""
 
 from __future__ import annotations
 

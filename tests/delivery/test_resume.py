@@ -1,4 +1,4 @@
-"""What a try does, over everything that may be on record of earlier tries."""
+"""What a try does, for every possible record of earlier tries."""
 
 from __future__ import annotations
 

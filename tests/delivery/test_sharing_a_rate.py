@@ -1,7 +1,7 @@
 """Processes that send to one account share its rate.
 
-The ledger has when each request began, by the clock of who sent it: no second of that may hold more than the limit.
-What the server sees is benchmarked (``benchmarks/sharing.py``): a busy one reads at once what came one by one.
+The ledger records when each request began, by the sender's clock: no second may exceed the limit. The server's view is
+benchmarked (``benchmarks/sharing.py``), because a busy server reads separate requests at once.
 """
 
 from __future__ import annotations

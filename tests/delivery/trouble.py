@@ -1,4 +1,4 @@
-"""A ledger that cannot be written for a while, from a moment on: as a database is that is down, locked or full."""
+"""A ledger that can't be written for a while, like a database that is down, locked or full."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
 def cannot_be_written(
     ledger: LedgerView, regal: Sandbox, *, after: int, for_s: float = 600.0, table: str = EVERY_COMMIT
 ):
-    """Take a table away once Regal has had so many requests; it comes back after a while, and at the end."""
+    """Remove a table once Regal has received this many requests; restore it after a while, and at the end."""
 
     def work(ended: threading.Event) -> None:
         while _requests(regal) < after and not ended.wait(0.002):
@@ -46,7 +46,7 @@ def cannot_be_written(
 
 
 def is_locked(ledger: LedgerView, regal: Sandbox, *, after: int, for_s: float):
-    """Hold the write lock for a while once Regal has had so many requests."""
+    """Hold the write lock for a while once Regal has received this many requests."""
 
     def work(ended: threading.Event) -> None:
         while _requests(regal) < after and not ended.wait(0.002):

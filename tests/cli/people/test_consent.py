@@ -1,4 +1,4 @@
-"""``consent``: one person in plain words, and the evidence as a file."""
+"""``consent``: one person in plain words, and the evidence in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``forget``: a person is gone from the ledger's file, and an old table does not bring them back."""
+"""``forget``: a person is removed from the ledger's file, and an old table does not bring them back."""
 
 from __future__ import annotations
 

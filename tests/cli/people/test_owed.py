@@ -1,4 +1,4 @@
-"""``consent owed``, and what ``check`` says of it."""
+"""``consent owed``, and what ``check`` reports about it."""
 
 from __future__ import annotations
 

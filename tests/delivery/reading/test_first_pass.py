@@ -1,4 +1,4 @@
-"""The first pass: all rows are looked at before the first is sent."""
+"""The first pass: all rows are examined before the first is sent."""
 
 from __future__ import annotations
 

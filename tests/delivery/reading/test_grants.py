@@ -1,4 +1,4 @@
-"""What a row may do after the ledger was asked: in one table, and over all that it may answer."""
+"""What may be done with a row after the ledger was asked: as one table, and for all possible verdicts."""
 
 from __future__ import annotations
 

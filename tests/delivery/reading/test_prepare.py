@@ -1,4 +1,4 @@
-"""A row is made ready, or it is said why it can never be sent."""
+"""A row is ready to send, or has a reason why it can never be sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rows have to know of each other: in a file of its own that is gone with the process."""
+"""What rows have to know about each other: in a temporary file that disappears with the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows about people who must not be contacted: nothing of them is sent but opt-outs, on every path into a delivery."""
+"""Rows about people who must not be contacted: only their opt-outs are sent, on every path into a delivery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is admitted: nothing older, nothing twice, nothing unchanged; and what is on record of it after a crash."""
+"""Admission: nothing older, repeated or unchanged is sent; and what is on record after a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan sends opt-outs, keeps the rest, and shows what it keeps."""
+"""A plan sends opt-outs, keeps the rest, and shows samples of what it keeps."""
 
 from __future__ import annotations
 

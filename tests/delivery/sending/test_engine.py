@@ -1,4 +1,4 @@
-"""The engine when things go wrong: failures of our own, outages, 429 without end; and what it costs meanwhile."""
+"""The engine when things go wrong: our own failures, outages, endless 429s; and the cost of these."""
 
 from __future__ import annotations
 

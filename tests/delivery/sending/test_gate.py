@@ -1,4 +1,4 @@
-"""How many at once, and when none."""
+"""Concurrency and outages."""
 
 from __future__ import annotations
 

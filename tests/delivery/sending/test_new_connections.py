@@ -1,4 +1,4 @@
-"""New connections take their time to open, others are at hand: the rate is that of what arrives."""
+"""New connections take time to open, others are ready: the limit applies to arrivals."""
 
 from __future__ import annotations
 

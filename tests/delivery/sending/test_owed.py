@@ -1,4 +1,4 @@
-"""An opt-out that was read and that Regal has not acknowledged is sent first by the next delivery of contacts."""
+"""An opt-out that was read but not acknowledged is sent first by the next delivery of contacts."""
 
 from __future__ import annotations
 

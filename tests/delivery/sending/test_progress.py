@@ -1,4 +1,4 @@
-"""Lines of progress: what they say, and which of them are in the log."""
+"""Progress lines: their content, and which of them are logged."""
 
 from __future__ import annotations
 

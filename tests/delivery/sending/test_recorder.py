@@ -1,4 +1,4 @@
-"""The recorder: what became of rows is noted and committed, and nothing is sent that no commit stands for."""
+"""The recorder: outcomes of rows are collected and committed, and nothing is sent without a commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A delivery asks for what it can use, keeps what it is granted, and gives it back."""
+"""A delivery requests what it can use, keeps what it is granted, and releases it."""
 
 from __future__ import annotations
 

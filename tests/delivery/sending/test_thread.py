@@ -1,4 +1,4 @@
-"""Work in a thread of its own: which loop it runs on, what is raised where, and the garbage collector meanwhile."""
+"""Work in a separate thread: its event loop, exceptions, and the garbage collector in the meantime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The send window: what may go now, in the order of each person, in bounded memory."""
+"""The send window: what may be sent now, in order per person, in bounded memory."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SYNC_OPTIONS = ("columns", "initial", "as_event", "on_removed", "full_resync", "
 
 
 def dying(path, after):
-    """Return what makes an engine whose database fails for good after so many transactions."""
+    """Return a factory of engines whose database fails permanently after this many transactions."""
 
     def open_it():
         engine = sqlite_engine(path)
@@ -33,7 +33,7 @@ def dying(path, after):
 
 
 def dies_after(engine, transactions):
-    """Let a database fail for good, after so many transactions of a delivery."""
+    """Make a database fail permanently after this many transactions of a delivery."""
     begun = []
 
     def begin(connection):
@@ -45,7 +45,7 @@ def dies_after(engine, transactions):
 
 
 def hours_pass(path):
-    """Let it be long ago that any delivery was last heard of: no request of it can be under way."""
+    """Backdate all deliveries, so that no request of theirs can be in flight."""
     LedgerView(path).change("UPDATE regal_deliveries SET held_at = '2000-01-01T00:00:00.000000Z'")
 
 
@@ -55,8 +55,9 @@ def run_sync(
 ):  # fmt: skip
     """Run one try.
 
-    :param run: each has a delivery of its own.
-    :param path: the ledger's file. :param engine: makes another engine for it.
+    :param run: each has its own delivery.
+    :param path: the ledger's file.
+    :param engine: makes another engine for it.
     :param sync: False for a plain delivery through the same ledger.
     """
     given = {name: options.pop(name) for name in SYNC_OPTIONS if name in options}

@@ -1,4 +1,4 @@
-"""Where two runs meet on one ledger: who waits, who is withheld, and what a run that stops gives back."""
+"""Two runs on one ledger: which one waits, which is withheld, and what a run that stops releases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An event that stands for the opt-in: it needs a phone Regal has or gets, and it is sent once."""
+"""An event that represents an opt-in needs a phone Regal has or gets, and is sent once."""
 
 from __future__ import annotations
 

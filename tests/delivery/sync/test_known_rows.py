@@ -1,4 +1,4 @@
-"""Which rows are known as they are: whatever hashes lie beside each other, and however often."""
+"""Which rows are known to be unchanged, whatever other hashes exist, and however often."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Any history of consents, late, twice, out of order, by any way and with crashes between, ends in the newest decision.
+"""Any history of consents - late, repeated, out of order, by any path, with crashes - ends in the newest decision.
 
-The machine keeps what was read; what arrived is read from the local Regal.
+The machine tracks what was read; arrivals are read from the local Regal.
 """
 
 from __future__ import annotations

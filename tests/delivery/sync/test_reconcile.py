@@ -1,4 +1,4 @@
-"""A sync of opt-ins sends what differs from the ledger, and accounts for every consent of its source."""
+"""A sync of opt-ins sends the differences from the ledger, and accounts for every consent of its source."""
 
 from __future__ import annotations
 

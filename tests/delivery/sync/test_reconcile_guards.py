@@ -1,4 +1,4 @@
-"""What a sync refuses to send, what it does about those who vanished, and a dry run of it."""
+"""What a sync refuses to send, how it treats people who vanished, and its dry run."""
 
 from __future__ import annotations
 

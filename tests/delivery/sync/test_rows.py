@@ -1,4 +1,4 @@
-"""What a row of a table of consents says."""
+"""Rows of a consent table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A million consents, one in a hundred changed: those are sent, in memory that does not grow with the ledger."""
+"""A million consents, one in a hundred changed: only those are sent, in memory independent of the ledger's size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sync works on: both sides in one file, and what comes out of comparing them."""
+"""The temporary database of a sync: both sides in one file, and the results of comparing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Five processes on one ledger, killed at any moment: no opt-in follows a newer opt-out, and no opt-out is lost."""
+"""Five processes on one ledger, killed at any time: no opt-in follows a newer opt-out, and no opt-out is lost."""
 
 from __future__ import annotations
 
