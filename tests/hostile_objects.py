@@ -1,4 +1,4 @@
-"""Objects that raise or lie whatever is done with them; what they say when they raise holds :data:`CANARY`."""
+"""Objects that raise or lie whatever is done with them; their exception messages contain :data:`CANARY`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _raise(*_: Any, **__: Any) -> Any:
 
 
 class Raising:
-    """Raises whatever is done with it."""
+    """Raises, whatever is done with it."""
 
     __str__ = __repr__ = __eq__ = __bool__ = __len__ = __iter__ = __getitem__ = __float__ = __int__ = _raise
     __lt__ = __le__ = __gt__ = __ge__ = __contains__ = __format__ = __getattr__ = _raise
@@ -42,7 +42,7 @@ class WithoutClass:
 
 
 def liar(claimed: type) -> Any:
-    """Make an object that says it is of another type."""
+    """Make an object that claims to be of another type."""
     return type("Liar", (), {"__class__": property(lambda self: claimed)})()
 
 
@@ -94,7 +94,7 @@ class GrowingDict(dict):
 
 
 class EndlessDict(dict):
-    """Never comes to its end."""
+    """Never ends when iterated."""
 
     def __iter__(self) -> Iterator[Any]:
         return (f"c{number}" for number in itertools.count())
@@ -146,7 +146,7 @@ class OddMapping(Mapping[Any, Any]):
 
 
 class KeysOnly:
-    """Has ``keys`` and items, as rows of some drivers do."""
+    """Has ``keys`` and items, like rows of some drivers."""
 
     def __init__(self, members: dict[Any, Any], broken: object = None) -> None:
         self._members, self._broken = members, broken

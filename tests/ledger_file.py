@@ -1,4 +1,4 @@
-"""What a ledger's SQLite file holds, seen by a plain connection: no code of ours stands between."""
+"""Read a ledger's SQLite file over a plain connection, without our code."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def consents(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def remembered(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read all that a later delivery would go by."""
+    """Read everything that a later delivery would use."""
     names = ("regal_consents", "regal_contacts", "regal_contact_phones", "regal_messages", "regal_types")
     return {name: table(path, name, order="1, 2, 3") for name in names}
 
 
 def everything(path: Path) -> bytes:
-    """Read every byte of the database, with what is not checkpointed yet."""
+    """Read every byte of the database, including the WAL."""
     return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))

@@ -1,4 +1,4 @@
-"""Personal data that must turn up nowhere. Kept out of test files, since Airflow stores the source of a DAG's file."""
+"""Personal data that must not appear anywhere. Not in test files, since Airflow stores the source of DAG files."""
 
 SECRETS = {
     "phone": "(212) 555-0147",

@@ -1,4 +1,4 @@
-"""A running Airflow with a local Regal beside it, asked through Airflow's REST API and the sandbox's side API."""
+"""A running Airflow and a local Regal, used through Airflow's REST API and the sandbox's side API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDED = ("success", "failed", "skipped", "upstream_failed")
 
 
 def ports_and_heartbeats(heartbeat_timeout_s: int) -> dict[str, str]:
-    """Return settings under which several Airflows can run beside each other, and notice dead workers soon."""
+    """Return settings with which several Airflows can run at the same time, and detect dead workers quickly."""
     port = free_port(8085)
     return {
         "AIRFLOW__API__PORT": str(port),
@@ -43,7 +43,7 @@ class Airflow:
         self.ledger = Path(env["AIRFLOW_HOME"]) / "regal" / "ledger.db"
 
     def api(self, path: str, body: object = None, *, method: str | None = None) -> Any:
-        """Ask Airflow's REST API; with a body it is a POST, unless a method is given."""
+        """Call Airflow's REST API; with a body it is a POST, unless a method is given."""
         request = Request(
             f"{self.url}/api/v2/{path}",
             data=None if body is None else json.dumps(body).encode(),
@@ -71,12 +71,12 @@ class Airflow:
         wait_until(lambda: any(found["dag_id"] == dag for found in self.api("dags?limit=100")["dags"]))
 
     def runs(self, dag: str) -> list[Run]:
-        """Return the runs of a DAG, the oldest date first."""
+        """Return the runs of a DAG, oldest date first."""
         found = self.api(f"dags/{dag}/dagRuns?order_by=run_after&limit=100")["dag_runs"]
         return [Run(self, dag, run["dag_run_id"]) for run in found]
 
     def arrivals(self, dag: str) -> Counter[str]:
-        """Count how often Regal has each row of a DAG."""
+        """Count the arrivals of each row of a DAG at Regal."""
         return Counter(body["userId"] for body, stored in self._events(dag) if stored)
 
     def arrived(self, dag: str) -> list[str]:
@@ -84,7 +84,7 @@ class Airflow:
         return [body["userId"] for body, stored in self._events(dag) if stored]
 
     def requests(self, dag: str) -> int:
-        """Count the requests with rows of a DAG, refused ones too."""
+        """Count the requests with rows of a DAG, including refused ones."""
         return len(self._events(dag))
 
     def _events(self, dag: str) -> list[tuple[dict[str, Any], bool]]:
@@ -102,7 +102,7 @@ class Airflow:
 
 
 class Run:
-    """One run of a DAG, seen by one of its tasks."""
+    """One run of a DAG, from the view of one of its tasks."""
 
     def __init__(self, airflow: Airflow, dag: str, run_id: str, task: str = "deliver", index: int | None = None):
         self.airflow, self.dag, self.run_id, self.task_id, self.index = airflow, dag, run_id, task, index
@@ -110,12 +110,12 @@ class Run:
         self.path = f"{self._run}/taskInstances/{task}" + ("" if index is None else f"/{index}")
 
     def of(self, task: str, index: int | None = None) -> Run:
-        """Return the same run, seen by another task or one of its mapped instances."""
+        """Return the same run, from the view of another task or one of its mapped instances."""
         return Run(self.airflow, self.dag, self.run_id, task, index)
 
     @property
     def task(self) -> dict[str, Any]:
-        """What Airflow knows of the task instance."""
+        """Airflow's record of the task instance."""
         found: dict[str, Any] = self.airflow.api(self.path)
         return found
 
@@ -132,7 +132,7 @@ class Run:
         return found
 
     def state_store(self) -> dict[str, Any]:
-        """What the task has noted in Airflow's task state."""
+        """What the task has stored in Airflow's task state."""
         entries = self.airflow.api(f"{self.path}/state-store")
         return {entry["key"]: entry["value"] for entry in next(v for v in entries.values() if isinstance(v, list))}
 
@@ -150,12 +150,12 @@ class Run:
             os.kill(int(pid), signal.SIGKILL)
 
     def wait_for_end(self, patience_s: float = 240) -> dict[str, Any]:
-        """Wait until the task instance has ended; return what Airflow knows of it."""
+        """Wait until the task instance has ended; return Airflow's record of it."""
         wait_until(lambda: self.state in ENDED, patience_s)
         return self.task
 
     def clear(self) -> dict[str, Any]:
-        """Clear the task instance, no other task, and wait for the end of its next try."""
+        """Clear only the task instance, and wait for the end of its next try."""
         before = self.task["try_number"]
         self.request_clear()
         wait_until(lambda: self.task["try_number"] > before)

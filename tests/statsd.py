@@ -1,4 +1,4 @@
-"""A StatsD server on a socket, and Airflow's own client set up to send to it, as a task process does."""
+"""A StatsD server on a socket, and Airflow's own client configured to send to it, as in a task process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StatsD:
 
 
 def set_up() -> None:
-    """Do what Airflow does when a task process starts; afterwards this process sends what the configuration says."""
+    """Do what Airflow does when a task process starts; afterwards this process sends what is configured."""
     try:
         from airflow.sdk.configuration import conf
         from airflow.sdk.observability import stats

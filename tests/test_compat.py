@@ -1,4 +1,4 @@
-"""``_compat``: Airflow's names, whichever version has them where, and without Airflow's own compatibility layer."""
+"""``_compat``: Airflow's names in every version, and without Airflow's own compatibility layer."""
 
 from __future__ import annotations
 

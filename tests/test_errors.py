@@ -1,4 +1,4 @@
-"""Errors: each can be caught by what to do next, says it, and survives a process boundary."""
+"""Errors can be caught by what to do next, name it, and survive a process boundary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Airflow learns about the package: true, valid, and cheap to ask for."""
+"""The provider's metadata: true, valid, and cheap to load."""
 
 from __future__ import annotations
 

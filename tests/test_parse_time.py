@@ -1,6 +1,6 @@
-"""What a DAG file costs to parse: fields and options are loaded, and nothing that only a running task needs.
+"""Parsing a DAG file loads fields and options, and nothing that only a running task needs.
 
-How many milliseconds that takes is measured in ``benchmarks/dag_parse.py``; what is loaded does not depend on luck.
+``benchmarks/dag_parse.py`` measures the milliseconds; what is loaded is deterministic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where Airflow has no pages (2.11, 3.0), the plugin is there and brings none."""
+"""In Airflow without pages (2.11, 3.0), the plugin exists and adds none."""
 
 from __future__ import annotations
 

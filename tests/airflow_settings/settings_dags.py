@@ -170,7 +170,7 @@ with dag_of("trigger_rule"):
     first >> deliver("trigger_rule_third", 10, task_id="third", trigger_rule="all_done")
 
 with dag_of("after_waiting"):
-    # On a busy machine, Airflow 3.3 treats a deferral as a failure if the trigger fires at once, so the DAG has retries.
+    # On a busy machine, Airflow 3.3 treats a deferral as a failure if the trigger fires at once, so it has retries.
     again = {"target_time": SOON, "retries": 3, "retry_delay": timedelta(seconds=1)}
     [
         DateTimeSensorAsync(task_id="deferred", **again),

@@ -1,4 +1,4 @@
-"""Airflow through its REST API: a token, runs, states, clears."""
+"""Use Airflow through its REST API: a token, runs, states, clears."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDED = ("success", "failed")
 class Airflow:
     """Airflow's API server.
 
-    :param url: of it, without a path.
+    :param url: its URL, without a path.
     """
 
     def __init__(self, url: str) -> None:
@@ -33,11 +33,11 @@ class Airflow:
         return False
 
     def log_in(self) -> None:
-        """Get a token."""
+        """Request a token."""
         self._token = self._ask("/auth/token")["access_token"]
 
     def api(self, path: str, body: Any = None, **query: Any) -> Any:
-        """Ask the API, or tell it something."""
+        """Call the API; with a body, POST."""
         asked = "&".join(f"{name}={value}" for name, value in query.items())
         return self._ask(f"/api/v2/{path}{'?' if asked else ''}{asked}", body)
 
@@ -50,7 +50,7 @@ class Airflow:
             return json.load(answer)
 
     def dags(self) -> set[str]:
-        """Return the ids of the DAGs that were parsed."""
+        """Return the ids of the parsed DAGs."""
         return {dag["dag_id"] for dag in self.api("dags", limit=_PAGE)["dags"]}
 
     def trigger(self, dag_id: str) -> Run:
@@ -73,7 +73,7 @@ class Run:
         return str(self._airflow.api(self._path)["state"])
 
     def tasks(self, task_id: str | None = None) -> list[dict[str, Any]]:
-        """Return its task instances as the API shows them, by task and map index."""
+        """Return its task instances as the API returns them, by task and map index."""
         found: list[dict[str, Any]] = []
         while True:
             page = self._airflow.api(f"{self._path}/taskInstances", limit=_PAGE, offset=len(found))
@@ -88,12 +88,12 @@ class Run:
         return next(one for one in self.tasks(task_id) if one["map_index"] == map_index)
 
     def tries(self, task_id: str, map_index: int) -> list[dict[str, Any]]:
-        """Return the tries of a mapped task instance, the first one first."""
+        """Return the tries of a mapped task instance, oldest first."""
         found = self._airflow.api(f"{self._path}/taskInstances/{task_id}/{map_index}/tries")["task_instances"]
         return sorted(found, key=lambda one: one["try_number"])
 
     def wait(self, patience_s: float) -> str:
-        """Wait until the run has ended; returns its state."""
+        """Wait until the run has ended; return its state."""
         wait_until(lambda: self.state in ENDED, patience_s, f"the end of {self.dag_id}", every_s=1.0)
         return self.state
 

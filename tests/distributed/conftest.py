@@ -18,7 +18,7 @@ from tests.distributed import stack as stacks
 
 @pytest.fixture(scope="session")
 def measured() -> Iterator[list[dict[str, Any]]]:
-    """What the tests measured; where ``FULL`` is set, it replaces what ``benchmarks/results`` has of these tests."""
+    """What the tests measured; if ``FULL`` is set, it replaces these tests' results in ``benchmarks/results``."""
     found: list[dict[str, Any]] = []
     yield found
     if os.environ.get("FULL"):
@@ -35,7 +35,7 @@ def running_stack() -> Iterator[stacks.Stack]:
     """A running Airflow with two Celery workers."""
     if importlib.util.find_spec("celery") is None:
         pytest.fail("this needs Airflow's Celery provider: run make distributed")
-    # Without this, a pytest that is stopped would leave it all running.
+    # Without this, everything would keep running after pytest is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with stacks.running() as stack:
         sys.stderr.write(f"\nlogs in {stack.folder}\n")
@@ -44,7 +44,7 @@ def running_stack() -> Iterator[stacks.Stack]:
 
 @pytest.fixture
 def stack(running_stack: stacks.Stack) -> stacks.Stack:
-    """The stack, with everything alive and an empty local Regal."""
+    """The stack, with all processes running and an empty local Regal."""
     running_stack.processes.check()
     running_stack.regal.reset()
     return running_stack
@@ -52,7 +52,7 @@ def stack(running_stack: stacks.Stack) -> stacks.Stack:
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest, measured: list[dict[str, Any]], record_property: Callable) -> Callable:
-    """Keep what a test measured: for the terminal, and for ``benchmarks/results``."""
+    """Store what a test measured: for the terminal, and for ``benchmarks/results``."""
 
     def keep(**values: Any) -> None:
         at, load = datetime.now(UTC).isoformat(timespec="seconds"), round(os.getloadavg()[0], 1)

@@ -1,4 +1,4 @@
-"""The judge of one delivery: what the ledger says of it, held against its source and what Regal received. Pure.
+"""Judge one delivery: compare its records in the ledger with its source and with what Regal received. Pure.
 
 ::
 
@@ -24,11 +24,11 @@ _SETTLED = ("acknowledged", "rejected", "unknown")
 
 @dataclass(frozen=True)
 class Case:
-    """A delivery that has ended, and all that is known of it.
+    """A delivery that has ended, and everything known about it.
 
-    :param outcomes: what became of its rows, by their position from 1.
+    :param outcomes: the outcomes of its rows, by position from 1.
     :param rows: of the source, in the order in which they were read.
-    :param journal: what Regal received of this and other deliveries.
+    :param journal: what Regal received from this and other deliveries.
     :param broken: what was on record when its process was stopped; None if it was not.
     """
 
@@ -41,7 +41,7 @@ class Case:
 
     @property
     def repeats(self) -> int:
-        """How many arrivals of its rows were not the first of their row."""
+        """Return how many arrivals of its rows were not the first of their row."""
         times = self.journal.times()
         return sum(max(0, times[row.row_id] - 1) for row in self.rows)
 
@@ -81,7 +81,7 @@ def judge_losses(case: Case) -> None:
 
 
 def judge_at_most_once(case: Case) -> None:
-    """No row arrives twice; unknown is what was reserved, and it is not sent any more."""
+    """No row arrives twice; unknown is what was reserved, and it is not sent again."""
     name, one, broken = case.name, case.delivered, case.broken
     assert case.repeats == 0, f"{name}: {case.repeats} rows came again"
     assert one.unknown == (0 if broken is None else broken.reserved), f"{name}: {one.unknown} unknown, {broken}"
@@ -92,7 +92,7 @@ def judge_at_most_once(case: Case) -> None:
 
 
 def judge_at_least_once(case: Case) -> None:
-    """Only rows arrive again that had arrived, without a commit of it, when the process was stopped."""
+    """Only rows that had arrived without a commit when the process was stopped arrive again."""
     name, broken = case.name, case.broken
     assert case.delivered.unknown == 0, f"{name}: {case.delivered.unknown} unknown"
     if broken is None:
@@ -107,7 +107,7 @@ def judge_at_least_once(case: Case) -> None:
 
 
 def judge_order(case: Case) -> None:
-    """Rows of a person come in the order of the source: the first arrivals of each row do, and the last ones."""
+    """Rows of a person arrive in source order: both the first arrivals of each row, and the last ones."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for arrival in case.journal.arrivals:
@@ -115,7 +115,7 @@ def judge_order(case: Case) -> None:
             first.setdefault(arrival.row_id, arrival.number)
             last[arrival.row_id] = arrival.number
     for row_id in {arrival.row_id for arrival in case.journal.arrivals if not arrival.stored} & set(last):
-        del last[row_id]  # what was refused is sent again by a clear, after what followed it
+        del last[row_id]  # a clear resends what was refused, after the rows that followed it
     for numbers in (first, last):
         came: dict[str, int] = {}
         for row in case.rows:
@@ -126,8 +126,8 @@ def judge_order(case: Case) -> None:
 
 
 def judge_limit(worst: int, limit: int, stall_s: float) -> None:
-    """No second holds more requests than the limit.
+    """No second has more requests than the limit.
 
-    :param stall_s: a server that stood still sees at once what was sent meanwhile: it may count that much more.
+    :param stall_s: after a stall, a server sees everything sent in the meantime at once: it may count that much more.
     """
     assert worst <= limit * (1 + stall_s), f"{worst} requests in a second, {limit} allowed, stood still {stall_s:.3f} s"

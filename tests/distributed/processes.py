@@ -1,4 +1,4 @@
-"""Programs that a test starts, signals and ends: each a session of its own, with a log of its own."""
+"""Programs that a test starts, signals and stops, each in its own session with its own log."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _GRACE_OF_ALL_S = 8
 
 
 def wait_until(what: Callable[[], Any], patience_s: float, why: str, every_s: float = _WAIT_S) -> Any:
-    """Wait until something is true, and return it.
+    """Wait until a condition is true, and return its value.
 
-    :raises AssertionError: it never was.
+    :raises AssertionError: it did not become true in time.
     """
     ends = time.monotonic() + patience_s
     while time.monotonic() < ends:
@@ -31,14 +31,14 @@ def wait_until(what: Callable[[], Any], patience_s: float, why: str, every_s: fl
 
 
 def free_port() -> int:
-    """Return a port of this machine that nothing listens on."""
+    """Return an unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def members_of(session: int) -> list[int]:
-    """Return the processes of a session: a program's children are of its session, whatever group they are in."""
+    """Return the processes of a session, which includes a program's children, whatever their group."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -60,7 +60,7 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str], **options: Any) -> None:
-        """Start a program; it adds to the log of an earlier one of its name."""
+        """Start a program; it appends to the log of an earlier one with its name."""
         with self.log(name).open("ab") as out:
             self._running[name] = subprocess.Popen(
                 command,
@@ -73,11 +73,11 @@ class Processes:
             )
 
     def log(self, name: str) -> Path:
-        """Return the file that a program writes to."""
+        """Return the log file of a program."""
         return self._logs / f"{name}.log"
 
     def check(self) -> None:
-        """Complain of a program that ended by itself.
+        """Check that no program has ended by itself.
 
         :raises AssertionError: with the end of its log.
         """
@@ -96,7 +96,7 @@ class Processes:
                 os.kill(pid, number)
 
     def kill(self, name: str) -> None:
-        """Kill a program and its children, and wait until nothing of it is left."""
+        """Kill a program and its children, and wait until all have ended."""
         session = self._running[name].pid
         while members_of(session):
             self.tell(name, signal.SIGKILL)
@@ -104,7 +104,7 @@ class Processes:
         self._running.pop(name).wait()
 
     def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask a program to end, and kill what does not."""
+        """Stop a program, and kill whatever does not stop."""
         process = self._running[name]
         with suppress(ProcessLookupError):
             process.send_signal(number)
@@ -113,9 +113,9 @@ class Processes:
         self.kill(name)
 
     def end_all(self) -> None:
-        """Ask everything to end, and kill what has not after a while."""
+        """Stop everything, and after a while kill what has not stopped."""
         for name in self._running:
-            self.tell(name, signal.SIGCONT)  # what is frozen can't end
+            self.tell(name, signal.SIGCONT)  # a frozen process can't end
             self._running[name].terminate()
         ends = time.monotonic() + _GRACE_OF_ALL_S
         while time.monotonic() < ends and any(process.poll() is None for process in self._running.values()):

@@ -1,4 +1,4 @@
-"""What the ledger and the local Regal have on record of a run, read with plain SQL and over HTTP: a second opinion."""
+"""The records of a run in the ledger and the local Regal, read with plain SQL and over HTTP: a second opinion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-#: The byte of a reserved row in the ledger's snapshot: it may be sent, and nothing is known of it yet.
+#: The byte of a reserved row in the ledger's snapshot: it may be sent, and has no outcome yet.
 RESERVED = 1
 _DELIVERIES = """
     SELECT id, task_id, map_index, state, try_number, holder, read_rows, acknowledged, rejected, unknown, skipped
@@ -22,7 +22,7 @@ _STATES = "SELECT states FROM regal_row_chunks WHERE delivery = :delivery ORDER 
 
 @dataclass(frozen=True)
 class Delivered:
-    """A delivery, as the ledger has it."""
+    """A delivery, as stored in the ledger."""
 
     id: int
     task_id: str
@@ -41,7 +41,7 @@ class Delivered:
 class Arrival:
     """A request that Regal received.
 
-    :param row_id: the row of the source; None where it has none.
+    :param row_id: the row of the source; None if it has none.
     """
 
     number: int
@@ -53,7 +53,7 @@ class Arrival:
 
 
 class Ledger:
-    """The ledger, asked with SQL.
+    """The ledger, queried with SQL.
 
     :param url: of its database.
     """
@@ -62,16 +62,16 @@ class Ledger:
         self._engine = create_engine(url, poolclass=NullPool)
 
     def query(self, statement: str, **values: Any) -> list[Any]:
-        """Ask."""
+        """Run a query."""
         with self._engine.connect() as connection:
             return list(connection.execute(text(statement), values))
 
     def deliveries(self, dag_id: str, run_id: str) -> list[Delivered]:
-        """Return the deliveries of a run, the oldest first."""
+        """Return the deliveries of a run, oldest first."""
         return [Delivered(*row) for row in self.query(_DELIVERIES, dag=dag_id, run=run_id)]
 
     def outcomes(self, delivery: int) -> dict[int, str]:
-        """Return what became of the rows of a delivery, by their position in the source, from 1."""
+        """Return the outcomes of a delivery's rows, by their position in the source, from 1."""
         return {row.position: row.status for row in self.query(_OUTCOMES, delivery=delivery)}
 
     def reserved(self, delivery: int) -> int:
@@ -81,7 +81,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Broken:
-    """What a delivery had on record when its process had been killed or frozen, and before the next try.
+    """What a delivery had on record when its process had been killed or frozen, before the next try.
 
     :param acknowledged: positions that a commit had acknowledged.
     :param reserved: rows that were reserved without an outcome.
@@ -95,17 +95,17 @@ class Broken:
 
 @dataclass
 class Journal:
-    """All requests that Regal received, as it numbered them."""
+    """All requests that Regal received, by its numbers."""
 
     arrivals: list[Arrival] = field(default_factory=list)
 
     @classmethod
     def read(cls, events: list[dict[str, Any]]) -> Journal:
-        """Read the answer of the side API."""
+        """Parse the answer of the side API."""
         return cls([_arrival(event) for event in events])
 
     def after(self, number: int) -> Journal:
-        """Return the requests after one."""
+        """Return the requests after a given one."""
         return Journal([one for one in self.arrivals if one.number > number]) if number else self
 
     def times(self) -> Counter[int]:

@@ -1,4 +1,4 @@
-"""The local Regal in a process of its own, which keeps every request of a test and notes when it stood still.
+"""The local Regal in a separate process, which keeps every request of a test and records its stalls.
 
 ``python -m tests.distributed.regal_server PORT KEY RATE_LIMIT STALLS_FILE``
 """
@@ -22,7 +22,7 @@ _PRIORITY = 10
 
 
 async def serve(account: Account, port: int, stalls: Path) -> None:
-    """Serve until killed; each time that the server stood still is a line of ``stalls``: when it ended, how long."""
+    """Serve until killed; each stall of the server is a line in ``stalls``: its end and duration."""
     await start(account, listen("127.0.0.1", port))
     with stalls.open("w", buffering=1) as out:
         while True:
@@ -34,7 +34,7 @@ async def serve(account: Account, port: int, stalls: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line and serve, before all other work where that is allowed: a limit is judged by its clock."""
+    """Read the command line and serve, with priority over other work if permitted: its clock judges the limit."""
     port, key, rate_limit, stalls = sys.argv[1:]
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))

@@ -1,4 +1,4 @@
-"""Servers of our own beside the running PostgreSQL: a PostgreSQL for the ledger that may be restarted, and a Redis."""
+"""Our own servers next to the running PostgreSQL: a PostgreSQL for the ledger that may be restarted, and a Redis."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def database() -> Iterator[str]:
-    """Create a database on the running PostgreSQL for a while; returns its URL."""
+    """Create a temporary database on the running PostgreSQL; yields its URL."""
     name = f"regal_test_{uuid4().hex[:16]}"
     administer(POSTGRES, f"CREATE DATABASE {name}")
     try:
@@ -81,7 +81,7 @@ class LedgerServer:
         wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, _START_S, "the ledger's server")
 
     def crash(self) -> None:
-        """Stop it at once, as a crash does: the next start recovers from its log."""
+        """Stop it at once, like a crash: the next start recovers from its log."""
         self._processes.end("ledger", signal.SIGQUIT)
 
     def remove(self) -> None:
@@ -98,7 +98,7 @@ def _postgres(program: str) -> str:
 
 
 def start_redis(processes: Processes, folder: Path) -> str:
-    """Start a Redis on a free port; returns its URL."""
+    """Start a Redis on a free port; return its URL."""
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     processes.start("redis", ["redis-server", *options], dict(os.environ))

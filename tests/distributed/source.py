@@ -1,4 +1,4 @@
-"""The tables that the DAGs read, and what of them has to arrive."""
+"""The tables that the DAGs read, and which rows have to arrive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-#: Each person has so many rows, some of which follow each other.
+#: Each person has this many rows, some of them adjacent.
 ROWS_PER_PERSON = 4
 _TABLES = """
     CREATE TABLE source_rows (id serial PRIMARY KEY, dag text, task text, shard int, person text);
@@ -21,7 +21,7 @@ _ROWS = text("""
     SELECT :dag, :task, shard, :dag || '-' || :task || '-' || shard || '-' || (number / 2) % :people
     FROM generate_series(0, :shards - 1) shard, generate_series(0, :rows - 1) number ORDER BY shard, number
 """)
-# The newer decision is in the contacts of every other person, and in the consents of the others; each is a yes or a no.
+# Every other person's newer decision is in the contacts, the others' in the consents; each is a yes or a no.
 _PEOPLE = text("""
     INSERT INTO people (person, phone, sms_opt_in, sms_opt_in_at, sms_opt_in_ip)
     SELECT 'people-' || number, '+1212555' || lpad(number::text, 4, '0'), number % 4 < 2,
@@ -39,7 +39,7 @@ _CONSENTS = text("""
 class SourceRow:
     """A row of the table.
 
-    :param row_id: the column of every event that says which row it is.
+    :param row_id: a column in every event, which identifies the row.
     """
 
     row_id: int
@@ -58,7 +58,7 @@ def add_rows(url: str, dag: str, task: str, *, shards: int, rows: int) -> None:
 
 
 def add_people(url: str, people: int) -> None:
-    """Add people with consent in both tables, which contradict each other."""
+    """Add people with contradicting consents in both tables."""
     _change(url, _PEOPLE, people=people)
     _change(url, _CONSENTS)
 

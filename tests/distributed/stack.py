@@ -27,11 +27,11 @@ from tests.distributed.source import make_tables
 FAST, SLOW = 400, 150
 ACCOUNT = "distributed"
 TIMEOUT_S = 2
-#: After so long without a sign of life a task is taken for dead.
+#: Time without a sign of life after which a task counts as dead.
 HEARTBEAT_TIMEOUT_S = 20
 WORKERS = ("worker1", "worker2")
 CONCURRENCY = 6
-#: Mapped tasks of one event each: few where a change is tested, 200 where ``FULL`` is set; or as ``SINGLES`` says.
+#: Number of mapped tasks of one event each: few by default, 200 if ``FULL`` is set; or ``SINGLES``.
 SINGLES = int(os.environ.get("SINGLES") or (200 if os.environ.get("FULL") else 50))
 DAGS = Path(__file__).with_name("dags")
 _KEY = "key-of-the-distributed-tests"
@@ -48,7 +48,7 @@ _PROGRAMS = {
 class Regal:
     """The local Regal, as seen from outside.
 
-    :param stalls: the file in which it notes when it stood still.
+    :param stalls: the file in which it records its stalls.
     """
 
     def __init__(self, url: str, stalls: Path) -> None:
@@ -57,12 +57,12 @@ class Regal:
         self._since = 0.0
 
     def ask(self, what: str) -> Any:
-        """Ask its side API."""
+        """Call its side API."""
         with urlopen(f"{self.url}/sandbox/{what}", timeout=120) as answer:
             return json.load(answer)
 
     def reset(self) -> None:
-        """Forget all that came, and all faults."""
+        """Delete everything received, and all faults."""
         self.set_faults([])
         self._tell("reset", "POST")
         self._since = time.time()
@@ -76,7 +76,7 @@ class Regal:
         urlopen(Request(f"{self.url}/sandbox/{what}", content, method=method), timeout=10).close()
 
     def stats(self) -> dict[str, Any]:
-        """Return its counts, once everything received was worked off."""
+        """Return its counts, once everything received was processed."""
         wait_until(lambda: not self.ask("stats")["pending"], 60, "the sandbox works off its events")
         counts: dict[str, Any] = self.ask("stats")
         return counts
@@ -87,7 +87,7 @@ class Regal:
         return int(self.ask("stats")["requests"])
 
     def stall_s(self) -> float:
-        """Return for how long it stood still at most since the last reset."""
+        """Return its longest stall since the last reset."""
         lines = [line.split() for line in self._stalls.read_text().splitlines()]
         return max((float(lasted) for at, lasted in lines if float(at) > self._since), default=0.0)
 
@@ -96,7 +96,7 @@ class Stack:
     """Everything that runs.
 
     :ivar source_url: of the database that the DAGs read.
-    :ivar record: the ledger, to be asked.
+    :ivar record: the ledger, for queries.
     """
 
     def __init__(self, folder: Path, metadata_url: str, source_url: str) -> None:
@@ -135,7 +135,7 @@ class Stack:
         self.processes.start(name, [*_AIRFLOW, *_PROGRAMS[name]], self._env)
 
     def start_worker(self, name: str) -> None:
-        """Start a Celery worker with a home of its own, as on a machine of its own."""
+        """Start a Celery worker with its own home, as on a separate machine."""
         env = self._env | {"AIRFLOW_HOME": str(self.folder / name), "REGAL_TEST_WORKER": name}
         command = [*_AIRFLOW, "celery", "worker", "-H", f"{name}@%h", "--skip-serve-logs", "-c", str(CONCURRENCY)]
         log = self.processes.log(name)
@@ -143,7 +143,7 @@ class Stack:
         self.processes.start(name, command, env)
 
     def wait_for_worker(self, name: str) -> None:
-        """Wait until a worker takes tasks."""
+        """Wait until a worker accepts tasks."""
         began = self._log_began[name]
         self._wait(lambda: b" ready." in self.processes.log(name).read_bytes()[began:], f"{name} is ready")
 
@@ -218,7 +218,7 @@ class Stack:
 
 @contextmanager
 def running() -> Iterator[Stack]:
-    """Run a stack; its logs stay in its folder when something fails."""
+    """Run a stack; its logs stay in its folder if something fails."""
     with ExitStack() as opened:
         folder = Path(tempfile.mkdtemp(prefix="regal-distributed-"))
         metadata, source = opened.enter_context(database()), opened.enter_context(database())

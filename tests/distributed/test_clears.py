@@ -1,4 +1,4 @@
-"""A clear of a finished and of a failed task, on whichever worker gets it."""
+"""Clearing a finished and a failed task, whichever worker gets it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is killed or frozen in the middle loses nothing, and sends no more twice than was promised."""
+"""Killed or frozen processes lose nothing, and resend no more than promised."""
 
 from __future__ import annotations
 

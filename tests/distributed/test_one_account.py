@@ -1,4 +1,4 @@
-"""Many tasks on two workers are one account: they share its rate, and what is known of its people."""
+"""Many tasks on two workers are one account: they share its rate, and the records about its people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/celery.md says of Airflow's settings is what the installed Airflow and its Celery provider have."""
+"""What docs/celery.md states about Airflow's settings matches the installed Airflow and its Celery provider."""
 
 from __future__ import annotations
 

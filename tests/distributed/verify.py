@@ -1,4 +1,4 @@
-"""Judge runs: each delivery by :mod:`tests.distributed.judge`, and all together by what Regal counted."""
+"""Judge runs: each delivery with :mod:`tests.distributed.judge`, and all together by what Regal counted."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.distributed.record import Broken, Delivered, Journal
 from tests.distributed.source import rows_of
 from tests.distributed.stack import Stack
 
-#: A server that stood still for longer can't tell when requests came.
+#: A server with a longer stall can't determine when requests arrived.
 _MOST_STALL_S = 0.25
 
 Key = tuple[str, str, int]
 
 
 def key_of(run: Run, one: Delivered) -> Key:
-    """Return what names a delivery: its DAG, task and map index."""
+    """Return the key of a delivery: its DAG, task and map index."""
     return run.dag_id, one.task_id, one.map_index
 
 
@@ -28,7 +28,7 @@ def newest(deliveries: list[Delivered]) -> list[Delivered]:
 
 
 def look(stack: Stack, one: Delivered) -> Broken:
-    """Note what is on record of a delivery whose process was stopped, before the next try begins."""
+    """Record the state of a delivery whose process was stopped, before the next try begins."""
     outcomes = stack.record.outcomes(one.id)
     acknowledged = frozenset(position for position, status in outcomes.items() if status == "acknowledged")
     return Broken(acknowledged, stack.record.reserved(one.id), stack.regal.requests)
@@ -47,20 +47,20 @@ def verify(
 
     :param limit: requests in any second of the server's clock.
     :param broken: what was on record of the deliveries whose processes were stopped.
-    :param since: by task id, judge by the requests after this one: what was sent again by a clear.
-    :param statuses: what Regal may have answered; ``unanswered`` is added for those that were killed, and 429 where
-        the server stood still and then saw more than the limit at once.
+    :param since: by task id, judge by the requests after this one, which a clear resent.
+    :param statuses: Regal's permitted answers; ``unanswered`` is added for killed deliveries, and 429 if the server
+        stalled and then saw more than the limit at once.
     :returns: what was measured.
     """
     broken, since = broken or {}, since or {}
     stats = stack.regal.stats()
-    held = verify_limit(stack, limit)  # first: while it writes its journal, the server stands still
+    held = verify_limit(stack, limit)  # first, because the server stalls while it writes its journal
     journal = Journal.read(stack.regal.ask("events"))
     found = {"rows": 0, "repeats": 0, "unknown": 0, "rejected": 0}
     for run in runs:
         for one in newest(stack.record.deliveries(run.dag_id, run.run_id)):
             if one.task_id == "single":
-                continue  # it has no rows: its test judges it
+                continue  # it has no rows; its own test judges it
             key = key_of(run, one)
             rows = rows_of(stack.source_url, run.dag_id, one.task_id, max(one.map_index, 0))
             seen = journal.after(since.get(one.task_id, 0))

@@ -1,4 +1,4 @@
-"""What Airflow takes for the name of a worker's machine: two workers of a test share one."""
+"""The name Airflow uses for a worker's machine: two workers of a test share a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every code block of every document, as a Markdown parser finds it: whatever is added to a page is run."""
+"""Every code block of every document, as found by a Markdown parser: whatever is added to a page is run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PROJECT = Path(__file__).parents[2]
 class Block:
     """A code block.
 
-    :param page: its document, from the project's folder on.
+    :param page: its document, relative to the project's folder.
     :param line: where it begins.
-    :param language: what stands behind the fence, such as ``python`` or ``{toctree}``.
+    :param language: the text after the fence, such as ``python`` or ``{toctree}``.
     """
 
     page: str

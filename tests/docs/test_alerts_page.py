@@ -1,4 +1,4 @@
-"""The recipes of docs/alerts.md: what stands there alerts when it says so, on a real ledger."""
+"""The recipes of docs/alerts.md alert when they should, on a real ledger."""
 
 from __future__ import annotations
 

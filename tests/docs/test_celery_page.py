@@ -1,4 +1,4 @@
-"""The page about Celery: its numbers are those of the code, and those that were measured."""
+"""The page about Celery: its numbers match the code and the measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python of all documents runs as it stands there, and Regal finds nothing wrong with what it sends."""
+"""The Python of all documents runs unchanged, and Regal finds nothing wrong with what it sends."""
 
 from __future__ import annotations
 

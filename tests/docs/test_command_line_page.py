@@ -1,4 +1,4 @@
-"""The page about the command line: what it shows of ``try`` and ``send`` is what they print."""
+"""The page about the command line: its output of ``try`` and ``send`` is what they print."""
 
 from __future__ import annotations
 

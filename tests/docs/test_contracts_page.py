@@ -1,4 +1,4 @@
-"""The page about contracts: its contract is one, and rejects what the table says, for the reason that it says."""
+"""The page about contracts: its contract is valid, and rejects what the table says, for the stated reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page about errors has a section for each class, and messages of tasks name theirs."""
+"""The page about errors has a section for each class, and messages of tasks link to theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page about examples names each file that can be copied, and the quickstart shows the first one as it is."""
+"""The page about examples names each file that can be copied, and the quickstart shows the first one unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first day's callback has the report at hand when the task fails."""
+"""The first day's callback can read the report when the task fails."""
 
 from __future__ import annotations
 

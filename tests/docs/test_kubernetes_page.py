@@ -1,4 +1,4 @@
-"""The page about Kubernetes: its numbers are those of the code."""
+"""The page about Kubernetes: its numbers match the code."""
 
 from __future__ import annotations
 

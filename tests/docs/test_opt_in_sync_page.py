@@ -1,4 +1,4 @@
-"""The page about the opt-in sync: its file of yes and no becomes the decisions that it says."""
+"""The page about the opt-in sync: its example file results in the stated decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in documents beside Python: commands can be parsed, SQL runs on a ledger, JSON and YAML can be read."""
+"""Other code in documents: commands can be parsed, SQL runs on a ledger, JSON and YAML are valid."""
 
 from __future__ import annotations
 

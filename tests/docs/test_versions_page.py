@@ -1,4 +1,4 @@
-"""docs/versions.md names what is public: it can be imported, nothing that is registered with Airflow is left out."""
+"""docs/versions.md names what is public: all of it can be imported, and all that Airflow registers is included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page says of others was measured: its numbers are those of the page about performance."""
+"""The page's numbers about alternatives match the measurements on the page about performance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract as a judge: what ``StrictEventRequest`` of the OpenAPI description has against a body."""
+"""The contract as a judge: the violations of ``StrictEventRequest`` of the OpenAPI description in a body."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _refuse(constant: str) -> None:
 
 
 def as_sent(payload: Payload) -> dict[str, Any]:
-    """Read the bytes back as any JSON reader would; they must say what the body says, within the contract."""
+    """Parse the bytes like any JSON reader; they must equal the body and satisfy the contract."""
     body = json.loads(payload.encoded.decode("utf-8"), parse_constant=_refuse)
     assert body == payload.body
     assert breaches(body) == []

@@ -1,4 +1,4 @@
-"""What no one should write and someone will: strategies for values, opt-ins and events in all three forms."""
+"""What no one should write but someone will: strategies for values, opt-ins and events in all three forms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uuid import UUID
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-# REGAL_EXAMPLES=5000 goes looking; without it the same examples run everywhere.
+# REGAL_EXAMPLES=5000 searches for more; by default the same examples run everywhere.
 _LOOKING = os.environ.get("REGAL_EXAMPLES")
 many = settings(
     max_examples=int(_LOOKING or 120),
@@ -24,7 +24,7 @@ many = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
-# Marked personal data; none of it may turn up in an error.
+# Marked personal data, which must not appear in any error.
 NAME, STREET, NOTE = "Zerubbabel", "77 Hidden Lane", "the wording of a secret"
 SECRET_PHONES = ("+12125550147", "(212) 555-0147", "212-555-0147 ext 5", "+15555550147", "2125550147")
 SECRET_EMAILS = ("hidden.person@example.com", "Hidden.Person@Example.com ", "hidden.person@@example.com")
@@ -35,7 +35,7 @@ SECRETS = (NAME, STREET, NOTE, *SECRET_PHONES, *SECRET_EMAILS, *SECRET_IPS, *SEC
 
 
 class NumpyLike:
-    """A scalar or an array as numpy has them."""
+    """A scalar or an array like numpy's."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -50,7 +50,7 @@ class NumpyLike:
 
 
 class NAType:
-    """pandas' NA: has no truth and compares to nothing."""
+    """Like pandas' NA: has no truth value and is equal to nothing."""
 
     def __eq__(self, other: object) -> Any:
         return self
@@ -65,7 +65,7 @@ class NAType:
 
 
 class NaTType(datetime):
-    """pandas' NaT: a datetime that equals nothing."""
+    """Like pandas' NaT: a datetime that equals nothing."""
 
     __eq__ = __lt__ = __le__ = lambda self, other: False
     __hash__ = datetime.__hash__
@@ -90,7 +90,7 @@ class Level(IntEnum):
 
 
 class Row(Mapping[str, Any]):
-    """A mapping that is not a dict, as database rows are."""
+    """A mapping that is not a dict, like database rows."""
 
     def __init__(self, members: dict[str, Any]) -> None:
         self._members = members
@@ -106,7 +106,7 @@ class Row(Mapping[str, Any]):
 
 
 def cyclic() -> list[Any]:
-    """A list that holds itself twice, through an object."""
+    """Return a list that contains itself twice, through an object."""
     ring: list[Any] = []
     ring += [{"again": ring}, ring]
     return ring
@@ -172,13 +172,13 @@ values = st.recursive(
 
 
 def mostly(*usual: Any) -> st.SearchStrategy[Any]:
-    """Usual values thrice, anything once: so that events often get past the first check."""
+    """Draw usual values three times as often as any others, so that events often pass the first check."""
     strategies = [value if isinstance(value, st.SearchStrategy) else st.just(value) for value in usual]
     return st.integers(0, 3).flatmap(lambda dice: values if dice == 0 else st.one_of(*strategies))
 
 
 def members(**known: Any) -> st.SearchStrategy[dict[Any, Any]]:
-    """An object with some of the known members and, seldom, one of its own."""
+    """Draw an object with some of the known members and, rarely, another one."""
     strange = st.integers(0, 7).flatmap(
         lambda dice: st.dictionaries(keys, values, min_size=1, max_size=1) if dice == 0 else st.just({})
     )

@@ -1,4 +1,4 @@
-"""Short ways to say things in the tests of events."""
+"""Short helpers for the tests of events."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def traits(kind: type[Event] = Identify, /, **fields: Any) -> dict[str, Any]:
 
 
 def trait(value: Any, **reading: Any) -> Any:
-    """What a trait becomes; ``...`` if it is left out."""
+    """Return what a trait becomes; ``...`` if it is omitted."""
     return traits(user_id="1", traits={"x": value}, reading=Reading(**reading)).get("x", ...)
 
 
@@ -53,13 +53,13 @@ def faults(kind: type[Event] = Identify, /, written: Any = None, **fields: Any) 
 
 
 def opt_in(subscribed: Any = True, channel: str = "sms", **evidence: Any) -> dict[str, Any]:
-    """An opt-in with all its evidence; None takes a part of it away."""
+    """Return an opt-in with all its evidence; None removes a part of it."""
     whole = {"channel": channel, "subscribed": subscribed, "timestamp": GIVEN, "ip": IP, **evidence}
     return {key: value for key, value in whole.items() if value is not None}
 
 
 def sent(*opt_ins: Any, policy: ConsentPolicy | None = None) -> dict[str, Any]:
-    """What goes out for one phone: channel key -> opt-in."""
+    """Return what is sent for one phone: channel key -> opt-in."""
     info = payload(user_id="1", phones={PHONE: {}}, opt_in=list(opt_ins), policy=policy).body["traits"]["phones"][PHONE]
     return {key.removesuffix("OptIn"): value for key, value in info.items()}
 

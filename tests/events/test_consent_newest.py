@@ -1,4 +1,4 @@
-"""The consent rules, second half: only the newest, promotion, and what time can be true."""
+"""The consent rules, second half: only the newest counts, promotion, and plausible times."""
 
 from __future__ import annotations
 

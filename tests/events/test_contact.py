@@ -1,4 +1,4 @@
-"""Phones and emails as they go out: labels, the primary flag, one of each."""
+"""Phones and emails as they are sent: labels, the primary flag, no duplicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is written becomes a payload within the contract or an InvalidEventError, and no error holds a value."""
+"""Whatever is written becomes a valid payload or an InvalidEventError, and no error contains a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contract: what it finds wrong with an event, and what is wrong with a contract itself."""
+"""A contract: the violations it finds in an event, and errors in a contract itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Golden examples: what a person writes, and what Regal gets."""
+"""Golden examples: what a person writes, and what Regal receives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four events: what each accepts and refuses, and that an event stays what it was read as."""
+"""The four events: what each accepts and refuses, and that events don't change."""
 
 from __future__ import annotations
 

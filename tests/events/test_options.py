@@ -1,4 +1,4 @@
-"""Options that cannot be right are errors when they are written."""
+"""Invalid options are reported when they are written."""
 
 from __future__ import annotations
 

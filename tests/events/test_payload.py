@@ -1,4 +1,4 @@
-"""The body: its shape, its size, its bytes, and what is noted about it."""
+"""The body: its shape, size, bytes, and notes."""
 
 from __future__ import annotations
 

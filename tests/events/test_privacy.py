@@ -1,4 +1,4 @@
-"""What is shown in the place of personal data."""
+"""What is shown instead of personal data."""
 
 from __future__ import annotations
 

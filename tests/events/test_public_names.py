@@ -1,4 +1,4 @@
-"""The public names are loaded when they are first used, and are all there."""
+"""The public names are loaded on first use, and all exist."""
 
 from __future__ import annotations
 

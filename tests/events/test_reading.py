@@ -1,4 +1,4 @@
-"""Three ways to write an event, one that goes out; what cannot be placed is named in the writer's words."""
+"""Three ways to write an event, one that is sent; faults use the writer's names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever stands in an archive, a message becomes an event, is skipped, or has faults; nothing else happens."""
+"""Whatever an archive contains, a message becomes an event, is skipped, or has faults; nothing else happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times: what is read, in which zone, and the one form in which they are written."""
+"""Times: what can be read, in which zone, and the one format in which they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traits and properties: the type each Python value gets for good."""
+"""Traits and properties: the permanent type of each Python value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form that asks for a connection: the same fields on Airflow 2.11 and 3.x."""
+"""The connection form: the same fields on Airflow 2.11 and 3.x."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A delivery inside a task instance: its place, its report, and what is shown of it: nothing personal."""
+"""A delivery inside a task instance: its place, its report, and that nothing personal is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the ledger is: the file in Airflow's home, or a connection; and where the file would not be seen by all."""
+"""The location of the ledger: the file in Airflow's home, or a connection; and when the file is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of deliveries: what a StatsD server gets, and that documents and dashboard name nothing else."""
+"""Metrics of deliveries: what a StatsD server receives; documents and dashboard name exactly these."""
 
 from __future__ import annotations
 

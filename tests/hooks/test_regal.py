@@ -1,4 +1,4 @@
-"""The hook: what each option of the connection does, one event of each kind, and what is logged."""
+"""The hook: the effect of each connection option, one event of each kind, and what is logged."""
 
 from __future__ import annotations
 

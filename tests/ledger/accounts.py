@@ -1,4 +1,4 @@
-"""Accounts over one database as several deliveries see them, and short forms to claim with."""
+"""Accounts in one database as seen by several deliveries, and short helpers for claims."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ManualClock:
 
 
 class DeliveryAccount:
-    """An account as one delivery sees it; each claim and each settlement is a transaction of its own."""
+    """An account as seen by one delivery; each claim and each settlement is its own transaction."""
 
     def __init__(self, database, delivery, **options):
         self.database = database
@@ -56,7 +56,7 @@ class DeliveryAccount:
 
 
 class Accounts:
-    """Opens accounts over one database, each with connections of its own, as another worker would.
+    """Opens accounts in one database, each with its own connections, like separate workers.
 
     :param engine: makes an engine.
     """
@@ -102,5 +102,5 @@ def sent(account, claim):
 
 
 def known(account):
-    """What is on record of all consents, but for what was inferred."""
+    """Return all consents on record, without inferred ones."""
     return [(*row[:9], row[10]) for row in account.consents()]

@@ -11,7 +11,7 @@ from tests.ledger.view import engine_of
 
 
 def where_of(kind, request, tmp_path):
-    """Return where an empty ledger of a kind of database lies."""
+    """Return the location of an empty ledger in a kind of database."""
     if kind == "sqlite":
         return tmp_path / "of its own" / "ledger.db"
     return request.getfixturevalue("postgres_url" if kind == "postgresql" else "mariadb_url")
@@ -19,7 +19,7 @@ def where_of(kind, request, tmp_path):
 
 @pytest.fixture
 def portable(monkeypatch):
-    """Let SQLite be spoken to as any other database: with nothing but standard SQL."""
+    """Use only standard SQL with SQLite, as with any other database."""
     monkeypatch.setattr(entries, "_BULK_UPDATES", {})
     entries.Entries._update_of.cache_clear()
     yield

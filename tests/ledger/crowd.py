@@ -1,6 +1,6 @@
-"""One of many processes that work on one ledger at once: ``python crowd.py '{"database": ..., "number": ...}'``.
+"""One of many processes that use one ledger at once: ``python crowd.py '{"database": ..., "number": ...}'``.
 
-Prints which events it was let send, and its error if it had any.
+Prints the events it was allowed to send, and its error if any.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHARED = 20
 
 
 def work(given: dict) -> list[str]:
-    """Claim, settle and bar keys that all processes share and keys of its own, within commits of its own delivery."""
+    """Claim, settle and bar keys that all processes share, and its own keys, in commits of its own delivery."""
     number, rounds = given["number"], given["rounds"]
     chance, gone = random.Random(number), list[str]()
     with closing(open_database(given["database"])) as database:
@@ -64,7 +64,7 @@ def work(given: dict) -> list[str]:
 
 
 def main(given: dict) -> None:
-    # What is proved is that nothing is lost; how long it takes so many on a small machine or a small server is not.
+    # The test shows that nothing is lost, not how long it takes on a small machine or server.
     database_module._PATIENCE_S = 400
     time.sleep(max(0.0, given["starts_at"] - time.time()))
     gone, error = [], None

@@ -1,4 +1,4 @@
-"""A door between a ledger and its server, which can be shut: as when a server restarts or the network is gone."""
+"""A proxy between a ledger and its server that can be closed, like a server restart or a network failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Door:
         self._listener: socket.socket | None = None
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self.port = 0
-        self.cut_at_commits: list[int] = []  #: which COMMIT of all loses its answer, from 1
+        self.cut_at_commits: list[int] = []  #: numbers of the COMMITs that lose their answer, from 1
         self.commits = 0
         self.open()
 
@@ -38,7 +38,7 @@ class Door:
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def shut(self) -> None:
-        """Refuse connections and drop those there are."""
+        """Refuse connections and drop existing ones."""
         listener, self._listener = self._listener, None
         if listener is not None:
             with suppress(OSError):
@@ -67,7 +67,7 @@ class Door:
                 readable, _, _ = select.select([client, server], [], [])
                 for one in readable:
                     data = one.recv(65_536)
-                    if not data or (cut and one is server):  # the server has done it; the client never knows
+                    if not data or (cut and one is server):  # the server has committed, but the client never learns it
                         return _drop(client, server)
                     if one is client and CUT in data:
                         self.commits += 1

@@ -1,4 +1,4 @@
-"""What is on record of an account: what it lets go, and what it remembers of that - in every database."""
+"""An account's records: what may be sent, and what is recorded about it, in every database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The consent log: what is added stays, each wording once, and what may be removed."""
+"""The consent log: lines stay, each wording is stored once, and what may be removed."""
 
 from __future__ import annotations
 

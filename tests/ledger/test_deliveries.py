@@ -1,4 +1,4 @@
-"""Deliveries in every database: one holder, its snapshot, and commits that stand or fall as wholes."""
+"""Deliveries in every database: one holder, the snapshot, and atomic commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries: read and locked, decided on in turn, and written as wholes - in every database."""
+"""Entries are read and locked, decided on in turn, and written as a whole, in every database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How identifiers are stored: as they are, or so that they name no one."""
+"""How identifiers are stored: in plain text, or so that they identify no one."""
 
 from __future__ import annotations
 

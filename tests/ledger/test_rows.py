@@ -1,4 +1,4 @@
-"""Rows come back as they were, whatever stands in them."""
+"""Decoded rows equal the encoded ones, whatever they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ledger decides, against independent models. That databases keep it, ``test_account`` shows."""
+"""The ledger's decisions, compared with independent models. ``test_account`` tests them in databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the tables are made and migrated, in every database."""
+"""How the tables are created and migrated, in every database."""
 
 from __future__ import annotations
 

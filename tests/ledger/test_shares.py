@@ -1,4 +1,4 @@
-"""One rate for all senders of an account: what is granted never adds up to more than the limit."""
+"""One rate for all senders of an account: the granted rates never exceed the limit."""
 
 from __future__ import annotations
 

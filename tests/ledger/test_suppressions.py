@@ -1,4 +1,4 @@
-"""Who is suppressed and who was forgotten, in real databases."""
+"""Suppressed and forgotten people, in real databases."""
 
 from __future__ import annotations
 

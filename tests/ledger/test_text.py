@@ -1,4 +1,4 @@
-"""Times and texts as every database can keep and compare them."""
+"""Times and texts in a form that every database can store and compare."""
 
 from __future__ import annotations
 

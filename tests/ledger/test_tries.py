@@ -1,4 +1,4 @@
-"""Tries on record: when each began, how it ended, what became of rows in it, and how fast it went."""
+"""Tries on record: when each began, how it ended, the outcomes of its rows, and its speed."""
 
 from __future__ import annotations
 

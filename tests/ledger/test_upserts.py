@@ -1,4 +1,4 @@
-"""Many rows at once: new ones are added, known ones replaced or left alone - in every database."""
+"""Many rows at once: new ones are added, existing ones replaced or left unchanged, in every database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a ledger holds, as tests ask for it."""
+"""A ledger's content, for tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def engine_of(where: Path | str) -> Engine:
 
 
 class LedgerView:
-    """What the ledger holds of the deliveries of a test; a delivery is named by its run.
+    """The ledger's content about the deliveries of a test; a delivery is identified by its run.
 
     :param where: its file, or its URL.
     """
@@ -62,20 +62,20 @@ class LedgerView:
             database.close()
 
     def query(self, statement: Any, **values: Any) -> list[Any]:
-        """Ask by SQL."""
+        """Query with SQL."""
         with self.account() as account:
             asked = text(statement) if isinstance(statement, str) else statement
             return account.database.read(lambda connection: connection.execute(asked, values).fetchall())
 
     def change(self, statement: str, **values: Any) -> None:
-        """Change it by SQL, as no one should."""
+        """Change it with SQL, as no user should."""
         with self.account() as account:
             account.database.write(lambda connection: connection.execute(text(statement), values))
 
     # -- deliveries ---------------------------------------------------------------------------------------------------
 
     def deliveries(self, run: str | None = None) -> list[Record]:
-        """List the deliveries, of one run or all, the oldest first."""
+        """List the deliveries, of one run or all, oldest first."""
         d = schema.deliveries.c
         records = [Record(*row) for row in self.query(RECORD.order_by(d.id))]
         return [record for record in records if run in (None, record.run_id)]
@@ -105,13 +105,13 @@ class LedgerView:
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
     def outcomes(self, run: str = "run", *, status: str | None = None) -> list[Any]:
-        """List the outcome lines of a delivery in the order of the source; their columns are attributes."""
+        """List the outcome lines of a delivery in source order; their columns are attributes."""
         o = schema.outcomes.c
         lines = self.query(select(schema.outcomes).where(o.delivery == self.delivery(run).id).order_by(o.position))
         return [line for line in lines if status in (None, line.status)]
 
     def dead_letters(self, run: str = "run") -> list[DeadLetter]:
-        """List the dead letters of a delivery, whose payloads are as they were."""
+        """List the dead letters of a delivery, with their original payloads."""
         keys = [(line.delivery, line.position) for line in self.outcomes(run) if line.payload is not None]
         with self.account() as account:
             return account.database.read(lambda connection: list(letters(connection, keys)))
@@ -127,18 +127,18 @@ class LedgerView:
     # -- people -------------------------------------------------------------------------------------------------------
 
     def consents(self) -> dict[tuple[str, str], tuple[Any, ...]]:
-        """Return by stored identifier and channel: subscribed, evidence, opt-out, state, and what is pending."""
+        """Return stored identifier and channel -> subscribed, evidence, opt-out, state, and what is pending."""
         with self.account() as account:
             return {(key, channel): tuple(rest) for key, channel, *rest in account.consents()}
 
     def consent_log(self, run: str | None = None) -> list[LogLine]:
-        """List the lines of the consent log, the oldest first; their columns are attributes."""
+        """List the lines of the consent log, oldest first; their columns are attributes."""
         with self.account() as account:
             lines = list(stream_lines(account.database))
         return [line for line in lines if run is None or line.delivery == str(self.delivery(run).id)]
 
     def contacts(self) -> dict[str, tuple[str | None, str | None]]:
-        """Return of contacts the hashes of row and payload they were last acknowledged with."""
+        """Return contacts -> the hashes of row and payload when last acknowledged."""
         k = schema.contacts.c
         return {row.contact: (row.row_hash, row.payload_hash) for row in self.query(select(*k))}
 

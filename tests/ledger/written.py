@@ -1,4 +1,4 @@
-"""Deliveries written into a ledger by hand, without sending anything."""
+"""Deliveries written directly to a ledger, without sending anything."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def write(
     run="run", task="task", dag="dag", api_key="key", log=(), acknowledged=(), contacts=(), phones=(), hold_s=30,
     error=None, complete=True, name=None,
 ):  # fmt: skip
-    """Write one delivery, at a time.
+    """Write one delivery, at a given time.
 
     :param where: file or URL of the ledger.
     :param rows: of the snapshot, which is kept unless the delivery has finished.
     :param states: of the rows, if not all are open.
     :param state: how it ended; None: it is held, and its last commit was then.
-    :param complete: the source was read to its end.
+    :param complete: the source was read completely.
     :returns: the id of the delivery.
     """
     with closing(open_database(where)) as database:

@@ -1,4 +1,4 @@
-"""What the tests of opt-in syncs and ledgers have in common."""
+"""Shared fixtures for the tests of opt-in syncs and ledgers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.operators.ways import context
 
 @dataclass
 class Seen:
-    """What one sync left behind."""
+    """The results of one sync."""
 
     report: dict[str, Any]
     error: str

@@ -1,4 +1,4 @@
-"""Consents for the tests of the opt-in sync, and one way to run it in a DAG of its own."""
+"""Consents for the tests of the opt-in sync, and a way to run it in a DAG."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def phone(number: int) -> str:
 
 @dataclass
 class Ran:
-    """What one run left behind."""
+    """The results of one run."""
 
     state: str
     report: dict[str, Any] | None
@@ -66,7 +66,7 @@ def ran(run: Any, task_id: str) -> Ran:
 
 
 def status(regal: Any, number: int, channel: str = "sms") -> str:
-    """Return what Regal has on record of a phone."""
+    """Return Regal's record of a phone."""
     contact = regal.contact(phone=phone(number))
     return contact["phones"][phone(number)][channel]["status"]
 

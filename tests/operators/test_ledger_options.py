@@ -1,4 +1,4 @@
-"""The options about the ledger, in every way to deliver many rows: what a second run does with them or without."""
+"""The ledger options, with every way to deliver many rows: a second run with and without each."""
 
 from __future__ import annotations
 

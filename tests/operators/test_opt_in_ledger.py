@@ -1,4 +1,4 @@
-"""The ledger of the opt-in sync: where it is, what it names, and whose it is."""
+"""The ledger of the opt-in sync: its location, its identifiers, and its account."""
 
 from __future__ import annotations
 

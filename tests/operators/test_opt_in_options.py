@@ -1,4 +1,4 @@
-"""Every option of the opt-in sync: what is seen with it, and what without."""
+"""Every option of the opt-in sync: the result with it, and without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option of a delivery, in every way to deliver: what is seen with it, and what without."""
+"""Every option of a delivery, with every way to deliver: the result with it, and without it."""
 
 from __future__ import annotations
 

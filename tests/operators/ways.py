@@ -1,4 +1,4 @@
-"""The five ways to deliver many rows, each of which must understand every option."""
+"""The five ways to deliver many rows, each of which must support every option."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ except ImportError:  # Airflow 2
 
 
 class TaskInstance(SimpleNamespace):
-    """What Airflow tells a task of itself; keeps the report it pushes."""
+    """The attributes of a task instance that are used; keeps the report it pushes."""
 
     def xcom_push(self, key, value):
         self.report = value
@@ -59,7 +59,7 @@ def by_file(rows, here, *, warehouse, **options):
 
 
 def by_rows(rows, here, *, warehouse, **options):
-    """Deliver these rows as they are at hand."""
+    """Deliver these rows directly."""
     RegalRowsOperator(task_id="t", rows=rows, **options).execute(here)
 
 
@@ -75,7 +75,7 @@ def by_decorator(rows, here, *, warehouse, **options):
 
 
 def by_hook(rows, here, *, warehouse, **options):
-    """Deliver from a task of one's own."""
+    """Deliver from a user's own task."""
     with set_current_context(here):
         RegalHook().deliver(rows, **options)
 

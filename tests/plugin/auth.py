@@ -1,4 +1,4 @@
-"""Airflow's simple auth manager, with users who may read some DAGs only."""
+"""Airflow's simple auth manager, with users who may only read some DAGs."""
 
 from __future__ import annotations
 

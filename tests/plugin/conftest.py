@@ -1,4 +1,4 @@
-"""The pages as Airflow mounts them: its own auth manager, tokens and database, and a real ledger."""
+"""The pages as mounted by Airflow: its own auth manager, tokens and database, and a real ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if not HAS_PAGES:
 
 @pytest.fixture(scope="session")
 def auth_manager(airflow_db: Path):
-    """Make Airflow's auth manager, once: it signs tokens and says who may do what."""
+    """Create Airflow's auth manager, once: it signs tokens and decides permissions."""
     settings = {
         "AIRFLOW__CORE__AUTH_MANAGER": "tests.plugin.auth.DagAuthManager",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
@@ -34,7 +34,7 @@ def auth_manager(airflow_db: Path):
 
 @pytest.fixture
 def site(auth_manager, regal_ledger, monkeypatch):
-    """The pages below ``/regal``, as a browser of some user sees them; call it with a user's name and role."""
+    """The pages below ``/regal``, in a user's browser; call it with a user's name and role."""
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
@@ -60,7 +60,7 @@ def site(auth_manager, regal_ledger, monkeypatch):
 
 @pytest.fixture
 def text_of():
-    """Return what a page says, without its tags and style."""
+    """Return the text of a page, without its tags and style."""
     import re
 
     def text(answer) -> str:

@@ -1,4 +1,4 @@
-"""Charts: heights that are true, and one row among a million that is still seen."""
+"""Charts: heights are proportional, and one row in a million is still visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Airflow finds of the pages, and what that costs where no page is shown."""
+"""What Airflow finds of the pages, and its cost if no page is shown."""
 
 from __future__ import annotations
 

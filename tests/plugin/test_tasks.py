@@ -1,4 +1,4 @@
-"""What a page says of a delivery without an end, as soon as Airflow knows that its task has one."""
+"""What a page shows for a delivery without an end, once Airflow knows that its task has ended."""
 
 from __future__ import annotations
 

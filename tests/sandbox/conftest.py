@@ -33,7 +33,7 @@ class Reply:
 
 
 class Talker:
-    """Sends requests to one sandbox and hands out what came back."""
+    """Sends requests to one sandbox and returns its answers."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox

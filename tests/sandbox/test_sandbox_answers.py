@@ -1,4 +1,4 @@
-"""What ``POST /events`` answers at once."""
+"""The immediate answers of ``POST /events``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which requests the sandbox takes: by a name of its own, and of web pages only from its own."""
+"""Which requests the sandbox accepts: with a name of its own, and from web pages only its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a contact: what each phone and email agreed to, since when, on which evidence, and what it was before."""
+"""The page of a contact: the consent of each phone and email, since when, on which evidence, and its history."""
 
 from __future__ import annotations
 

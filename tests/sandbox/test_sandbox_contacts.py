@@ -1,4 +1,4 @@
-"""What becomes of an event after the 200: whose it is, what is kept, which phone is primary."""
+"""What happens to an event after the 200: its profile, what is stored, which phone is primary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strict models say what the OpenAPI description says, and each deviation is put in plain words."""
+"""The strict models match the OpenAPI description, and each deviation is described in plain words."""
 
 from __future__ import annotations
 

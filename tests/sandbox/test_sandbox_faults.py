@@ -1,4 +1,4 @@
-"""Scripted faults: which requests they meet, and what the client sees."""
+"""Scripted faults: which requests they affect, and what the client sees."""
 
 from __future__ import annotations
 

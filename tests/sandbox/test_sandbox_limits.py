@@ -1,4 +1,4 @@
-"""What a client can take of the sandbox: places, time and memory; and how soon it stops whatever is open."""
+"""How much of the sandbox a client can occupy: places, time and memory; and how soon it stops whatever is open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages: what somebody shown only a page can tell."""
+"""The pages: what a reader can learn from a page alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's audit says so when the figures do not add up."""
+"""The demo's audit reports figures that do not add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker of our English: each rule fires on what is wrong, and none on what is right."""
+"""The English checker: each rule finds what is wrong, and accepts what is right."""
 
 from __future__ import annotations
 

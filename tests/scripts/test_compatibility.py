@@ -1,4 +1,4 @@
-"""The page about compatibility is made of what ran, and `make check` says when it, or a classifier, claims more."""
+"""The compatibility page is generated from actual runs, and `make check` reports any claim beyond them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The consents of the demo: the same on every machine, as dirty as promised, and what an hour does to them."""
+"""The consents of the demo: the same on every machine, with the promised errors, and the changes of an hour."""
 
 from __future__ import annotations
 

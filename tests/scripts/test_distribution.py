@@ -1,4 +1,4 @@
-"""What PyPI shows has no relative links, and the checks of a built distribution find what is missing or too much."""
+"""What PyPI shows has no relative links, and the checks of a distribution find missing and superfluous files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the incidents: healthy days are alike, and each trouble is what its name says."""
+"""The rows of the incidents: healthy days are alike, and each fault matches its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``make ui`` brings back of an earlier ``make demo``: the local Regal that the ledger describes."""
+"""What ``make ui`` restores from an earlier ``make demo``: the local Regal that the ledger describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's accounts of the opt-in sync: what has to be sent is worked out anew, and what does not add up is named."""
+"""The demo's audit of the opt-in sync: expectations are computed independently, and discrepancies are named."""
 
 from __future__ import annotations
 

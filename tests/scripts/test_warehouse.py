@@ -1,4 +1,4 @@
-"""The warehouse of the demo: the same on every machine, and as dirty as promised."""
+"""The warehouse of the demo: the same on every machine, with the promised errors."""
 
 from __future__ import annotations
 

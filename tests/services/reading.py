@@ -1,6 +1,6 @@
-"""Reads a query of so many rows into a run folder, as a task does, and prints how much memory that took.
+"""Read a query of many rows into a run folder, like a task, and print how much memory that took.
 
-``python reading.py 300000 /tmp/runs``; nothing is sent, since the task wants one row more than there is.
+``python reading.py 300000 /tmp/runs``; nothing is sent, since the task requires one row more than there is.
 """
 
 from __future__ import annotations

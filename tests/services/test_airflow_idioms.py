@@ -1,4 +1,4 @@
-"""A whole Airflow: scheduler, DAG processor, triggerer, tasks in processes of their own; and what of ours it calls."""
+"""A whole Airflow: scheduler, DAG processor, triggerer, tasks in separate processes; and its calls of our code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BigQuery's rows through Airflow's Google provider, of a stand-in for its API."""
+"""BigQuery's rows through Airflow's Google provider, from a substitute for its API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows as real drivers give them: psycopg, psycopg2, MariaDB, SQLite - each value with its right type."""
+"""Rows from real drivers: psycopg, psycopg2, MariaDB, SQLite - each value with its right type."""
 
 from __future__ import annotations
 

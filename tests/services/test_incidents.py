@@ -1,4 +1,4 @@
-"""``make incident``, fixed by someone on call who has a browser and nothing else.
+"""``make incident``, fixed by a person on call who has only a browser.
 
 Two of the five run with the services; the other three, which need minutes, with the long tests.
 """

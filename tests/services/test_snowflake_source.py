@@ -1,4 +1,4 @@
-"""Snowflake's rows through its own driver, of a stand-in for its API: upper-case names, NUMBER as int and Decimal."""
+"""Snowflake's rows through its own driver, from a substitute API: upper-case names, NUMBER as int and Decimal."""
 
 from __future__ import annotations
 

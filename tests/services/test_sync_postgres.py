@@ -1,4 +1,4 @@
-"""Syncs that run at once on one ledger in PostgreSQL, each in a process of its own, against one local Regal."""
+"""Concurrent syncs on one ledger in PostgreSQL, each in a separate process, against one local Regal."""
 
 from __future__ import annotations
 

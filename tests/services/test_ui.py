@@ -1,4 +1,4 @@
-"""``make ui`` as a person meets it: the scheduler runs the example, a browser looks at it, Ctrl-C ends it all."""
+"""``make ui`` from a user's view: the scheduler runs the example, a browser looks at it, Ctrl-C ends it all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a CSV file: columns by its header, each with its place; a bad line costs no other."""
+"""Rows of a CSV file: columns from its header, each with its place; a bad line affects no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of JSON become rows that know their place; a bad line is one rejected row, and costs no other."""
+"""JSON lines become rows that know their place; a bad line is one rejected row, and affects no other."""
 
 from __future__ import annotations
 

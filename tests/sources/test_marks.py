@@ -1,4 +1,4 @@
-"""Whatever a source returns becomes a row of Python's own types, or a row that says why it is none."""
+"""Whatever a source returns becomes a row of Python types, or a rejected row with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the format: compressed or not, of another kind, damaged, or without end."""
+"""In any format: compressed or not, of the wrong kind, damaged, or endless."""
 
 from __future__ import annotations
 

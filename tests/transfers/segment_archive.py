@@ -1,7 +1,6 @@
-"""Segment on the loopback: takes what its client libraries send, and archives it as Segment does in a bucket.
+"""A local Segment: accepts what its client libraries send, and archives it like Segment in a bucket.
 
-One gzip file a batch, one call a line, in a folder of the day of receipt; no order, and whatever came twice is there
-twice.
+One gzip file per batch, one call per line, in a folder for the day of receipt; unordered, and duplicates are kept.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from uuid import uuid4
 
 
 class SegmentArchive:
-    """Runs while the ``with`` block does.
+    """Runs during the ``with`` block.
 
     :param folder: where the archive goes.
-    :param failures: so many batches are archived and answered with 500, as if the answer had got lost.
+    :param failures: this many batches are archived but answered with 500, as if the answer had been lost.
     """
 
     def __init__(self, folder: Path, *, failures: int = 0) -> None:
@@ -46,7 +45,7 @@ class SegmentArchive:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def take(self, body: dict) -> bool:
-        """Archive a batch; whether it is to be answered as if all went well."""
+        """Archive a batch; return whether to answer that it succeeded."""
         received = datetime.now(UTC)
         sent = datetime.fromisoformat(body["sentAt"])
         lines = [self._archived(message, body["writeKey"], sent, received) for message in body["batch"]]
@@ -58,7 +57,7 @@ class SegmentArchive:
         return not failed
 
     def write(self, lines: list[dict], received: datetime) -> Path:
-        """Write a file as Segment does: named so that the order of names is that of nothing."""
+        """Write a file like Segment: the order of file names means nothing."""
         day = int(received.replace(hour=0, minute=0, second=0, microsecond=0).timestamp() * 1000)
         path = self.folder / "segment-logs" / "source-1" / str(day) / f"{uuid4().hex}.gz"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""An archive of Segment to Regal: written by Segment's own client library, delivered as its destination would."""
+"""A Segment archive to Regal: written by Segment's own client library, delivered as its destination would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contacts with their consent, and a sync of a table of consents: about the same people at the same time."""
+"""Contacts with their consent, and a sync of a consent table, about the same people at the same time."""
 
 from datetime import timedelta
 

@@ -10,7 +10,7 @@ SQL = """
     SELECT person AS user_id, id AS row_id FROM source_rows
     WHERE dag = %(dag)s AND task = %(task)s AND shard = %(shard)s ORDER BY id
 """
-RATE = 50  # of one task, so that it still sends when the last of them has started
+RATE = 50  # of one task, so that it is still sending when the last of them has started
 CALLS = {"events": {"call": "track", "event": "Row Read"}, "contacts": {"call": "identify"}}
 
 

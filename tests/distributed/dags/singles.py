@@ -1,4 +1,4 @@
-"""Many mapped tasks that send one event each, beside a delivery of many rows, on one account."""
+"""Many mapped tasks that send one event each, and a delivery of many rows, on one account."""
 
 import os
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The columns of a source: what options name and no row has, and what is nearly a reserved name."""
+"""The columns of a source: missing ones that options name, and misspelled reserved names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quick way from a row to what is sent gives what the long way gives, or gives up."""
+"""The fast path from a row to its payload returns the result of the full path, or gives up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opt-outs are taken out of events that are wrong elsewhere."""
+"""Opt-outs are extracted from otherwise invalid events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of Segment become events, or it is said why they are not sent."""
+"""Segment messages become events, or have a reason why they are not sent."""
 
 from __future__ import annotations
 

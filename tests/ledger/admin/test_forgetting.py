@@ -1,4 +1,4 @@
-"""Forgetting a person: all of them is gone, nothing of anybody else is, and counts still add up."""
+"""Forgetting a person removes all their data and no one else's, and counts still add up."""
 
 from __future__ import annotations
 

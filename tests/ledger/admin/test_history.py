@@ -1,4 +1,4 @@
-"""What people ask the ledger."""
+"""Queries about deliveries, outcomes and people."""
 
 from __future__ import annotations
 

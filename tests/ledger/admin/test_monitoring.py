@@ -1,4 +1,4 @@
-"""What the pages ask the ledger, on every database."""
+"""The queries of the pages, on every database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ledger keeps, for how long."""
+"""What the ledger keeps, and for how long."""
 
 from __future__ import annotations
 

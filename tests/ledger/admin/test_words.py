@@ -1,4 +1,4 @@
-"""A delivery in words, for every way it can be."""
+"""Descriptions of a delivery, in every state."""
 
 from __future__ import annotations
 

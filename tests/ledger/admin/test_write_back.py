@@ -1,4 +1,4 @@
-"""Outcomes written into a warehouse: all of them, each once, whatever happened to an earlier copy."""
+"""Outcomes written to a warehouse: all of them, each once, whatever happened to an earlier copy."""
 
 from __future__ import annotations
 
