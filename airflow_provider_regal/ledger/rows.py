@@ -84,7 +84,7 @@ def as_stored(row: Any) -> dict[str, Any] | str:
 
 
 def _is_plain(types: set[type], row: dict[str, Any]) -> bool:
-    """Return whether all values are of plain types, which can't raise when they are encoded; times must have a zone."""
+    """Return whether all values, and the zones of times, are of plain types, which can't raise when encoded."""
     if types <= _NOTHING_OF_THEIR_OWN:
         return True
     return types <= _LEAVES and not any(

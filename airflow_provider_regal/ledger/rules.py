@@ -129,7 +129,7 @@ def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
     rank, acknowledged, pending = _rank_of(claim), _standing(entry, claim, by), _pending_standing(entry, claim, by)
     if claim.owed and not owes_opt_out(entry):
         return Verdict.DUPLICATE  # another sender was faster
-    # What can never change comes first, so that no one waits for another delivery without need.
+    # What can never change comes first, so that no one needlessly waits for another delivery.
     if claim.subscribed and entry.opt_out_at is not None and (claim.at or "") <= entry.opt_out_at:
         return Verdict.STALE
     if acknowledged is not None and rank < acknowledged:

@@ -14,7 +14,7 @@ with DAG("account_status", schedule=None, doc_md=__doc__, tags=["incident"]) as 
         call="identify",
         only_changed=True,
         rate=100,
-        # The defaults are 5 minutes, and 3 retries 5 minutes apart: too long to wait in an exercise.
+        # Usual values are 5 minutes, and 3 retries 5 minutes apart: too long to wait in an exercise.
         outage_patience=timedelta(seconds=5),
         retries=1,
         retry_delay=timedelta(seconds=2),

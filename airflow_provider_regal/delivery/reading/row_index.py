@@ -45,7 +45,7 @@ class RowIndex:
     """The index of the rows of one delivery."""
 
     def __init__(self) -> None:
-        # SQLite deletes a file with an empty name when it is closed. Several threads use it, one after the other.
+        # An empty name makes a temporary file, which SQLite deletes. Several threads use it, one after the other.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(_TABLES)
         self._consents: list[tuple[str, str, str, int]] = []

@@ -174,7 +174,7 @@ class SyncStore:
     """The working database of one sync, deleted when closed."""
 
     def __init__(self) -> None:
-        # SQLite deletes a file with an empty name when it is closed. Several threads use it, one after the other.
+        # An empty name makes a temporary file, which SQLite deletes. Several threads use it, one after the other.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
         self._rows = KnownRows(())
