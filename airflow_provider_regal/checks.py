@@ -29,12 +29,12 @@ from airflow_provider_regal.hooks._ledger import (
     remote_executor,
 )
 from airflow_provider_regal.hooks.regal import RegalHook
-from airflow_provider_regal.ledger import schema
-from airflow_provider_regal.ledger.admin import formats, history
-from airflow_provider_regal.ledger.admin.formats import plural
+from airflow_provider_regal.ledger import formats, schema
+from airflow_provider_regal.ledger.admin import history
 from airflow_provider_regal.ledger.admin.last_deliveries import last_deliveries
 from airflow_provider_regal.ledger.admin.left import rows_left
 from airflow_provider_regal.ledger.database import Database
+from airflow_provider_regal.ledger.formats import plural
 from airflow_provider_regal.ledger.owed import count_owed
 
 OK: Final = "ok"

@@ -15,10 +15,12 @@ from airflow_provider_regal.cli import output
 from airflow_provider_regal.cli.opening import CommandError, command, opened
 from airflow_provider_regal.cli.output import Column, plural
 from airflow_provider_regal.ledger.admin import history
-from airflow_provider_regal.ledger.admin.history import DeliveryDetail, OutcomeRow
+from airflow_provider_regal.ledger.admin.history import DeliveryDetail
 from airflow_provider_regal.ledger.admin.left import LEFT, left_of
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import READING, SENDING, Counts, Record
+from airflow_provider_regal.ledger.formats import task_name
+from airflow_provider_regal.ledger.outcomes import OutcomeRow, outcomes_of
 from airflow_provider_regal.ledger.text import to_ledger_time
 
 _COUNTS: Final = ("read", "acknowledged", "rejected", "unknown", "skipped", "left")
@@ -75,14 +77,14 @@ def run_deliveries(args: argparse.Namespace) -> int:
 
 def task_of(record: Record) -> str:
     """Return the delivery's task, and the delivery's name if it has one."""
-    task = history.task_name(record.dag_id, record.task_id, record.map_index) or "outside a task"
+    task = task_name(record.dag_id, record.task_id, record.map_index) or "outside a task"
     return f"{task}/{record.name}" if record.name else task
 
 
 def sender_of(sender: str) -> str:
     """Return the task that sends a plan."""
     dag_id, run_id, task_id, map_index = json.loads(sender)
-    return f"{history.task_name(dag_id, task_id, map_index)} of run {run_id}"
+    return f"{task_name(dag_id, task_id, map_index)} of run {run_id}"
 
 
 def _counts(record: Record) -> dict[str, int]:
@@ -186,7 +188,7 @@ def run_outcomes(args: argparse.Namespace) -> int:
         statuses = args.status or ["rejected", "unknown"]
         with_outcome = [status for status in statuses if status != LEFT]
         rows = chain(
-            history.outcomes_of(database, record.id, statuses=with_outcome, reason=args.reason) if with_outcome else (),
+            outcomes_of(database, record.id, statuses=with_outcome, reason=args.reason) if with_outcome else (),
             left_of(database, record) if LEFT in statuses else (),
         )
         print_rows = {"table": _print_table, "csv": _print_csv, "jsonl": _print_jsonl}[args.format]

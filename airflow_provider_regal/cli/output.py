@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from airflow_provider_regal.ledger.admin.formats import ago, identifier, one_line, plural, time
+from airflow_provider_regal.ledger.formats import ago, identifier, one_line, plural, time
 
 __all__ = ["Column", "ago", "capitalized", "draw", "identifier", "one_line", "plural", "size", "time", "widths_of"]
 _UNITS: Final = ("KB", "MB", "GB", "TB")

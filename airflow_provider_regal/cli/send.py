@@ -41,9 +41,9 @@ from airflow_provider_regal.events.privacy import shown_key
 from airflow_provider_regal.hooks._delivering import TaskDelivery
 from airflow_provider_regal.hooks._ledger import open_account, open_database
 from airflow_provider_regal.hooks.regal import RegalHook
-from airflow_provider_regal.ledger.admin.formats import redeliver_command
-from airflow_provider_regal.ledger.admin.history import outcomes_of
 from airflow_provider_regal.ledger.deliveries import FINISHED, Deliveries, Place, Record, Try
+from airflow_provider_regal.ledger.formats import redeliver_command
+from airflow_provider_regal.ledger.outcomes import outcomes_of
 from airflow_provider_regal.operators._files import find_files
 from airflow_provider_regal.sources.files import SourceFile
 from airflow_provider_regal.sources.json_lines import BadLineError, objects, read_json_lines

@@ -10,9 +10,17 @@ from datetime import datetime, timedelta
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import PlanError
 from airflow_provider_regal.ledger.account import Account, age_s
-from airflow_provider_regal.ledger.admin.history import task_name
-from airflow_provider_regal.ledger.admin.retention import DROPPED
-from airflow_provider_regal.ledger.deliveries import EXPIRED, FINISHED, PLANNED, REPLACED, Deliveries, Place, Record
+from airflow_provider_regal.ledger.deliveries import (
+    DROPPED,
+    EXPIRED,
+    FINISHED,
+    PLANNED,
+    REPLACED,
+    Deliveries,
+    Place,
+    Record,
+)
+from airflow_provider_regal.ledger.formats import task_name
 
 
 @dataclass(frozen=True, slots=True)

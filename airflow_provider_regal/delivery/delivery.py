@@ -57,8 +57,6 @@ from airflow_provider_regal.errors import (
     TooManyFailedRowsError,
 )
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.admin.formats import redeliver_command
-from airflow_provider_regal.ledger.admin.history import outcomes_of
 from airflow_provider_regal.ledger.deliveries import (
     FAILED,
     FINISHED,
@@ -72,7 +70,8 @@ from airflow_provider_regal.ledger.deliveries import (
     Record,
     Try,
 )
-from airflow_provider_regal.ledger.outcomes import redelivered
+from airflow_provider_regal.ledger.formats import redeliver_command
+from airflow_provider_regal.ledger.outcomes import outcomes_of, redelivered
 from airflow_provider_regal.ledger.shares import Shares
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
 from airflow_provider_regal.ledger.text import from_ledger_time

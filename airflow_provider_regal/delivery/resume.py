@@ -34,8 +34,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_regal.ledger.admin.retention import DROPPED
 from airflow_provider_regal.ledger.deliveries import (
+    DROPPED,
     FAILED,
     FINISHED,
     PLANNED,

@@ -47,6 +47,8 @@ STOPPED: Final = "stopped"  #: rows are left; the next try resumes
 REPLACED: Final = "replaced"  #: a clear or restart reads the source again, in a new delivery
 PLANNED: Final = "planned"  #: its rows wait until a task sends them
 EXPIRED: Final = "expired"  #: a plan that was not sent in time; its rows were dropped
+#: Replaces the fingerprint of the source once its rows were dropped: no later try can resume from them.
+DROPPED: Final = "rows dropped"
 
 T = TypeVar("T")
 _d = deliveries.c

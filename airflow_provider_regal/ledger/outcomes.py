@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.engine import Connection
 
+from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import batches, raw_rows
 from airflow_provider_regal.ledger.rows import storable, untagged
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE, deliveries, outcomes
@@ -18,6 +20,7 @@ from airflow_provider_regal.ledger.text import LONGEST_KEY, LONGEST_NAME, fit
 from airflow_provider_regal.ledger.upserts import write_rows
 
 _PAGE: Final = 500
+_STREAMED: Final = 1_000
 
 
 class OutcomeLine(NamedTuple):
@@ -164,6 +167,81 @@ def line_of(
         message=message and fit(message, LONGEST_MESSAGE),
         **rest,
     )
+
+
+class OutcomeRow(NamedTuple):
+    """The outcome of one row: a line of ``regal_outcomes`` without its payload.
+
+    Phones, emails and user ids are in stored form: hashes if ``[regal] ledger_key`` is set.
+
+    :param position: the row's number in the source, from 1.
+    :param place: file and line, if the source is a file.
+    :param redelivered_by: the delivery that has sent it again.
+    :param is_dead_letter: its payload is kept, and it can be redelivered; a rejected row of a sync can't.
+    """
+
+    delivery: int
+    position: int
+    account: str
+    place: str | None
+    call: str
+    event: str | None
+    user_id: str | None
+    phone: str | None
+    email: str | None
+    status: str
+    reason: str | None
+    field: str | None
+    message: str | None
+    attempts: int
+    first_at: str
+    last_at: str
+    redelivered_by: int | None
+    is_dead_letter: bool
+
+    @property
+    def where(self) -> str:
+        """File and line, or the number of the row."""
+        return self.place or f"row {self.position:,}"
+
+
+#: The form of a rejected row of a sync, which can't be redelivered.
+SYNC_ROW: Final = "consent"
+IS_DEAD_LETTER: Final = _o.payload.is_not(None) & (func.coalesce(_o.form, "") != SYNC_ROW)
+OUTCOME: Final = [*(_o[name] for name in OutcomeRow._fields[:-1]), IS_DEAD_LETTER.label("is_dead_letter")]
+
+
+def outcomes_of(
+    database: Database, delivery: int, *, statuses: Collection[str] = (), reason: str | None = None
+) -> Iterator[OutcomeRow]:
+    """Stream the outcomes of a delivery's rows, in source order and in constant memory.
+
+    Skipped rows are only counted and have no line.
+
+    :param statuses: only these; none means all.
+    :param reason: only this reason, or messages that begin with it.
+    """
+    statement = select(*OUTCOME).where(_o.delivery == delivery).order_by(_o.position).limit(_STREAMED)
+    if statuses:
+        statement = statement.where(_o.status.in_(sorted(statuses)))
+    if reason is not None:
+        statement = statement.where((_o.reason == reason) | _o.message.startswith(reason, autoescape=True))
+    last = -1
+    while True:
+        page = [outcome_row(row) for row in database.read(partial(_all, statement=statement.where(_o.position > last)))]
+        yield from page
+        if len(page) < _STREAMED:
+            return
+        last = page[-1].position
+
+
+def outcome_row(row: Sequence[Any]) -> OutcomeRow:
+    """Make a row from the columns of ``OUTCOME``."""
+    return OutcomeRow._make((*row[:-1], bool(row[-1])))
+
+
+def _all(connection: Connection, statement: Any) -> list[Any]:
+    return [*connection.execute(statement)]
 
 
 class Selection(NamedTuple):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from airflow_provider_regal.ledger.admin import formats, monitoring, words
+from airflow_provider_regal.ledger import formats
+from airflow_provider_regal.ledger.admin import monitoring, words
 from airflow_provider_regal.ledger.admin.monitoring import Fix, Sender, Totals, Wanted
 from airflow_provider_regal.ledger.admin.words import State, TaskNow
 from airflow_provider_regal.ledger.database import Database

@@ -11,9 +11,8 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
 
-from airflow_provider_regal.ledger import tries
-from airflow_provider_regal.ledger.admin import formats, history, monitoring, words
-from airflow_provider_regal.ledger.admin.history import OutcomeRow
+from airflow_provider_regal.ledger import formats, tries
+from airflow_provider_regal.ledger.admin import history, monitoring, words
 from airflow_provider_regal.ledger.admin.left import LEFT, left_of
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import (
@@ -27,6 +26,7 @@ from airflow_provider_regal.ledger.deliveries import (
     Record,
 )
 from airflow_provider_regal.ledger.entries import batches
+from airflow_provider_regal.ledger.outcomes import OutcomeRow, outcomes_of
 from airflow_provider_regal.ledger.states import Outcome
 from airflow_provider_regal.ledger.text import from_ledger_time
 from airflow_provider_regal.ledger.tries import LOST, RUNNING, TryRow
@@ -238,7 +238,7 @@ def csv_lines(database: Database, record: Record, filters: RowFilter, *, reveal:
         rows = left_of(database, record)
     else:
         statuses = [filters.status] if filters.status else [Outcome.REJECTED.value, Outcome.UNKNOWN.value]
-        rows = history.outcomes_of(database, record.id, statuses=statuses, reason=filters.reason or None)
+        rows = outcomes_of(database, record.id, statuses=statuses, reason=filters.reason or None)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(OutcomeRow._fields)

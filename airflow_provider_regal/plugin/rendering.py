@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
-from airflow_provider_regal.ledger.admin import formats
+from airflow_provider_regal.ledger import formats
 from airflow_provider_regal.plugin import charts
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"

@@ -39,9 +39,9 @@ from airflow_provider_regal.events.names import IS_PRIMARY, MESSAGE_ID, NAME, PH
 from airflow_provider_regal.events.payload import lost_by_promotion
 from airflow_provider_regal.ledger import consent_log
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.admin.formats import duration
 from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held
+from airflow_provider_regal.ledger.formats import duration
 from airflow_provider_regal.ledger.outcomes import OutcomeLine, encoded, line_of
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE

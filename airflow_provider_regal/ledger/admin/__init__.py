@@ -1,5 +1,5 @@
 """Queries and maintenance of the ledger: history, forgetting a person, retention, copying to another database.
 
-Sending a row never waits for this. Deliveries only use modules outside this folder, and run ``retention`` when they
-end.
+``delivery`` and ``sources`` import nothing from this folder, so no row waits for it. When a delivery has ended, its hook
+uses the folder: for the next steps in the log, and for ``retention``.
 """

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from airflow_provider_regal.ledger import consent_log
-from airflow_provider_regal.ledger.admin import formats
-from airflow_provider_regal.ledger.admin.formats import plural
+from airflow_provider_regal.ledger import consent_log, formats
 from airflow_provider_regal.ledger.admin.history import ConsentNow, Consents, Person, PersonOutcome, Wanted
 from airflow_provider_regal.ledger.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
+from airflow_provider_regal.ledger.formats import plural
 from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.rules import SENDING
 from airflow_provider_regal.ledger.suppressions import Suppression, find_suppressions

@@ -25,10 +25,11 @@ from sqlalchemy.sql import ColumnElement
 from airflow_provider_regal.errors import LedgerError
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.admin.history import Wanted, is_live, task_name
+from airflow_provider_regal.ledger.admin.history import Wanted, is_live
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import READING, RECORD, Record
 from airflow_provider_regal.ledger.entries import batches
+from airflow_provider_regal.ledger.formats import task_name
 from airflow_provider_regal.ledger.rows import RowChunk, decode_chunk, untagged
 from airflow_provider_regal.ledger.states import RowState, Skip
 from airflow_provider_regal.ledger.suppressions import USER, leave_hashes

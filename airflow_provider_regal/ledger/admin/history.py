@@ -23,8 +23,9 @@ from airflow_provider_regal.ledger.account import age_s
 from airflow_provider_regal.ledger.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import FAILED, PLANNED, READING, RECORD, SENDING, STOPPED, Record
+from airflow_provider_regal.ledger.formats import task_name
 from airflow_provider_regal.ledger.identifiers import Identifiers
-from airflow_provider_regal.ledger.outcomes import cause_of
+from airflow_provider_regal.ledger.outcomes import OUTCOME, OutcomeRow, cause_of, outcome_row
 from airflow_provider_regal.ledger.rows import decode_chunk, untagged
 from airflow_provider_regal.ledger.states import OUTCOMES, Outcome, RowState
 from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_time
@@ -125,77 +126,6 @@ def running_deliveries(database: Database) -> list[int]:
 
 
 # -- what became of rows ----------------------------------------------------------------------------------------------
-
-
-class OutcomeRow(NamedTuple):
-    """The outcome of one row: a line of ``regal_outcomes`` without its payload.
-
-    Phones, emails and user ids are in stored form: hashes if ``[regal] ledger_key`` is set.
-
-    :param position: the row's number in the source, from 1.
-    :param place: file and line, if the source is a file.
-    :param redelivered_by: the delivery that has sent it again.
-    :param is_dead_letter: its payload is kept, and it can be redelivered; a rejected row of a sync can't.
-    """
-
-    delivery: int
-    position: int
-    account: str
-    place: str | None
-    call: str
-    event: str | None
-    user_id: str | None
-    phone: str | None
-    email: str | None
-    status: str
-    reason: str | None
-    field: str | None
-    message: str | None
-    attempts: int
-    first_at: str
-    last_at: str
-    redelivered_by: int | None
-    is_dead_letter: bool
-
-    @property
-    def where(self) -> str:
-        """File and line, or the number of the row."""
-        return self.place or f"row {self.position:,}"
-
-
-#: The form of a rejected row of a sync, which can't be redelivered.
-SYNC_ROW: Final = "consent"
-IS_DEAD_LETTER: Final = _o.payload.is_not(None) & (func.coalesce(_o.form, "") != SYNC_ROW)
-OUTCOME: Final = [*(_o[name] for name in OutcomeRow._fields[:-1]), IS_DEAD_LETTER.label("is_dead_letter")]
-
-
-def outcomes_of(
-    database: Database, delivery: int, *, statuses: Collection[str] = (), reason: str | None = None
-) -> Iterator[OutcomeRow]:
-    """Stream the outcomes of a delivery's rows, in source order and in constant memory.
-
-    Skipped rows are only counted and have no line.
-
-    :param statuses: only these; none means all.
-    :param reason: only this reason, or messages that begin with it.
-    """
-    statement = select(*OUTCOME).where(_o.delivery == delivery).order_by(_o.position).limit(_PAGE)
-    if statuses:
-        statement = statement.where(_o.status.in_(sorted(statuses)))
-    if reason is not None:
-        statement = statement.where((_o.reason == reason) | _o.message.startswith(reason, autoescape=True))
-    last = -1
-    while True:
-        page = [outcome_row(row) for row in _all(database, statement.where(_o.position > last))]
-        yield from page
-        if len(page) < _PAGE:
-            return
-        last = page[-1].position
-
-
-def outcome_row(row: Sequence[Any]) -> OutcomeRow:
-    """Make a row from the columns of ``OUTCOME``."""
-    return OutcomeRow._make((*row[:-1], bool(row[-1])))
 
 
 def _all(database: Database, statement: Any) -> list[Any]:
@@ -580,14 +510,6 @@ def _person_outcome(row: Any, found_in: str | None = None) -> PersonOutcome:
     line = outcome_row(row[:size])
     dag_id, task_id, map_index, run_id = row[size : size + 4]
     return PersonOutcome(line.last_at, line, task_name(dag_id, task_id, map_index), run_id, found_in)
-
-
-def task_name(dag_id: str | None, task_id: str | None, map_index: int | None) -> str | None:
-    """Format a task instance as ``dag_id.task_id[map_index]``; None outside a task."""
-    name = ".".join(part for part in (dag_id, task_id) if part)
-    if not name:
-        return None
-    return f"{name}[{map_index}]" if map_index is not None and map_index >= 0 else name
 
 
 def _rows_of(connection: Connection, kind: Any, table: Any, wanted: ColumnElement[bool], account: str | None) -> Any:

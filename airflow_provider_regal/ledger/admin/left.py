@@ -10,10 +10,10 @@ from sqlalchemy import select
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import age_s
 from airflow_provider_regal.ledger.admin.as_read import identifiers_in
-from airflow_provider_regal.ledger.admin.history import OutcomeRow, is_live
-from airflow_provider_regal.ledger.admin.retention import DROPPED
+from airflow_provider_regal.ledger.admin.history import is_live
 from airflow_provider_regal.ledger.database import Database
-from airflow_provider_regal.ledger.deliveries import RECORD, SENDING, STOPPED, Counts, Record
+from airflow_provider_regal.ledger.deliveries import DROPPED, RECORD, SENDING, STOPPED, Counts, Record
+from airflow_provider_regal.ledger.outcomes import OutcomeRow
 from airflow_provider_regal.ledger.rows import decode_chunk
 from airflow_provider_regal.ledger.states import OUTCOMES, RowState
 

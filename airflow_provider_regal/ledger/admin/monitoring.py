@@ -15,14 +15,7 @@ from sqlalchemy.sql import ColumnElement
 
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.admin.as_read import identifiers_in
-from airflow_provider_regal.ledger.admin.history import (
-    IS_DEAD_LETTER,
-    NOT_ACKNOWLEDGED,
-    OUTCOME,
-    SYNC_ROW,
-    OutcomeRow,
-    outcome_row,
-)
+from airflow_provider_regal.ledger.admin.history import NOT_ACKNOWLEDGED
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import (
     EXPIRED,
@@ -35,6 +28,7 @@ from airflow_provider_regal.ledger.deliveries import (
     STOPPED,
     Record,
 )
+from airflow_provider_regal.ledger.outcomes import IS_DEAD_LETTER, OUTCOME, SYNC_ROW, OutcomeRow, outcome_row
 from airflow_provider_regal.ledger.rows import untagged
 from airflow_provider_regal.ledger.states import Outcome
 from airflow_provider_regal.ledger.text import LONGEST_NAME, short

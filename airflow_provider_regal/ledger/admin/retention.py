@@ -33,6 +33,7 @@ from airflow_provider_regal.ledger import consent_log, schema
 from airflow_provider_regal.ledger.admin.history import is_live
 from airflow_provider_regal.ledger.database import LOCK_TIMEOUT_S, Database
 from airflow_provider_regal.ledger.deliveries import (
+    DROPPED,
     EXPIRED,
     FAILED,
     PLANNED,
@@ -51,8 +52,6 @@ from airflow_provider_regal.ledger.tries import lose_tries
 
 _log = logging.getLogger(__name__)
 
-#: Replaces the fingerprint of the source once its rows were dropped: no later try can resume from them.
-DROPPED: Final = "rows dropped"
 _ROWS_AT_ONCE: Final = 500
 _CHUNKS_AT_ONCE: Final = 20
 _AGAIN_AFTER_S: Final = 24 * 3600.0

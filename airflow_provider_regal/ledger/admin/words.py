@@ -11,7 +11,6 @@ from statistics import median
 from typing import Final
 
 from airflow_provider_regal.ledger.admin import history
-from airflow_provider_regal.ledger.admin.formats import duration, plural, redeliver_command, seconds_since
 from airflow_provider_regal.ledger.admin.monitoring import Fix
 from airflow_provider_regal.ledger.deliveries import (
     EXPIRED,
@@ -25,6 +24,7 @@ from airflow_provider_regal.ledger.deliveries import (
     Counts,
     Record,
 )
+from airflow_provider_regal.ledger.formats import duration, plural, redeliver_command, seconds_since, task_name
 
 BAD: Final = "bad"
 WARN: Final = "warn"
@@ -146,7 +146,7 @@ def eta_s(record: Record, counts: Counts) -> float | None:
 
 def task_of(record: Record) -> str:
     """Return the delivery's task, and the delivery's name if it has one."""
-    task = history.task_name(record.dag_id, record.task_id, record.map_index) or "outside a task"
+    task = task_name(record.dag_id, record.task_id, record.map_index) or "outside a task"
     return f"{task}/{record.name}" if record.name else task
 
 

@@ -24,9 +24,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.ledger import schema
-from airflow_provider_regal.ledger.admin.history import is_live, outcomes_of
+from airflow_provider_regal.ledger.admin.history import is_live
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import RECORD, Record
+from airflow_provider_regal.ledger.outcomes import outcomes_of
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.text import LONGEST_KEY, LONGEST_NAME, from_ledger_time, short
 

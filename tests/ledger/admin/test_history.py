@@ -17,6 +17,7 @@ from airflow_provider_regal.ledger.admin import history
 from airflow_provider_regal.ledger.admin.history import Wanted
 from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.outcomes import outcomes_of
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on
@@ -104,11 +105,11 @@ def test_outcomes_come_in_the_order_of_the_source_whatever_their_number(database
     number = write(database_url, lines=lines)
     write(database_url, lines=[line(1)], run="another")
 
-    rows = list(history.outcomes_of(database, number))
+    rows = list(outcomes_of(database, number))
 
     assert [row.position for row in rows] == list(range(1, 2502))
     assert [row.status for row in rows] == [one.status for one in lines]
-    chosen = history.outcomes_of(database, number, statuses=["rejected", "unknown"])
+    chosen = outcomes_of(database, number, statuses=["rejected", "unknown"])
     assert [row.position for row in chosen] == [one.position for one in lines if one.status != "acknowledged"]
 
 
@@ -121,7 +122,7 @@ def test_outcomes_are_chosen_by_reason_or_by_how_their_message_begins(database_u
     number = write(database_url, lines=lines)
 
     def positions(reason):
-        return [row.position for row in history.outcomes_of(database, number, reason=reason)]
+        return [row.position for row in outcomes_of(database, number, reason=reason)]
 
     assert positions("HTTP 400") == [1]
     assert positions("invalid") == [2, 3]
@@ -132,7 +133,7 @@ def test_outcomes_are_chosen_by_reason_or_by_how_their_message_begins(database_u
 def test_an_outcome_tells_where_its_row_stands(database_url, database):
     lines = [line(1_234, place="a.csv line 5"), line(1_235, "rejected", payload={"a": 1})]
     number = write(database_url, lines=lines)
-    first, second = history.outcomes_of(database, number)
+    first, second = outcomes_of(database, number)
     assert (first.where, second.where) == ("a.csv line 5", "row 1,235")
     assert (first.is_dead_letter, second.is_dead_letter) == (False, True)
 
@@ -140,7 +141,7 @@ def test_an_outcome_tells_where_its_row_stands(database_url, database):
 @pytest.mark.slow
 def test_many_outcomes_take_little_memory(database_url, database):
     number = write(database_url, lines=[line(one, user_id=f"u{one}") for one in range(1, 30_001)])
-    rows = history.outcomes_of(database, number)
+    rows = outcomes_of(database, number)
     list(islice(rows, 1_500))
     tracemalloc.start()
     count = sum(1 for _ in rows)

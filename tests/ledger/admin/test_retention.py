@@ -17,6 +17,7 @@ from airflow_provider_regal.ledger.admin import history, retention
 from airflow_provider_regal.ledger.admin.retention import KeptFor, Pruned, prune, prune_a_little, read_stats
 from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Deliveries, Place, Try
+from airflow_provider_regal.ledger.outcomes import outcomes_of
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on
@@ -85,7 +86,7 @@ def test_payloads_of_old_dead_letters_are_dropped_and_their_lines_stay(database_
     assert prune(database, now=NOW) == Pruned(payloads=1_202)
 
     assert letters_of(database) == {(number, 2_000)}
-    lines = list(history.outcomes_of(database, number))
+    lines = list(outcomes_of(database, number))
     assert len(lines) == 1_203
     assert {(one.status, one.is_dead_letter) for one in lines} == {("rejected", False), ("unknown", True)}
     assert not prune(database, now=NOW)
@@ -102,8 +103,8 @@ def test_old_deliveries_go_with_their_outcomes_and_young_ones_stay(database_url,
 
     assert (pruned.deliveries, pruned.outcomes) == (2, 1_501)
     assert [record.id for record in history.list_deliveries(database)] == [young]
-    assert not list(history.outcomes_of(database, old))
-    assert len(list(history.outcomes_of(database, young))) == 1
+    assert not list(outcomes_of(database, old))
+    assert len(list(outcomes_of(database, young))) == 1
 
 
 @on(PROVED)
@@ -194,7 +195,7 @@ def test_reserved_rows_of_a_dead_try_become_unknown(database_url, database):
     record = record_of(database, number)
     assert record.unknown == 2
     assert record.error == "No try resumed it in time: 3 rows were never sent and not kept."
-    assert [(one.position, one.where, one.status) for one in history.outcomes_of(database, number)] == [
+    assert [(one.position, one.where, one.status) for one in outcomes_of(database, number)] == [
         (1, "a.csv line 0", "unknown"),
         (5, "a.csv line 4", "unknown"),
     ]

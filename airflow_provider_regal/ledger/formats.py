@@ -54,6 +54,14 @@ def one_line(text: Any) -> str:
     return "".join(character if character.isprintable() else " " for character in str(text))
 
 
+def task_name(dag_id: str | None, task_id: str | None, map_index: int | None) -> str | None:
+    """Format a task instance as ``dag_id.task_id[map_index]``; None outside a task."""
+    name = ".".join(part for part in (dag_id, task_id) if part)
+    if not name:
+        return None
+    return f"{name}[{map_index}]" if map_index is not None and map_index >= 0 else name
+
+
 def redeliver_command(delivery: int, conn_id: str, *more: str) -> str:
     """Return the command that redelivers rows of a delivery.
 
