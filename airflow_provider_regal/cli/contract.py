@@ -92,11 +92,11 @@ def _look_at(source: RowSource, inferred: Inferred, most: int | None) -> Counter
         if _OTHER_COLUMNS.isdisjoint(row):
             columns.add((*columns_of(row),))
         seen = preparer.prepare(number, decode_row(encode_row(row)), now, number)
-        refused = seen.instead_of if isinstance(seen, Ready) else seen
-        if isinstance(seen, Ready) and refused is None:
+        instead = seen.instead_of if isinstance(seen, Ready) else seen
+        if isinstance(seen, Ready) and instead is None:
             inferred.add(seen.payload.body)
         else:
-            rejected[str(getattr(refused, "faults", ["not sent"])[0])] += 1
+            rejected[str(getattr(instead, "faults", ["not sent"])[0])] += 1
     how = settings.mapping
     named = {"mapping": how.columns or {}, "types": how.types or {}}
     if (slip := look_for_slips(columns, named, reserved=reserved_names(how), limited=bool(limits))) is not None:

@@ -80,7 +80,7 @@ def run_try(args: argparse.Namespace) -> int:
         print(title, *(f"  {line}".rstrip() for line in lines), "", sep="\n")
     if not args.send:
         print("Nothing was sent or kept." + (" Add --send to send this row now." if look.events else ""))
-        return 1 if look.refused else 0
+        return 1 if look.rejected else 0
     return _send(look, apart, source, hook, yes=args.yes)
 
 
@@ -116,15 +116,15 @@ def _shown(value: Any) -> str:
 
 
 def _decision(look: Look, source: RowSource) -> Iterator[str]:
-    if look.refused is not None:
+    if look.rejected is not None:
         yield "rejected: Regal never gets it as it is"
-        yield from (f"  {one_line(fault)}" for fault in look.refused.faults)
+        yield from (f"  {one_line(fault)}" for fault in look.rejected.faults)
     elif look.skip is not None:
         yield f"skipped, {look.skip}: {_SKIPS.get(look.skip, 'it is not sent')}"
     for event in look.events:
         if event.instead_of is not None:
             yield "Only its opt-outs are sent: nothing holds those back" + (
-                "" if look.refused is not None else f". The rest is skipped, {event.instead_of}"
+                "" if look.rejected is not None else f". The rest is skipped, {event.instead_of}"
             )
         yield f"{_what(event)}, {event.guarantee.replace('_', ' ')}"
         yield f"person: {', '.join(map(one_line, event.identifiers))}"
@@ -176,7 +176,7 @@ def _billing(events: Sequence[Ready]) -> Iterator[str]:
 def _send(look: Look, apart: Look, source: RowSource, hook: RegalHook, *, yes: bool) -> int:
     if not look.events:
         print("Nothing to send; nothing was kept.")
-        return 1 if look.refused else 0
+        return 1 if look.rejected else 0
     if hook.dry_run or source.settings.dry_run:
         why = "the task" if source.settings.dry_run else f"the connection {source.conn_id!r} or [regal] dry_run"
         print(f"Nothing was sent or kept: {why} says dry run.")
@@ -256,7 +256,7 @@ def _gist(look: Look) -> object:
         for event in look.events
         for consents in (event.payload.consents,)
     ]
-    return events, look.skip, look.refused is None
+    return events, look.skip, look.rejected is None
 
 
 def _answer(attempt: Attempt, seconds: float, target: Target) -> str:

@@ -75,15 +75,15 @@ from airflow_provider_regal.ledger.outcomes import outcomes_of, redelivered
 from airflow_provider_regal.ledger.shares import Shares
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
 from airflow_provider_regal.ledger.text import from_ledger_time
-from airflow_provider_regal.sources.dead_letters import Redelivery
+from airflow_provider_regal.sources.dead_letters import DeliveryInProgress
 from airflow_provider_regal.sources.marks import LETTER_TIME_MARK
 
 if TYPE_CHECKING:
     from airflow_provider_regal.client.many import Watch
 
 Rows = Iterable[Any]
-#: Opens the source. Receives the redelivery in progress, which takes over its dead letters as they are read.
-OpenSource = Callable[[Redelivery], Rows]
+#: Opens the source. Receives the delivery that reads it; only a redelivery needs it, to take over dead letters.
+OpenSource = Callable[[DeliveryInProgress], Rows]
 
 _log = logging.getLogger(__name__)
 #: A share is held for a second after the last request, and is agreed on before the commit ends.
@@ -325,7 +325,7 @@ class Delivery:
         runs = self._runs()
         if (told := too_few_runs(settings, runs)) is not None:
             _log.info("%s", told)
-        with open_rows(
+        with DeliveryRows(
             self._rows(LookingOnly(self._account, held.record) if dry_run else held),
             settings,
             self._preparer,
@@ -616,7 +616,7 @@ async def _try_to_commit(recorder: Recorder) -> None:
         _log.warning("What became of the last rows could not be recorded: %s", error)
 
 
-class open_rows:  # noqa: N801 - a context manager
+class DeliveryRows:
     """The rows of a delivery: those of the source, or those a sync computes from them."""
 
     def __init__(

@@ -28,7 +28,7 @@ def scratch_delivery(account: Account, call: str) -> Iterator[Held]:
 
 
 class LookingOnly:
-    """A redelivery that takes over nothing: it reads the account's ledger but writes nothing."""
+    """The delivery in progress of a dry run: it reads the account's ledger but takes over no dead letters."""
 
     id = 0
 

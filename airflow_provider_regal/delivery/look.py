@@ -16,12 +16,12 @@ from typing import Any, Final, cast
 
 from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.target import Target
-from airflow_provider_regal.delivery.delivery import open_rows
+from airflow_provider_regal.delivery.delivery import DeliveryRows
 from airflow_provider_regal.delivery.dry_run import scratch_delivery
 from airflow_provider_regal.delivery.reading.first_pass import FirstPass
 from airflow_provider_regal.delivery.reading.grants import grant
 from airflow_provider_regal.delivery.reading.prepare import Preparer
-from airflow_provider_regal.delivery.reading.prepared import Ready, Refused
+from airflow_provider_regal.delivery.reading.prepared import Ready, Rejected
 from airflow_provider_regal.delivery.reading.row_index import RowIndex
 from airflow_provider_regal.delivery.reading.type_drift import TypeDrift
 from airflow_provider_regal.delivery.sending.admission import Admission
@@ -47,7 +47,7 @@ class Look:
     :param given: the row as the source returned it, including its marks.
     :param read: number of source rows that were read.
     :param events: what would be sent: one event or none; for a row of a sync, one for each decision.
-    :param refused: why the row can never be sent; its opt-outs may still be in ``events``.
+    :param rejected: why the row can never be sent; its opt-outs may still be in ``events``.
     :param skip: why else nothing of the row is sent; for a sync, the term its plan uses.
     """
 
@@ -55,7 +55,7 @@ class Look:
     given: Mapping[str, Any]
     read: int = 0
     events: list[Ready] = field(default_factory=list)
-    refused: Refused | None = None
+    rejected: Rejected | None = None
     skip: str | None = None
 
     @property
@@ -115,7 +115,7 @@ def look_at(
         first_pass = FirstPass(
             preparer, index, account, held.counts, read_at=clock.now(), keep=held.keep_rows, commits=False
         )
-        with open_rows(
+        with DeliveryRows(
             needed(), settings, preparer, account, held.counts, clock=clock, stop=Stop(), dry_run=True
         ) as opened:
             first_pass.read(opened)
@@ -138,7 +138,7 @@ def look_at(
         for ready in admission.rows():
             if ready is not None:
                 _ask_the_ledger(ready, account, look)
-        if not look.events and look.refused is None and look.skip is None:
+        if not look.events and look.rejected is None and look.skip is None:
             look.skip = _skipped_when_read(held)
     return look
 
@@ -152,13 +152,13 @@ def _depends_on_others(row: Mapping[str, Any], preparer: Preparer, clock: Clock)
 
 
 def _ask_the_ledger(ready: Ready, account: Account, look: Look) -> None:
-    if isinstance(ready.instead_of, Refused):
-        look.refused = ready.instead_of
+    if isinstance(ready.instead_of, Rejected):
+        look.rejected = ready.instead_of
     decided = grant(ready, account.verdicts([one.claim for one in ready.claims]))
     decided.apply()
     if decided.go:
         look.events.append(ready)
-    elif look.refused is None:
+    elif look.rejected is None:
         look.skip = BUSY if decided.busy else decided.skip
 
 
@@ -189,14 +189,14 @@ class _Recorder:
     def __init__(self, look: Look) -> None:
         self._look = look
 
-    def reject(self, row: Refused, now: object) -> None:
+    def reject(self, row: Rejected, now: object) -> None:
         """Capture that it can never be sent."""
-        self._look.refused = row
+        self._look.rejected = row
 
     def skip(self, row: Ready, why: Skip, now: object) -> None:
         """Capture that it is not sent."""
-        if isinstance(row.instead_of, Refused):
-            self._look.refused = row.instead_of
+        if isinstance(row.instead_of, Rejected):
+            self._look.rejected = row.instead_of
         else:
             self._look.skip = why
 

@@ -30,7 +30,7 @@ _LONGEST_EMAIL: Final = 254
 def read_phone(value: Any) -> str:
     """Read a phone number (libphonenumber, region US) and return it in E.164.
 
-    Regal answers 200 to an invalid number and then drops it, so it is refused here.
+    Regal answers 200 to an invalid number and then drops it, so it is rejected here.
 
     :raises ValueError: not a valid number, or one with an extension or other text.
     """

@@ -37,7 +37,7 @@ IS_PRIMARY: Final = "isPrimary"
 SUB_BRAND: Final = "subBrand"
 ADDRESS: Final = "address"
 ZIPCODE: Final = "zipcode"
-OPT_IN: Final = "optIn"
+SEGMENT_OPT_IN: Final = "optIn"
 
 # The same opt-ins next to the phone or email, spelled as in Regal or as columns.
 LOOSE_OPT_INS: Final = MappingProxyType[str, Channel](
@@ -55,7 +55,7 @@ EVENT_ALIASES: Final = MappingProxyType(
         ORIGINAL_TIMESTAMP: "timestamp",
         EVENT_SOURCE: "event_source",
         MESSAGE_ID: "message_id",
-        OPT_IN: "opt_in",
+        SEGMENT_OPT_IN: "opt_in",
         SUB_BRAND: "sub_brand",
     }
 )

@@ -111,7 +111,7 @@ def draft_of(
     traits = _take_traits(draft)
     opt_ins = [
         *_opt_ins(*draft.take("opt_in")),
-        *_opt_ins((names.TRAITS, names.OPT_IN), traits.pop(names.OPT_IN, None)),
+        *_opt_ins((names.TRAITS, names.SEGMENT_OPT_IN), traits.pop(names.SEGMENT_OPT_IN, None)),
         *_opt_ins((names.TRAITS, "opt_in"), traits.pop("opt_in", None)),
         *_loose(draft, traits),
     ]

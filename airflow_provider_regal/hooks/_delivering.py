@@ -227,7 +227,7 @@ def place_of(ti: Any, name: str | None) -> Place:
 def _add_next_steps(error: Exception, account: Account, report: DeliveryReport) -> None:
     """Add to an error how many rows are left and what to do next, in the words of the delivery's page."""
     from airflow_provider_regal.ledger.admin.monitoring import letters
-    from airflow_provider_regal.ledger.admin.words import left_of, what_to_do
+    from airflow_provider_regal.ledger.admin.words import left_of, next_steps
     from airflow_provider_regal.ledger.deliveries import Counts, Deliveries
 
     if report.delivery is None or isinstance(error, TakenOverError):
@@ -237,7 +237,7 @@ def _add_next_steps(error: Exception, account: Account, report: DeliveryReport) 
         refused = letters(account.database, report.delivery).refused
     except RegalError:  # the ledger may be the cause
         return
-    steps = what_to_do(record, Counts.of(record), account.now(), refused=refused) if record is not None else []
+    steps = next_steps(record, Counts.of(record), account.now(), refused=refused) if record is not None else []
     if record is not None and steps:
         numbered = "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1))
         rows, left = record.read_rows, left_of(record)

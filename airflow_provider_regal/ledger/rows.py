@@ -95,7 +95,7 @@ def _is_plain(types: set[type], row: dict[str, Any]) -> bool:
 def encode_row(row: Mapping[str, Any]) -> str:
     """Encode a row as one line of JSON; types that JSON lacks are tagged.
 
-    Any value can be encoded, so that mapping can refuse it with a reason.
+    Any value can be encoded, so that mapping can reject it with a reason.
     """
     return _line(row, None)[0]
 
@@ -230,7 +230,7 @@ def _members(pairs: Sequence[tuple[Any, Any]], depth: int, walk: _Walk) -> Any:
         if not issubclass(type(key), str):
             if depth:
                 return {_OTHER: "object with a key that is not text"}
-            # The row stays a row: mapping refuses this column.
+            # The row stays a row: mapping rejects this column.
             stored["(not text)"] = {_OTHER: "column whose name is not text"}
         elif (name := str.__str__(key)) in stored:
             stored[name] = {_OTHER: "value whose name is given twice"}
@@ -264,7 +264,7 @@ class RowChunk:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._positions: list[int] = []
+        self._source_rows: list[int] = []
         self._size = 0
         self._columns: Columns = None
 
@@ -276,21 +276,21 @@ class RowChunk:
         """Whether the next row belongs in another chunk."""
         return len(self._lines) >= ROWS_PER_CHUNK or self._size >= BYTES_PER_CHUNK
 
-    def add(self, position: int, row: Mapping[str, Any]) -> None:
+    def add(self, source_row: int, row: Mapping[str, Any]) -> None:
         """Add a row.
 
-        :param position: its number in the source, from 1.
+        :param source_row: its number in the source, from 1.
         """
         line, self._columns = _line(row, self._columns)
         self._lines.append(line)
-        self._positions.append(position)
+        self._source_rows.append(source_row)
         self._size += len(line)
 
     def encoded(self) -> bytes:
         """Return the chunk as bytes: the rows' numbers in the source, then one row per line, compressed."""
-        first, last = self._positions[0], self._positions[-1]
-        one_by_one = last - first + 1 == len(self._positions)
-        head = json.dumps([first] if one_by_one else self._positions, separators=(",", ":"))
+        first, last = self._source_rows[0], self._source_rows[-1]
+        one_by_one = last - first + 1 == len(self._source_rows)
+        head = json.dumps([first] if one_by_one else self._source_rows, separators=(",", ":"))
         return zlib.compress("\n".join((head, *self._lines)).encode("utf-8", "surrogatepass"), _COMPRESSION)
 
 
@@ -302,7 +302,7 @@ def decode_chunk(
     :param without: returns whether the row with a number in the chunk is not needed; skipping it costs almost nothing.
     """
     head, *lines = zlib.decompress(encoded).decode("utf-8", "surrogatepass").split("\n")
-    positions = json.loads(head)
+    source_rows = json.loads(head)
     whole, columns = "", None
     for number, line in enumerate(lines):
         if line.startswith("{"):
@@ -315,4 +315,4 @@ def decode_chunk(
         else:
             columns = columns or (*decode_row(whole),)
             row = dict(zip(columns, _decode(line), strict=True))
-        yield number, positions[number] if len(positions) > 1 else positions[0] + number, row
+        yield number, source_rows[number] if len(source_rows) > 1 else source_rows[0] + number, row

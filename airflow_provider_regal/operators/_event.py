@@ -52,7 +52,7 @@ _TEXT_KEYS: Final = frozenset(
         *names.EVENT_ALIASES, *names.EVENT_ALIASES.values(), *names.TEXT_TRAITS, *names.TEXT_ADDRESS,
         *names.ADDRESS_ALIASES,
     }
-    - {names.OPT_IN, "opt_in"}
+    - {names.SEGMENT_OPT_IN, "opt_in"}
 )  # fmt: skip
 
 

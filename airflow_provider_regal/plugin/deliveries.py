@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from airflow_provider_regal.ledger import formats
 from airflow_provider_regal.ledger.admin import monitoring, words
-from airflow_provider_regal.ledger.admin.monitoring import Fix, Sender, Totals, Wanted
+from airflow_provider_regal.ledger.admin.monitoring import FixedBy, Sender, Totals, Wanted
 from airflow_provider_regal.ledger.admin.words import State, TaskNow
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import FAILED, READING, SENDING, STOPPED, Counts, Record
@@ -205,7 +205,7 @@ def row_of(
     now: datetime,
     senders: Mapping[str, Sender],
     tasks: Mapping[int, TaskNow] = _NOTHING_KNOWN,
-    fix: Fix | None = None,
+    fix: FixedBy | None = None,
 ) -> Row:
     """Summarize a delivery in one line.
 
@@ -214,7 +214,7 @@ def row_of(
     """
     counts, task = Counts.of(record), tasks.get(record.id, TaskNow.RUNNING)
     sender = senders.get(record.holder or "")
-    steps = words.what_to_do(record, counts, now, task, fix)
+    steps = words.next_steps(record, counts, now, task, fix)
     return Row(
         record=record,
         state=words.state_of(record, counts, now, task, fix),

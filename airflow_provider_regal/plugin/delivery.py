@@ -95,7 +95,7 @@ def view(
     told = [words.without_advice(one.reason.removeprefix(f"{one.status}, ")) for one in reasons[:_REASONS_SHOWN]]
     advice = [] if fix else list(dict.fromkeys(advice for _, advice in told if advice))[:_ADVICE_SHOWN]
     letters = monitoring.letters(database, record.id)
-    first, *others = words.what_to_do(record, counts, now, task, fix, refused=letters.refused) or [""]
+    first, *others = words.next_steps(record, counts, now, task, fix, refused=letters.refused) or [""]
     rows = _rows(database, record, filters)
     limit = record.rate or max((one.rate for one in runs if one.rate), default=None)
     return {

@@ -50,8 +50,8 @@ _ROWS_NAMED: Final = 20
 T = TypeVar("T")
 
 
-class Redelivery(Protocol):
-    """A delivery that takes over dead letters, or only reads them in a dry run."""
+class DeliveryInProgress(Protocol):
+    """The delivery that reads the source: it takes over dead letters, or only reads them in a dry run."""
 
     @property
     def id(self) -> int:
@@ -87,7 +87,12 @@ class Choice:
 
 
 def read_dead_letters(
-    held: Redelivery, choice: Choice, *, looks_only: bool = False, limit: int | None = None, restarts: bool = False
+    held: DeliveryInProgress,
+    choice: Choice,
+    *,
+    looks_only: bool = False,
+    limit: int | None = None,
+    restarts: bool = False,
 ) -> Iterator[Marked]:
     """Take over dead letters and return them as rows, oldest first.
 
@@ -127,7 +132,7 @@ def read_dead_letters(
 
 
 def _free_letters(
-    held: Redelivery, choice: Choice, left: Counter[str], *, restarts: bool
+    held: DeliveryInProgress, choice: Choice, left: Counter[str], *, restarts: bool
 ) -> tuple[list[Letter], Mapping[int, str | None]]:
     """Return the matching letters that are not taken, and the deliveries whose letters are available, too."""
     found = held.read(lambda connection: read_letters(connection, choice.selection))
@@ -149,7 +154,7 @@ def _free_letters(
     return free, mine
 
 
-def _take(held: Redelivery, keys: Sequence[Letter], mine: Mapping[int, str | None]) -> set[Letter]:
+def _take(held: DeliveryInProgress, keys: Sequence[Letter], mine: Mapping[int, str | None]) -> set[Letter]:
     taken: set[Letter] = set()
     seen = {taker: held_at for taker, held_at in mine.items() if held_at is not None}
 
@@ -172,7 +177,7 @@ def _ended(connection: Connection, seen: Mapping[int, str]) -> set[int]:
     return set(connection.execute(ended).scalars())
 
 
-def _may_take_from(held: Redelivery, takers: Collection[int], *, restarts: bool) -> dict[int, str | None]:
+def _may_take_from(held: DeliveryInProgress, takers: Collection[int], *, restarts: bool) -> dict[int, str | None]:
     """Return the deliveries that have taken letters and will not send them.
 
     The value is the last sign of life of a delivery that has to be ended first, else None.

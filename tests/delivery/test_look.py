@@ -46,14 +46,14 @@ def test_a_contact_that_did_not_change_since_it_was_acknowledged(look, regal, re
 def test_a_row_whose_key_another_row_has_is_rejected_but_not_alone(look):
     rows = [contact(100), contact(101), contact(100, plan="gold")]
     seen = look(rows, only_changed=True)
-    assert "is in more than one row" in str(seen.refused.faults)
-    assert (seen.read, look(rows, only_changed=True, alone=True).refused) == (3, None)
+    assert "is in more than one row" in str(seen.rejected.faults)
+    assert (seen.read, look(rows, only_changed=True, alone=True).rejected) == (3, None)
 
 
 def test_a_shared_phone_where_that_is_rejected(look):
     rows = [contact(100), {**contact(100), "user_id": "other"}]
-    assert "Regal would merge them" in str(look(rows, 2, on_shared="reject").refused.faults)
-    assert look(rows, 2).refused is None
+    assert "Regal would merge them" in str(look(rows, 2, on_shared="reject").rejected.faults)
+    assert look(rows, 2).rejected is None
 
 
 def test_a_source_is_read_no_further_than_the_row_needs(look):
@@ -69,7 +69,7 @@ def test_a_source_is_read_no_further_than_the_row_needs(look):
 
 def test_a_type_that_differs_from_the_first_that_was_sent(look):
     RegalHook().deliver([contact(100, visits=3)], call="identify")
-    assert "visits" in str(look([contact(101, visits="three")]).refused.faults)
+    assert "visits" in str(look([contact(101, visits="three")]).rejected.faults)
 
 
 def test_a_guard_of_the_whole_does_not_stop_a_look(look):

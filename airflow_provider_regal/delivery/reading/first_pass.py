@@ -23,21 +23,20 @@ from typing import Any, Final, TypeVar
 from airflow_provider_regal.delivery.reading.grants import OLDER
 from airflow_provider_regal.delivery.reading.keys import ContactKeys, hashes_of_rows
 from airflow_provider_regal.delivery.reading.prepare import Preparer
-from airflow_provider_regal.delivery.reading.prepared import Ready, Refused
+from airflow_provider_regal.delivery.reading.prepared import Ready, Rejected
 from airflow_provider_regal.delivery.reading.row_index import RowIndex
 from airflow_provider_regal.delivery.reading.shared import SharedIdentifiers
 from airflow_provider_regal.delivery.reading.slips import look_for_slips
 from airflow_provider_regal.delivery.reading.suppressing import person_of, says_news
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import InvalidEventError, RegalError
-from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, OPT_IN, PHONES, TRAITS
+from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, PHONES, SEGMENT_OPT_IN, TRAITS
 from airflow_provider_regal.events.rows.columns import ColumnsSeen, reserved_names
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.consent_log import WITHHELD, LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Counts
 from airflow_provider_regal.ledger.rows import RowChunk, decode_row, encode_row
-from airflow_provider_regal.ledger.rules import OPT_IN as CONSENT
-from airflow_provider_regal.ledger.rules import Claim
+from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import RowState, Skip
 from airflow_provider_regal.ledger.suppressions import Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
@@ -65,7 +64,7 @@ _NOT_A_PERSON: Final = frozenset({REJECT_MARK, SKIP_MARK, OWED_MARK})
 # Rows whose columns are not the source's.
 _NOT_THE_SOURCES: Final = frozenset({EVENT_MARK, REJECT_MARK, SKIP_MARK, CALL_MARK})
 _MESSAGE_ID: Final = frozenset({"message_id", MESSAGE_ID})
-_OPT_INS: Final = frozenset({OPT_IN, "opt_in"})
+_OPT_INS: Final = frozenset({SEGMENT_OPT_IN, "opt_in"})
 _NO_OPT_IN: Final = {"subscribed": False}
 _CONSENT_TRAITS: Final = _OPT_INS | {PHONES, EMAILS, *LOOSE_OPT_INS}
 
@@ -272,7 +271,7 @@ class FirstPass:
             seen = self._preparer.prepare(position, row, self._read_at)
             if isinstance(seen, Ready):
                 self._take(position, seen, _key(self._keys, columns) if self._keys else None)
-            if isinstance(seen, Refused) or isinstance(seen.instead_of, Refused):
+            if isinstance(seen, Rejected) or isinstance(seen.instead_of, Rejected):
                 self._take_unreadable(row)
 
     def _take(self, position: int, seen: Ready, key: str | None) -> None:
@@ -310,7 +309,7 @@ class FirstPass:
             self._index.add_consent(identifier, channel, at, subscribed=False)
         if self._keys is not None:
             # An opt-out without a time may be new although its row is unchanged, if Regal has received an opt-in since.
-            ends_a_yes = self._account.end_a_yes([Claim(CONSENT, *out[:2], False, out[2]) for out in dated])
+            ends_a_yes = self._account.end_a_yes([Claim(OPT_IN, *out[:2], False, out[2]) for out in dated])
             for key, ends in zip(self._contacts, ends_a_yes, strict=True):
                 if ends and key is not None:
                     self._index.add_news(key)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.reading.keys import ContactKeys, hash_of_row
-from airflow_provider_regal.delivery.reading.prepared import Claimed, Ready, Refused
+from airflow_provider_regal.delivery.reading.prepared import Claimed, Ready, Rejected
 from airflow_provider_regal.delivery.settings import NAMED_CALLS, DeliverySettings
 from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent, Event, Payload, to_payload
@@ -89,7 +89,7 @@ class Preparer:
         ignored = [column for column, target in (settings.mapping.columns or {}).items() if target is None]
         self.ignored_columns = frozenset((*ignored, *(column.upper() for column in ignored)))
 
-    def prepare(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | Refused:
+    def prepare(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | Rejected:
         """Prepare one row.
 
         :param position: in the snapshot.
@@ -110,10 +110,10 @@ class Preparer:
             if not ready.only_consent and (faults := self._breaches(ready.payload)):
                 raise InvalidEventError(call, faults)
         except InvalidEventError as error:
-            refused = self.refuse(position, row, call, error.faults, source_row)
+            rejected = self.reject(position, row, call, error.faults, source_row)
         else:
             return ready
-        return self.opt_outs(refused, row, now) or refused
+        return self.opt_outs(rejected, row, now) or rejected
 
     def _breaches(self, payload: Payload) -> list[Fault]:
         """Return the row's violations of the contract."""
@@ -149,13 +149,13 @@ class Preparer:
             message_id=event.message_id,
         )
 
-    def refuse(
+    def reject(
         self, position: int, row: Mapping[str, Any], call: str, faults: tuple[Fault, ...], source_row: int = 0
-    ) -> Refused:
+    ) -> Rejected:
         """Return a row that can never be sent."""
         columns = columns_of(row)
         user_id, identifiers = self._people_of(row)
-        return Refused(
+        return Rejected(
             position,
             call,
             faults,
@@ -253,11 +253,11 @@ class Preparer:
             claims=_given_claims(row, payload, guarantee, resync=self._is_resync),
         )
 
-    def opt_outs(self, refused: Refused, row: Mapping[str, Any], now: datetime) -> Ready | None:
+    def opt_outs(self, rejected: Rejected, row: Mapping[str, Any], now: datetime) -> Ready | None:
         """Return the opt-outs of an invalid row, which are sent even though the rest can't be."""
-        ready = self.only_opt_outs(refused.position, row, now, refused.source_row)
+        ready = self.only_opt_outs(rejected.position, row, now, rejected.source_row)
         if ready is not None:
-            ready.only_consent, ready.instead_of = True, refused
+            ready.only_consent, ready.instead_of = True, rejected
         return ready
 
     def only_opt_outs(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | None:

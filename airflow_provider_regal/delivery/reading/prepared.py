@@ -78,7 +78,7 @@ class Ready:
     message_id: str | None = None
     phase: int = 0
     only_consent: bool = False
-    instead_of: Refused | Skip | None = None
+    instead_of: Rejected | Skip | None = None
     refusal: Refusal | None = None
     waits: bool = False
     letter_time: str | None = None
@@ -145,7 +145,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """A row that can never be sent.
 
     For ``place``, ``weight``, ``letter_time`` and ``user_id``, see :class:`Ready`.

@@ -17,7 +17,7 @@ from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.delivery.reading.grants import OLDER
 from airflow_provider_regal.delivery.reading.keys import ContactKeys, hash_of_body, hash_of_row
 from airflow_provider_regal.delivery.reading.prepare import Preparer
-from airflow_provider_regal.delivery.reading.prepared import Claimed, Ready, Refused
+from airflow_provider_regal.delivery.reading.prepared import Claimed, Ready, Rejected
 from airflow_provider_regal.delivery.reading.row_index import RowIndex
 from airflow_provider_regal.delivery.reading.shared import SharedIdentifiers
 from airflow_provider_regal.delivery.reading.suppressing import hold_back, may_be_held, person_of
@@ -96,13 +96,13 @@ class Admission:
                     yield ready
             yield None
 
-    def _prepare(self, numbered: Numbered, now: datetime) -> Ready | Refused:
+    def _prepare(self, numbered: Numbered, now: datetime) -> Ready | Rejected:
         position, source_row, row = numbered
         if _was_erased(row):
-            return self._preparer.refuse(position, row, self._held.record.call, (), source_row)
+            return self._preparer.reject(position, row, self._held.record.call, (), source_row)
         return self._preparer.prepare(position, row, now, source_row)
 
-    def _holds(self, rows: Sequence[Ready | Refused], now: datetime) -> list[Hold | None]:
+    def _holds(self, rows: Sequence[Ready | Rejected], now: datetime) -> list[Hold | None]:
         """Return the suppression, if any, of each row."""
         holds = self._suppressions.find([person_of(row) for row in rows])
         if self._suppress_named_events:
@@ -113,7 +113,7 @@ class Admission:
                 holds[number] = Hold(False, {}) if opted_out else None
         return holds
 
-    def _opt_ins_of(self, row: Ready | Refused, now: datetime) -> list[OptInAt]:
+    def _opt_ins_of(self, row: Ready | Rejected, now: datetime) -> list[OptInAt]:
         """Return the opt-ins of an event that no other row of the source causes to be withheld."""
         consents = row.payload.consents if isinstance(row, Ready) else ()
         return [
@@ -151,7 +151,7 @@ class Admission:
         return known
 
     def _admit(
-        self, numbered: Numbered, known: _Known, ready: Ready | Refused, hold: Hold | None, now: datetime
+        self, numbered: Numbered, known: _Known, ready: Ready | Rejected, hold: Hold | None, now: datetime
     ) -> Ready | None:
         position, source_row, row = numbered
         state = self._held.states[position]
@@ -164,9 +164,9 @@ class Admission:
         if isinstance(ready, Ready) and (
             faults := self._faults_of(ready, known, source_row, ambiguous=state == RowState.AMBIGUOUS)
         ):
-            refused = self._preparer.refuse(position, row, ready.payload.call, tuple(faults), source_row)
-            ready = self._preparer.opt_outs(refused, row, now) or refused
-        if isinstance(ready, Refused):
+            rejected = self._preparer.reject(position, row, ready.payload.call, tuple(faults), source_row)
+            ready = self._preparer.opt_outs(rejected, row, now) or rejected
+        if isinstance(ready, Rejected):
             self._recorder.reject(ready, now)
             return None
         if self._is_overtaken(ready):
@@ -188,7 +188,7 @@ class Admission:
         """Return the admitted rows that share a phone or email with another user id."""
         return {} if self._shared is None else self._shared.finish()
 
-    def _died(self, row: Ready | Refused, now: datetime) -> None:
+    def _died(self, row: Ready | Rejected, now: datetime) -> None:
         """Settle a row that an earlier try reserved and did not finish."""
         if isinstance(row, Ready):
             if self._is_repeated(row):  # then nothing but its opt-outs was sent

@@ -28,7 +28,7 @@ from airflow_provider_regal.client.redact import fit_to_show
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.reading.grants import OLDER, Grant, grant
 from airflow_provider_regal.delivery.reading.keys import hash_of_body
-from airflow_provider_regal.delivery.reading.prepared import Ready, Refusal, Refused
+from airflow_provider_regal.delivery.reading.prepared import Ready, Refusal, Rejected
 from airflow_provider_regal.delivery.reading.type_drift import TypeDrift
 from airflow_provider_regal.delivery.sending.gate import LONGEST_PROBE_S
 from airflow_provider_regal.delivery.sending.share import RateShare
@@ -355,9 +355,9 @@ class Recorder:
         self._held.counts.skip(why, row.weight)
         self._held.states[row.position] = RowState.of(why)
 
-    def _settle_instead(self, row: Ready, what: Refused | Skip, now: datetime) -> None:
+    def _settle_instead(self, row: Ready, what: Rejected | Skip, now: datetime) -> None:
         """Settle a row of which only the opt-outs were to be sent."""
-        if isinstance(what, Refused):
+        if isinstance(what, Rejected):
             self.reject(what, now)
         else:
             self._changes.removed.append(row.source_row)  # of a single event: the line it had while it was sent
@@ -368,7 +368,7 @@ class Recorder:
         self._held.counts.skip(why, weight)
         self._held.states[position] = RowState.of(why)
 
-    def reject(self, row: Refused, now: datetime) -> None:
+    def reject(self, row: Rejected, now: datetime) -> None:
         """Record that the row can never be sent."""
         moment = to_ledger_time(now)
         user_id, phone, email = self._people(row)
@@ -499,7 +499,7 @@ class Recorder:
         self._held.counts.unknown_of_outage += row.weight
         self._lost_sight_of(row, "stopped while it was being sent", _INTERRUPTED, now)
 
-    def died(self, row: Ready | Refused, now: datetime) -> None:
+    def died(self, row: Ready | Rejected, now: datetime) -> None:
         """Record that an earlier try died between reserving the row and committing an answer."""
         message = "the worker died while it was being sent; look for it in Regal"
         self._held.counts.unknown_of_outage += row.weight
@@ -555,7 +555,7 @@ class Recorder:
             status=decision.status,
         )
 
-    def _settle(self, row: Ready | Refused, outcome: Outcome) -> None:
+    def _settle(self, row: Ready | Rejected, outcome: Outcome) -> None:
         self._held.counts.add(outcome, row.weight)
         self._held.states[row.position] = RowState.of(outcome)
         if len(self._changes.outcomes) >= _MOST_CHANGES:
@@ -605,7 +605,7 @@ class Recorder:
             consents=json.dumps(more) if claims or row.key is not None else None,
         )
 
-    def _people(self, row: Ready | Refused) -> tuple[str | None, str | None, str | None]:
+    def _people(self, row: Ready | Rejected) -> tuple[str | None, str | None, str | None]:
         """Return a row's user id, phone and email in the form the ledger stores."""
         stored = self._account.identifiers.stored
         phone = email = None

@@ -235,8 +235,8 @@ class Reconciliation:
                 numbered = enumerate(zip(rows, chunk, hashes, same, strict=True), before + 1)
                 fresh = [(*one[:3], number) for number, one in numbered if not one[3]]
                 holds = self._holds([columns for _, columns, *_ in fresh])
-                for (row, columns, row_hash, position), hold in zip(fresh, holds, strict=True):
-                    self._read_one(row, columns, row_hash, position, hold)
+                for (row, columns, row_hash, source_row), hold in zip(fresh, holds, strict=True):
+                    self._read_one(row, columns, row_hash, source_row, hold)
             before += len(chunk)
         self._add("unchanged", unchanged)
 
@@ -255,9 +255,11 @@ class Reconciliation:
             holds = [hold if hold is not None and hold.is_forgotten else None for hold in holds]
         return holds
 
-    def _read_one(self, row: Any, columns: Mapping[str, Any], row_hash: str, position: int, hold: Hold | None) -> None:
+    def _read_one(
+        self, row: Any, columns: Mapping[str, Any], row_hash: str, source_row: int, hold: Hold | None
+    ) -> None:
         marks = row if isinstance(row, Marked) else {}
-        place = marks.get(ORIGIN_MARK) or f"row {position:,}"
+        place = marks.get(ORIGIN_MARK) or f"row {source_row:,}"
         # Encode and decode, so that values mean the same as in any other delivery.
         line = encode_row(columns)
         if REJECT_MARK in marks:
@@ -277,7 +279,7 @@ class Reconciliation:
             if isinstance(said, Said):
                 self._store.want(
                     self._account.identifiers.stored(said.identifier),
-                    _wanted(said, f"{row_hash}{len(told)}", now, position, place),
+                    _wanted(said, f"{row_hash}{len(told)}", now, source_row, place),
                 )
                 self._bar_the_user(said, now)
                 continue
@@ -370,7 +372,7 @@ class Reconciliation:
     def _log_flips(self) -> None:
         """Log the row numbers of consents that would flip; only the ledger shows the people."""
         for subscribed, how in ((False, "from yes to no; these are sent"), (True, "from no to yes; not sent")):
-            rows = [one.position for one in islice(self._store.flips(subscribed=subscribed), _FLIPS_LOGGED + 1)]
+            rows = [one.source_row for one in islice(self._store.flips(subscribed=subscribed), _FLIPS_LOGGED + 1)]
             if rows:
                 more = ", ..." if len(rows) > _FLIPS_LOGGED else ""
                 _log.error("Flips %s: rows %s%s of the source", how, ", ".join(map(str, rows[:_FLIPS_LOGGED])), more)
@@ -457,7 +459,7 @@ def _vanished(identifier: str, channel: str) -> Marked:
     return Marked({REJECT_MARK: [["max_change_ratio", _VANISHED]], ROW_MARK: row, ORIGIN_MARK: "not in the source"})
 
 
-def _wanted(said: Said, row_hash: str | None, now: datetime, position: int = 0, place: str | None = None) -> Wanted:
+def _wanted(said: Said, row_hash: str | None, now: datetime, source_row: int = 0, place: str | None = None) -> Wanted:
     """:param now: when an opt-out without a time counts as given."""
     at = to_ledger_time(now if said.at is None else said.at)
     return Wanted(
@@ -471,7 +473,7 @@ def _wanted(said: Said, row_hash: str | None, now: datetime, position: int = 0, 
         said.text,
         said.source,
         row_hash,
-        position,
+        source_row,
         place,
     )
 
@@ -485,7 +487,7 @@ def _by_contact(wanted: Iterator[Wanted], phase: int) -> Iterator[Marked]:
 def _recorded(wanted: Wanted, why: str) -> tuple[Claim, LoggedConsent]:
     """Return a consent that is recorded without being sent, and its line of the consent log."""
     given_at = None if wanted.timeless else wanted.at
-    evidence = (given_at, wanted.ip, wanted.text, wanted.source, wanted.position, wanted.place)
+    evidence = (given_at, wanted.ip, wanted.text, wanted.source, wanted.source_row, wanted.place)
     return claim_of(wanted), LoggedConsent(
         wanted.identifier, wanted.channel, bool(wanted.subscribed), *evidence, RECORDED, why
     )

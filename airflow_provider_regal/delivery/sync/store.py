@@ -29,7 +29,7 @@ CREATE TABLE known (
 CREATE TABLE unseen (row_hash TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE wanted (
     key TEXT, channel TEXT, at TEXT, subscribed INTEGER, timeless INTEGER, identifier TEXT, user_id TEXT, ip TEXT,
-    text TEXT, source TEXT, row_hash TEXT, position INTEGER, place TEXT, rows INTEGER, PRIMARY KEY (key, channel)
+    text TEXT, source TEXT, row_hash TEXT, source_row INTEGER, place TEXT, rows INTEGER, PRIMARY KEY (key, channel)
 ) WITHOUT ROWID;
 CREATE TABLE opt_outs (
     key TEXT, channel TEXT, identifier TEXT, at TEXT, PRIMARY KEY (key, channel)
@@ -41,7 +41,7 @@ CREATE TABLE unfit (row TEXT, place TEXT, faults TEXT, loses_a_decision INTEGER)
 _WANT: Final = """
 INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
     rows = rows + 1, at = {at}, subscribed = {subscribed}, timeless = {timeless}, identifier = {identifier},
-    user_id = {user_id}, ip = {ip}, text = {text}, source = {source}, row_hash = {row_hash}, position = {position},
+    user_id = {user_id}, ip = {ip}, text = {text}, source = {source}, row_hash = {row_hash}, source_row = {source_row},
     place = {place}
 """
 _NEWER: Final = "(excluded.at > at OR (excluded.at = at AND excluded.subscribed < subscribed))"
@@ -58,7 +58,7 @@ _WANT_NEWEST: Final = _WANT.format(
             "text",
             "source",
             "row_hash",
-            "position",
+            "source_row",
             "place",
         )
     }
@@ -141,7 +141,8 @@ AND NOT EXISTS (SELECT 1 FROM mentioned m WHERE m.key = k.key AND m.channel = k.
 # Several rows may share a hash, and a row that was not read again may be older than one that was.
 _OVERTAKEN: Final = "SELECT count(*) FROM compared WHERE kind = 'changed' AND was_seen"
 _TO_SEND: Final = """
-SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position, place FROM compared
+SELECT identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, source_row, place
+FROM compared
 WHERE subscribed = ? AND (kind IN ('new', 'changed') OR (? AND kind = 'unchanged'))
 ORDER BY coalesce('user:' || user_id, identifier), identifier, channel
 """
@@ -152,7 +153,7 @@ class Wanted(NamedTuple):
     """The source's newest decision for one phone or email on one channel.
 
     :param at: in the ledger's form.
-    :param position: the row's number in the source, from 1; 0 if it is in none.
+    :param source_row: the row's number in the source, from 1; 0 if it is in none.
     :param place: file and line, or the row number, in words.
     """
 
@@ -166,7 +167,7 @@ class Wanted(NamedTuple):
     text: str | None
     source: str | None
     row_hash: str | None
-    position: int = 0
+    source_row: int = 0
     place: str | None = None
 
 
@@ -216,11 +217,14 @@ class SyncStore:
 
         :param key: the identifier in the ledger's form.
         """
-        identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, position, place = wanted
+        identifier, channel, subscribed, at, timeless, user_id, ip, text, source, row_hash, source_row, place = wanted
         self._db.execute(
             _WANT_NEWEST,
-            (key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash, position, place),
-        )
+            (
+                key, channel, at, subscribed, timeless, identifier, user_id, ip, text, source, row_hash, source_row,
+                place,
+            ),
+        )  # fmt: skip
         if not subscribed:
             self.bar(key, wanted)
 
@@ -284,7 +288,7 @@ class SyncStore:
 
     def flips(self, *, subscribed: bool) -> Iterator[Wanted]:
         """Return the consents that would flip, in source order."""
-        return self._compared(f"flips AND kind = 'changed' AND subscribed = {int(subscribed)} ORDER BY position")
+        return self._compared(f"flips AND kind = 'changed' AND subscribed = {int(subscribed)} ORDER BY source_row")
 
     def removed(self, *, subscribed: bool) -> int:
         """Count the known consents that the source no longer has."""

@@ -1,4 +1,4 @@
-r"""Type conversions that a user requests: read a column's value as the type, or refuse it.
+r"""Type conversions that a user requests: read a column's value as the type, or reject it.
 
 Empty values (None, NaN; except for text also white space, ``NULL``, ``\N``) stay empty, whatever the type.
 """

@@ -33,7 +33,7 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
 _FIELDS: Final = frozenset({*_READERS, "timestamp", "event"})
 # Traits that are more than a value.
 _NOT_USUAL: Final = frozenset(
-    {names.PHONES, names.EMAILS, "phone", "email", names.OPT_IN, "opt_in", names.ADDRESS, *names.LOOSE_OPT_INS}
+    {names.PHONES, names.EMAILS, "phone", "email", names.SEGMENT_OPT_IN, "opt_in", names.ADDRESS, *names.LOOSE_OPT_INS}
 )
 _TEXTS: Final = frozenset({*names.TEXT_TRAITS, *names.TEXT_ADDRESS})
 

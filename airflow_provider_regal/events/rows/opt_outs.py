@@ -109,7 +109,7 @@ def _points(draft: Draft) -> Iterator[tuple[str, str, list[Any]]]:
 def _read_phone(value: Any) -> str:
     """Read a phone, even one that became a fraction or got an exponent, if all its digits are there.
 
-    ``2125550100.0`` and ``2.125550131E9`` have all digits. ``2.12555E9`` may have been rounded, and is refused.
+    ``2125550100.0`` and ``2.125550131E9`` have all digits. ``2.12555E9`` may have been rounded, and is rejected.
 
     :raises ValueError: it is not a phone.
     """

@@ -159,7 +159,7 @@ def _traits(traits: Mapping[str, Any], address: str | None, called: datetime | N
         kept.pop(_FULL_NAME, None)  # Segment builds it from these two
     if address is None or called is None:
         return kept
-    for name in (names.OPT_IN, "opt_in"):
+    for name in (names.SEGMENT_OPT_IN, "opt_in"):
         if isinstance(kept.get(name), list):
             kept[name] = [_with_address(opt_in, address, called) for opt_in in kept[name]]
         elif name in kept:

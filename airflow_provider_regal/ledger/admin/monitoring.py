@@ -59,7 +59,7 @@ _UNKNOWN: Final = f"'{Outcome.UNKNOWN.value}'"
 # -- deliveries that were fixed later -------------------------------------------------------------------------------
 
 
-class Fix(NamedTuple):
+class FixedBy(NamedTuple):
     """The later deliveries that fixed a delivery.
 
     :param deliveries: their ids, oldest first.
@@ -121,7 +121,7 @@ _FIXED: Final = _is_fixed(_d)
 _NEEDS_A_LOOK: Final = or_(_d.state.in_((READING, SENDING)), _d.state.in_((FAILED, STOPPED)) & ~_FIXED, _CHECK)
 
 
-def fixes(database: Database, records: Sequence[Record]) -> Mapping[int, Fix]:
+def fixes(database: Database, records: Sequence[Record]) -> Mapping[int, FixedBy]:
     """Find deliveries that fixed others: id of the delivery that failed or has unknown rows -> its fix."""
     ended = [one.id for one in records if one.state in (FAILED, STOPPED)]
     ended += [one.id for one in records if one.state == FINISHED and one.unknown]
@@ -138,17 +138,17 @@ def fixes(database: Database, records: Sequence[Record]) -> Mapping[int, Fix]:
     ]
     settled = select(_d.id).where(_d.id.in_(ended) & (_FIXED | ((_d.state == FINISHED) & ~_CHECK)))
 
-    def read(connection: Any) -> dict[int, Fix]:
-        found: dict[int, Fix] = {}
+    def read(connection: Any) -> dict[int, FixedBy]:
+        found: dict[int, FixedBy] = {}
         for number, by in (row for statement in again for row in connection.execute(statement)):
-            found.setdefault(number, Fix((by,), False))
+            found.setdefault(number, FixedBy((by,), False))
         rest = [number for (number,) in connection.execute(settled) if number not in found]
         takers = select(_o.delivery, _o.redelivered_by).where(_o.delivery.in_(rest) & NOT_ACKNOWLEDGED).distinct()
         taken: dict[int, list[int]] = {}
         for number, by in connection.execute(takers) if rest else ():
             if by is not None:
                 taken.setdefault(number, []).append(by)
-        return found | {number: Fix(tuple(sorted(by)), True) for number, by in taken.items()}
+        return found | {number: FixedBy(tuple(sorted(by)), True) for number, by in taken.items()}
 
     return database.read(read)
 

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Final
 
 from airflow_provider_regal.ledger.admin import history
-from airflow_provider_regal.ledger.admin.monitoring import Fix
+from airflow_provider_regal.ledger.admin.monitoring import FixedBy
 from airflow_provider_regal.ledger.deliveries import (
     EXPIRED,
     FAILED,
@@ -90,7 +90,7 @@ def _now_of(task: TaskNow, record: Record, now: datetime) -> TaskNow:
 
 
 def state_of(
-    record: Record, counts: Counts, now: datetime, task: TaskNow = TaskNow.RUNNING, fix: Fix | None = None
+    record: Record, counts: Counts, now: datetime, task: TaskNow = TaskNow.RUNNING, fix: FixedBy | None = None
 ) -> State:
     """Describe the state of a delivery.
 
@@ -222,19 +222,19 @@ def _without_commands(text: str) -> str:
 # -- what to do -------------------------------------------------------------------------------------------------------
 
 
-def what_to_do(
+def next_steps(
     record: Record,
     counts: Counts,
     now: datetime,
     task: TaskNow = TaskNow.RUNNING,
-    fix: Fix | None = None,
+    fix: FixedBy | None = None,
     *,
     refused: int = 0,
 ) -> list[str]:
     """List what to do, in order, for this call and the way this delivery ended.
 
     :param fix: the deliveries that have fixed it since.
-    :param refused: how many rows Regal rejected; the other rejected rows were not sent.
+    :param refused: how many of the rejected rows Regal refused; the others were invalid and not sent.
     """
     if fix is not None:
         return []

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from airflow_provider_regal.delivery.reading.prepare import Preparer
-from airflow_provider_regal.delivery.reading.prepared import Ready, Refused
+from airflow_provider_regal.delivery.reading.prepared import Ready, Rejected
 from airflow_provider_regal.delivery.settings import DeliverySettings
 from airflow_provider_regal.errors import InvalidEventError
 from airflow_provider_regal.events import Identify, Track, to_payload
@@ -56,27 +56,27 @@ def test_a_column_that_is_named_like_a_mark_is_a_column(mark):
 
 
 def test_a_named_event_does_not_travel_among_contacts():
-    refused = prepare(Track(user_id="u", event="Booked"), call="identify")
-    assert isinstance(refused, Refused)
+    rejected = prepare(Track(user_id="u", event="Booked"), call="identify")
+    assert isinstance(rejected, Rejected)
     assert isinstance(prepare(Identify(user_id="u"), call="track"), Ready)
 
 
-def test_old_named_events_are_refused_and_old_contacts_are_not():
+def test_old_named_events_are_rejected_and_old_contacts_are_not():
     old = (NOW - timedelta(days=8)).isoformat()
-    refused = prepare({"user_id": "u", "timestamp": old})
-    assert isinstance(refused, Refused)
-    assert "max_event_age" in str(refused.faults[0])
+    rejected = prepare({"user_id": "u", "timestamp": old})
+    assert isinstance(rejected, Rejected)
+    assert "max_event_age" in str(rejected.faults[0])
     assert isinstance(prepare({"user_id": "u", "timestamp": old}, max_event_age=None), Ready)
     assert isinstance(prepare({"user_id": "u", "timestamp": old}, call="identify"), Ready)
 
 
 @pytest.mark.parametrize(("value", "word"), [(timedelta(1), "timedelta"), (object(), "object"), ({1: 2}, "not text")])
-def test_a_value_that_cannot_be_kept_is_refused_by_its_type(value, word):
-    refused = prepare({"user_id": "u", "x": value})
-    assert isinstance(refused, Refused)
-    assert word in str(refused.faults[0])
-    assert "0x" not in str(refused.faults[0])
-    assert isinstance(prepare({"user_id": "u", "x": value}, types={"x": str}), Refused)
+def test_a_value_that_cannot_be_kept_is_rejected_by_its_type(value, word):
+    rejected = prepare({"user_id": "u", "x": value})
+    assert isinstance(rejected, Rejected)
+    assert word in str(rejected.faults[0])
+    assert "0x" not in str(rejected.faults[0])
+    assert isinstance(prepare({"user_id": "u", "x": value}, types={"x": str}), Rejected)
 
 
 def test_rows_that_know_their_columns():
@@ -105,4 +105,4 @@ def test_of_a_row_that_is_wrong_the_opt_outs_are_sent():
     }
     named = prepare({"user_id": 1.5, "phone": PHONE, "sms_opt_in": False})
     assert (named.payload.call, named.guarantee) == ("identify", "at_least_once")
-    assert isinstance(prepare({"user_id": 1.5, "phone": PHONE, "sms_opt_in": True}, call="identify"), Refused)
+    assert isinstance(prepare({"user_id": 1.5, "phone": PHONE, "sms_opt_in": True}, call="identify"), Rejected)

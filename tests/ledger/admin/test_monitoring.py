@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_regal.ledger.admin import monitoring
-from airflow_provider_regal.ledger.admin.monitoring import Fix, Wanted
+from airflow_provider_regal.ledger.admin.monitoring import FixedBy, Wanted
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import EVERY, on
 from tests.ledger.view import open_database
@@ -148,7 +148,7 @@ def test_a_failed_delivery_is_fixed_by_a_later_one_of_the_same_place_that_finish
         assert found(database, first) == (True, None), "the later one needs a look itself"
         last = write(database_url, lines=[line(1), line(2)], run="again")
         write(database_url, **bad)
-        assert found(database, first) == (False, Fix((last,), False))
+        assert found(database, first) == (False, FixedBy((last,), False))
         assert found(database, doubtful) == (True, None)
         totals = monitoring.totals(database, Wanted())
         assert totals.states == {"fixed": 1, "failed": 2, "finished": 4}
@@ -200,9 +200,9 @@ def test_rows_are_put_right_once_all_were_redelivered_and_all_of_that_was_acknow
             redelivered(database, check, wrong, 3)
             assert found(database, check) == (True, None), wrong
         redelivered(database, check, also_fine, 3)
-        assert found(database, check) == (False, Fix((fine, also_fine), True))
+        assert found(database, check) == (False, FixedBy((fine, also_fine), True))
         assert monitoring.totals(database, Wanted()).to_check == 0
         redelivered(database, failed, fine, 2, 3)
         assert found(database, failed) == (True, None), "the rejected row is left"
         redelivered(database, failed, fine, 4)
-        assert found(database, failed) == (False, Fix((fine,), True))
+        assert found(database, failed) == (False, FixedBy((fine,), True))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_regal.ledger.admin import words
-from airflow_provider_regal.ledger.admin.monitoring import Fix
+from airflow_provider_regal.ledger.admin.monitoring import FixedBy
 from airflow_provider_regal.ledger.admin.words import TaskNow
 from airflow_provider_regal.ledger.deliveries import Counts, Record
 from airflow_provider_regal.ledger.text import to_ledger_time
@@ -86,7 +86,7 @@ def test_of_a_task_that_is_gone_it_is_said_whether_somebody_has_to_act():
     waiting, dead = (
         (
             words.what_happened(record(**GONE), Counts(), NOW, task),
-            words.what_to_do(record(**GONE), Counts(), NOW, task),
+            words.next_steps(record(**GONE), Counts(), NOW, task),
         )
         for task in (TaskNow.WAITING, TaskNow.OVER)
     )
@@ -132,7 +132,7 @@ def test_an_outage_and_a_failure_come_before_what_only_runs_or_is_fine():
 
 
 def steps(counts=None, refused=0, **given) -> str:
-    return " ".join(words.what_to_do(record(**given), Counts(**(counts or {})), NOW, refused=refused))
+    return " ".join(words.next_steps(record(**given), Counts(**(counts or {})), NOW, refused=refused))
 
 
 def test_what_to_do_is_true_for_the_call():
@@ -199,7 +199,7 @@ def test_what_is_normal_is_said_only_of_enough_runs():
 
 
 def test_what_was_put_right_since_needs_nobody_and_names_the_delivery():
-    again, redelivered = Fix((9,), False), Fix((8, 12), True)
+    again, redelivered = FixedBy((9,), False), FixedBy((8, 12), True)
     failed, unknown = record(state="failed", rejected=2), record(unknown=9, acknowledged=1)
     states = [
         words.state_of(one, Counts(), NOW, fix=fix)
@@ -210,5 +210,5 @@ def test_what_was_put_right_since_needs_nobody_and_names_the_delivery():
         ("FIXED BY delivery 12", "good", 12),
         ("OK, REDELIVERED", "good", None),
     ]
-    assert words.what_to_do(failed, Counts(), NOW, fix=again) == words.what_to_do(unknown, Counts(), NOW, fix=again)
-    assert words.what_to_do(failed, Counts(), NOW, fix=again) == []
+    assert words.next_steps(failed, Counts(), NOW, fix=again) == words.next_steps(unknown, Counts(), NOW, fix=again)
+    assert words.next_steps(failed, Counts(), NOW, fix=again) == []
