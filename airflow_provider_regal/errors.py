@@ -8,7 +8,8 @@
     ├── InvalidEventError         fix the data: we found the faults before sending (``faults``)
     ├── RefusedEventError         fix the data: Regal refused it (``status``)
     ├── PlanError                 there is no such plan to send: plan again
-    ├── FixSourceError            the source is not plausible; nothing was sent: check the query or the files
+    ├── FixSourceError            the source is not plausible; at most opt-outs were sent: check the query or the files
+    │   └── StoppedByGuardError   a guard stopped the delivery, and its unsent rows are kept (in ``delivery.guards``)
     ├── RetryLaterError           not applied, or rows are left; run it again: it resumes
     │   ├── LedgerError           the ledger's database can't be reached or written
     │   └── TakenOverError        another try of this task delivers now
@@ -104,7 +105,10 @@ class RefusedEventError(_AnsweredError):
 
 
 class FixSourceError(RegalError):
-    """The source is not plausible, such as too few rows; nothing was sent. Check the query or the files."""
+    """The source is not plausible, such as too few rows. Check the query or the files.
+
+    Nothing was sent but opt-outs; and, if ``max_refused`` stopped the delivery, the rows before that.
+    """
 
 
 class PlanError(RegalError):

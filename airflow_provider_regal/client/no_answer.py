@@ -1,4 +1,7 @@
-"""Explain in our own words why there was no answer: library messages contain addresses, object ids and server text."""
+"""Describe why Regal did not answer: a short, fixed text for each kind of network error.
+
+The libraries' own messages contain addresses, object ids and text of the server.
+"""
 
 from __future__ import annotations
 

@@ -1,32 +1,46 @@
-"""Decide what a try has to do, given what is on record of earlier tries. Pure.
+"""Decide what a try has to do, given what is on record of earlier tries. No I/O: the caller reads the ledger.
 
-============================  ==========================================  =================================
-on record                     named events (track, page, screen)          contacts and opt-ins
-============================  ==========================================  =================================
-nothing                       start                                       start
-a try of this run, unfinished resume with the rows that are not settled   the same
-a try of this run, finished   nothing                                     nothing
-a try of this run, failed     resume, rejected rows again                 resume: nothing is left, it fails again
-cleared, had finished         nothing                                     read again: a new delivery
-cleared, had failed           resume, rejected rows again                 read again: a new delivery
-a run deleted, made again     ended: a new delivery; else resume          ended or not: read again
-source changed, rows sent     fail: restore it, or ``restart``            fail on a retry, else read again
-``restart=True``              start: a new delivery, once                 the same
-============================  ==========================================  =================================
+Named events are track, page and screen; contacts include opt-ins. A *retry* has the epoch of the last delivery, and a
+higher try number; after a *clear*, the epoch is higher. The first line that applies counts:
 
-A delivery whose source was not read completely has sent nothing, so it is read again. The same applies to named events
-that a guard stopped before the first send, if the guard would stop the kept rows again. With a plan on record, or
-``plan=True``:
+========================================================  ============  ============  ===============  ===============
+the last delivery of this task instance                   named: retry  named: clear  contacts: retry  contacts: clear
+========================================================  ============  ============  ===============  ===============
+none, or it was replaced                                  start         start         start            start
+any, with ``restart=True`` (a retry of that resumes)      start         start         start            start
+a plan; or any, if this try makes a plan                  see below     see below     see below        see below
+sent rows, not finished; source changed, or rows dropped  fail          fail          fail             start
+finished                                                  nothing       nothing       nothing          start
+stopped by a guard, which would stop its rows again (1)   read again    read again
+has no complete snapshot, or its source changed           read again    read again    read again       start
+failed                                                    resume (2)    resume (2)    resume (3)       start
+unfinished                                                resume        resume (2)    resume           start
+========================================================  ============  ============  ===============  ===============
 
-============================  ==========================================  =================================
-on record                     named events                                contacts and opt-ins
-============================  ==========================================  =================================
-a plan in the making          a retry resumes; else start                 the same
-a plan that waits             a retry: nothing; else start                the same
-a plan, failed or expired     start                                       the same
-a plan that a task sends      finished: nothing; rows sent: fail          start
-another delivery              finished: nothing; rows sent: fail          start
-============================  ==========================================  =================================
+*Start* makes a new delivery; *read again* reads the source again for the same one. "Sent rows" means that some may have
+been sent.
+
+(1) Nothing was sent, and the rows of named events were kept. (2) With the rejected rows. (3) Nothing is left to send,
+so it fails again.
+
+Without a retry or a clear, the run was deleted and created again: a delivery that has ended is then followed by a new
+one (start), and any other is treated as after a clear.
+
+If the last delivery is a plan, or this try makes one:
+
+================================================================  ======================================================
+the last delivery of this task instance                           what the try does
+================================================================  ======================================================
+an unfinished plan                                                retry with ``plan=True``: as above; else start
+a plan that waits to be sent, of the same source                  retry with ``plan=True``: nothing; else start
+a plan that waits, of another source; that failed, or expired     start
+any other (4) of named events that sent rows: finished            nothing
+any other (4) of named events that sent rows: unfinished, failed  fail
+any other (4)                                                     start
+================================================================  ======================================================
+
+(4) A plan that a task has begun to send; or a delivery without a plan. If the run was deleted and created again, the
+try starts.
 """
 
 from __future__ import annotations

@@ -1,17 +1,26 @@
 """Consent: what an opt-in is, and which opt-ins may be sent.
 
-The rules (numbers as in the docs, *Opt-ins and consent*):
+The rules have the numbers of the docs (*Opt-ins and consent*). This module applies them within one event; the module
+in parentheses applies them elsewhere.
 
 1. No evidence, no opt-in: ``subscribed: true`` needs the time the person agreed and the person's IP address.
    If one is missing or can't be read, the opt-in is *withheld*, and the rest of the event is sent. Nothing is invented.
-2. An opt-out is never held back, and read leniently: its channel, and a no in any usual spelling, are enough.
-4. Unknown is left out. A decision that can't be read as yes or no is a fault, and blocks an older yes.
-5. Per identifier and channel only the newest counts; at equal times the opt-out wins.
+2. An opt-out is never held back, and read leniently: its channel, and a no in any usual spelling, are enough
+   (``events.rows.opt_outs``: in an event that is otherwise invalid).
+3. An opt-out that was read and that Regal lacks is owed: the next delivery of contacts sends it first (only
+   ``ledger.owed`` and ``delivery.sending.owed``).
+4. Unknown is left out. A decision that can't be read as yes or no is a fault, and blocks an older yes
+   (``delivery.reading.row_index``: in other rows of the source).
+5. Per identifier and channel only the newest counts; at equal times the opt-out wins
+   (``delivery.reading.row_index``: in one source; ``ledger.rules``: across deliveries).
 6. A time in the future, or older than ``max_consent_age``, withholds the opt-in.
-7. Promoting a phone to primary without its own opt-in is reported.
+7. Promoting a phone to primary without its own opt-in is reported (only ``events.payload`` and ``ledger.account``).
+8. An event that represents an opt-in needs a phone, in the row or on record; an opt-out of the user id blocks it (only
+   ``delivery.sync``).
 9. With ``opt_out_scope="person"`` an opt-out closes all channels of its phone or email.
-
-The others concern several events: 3 and 5 are in the ledger, 8 and 10 in the sync, 11 in the consent log.
+10. Opt-outs that only Regal knows are recorded, not sent, so that no sync reverses them (only ``delivery.sync``, with
+    ``known_to_regal``).
+11. Each decision that was sent or withheld leaves proof (only ``ledger.consent_log``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The wire names: the only module with Regal's and Segment's camelCase spellings.
+"""The names of event fields at Regal and Segment, as sent or accepted, and our names for them.
+
+The code of the other modules takes the camelCase names from here.
 
 Sources: REST contract of Regal's Custom Events API (maps ``phones``/``emails``), Regal's Segment destination
 (``phone``, ``email``, ``optIn[]``) and the Segment spec (``userId``, ``messageId``, ``postalCode``).
@@ -23,6 +25,7 @@ CHANNELS_OF: Final = MappingProxyType({"phones": PHONE_CHANNELS, "emails": EMAIL
 OPT_IN_KEYS: Final = MappingProxyType[Channel, str]({"sms": "smsOptIn", "voice": "voiceOptIn", "email": "emailOptIn"})
 
 USER_ID: Final = "userId"
+ANONYMOUS_ID: Final = "anonymousId"  # Segment's; Regal has no such field
 TRAITS: Final = "traits"
 NAME: Final = "name"
 PROPERTIES: Final = "properties"
@@ -33,11 +36,13 @@ MESSAGE_ID: Final = "messageId"  # Segment's; Regal has no such field
 PHONES: Final = "phones"
 EMAILS: Final = "emails"
 LABEL: Final = "label"
+FIRST_NAME: Final = "firstName"
+LAST_NAME: Final = "lastName"
 IS_PRIMARY: Final = "isPrimary"
 SUB_BRAND: Final = "subBrand"
 ADDRESS: Final = "address"
 ZIPCODE: Final = "zipcode"
-SEGMENT_OPT_IN: Final = "optIn"
+SEGMENT_OPT_IN: Final = "optIn"  # a list of opt-ins; Regal's API has OPT_IN_KEYS instead
 
 # The same opt-ins next to the phone or email, spelled as in Regal or as columns.
 LOOSE_OPT_INS: Final = MappingProxyType[str, Channel](
@@ -45,7 +50,7 @@ LOOSE_OPT_INS: Final = MappingProxyType[str, Channel](
 )
 
 # Traits whose type Regal's API defines.
-TEXT_TRAITS: Final = ("firstName", "lastName", SUB_BRAND)
+TEXT_TRAITS: Final = (FIRST_NAME, LAST_NAME, SUB_BRAND)
 TEXT_ADDRESS: Final = ("street", "city", "state", ZIPCODE, "country")
 
 # Accepted spellings in an event -> the name of our field.

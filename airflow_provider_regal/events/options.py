@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_regal.events.names import CALLS, CHANNELS_OF
+from airflow_provider_regal.events.names import CALLS, CHANNELS_OF, FIRST_NAME, LAST_NAME, TRAITS
 from airflow_provider_regal.events.python_values import plain, read_decision, trimmed, whole
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ WIDE_FORM: Final = {
     for channel in channels
     for suffix, what in EVIDENCE.items()
 }
-STANDARD_TRAITS: Final = {"first_name": ("traits", "firstName"), "last_name": ("traits", "lastName")}
+STANDARD_TRAITS: Final = {"first_name": (TRAITS, FIRST_NAME), "last_name": (TRAITS, LAST_NAME)}
 OPT_IN_OF_LABEL: Final = re.compile(
     r"(?P<label>.+)_(?P<channel>sms|voice|email)_opt_in(?P<evidence>_at|_ip|_text|_source)?", re.DOTALL
 )

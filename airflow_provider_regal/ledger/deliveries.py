@@ -42,8 +42,11 @@ from airflow_provider_regal.ledger.tries import TryLog, begin_try, lose_tries
 READING: Final = "reading"  #: the source is being read; nothing was sent
 SENDING: Final = "sending"
 FINISHED: Final = "finished"  #: every row has an outcome, within the thresholds
-FAILED: Final = "failed"  #: every row has an outcome, but a threshold was exceeded; or a guard stopped it
-STOPPED: Final = "stopped"  #: rows are left; the next try resumes
+#: Every row has an outcome, but a threshold was exceeded (rejected rows of named events can be tried again); or the
+#: source can't be used (a guard, a ValueError): its rows were dropped, and at most opt-outs were sent.
+FAILED: Final = "failed"
+#: Rows are left, after an outage, a request to stop or a guard that keeps the rows; the next try resumes.
+STOPPED: Final = "stopped"
 REPLACED: Final = "replaced"  #: a clear or restart reads the source again, in a new delivery
 PLANNED: Final = "planned"  #: its rows wait until a task sends them
 EXPIRED: Final = "expired"  #: a plan that was not sent in time; its rows were dropped
@@ -113,9 +116,9 @@ class Counts:
     :param answers_429: requests that Regal answered with 429, too many requests.
     :param seconds: of all tries.
     :param plan: what a sync determined before it sent anything.
-    :param owed_rows: rows at the end of the snapshot: owed opt-outs, which are sent first and counted nowhere else.
-    :param owed_last: how many of these are sent last: a row of the source opts in again after them, and may be
-        rejected.
+    :param owed_rows: opt-outs that Regal lacks, added at the end of the snapshot; counted nowhere else.
+    :param owed_last: how many of these are sent after the source's rows, because one of those rows has a later opt-in;
+        the other owed opt-outs are sent before them.
     :param guard: why a guard stopped all but the opt-outs.
     :param outage_since: start of the current outage (ledger time); None without one.
     :param outage_reason: the result of the last request in the outage.
@@ -588,7 +591,7 @@ class Held:
     def rows(
         self, *, without: Callable[[int], bool] = lambda position: False
     ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Read the snapshot: position, number in the source, row.
+        """Read the snapshot: position in it (from 0), number in the source (from 1), row.
 
         :param without: returns whether a row is not needed; skipping it costs almost nothing.
         """
@@ -608,7 +611,10 @@ class Held:
         return self.states.between(end - self.counts.owed_rows, end).count(RowState.ACKNOWLEDGED)
 
     def rows_to_send(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Read the unsettled rows of the snapshot; owed opt-outs, stored last, come first."""
+        """Read the unsettled rows of the snapshot in the order in which they are sent.
+
+        The snapshot holds the source's rows, then ``owed_last`` owed opt-outs, then the owed opt-outs to send first.
+        """
         counts = self.counts
         settled, first_owed = self.states.is_settled, len(self.states) - counts.owed_rows + counts.owed_last
         if first_owed < len(self.states):

@@ -92,7 +92,7 @@ class Preparer:
     def prepare(self, position: int, row: Mapping[str, Any], now: datetime, source_row: int = 0) -> Ready | Rejected:
         """Prepare one row.
 
-        :param position: in the snapshot.
+        :param position: the row's number in the snapshot, from 0.
         :param now: the current time (aware).
         :param source_row: the row's number in the source, from 1.
         """
@@ -152,7 +152,7 @@ class Preparer:
     def reject(
         self, position: int, row: Mapping[str, Any], call: str, faults: tuple[Fault, ...], source_row: int = 0
     ) -> Rejected:
-        """Return a row that can never be sent."""
+        """Return the row as rejected: it is invalid, and can never be sent."""
         columns = columns_of(row)
         user_id, identifiers = self._people_of(row)
         return Rejected(

@@ -1,4 +1,7 @@
-"""The result of preparing a row: ready to send, never to be sent, or left out."""
+"""The result of preparing a row: :class:`Ready` to send, or :class:`Rejected` because it is invalid.
+
+*Rejected* is our decision, before sending; a *refusal* is Regal's answer 4xx. Both have the outcome ``rejected``.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Regal's refusal of a whole row.
+    """Regal's refusal (4xx) of a whole row, kept while the row's opt-outs are tried alone.
 
     :param payload: the refused payload.
     :param reason: a code to group by.
@@ -43,7 +46,7 @@ class Refusal:
 class Ready:
     """A row that can be sent.
 
-    :param position: in the snapshot.
+    :param position: the row's number in the snapshot, from 0.
     :param identifiers: rows that share one are sent in order.
     :param source_row: the row's number in the source, from 1.
     :param place: file and line, if the source is a file.
@@ -58,8 +61,9 @@ class Ready:
     :param waits: the row waits for approval, and only its opt-outs are sent now.
     :param letter_time: when it first failed, for a dead letter that is sent again.
     :param force: send it although Regal may already have it.
-    :param row_hash: the hash of the row, if the ledger stores it. ``payload_hash`` is that of the payload; ``key`` is
-        the contact's key.
+    :param row_hash: the hash of the row, if the ledger is to store it.
+    :param payload_hash: the hash of the payload, if the ledger is to store it.
+    :param key: the contact's key, if only changed contacts are sent.
     :param withheld_noted: how many of the withheld opt-ins were recorded.
     :param claims: what the ledger has to grant before it is sent.
     :param tries: requests made for it in this try of the task.
@@ -146,11 +150,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that can never be sent.
+    """A row that we can never send: its event is invalid.
 
-    For ``place``, ``weight``, ``letter_time`` and ``user_id``, see :class:`Ready`.
+    For ``position``, ``source_row``, ``place``, ``weight``, ``letter_time`` and ``user_id``, see :class:`Ready`.
 
-    :param source_row: see :class:`Ready`.
     :param row_hash: lets a later delivery recognize a row that was rejected before.
     :param identifiers: of the person, as far as they can be read.
     :param event: the name of the track event, if the delivery has one.

@@ -1,11 +1,21 @@
 """Opt-outs that Regal lacks, as rows: the next delivery of contacts sends them first, no matter which one read them.
 
-::
+Each owed opt-out of the ledger is handled by the first line that applies:
 
-    ledger ─▶ read by a delivery that is running? ─▶ in a row of this delivery? ─▶ snapshot, and sent before all else
-                   left to it                          ├─ left to that row
-                                                       └─ a later opt-in: tried after that row, unless Regal has it by
-                                                          then; it may be withheld, or its row rejected
+==========================================  ============================================================================
+the opt-out                                 what this delivery does
+==========================================  ============================================================================
+was read by another delivery that runs now  nothing: that delivery sends it
+is in a row, or a row has a later opt-out   nothing: that row opts the person out
+is older than an opt-in of a row (1)        sends it after the source's rows (:func:`overtaken_rows`), and only if
+                                            Regal has not acknowledged the opt-in by then: that row may be suppressed or
+                                            rejected
+any other                                   sends it before the source's rows (:func:`owed_rows`)
+==========================================  ============================================================================
+
+(1) Except an opt-in that is withheld because a decision of the same person and channel can't be read.
+
+If a guard stops the source's rows, :func:`stated_rows` returns the opt-outs to send instead of them.
 """
 
 from __future__ import annotations
@@ -29,7 +39,7 @@ from airflow_provider_regal.sources.marks import (
 
 
 def owed_rows(account: Account, index: RowIndex, *, on_their_way: Collection[int]) -> Iterator[Marked]:
-    """Return the opt-outs that Regal lacks, except those that a row of this delivery repeats or supersedes.
+    """Return the owed opt-outs to send first: no row of this delivery repeats or supersedes them.
 
     If the ledger stores hashes, returns none, because the identifiers are not known.
 
@@ -41,10 +51,10 @@ def owed_rows(account: Account, index: RowIndex, *, on_their_way: Collection[int
 
 
 def overtaken_rows(account: Account, index: RowIndex, *, on_their_way: Collection[int]) -> Iterator[Marked]:
-    """Return the opt-outs that Regal lacks and that a row of this delivery supersedes with an opt-in.
+    """Return the owed opt-outs to send last: a row of this delivery supersedes them with an opt-in.
 
-    Once Regal has acknowledged that opt-in, the ledger no longer grants them. But the opt-in may never be sent: the
-    person may be suppressed, or the row invalid elsewhere.
+    Once Regal has acknowledged that opt-in, the ledger no longer grants these opt-outs. But the opt-in may never be
+    sent: the person may be suppressed, or the row invalid elsewhere.
     """
     for owed in _owed(account, on_their_way):
         newest = index.newest(owed.identifier, owed.channel)

@@ -6,6 +6,23 @@
        └────▶ reserve (asks the ledger, within the commit) ────────▲
 
 Each commit is one transaction. If a commit fails, sending stops, and the commit is retried within ``patience_s``.
+
+Five methods are for rows that no answer of Regal settles. Only ``skip`` and ``leave_out`` settle the row:
+
+==============  ================================================  =====================================================
+method          the row                                           what is recorded
+==============  ================================================  =====================================================
+``release``     is sent again later in this try                   open again; its claims are given back, or unknown if
+                                                                  it may have arrived
+``leave_open``  is left to a later try (stopped, key refused)     as ``release``; also counts its requests
+``skip``        was prepared, and is not sent on purpose          skipped, with the reason; what it withholds, in a dry
+                                                                  run. If its opt-outs were tried alone: what the row
+                                                                  itself is (rejected or skipped)
+``leave_out``   is skipped whatever it says: its person is        skipped, with the reason; nothing else of the row
+                suppressed, or only its opt-outs were sent
+``drop``        is a single event that was not applied; the       its claims are given back, and its line is removed:
+                caller gets the error                             it has no snapshot, and nothing sends it again
+==============  ================================================  =====================================================
 """
 
 from __future__ import annotations
@@ -344,7 +361,7 @@ class Recorder:
             self._enough.set()
 
     def skip(self, row: Ready, why: Skip, now: datetime) -> None:
-        """Record that a prepared row is not sent; a row of which only a part could be sent stays rejected."""
+        """Record that a prepared row is not sent; a row whose opt-outs were tried alone keeps its own outcome."""
         if row.waits:
             return
         if why is Skip.DRY_RUN:
@@ -364,12 +381,12 @@ class Recorder:
             self.leave_out(row.position, what, row.weight)
 
     def leave_out(self, position: int, why: Skip, weight: int = 1) -> None:
-        """Record that a row is not sent, before it was prepared."""
+        """Record that the row at a position of the snapshot is not sent, whatever it says."""
         self._held.counts.skip(why, weight)
         self._held.states[position] = RowState.of(why)
 
     def reject(self, row: Rejected, now: datetime) -> None:
-        """Record that the row can never be sent."""
+        """Record that the row is invalid: we never send it."""
         moment = to_ledger_time(now)
         user_id, phone, email = self._people(row)
         self._changes.outcomes.append(
@@ -420,7 +437,7 @@ class Recorder:
         self._keep(row, Outcome.REJECTED, f"{refusal.message}; its opt-out, sent alone: {then}", refusal.reason, now)
 
     def refuse(self, row: Ready, decision: Decision, now: datetime) -> None:
-        """Record that Regal refuses the row for good."""
+        """Record that Regal refused the row for good."""
         self._count_requests(row)
         self._changes.released += _claims(row)
         self._log_consents(row, consent_log.REFUSED, decision.reason)
@@ -533,7 +550,7 @@ class Recorder:
         self._settle(row, Outcome.UNKNOWN)
 
     def release(self, row: Ready) -> None:
-        """Release the row's reservation and claims; the next sender claims it again."""
+        """Release the row's reservation and claims: it is claimed again before it is sent again."""
         if row.guarantee == "at_most_once":
             self._held.states[row.position] = RowState.OPEN
         if row.doubtful:

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from airflow_provider_regal.errors import Fault
 from airflow_provider_regal.events.faults import path_of
-from airflow_provider_regal.events.names import EVENT_ALIASES, EVENT_SOURCE, LOOSE_OPT_INS
+from airflow_provider_regal.events.names import EVENT_ALIASES, EVENT_SOURCE, LOOSE_OPT_INS, SEGMENT_OPT_IN
 from airflow_provider_regal.events.options import (
     EVIDENCE,
     FIELDS,
@@ -43,7 +43,7 @@ from airflow_provider_regal.events.options import (
 _ADDRESS: Final = {"postal_code": "zipcode", "zip": "zipcode", "zip_code": "zipcode"}
 CONSENT: Final = "consent"
 _CONSENT_FIELDS: Final = (CONSENT, "opt_in")
-_CONSENT_TRAITS: Final = tuple(("traits", name) for name in ("optIn", "opt_in", *LOOSE_OPT_INS, *MANY))
+_CONSENT_TRAITS: Final = tuple(("traits", name) for name in (SEGMENT_OPT_IN, "opt_in", *LOOSE_OPT_INS, *MANY))
 
 Path = tuple[str, ...]
 

@@ -30,9 +30,8 @@ EVENT_SOURCE: Final = "segment"
 
 # Segment's own names, if they differ from Regal's.
 _TYPE, _CHANNEL, _CONTEXT, _INTEGRATIONS = "type", "channel", "context", "integrations"
-_ANONYMOUS_ID: Final = "anonymousId"
 # Segment's mobile libraries also put them among the traits.
-_IDS: Final = frozenset({names.USER_ID, _ANONYMOUS_ID})
+_IDS: Final = frozenset({names.USER_ID, names.ANONYMOUS_ID})
 _OUR_MESSAGE_ID: Final = names.EVENT_ALIASES[names.MESSAGE_ID]
 _LIBRARY, _DEVICE, _IP = "library", "device", "ip"
 _PHONE, _EMAIL, _FULL_NAME = "phone", "email", "name"
@@ -117,7 +116,7 @@ def read_message(message: Mapping[str, Any], include: Collection[str] = ()) -> M
     if _switched_off(switches or {}):
         says_no = call == "identify" and opt_outs_of(written) is not None
         return Skipped("integrations switch Regal off", written if says_no else None)
-    if not _names_somebody(written) and not is_blank(message.get(_ANONYMOUS_ID)):
+    if not _names_somebody(written) and not is_blank(message.get(names.ANONYMOUS_ID)):
         return Skipped("only an anonymous id")
     return Message(call, written)
 

@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
 from airflow_provider_regal.errors import LedgerError
+from airflow_provider_regal.events.names import MESSAGE_ID
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin.history import Wanted, is_live
@@ -36,7 +37,7 @@ from airflow_provider_regal.ledger.suppressions import USER, leave_hashes
 from airflow_provider_regal.ledger.text import short
 
 _AT_ONCE: Final = 200
-_MESSAGE_IDS: Final = ("message_id", "messageId")
+_MESSAGE_IDS: Final = ("message_id", MESSAGE_ID)
 # Kept from an erased row: marks of sources.marks that its counts depend on.
 _KEPT_MARKS: Final[tuple[str, ...]] = ("$weight", "$origin")
 _ERASED: Final[dict[str, Any]] = {"$skip": Skip.SUPPRESSED.value}
