@@ -180,7 +180,7 @@ def test_a_failed_sync_is_fixed_by_the_next_run_of_its_task_that_finishes(databa
         fixing = write(database_url, lines=[line(1)], run="3")
         for task in ("events", "mixed"):
             write(database_url, lines=[line(1)], run="3", task=task)
-        assert found(database, sync) == found(database, again) == (False, Fix((fixing,), False))
+        assert found(database, sync) == found(database, again) == (False, FixedBy((fixing,), False))
         assert found(database, events) == found(database, mixed) == (True, None)
 
 
