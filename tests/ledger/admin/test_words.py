@@ -193,9 +193,14 @@ def test_what_is_normal_is_said_only_of_enough_runs():
     few = [record(id=number) for number in range(2)]
     assert words.normal_here(record(), few) == "There are too few earlier runs to say what is normal (2)."
     runs = [record(id=number, read_rows=100 + number, rejected=number) for number in range(4)]
-    told = words.normal_here(record(read_rows=500, rejected=90), runs)
+    told = words.normal_here(record(read_rows=500, acknowledged=410, rejected=90), runs)
     assert "Usually 102 rows (100 to 103), 2 rejected (at most 3), 0 unknown (at most 0): the last 4 runs." in told
     assert told.endswith("This one: 500 rows, 90 rejected, 0 unknown.")
+    told = words.normal_here(record(read_rows=500, acknowledged=100), runs)
+    assert (
+        "0 unknown (at most 0), none left: the last 4 runs. This one: 500 rows, 0 rejected, 0 unknown, 400 left."
+        in told
+    )
 
 
 def test_what_was_put_right_since_needs_nobody_and_names_the_delivery():
