@@ -20,6 +20,8 @@ from airflow_provider_regal.events.options import (
     OptOutScope,
     Reading,
     RowMapping,
+    Target,
+    as_lists,
     decision_values,
 )
 from airflow_provider_regal.events.python_values import read_truth
@@ -39,7 +41,7 @@ def default_guarantee(call: str) -> Guarantee:
 class SyncSettings:
     """How a consent table is reconciled with what Regal acknowledged.
 
-    :param columns: column -> what it holds, if its name does not say so; None to ignore it.
+    :param columns: column -> what it holds, or a list of that, if its name does not say so; None to ignore it.
     :param initial: for an empty ledger: ``send`` all, or take all as the ``baseline``; None to fail.
     :param as_event: the event that represents an opt-in in Regal; None to send opt-ins by identify.
     :param on_removed: ``opt_out`` withdraws consent that vanished from the source; None only reports it.
@@ -51,7 +53,7 @@ class SyncSettings:
         it, because a lost ledger can't detect its own loss.
     """
 
-    columns: Mapping[str, str | None] = field(default_factory=dict)
+    columns: Mapping[str, Target] = field(default_factory=dict)
     initial: str | None = None
     as_event: str | None = None
     on_removed: str | None = None
@@ -174,7 +176,7 @@ class DeliverySettings:
         *,
         call: str,
         event: str | None = None,
-        mapping: Mapping[str, str | None] | None = None,
+        mapping: Mapping[str, Target] | None = None,
         types: Mapping[str, ColumnType] | None = None,
         values: Mapping[Any, bool | None] | None = None,
         column_names: str = "lower_upper",
@@ -199,7 +201,7 @@ class DeliverySettings:
             raise ValueError("column_names must be 'lower_upper' or 'keep'")
         return cls(
             mapping=RowMapping(
-                call, event, mapping, types, column_names == "lower_upper", values=decision_values(values)
+                call, event, as_lists(mapping), types, column_names == "lower_upper", values=decision_values(values)
             ),
             reading=Reading(zone_of(timezone), send_nulls, on_invalid_phone, on_invalid_email),
             consent=ConsentPolicy(require_ip, max_consent_age, opt_out_scope),

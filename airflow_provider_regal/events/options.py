@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
@@ -31,6 +31,8 @@ OPT_IN_OF_LABEL: Final = re.compile(
     r"(?P<label>.+)_(?P<channel>sms|voice|email)_opt_in(?P<evidence>_at|_ip|_text|_source)?", re.DOTALL
 )
 ColumnType = type | Literal["json"]
+#: What a column becomes: one name, several, or None to leave the column out.
+Target = str | Sequence[str] | None
 TYPES: Final[tuple[ColumnType, ...]] = (str, int, float, bool, date, datetime, "json")
 _OWN_FIELDS: Final = {"track": ("event",), "page": ("name", "category"), "screen": ("name", "category")}
 
@@ -106,7 +108,8 @@ class RowMapping:
     :param call: ``identify``, ``track``, ``page`` or ``screen``.
     :param event: the name of the track events; None if a column ``event`` holds it.
     :param columns: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, an opt-in of
-        one of these (``"phones.label_sms_opt_in"``, ``..._at`` and so on), a reserved name, or None to ignore it.
+        one of these (``"phones.label_sms_opt_in"``, ``..._at`` and so on), a reserved name, a list of such names, or
+        None to ignore it.
     :param types: column -> ``str``, ``int``, ``float``, ``bool``, ``date``, ``datetime`` or ``"json"``: convert the
         value, or reject the row.
     :param values: text of a decision -> whether it is a yes, as :func:`decision_values` returns it.
@@ -115,7 +118,7 @@ class RowMapping:
 
     call: str
     event: str | None = None
-    columns: Mapping[str, str | None] | None = None
+    columns: Mapping[str, Target] | None = None
     types: Mapping[str, ColumnType] | None = None
     lower_upper: bool = True
     values: Mapping[str, bool | None] | None = None
@@ -125,9 +128,8 @@ class RowMapping:
             raise ValueError(f"call must be one of {', '.join(CALLS)}, not {self.call!r}")
         if self.event is not None and self.call != "track":
             raise ValueError(f"event names track events; a {self.call} has none")
-        for column, target in (self.columns or {}).items():
-            if target is not None:
-                _check_target(column, target, self.call)
+        for column, target in targets_in(self.columns):
+            _check_target(column, target, self.call)
         for column, kind in (self.types or {}).items():
             if kind not in TYPES:
                 raise ValueError(
@@ -135,9 +137,47 @@ class RowMapping:
                 )
 
 
+def targets_of(target: Target) -> tuple[str, ...]:
+    """Return the names that a column becomes; none if it is left out."""
+    if target is None:
+        return ()
+    return (target,) if isinstance(target, str) else (*target,)
+
+
+def targets_in(columns: Mapping[str, Target] | None) -> Iterator[tuple[str, str]]:
+    """Return each column of a mapping with each name that it becomes.
+
+    :raises ValueError: it is not a mapping of columns to names.
+    """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise ValueError(f"mapping must be a dictionary, column -> where it goes, not a {type(columns).__name__}")
+    for column, target in (columns or {}).items():
+        if not isinstance(column, str):
+            raise ValueError(f"mapping[{column!r}]: the name of a column must be text, not a {type(column).__name__}")
+        several = isinstance(target, (list, tuple))
+        if not several and not isinstance(target, str | None):
+            raise ValueError(
+                f"mapping[{column!r}] must be text, or None to leave the column out, or a list of texts for several "
+                f"places, not a {type(target).__name__}"
+            )
+        names = targets_of(target)
+        if several and not names:
+            raise ValueError(f"mapping[{column!r}]: the list is empty; write None to leave the column out")
+        if odd := [name for name in names if not isinstance(name, str)]:
+            raise ValueError(f"mapping[{column!r}]: each entry of the list must be text, not a {type(odd[0]).__name__}")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"mapping[{column!r}] names {twice[0]} twice")
+        yield from ((column, name) for name in names)
+
+
+def as_lists(columns: Any) -> Any:
+    """Return a mapping in the form that JSON keeps: several names of a column as a list."""
+    if not isinstance(columns, Mapping):
+        return columns
+    return {column: [*target] if isinstance(target, tuple) else target for column, target in columns.items()}
+
+
 def _check_target(column: str, target: str, call: str) -> None:
-    if not isinstance(target, str):
-        raise ValueError(f"mapping[{column!r}] must be text, or None to leave the column out")
     kind, _, rest = target.partition(".")
     allowed = (*FIELDS, *_OWN_FIELDS.get(call, ()), *WIDE_FORM, *STANDARD_TRAITS)
     if kind in MANY and (found := OPT_IN_OF_LABEL.fullmatch(rest)) and found["channel"] not in CHANNELS_OF[kind]:
@@ -154,7 +194,7 @@ def _check_target(column: str, target: str, call: str) -> None:
     raise ValueError(
         f"mapping[{column!r}] must be 'traits.x', 'properties.x', 'phones.label', 'emails.label', a reserved name "
         f"({', '.join((*FIELDS, *_OWN_FIELDS.get(call, ()), *STANDARD_TRAITS))}, address_city, sms_opt_in, "
-        "sms_opt_in_at, ...), or None"
+        "sms_opt_in_at, ...), a list of such names, or None"
     )
 
 

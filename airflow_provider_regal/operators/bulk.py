@@ -17,7 +17,7 @@ from airflow_provider_regal._compat import BaseOperator
 from airflow_provider_regal.client.guarantee import Guarantee
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings, read_flag
 from airflow_provider_regal.delivery.stopping import Stop
-from airflow_provider_regal.events.options import ColumnType, OnInvalid, OptOutScope
+from airflow_provider_regal.events.options import ColumnType, OnInvalid, OptOutScope, Target
 from airflow_provider_regal.operators._failing import failing_for_good
 from airflow_provider_regal.operators._link import LINKS
 
@@ -37,7 +37,7 @@ class RegalBulkOperator(BaseOperator):
     :param call: what the rows are: ``identify``, ``track``, ``page`` or ``screen``.
     :param event: the name of the track events, if no column ``event`` holds it (templated).
     :param mapping: column -> ``"traits.x"``, ``"properties.x"``, ``"phones.label"``, ``"emails.label"``, a reserved
-        name such as ``"sms_opt_in"``, or None to ignore it.
+        name such as ``"sms_opt_in"``, a list of such names, or None to ignore it.
     :param values: text of decisions such as ``sms_opt_in`` -> True (yes), False (no) or None (unknown), such as
         ``{"Yes": True}``; extends the values that are recognized by default.
     :param regal_conn_id: connection of type ``regal`` (templated).
@@ -92,7 +92,7 @@ class RegalBulkOperator(BaseOperator):
         *,
         call: str,
         event: str | None = None,
-        mapping: Mapping[str, str | None] | None = None,
+        mapping: Mapping[str, Target] | None = None,
         values: Mapping[Any, bool | None] | None = None,
         regal_conn_id: str = "regal_default",
         guarantee: Guarantee | None = None,

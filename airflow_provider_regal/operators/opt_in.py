@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.delivery.sync.columns import check_columns
 from airflow_provider_regal.errors import FixSourceError
+from airflow_provider_regal.events.options import Target, as_lists
 from airflow_provider_regal.operators._files import check_csv, open_files, paths_of
 from airflow_provider_regal.operators._query import check_interval, check_query, open_query
 from airflow_provider_regal.operators.bulk import RegalBulkOperator
@@ -62,7 +63,8 @@ class RegalOptInSyncOperator(RegalBulkOperator):
     :param delimiter: between the fields of CSV.
     :param encoding: of the text of CSV, such as ``cp1252`` or ``utf-16``.
     :param rows: instead of ``sql``: a list of rows, or the output of an upstream task. Never rendered.
-    :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), or None to ignore it.
+    :param mapping: column -> what it holds (``timestamp``, ``sms_opt_in_at``), a list if it holds several of them, or
+        None to ignore it.
     :param initial: what to do when no consent is on record yet: ``send`` sends all, ``baseline`` only records it;
         without it such a run fails. If an earlier run of the task left consents on record, the ledger was lost: the run
         then fails regardless of ``initial``, unless ``restart=True``.
@@ -95,7 +97,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
         delimiter: str = ",",
         encoding: str = "utf-8",
         rows: Any = None,
-        mapping: Mapping[str, str | None] | None = None,
+        mapping: Mapping[str, Target] | None = None,
         initial: Literal["send", "baseline"] | None = None,
         as_event: str | None = None,
         on_removed: Literal["opt_out"] | None = None,
@@ -115,7 +117,7 @@ class RegalOptInSyncOperator(RegalBulkOperator):
             raise ValueError(f"{', '.join(odd)}: not for consents; a sync sends opt-ins and nothing else")
         super().__init__(call="identify" if as_event is None else "track", **kwargs)
         self._sync = SyncSettings(
-            columns=dict(mapping or {}),
+            columns=as_lists(mapping or {}),
             initial=initial,
             as_event=as_event,
             on_removed=on_removed,

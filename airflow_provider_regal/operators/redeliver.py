@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal._compat import Context
     from airflow_provider_regal.delivery.delivery import OpenSource
     from airflow_provider_regal.delivery.settings import DeliverySettings
-    from airflow_provider_regal.events.options import ColumnType
+    from airflow_provider_regal.events.options import ColumnType, Target
     from airflow_provider_regal.sources.dead_letters import Fix
 
 _STATUSES: Final = ("rejected", "unknown")
@@ -75,7 +75,7 @@ class RegalRedeliverOperator(RegalBulkOperator):
         fix: Fix | None = None,
         allow_empty: bool = False,
         event: str | None = None,
-        mapping: Mapping[str, str | None] | None = None,
+        mapping: Mapping[str, Target] | None = None,
         types: Mapping[str, ColumnType] | None = None,
         **kwargs: Any,
     ) -> None:

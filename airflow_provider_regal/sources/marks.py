@@ -11,6 +11,7 @@ $row           the columns, if they are stored separately
 $origin        the row's place, such as ``a.jsonl.gz line 17``: for messages
 $skip          why the row is not sent, on purpose; with ``$event``, its opt-outs are sent
 $reject        why it can never be sent: a list of ``[field, reason]``
+$person        with ``$reject``: the identifiers of its person, where a mapping names the columns
 $lost          with ``$reject``: it has an opt-out that can't be sent, or an unreadable decision
 $phase         rows of a later phase wait for those of earlier ones
 $weight        how many source rows it represents, if not one
@@ -34,6 +35,7 @@ ROW_MARK: Final = "$row"
 ORIGIN_MARK: Final = "$origin"
 SKIP_MARK: Final = "$skip"
 REJECT_MARK: Final = "$reject"
+PERSON_MARK: Final = "$person"
 LOST_MARK: Final = "$lost"
 PHASE_MARK: Final = "$phase"
 WEIGHT_MARK: Final = "$weight"
@@ -51,6 +53,7 @@ MARKS: Final = frozenset(
         ORIGIN_MARK,
         SKIP_MARK,
         REJECT_MARK,
+        PERSON_MARK,
         LOST_MARK,
         PHASE_MARK,
         WEIGHT_MARK,

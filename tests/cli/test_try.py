@@ -281,6 +281,9 @@ def test_a_query_with_a_mapping(run, here, tmp_path, monkeypatch):
     assert code == 0
     assert request_in(out)["name"] == "Upgraded"
     assert request_in(out)["properties"] == {"plan": "gold"}
+    twice = '{"who": ["user_id", "properties.who"], "tier": null}'
+    assert request_in(run(*arguments, "--mapping", twice)[1])["properties"] == {"who": "anne"}
+    assert "mapping['who'] must be text, or None" in run(*arguments, "--mapping", '{"who": 5}')[2]
     assert run(*arguments, "--mapping", "{who}")[2].startswith("error: --mapping is not JSON")
     assert "There is no row 2: the source has 1." in run(*arguments, "--mapping", mapping, "--row", 2)[2]
     assert run("try", "--sql", "SELEC", "--sql-conn-id", "w", "--call", "identify")[2].startswith("error: The query ")

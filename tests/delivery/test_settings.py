@@ -85,7 +85,7 @@ def test_an_option_that_is_gone_is_no_option():
 
 
 EVERY_OPTION = {
-    "mapping": {"a": "traits.x", "b": None}, "types": {"a": str, "b": int, "c": float, "d": bool, "e": date,
+    "mapping": {"a": "traits.x", "b": None, "at": ("sms_opt_in_at", "timestamp")}, "types": {"a": str, "b": int, "c": float, "d": bool, "e": date,
     "f": datetime, "g": "json"}, "values": {"Yes": True, "never": False, "?": None}, "column_names": "keep",
     "timezone": "America/New_York", "send_nulls": True, "on_invalid_phone": "drop", "on_invalid_email": "drop",
     "require_ip": False, "max_consent_age": timedelta(days=30), "opt_out_scope": "person", "outage_patience": 1.5,
@@ -94,7 +94,7 @@ EVERY_OPTION = {
     "contract": {"traits": {"type": "object"}},
     "plan": True, "restart": True, "only_changed": True, "key": ["a", "b"], "on_shared": "reject",
     "sync": SyncSettings(
-        {"a": "phone"}, initial="send", as_event="Agreed", on_removed="opt_out", full_resync=True,
+        {"a": "phone", "b": ["email", "ip"]}, initial="send", as_event="Agreed", on_removed="opt_out", full_resync=True,
         max_change_ratio=None, known_before=5,
     ),
 }  # fmt: skip

@@ -157,6 +157,14 @@ def test_columns_can_be_named_otherwise(sync, regal):
     assert status(regal, 100) == "Subscribed"
 
 
+def test_one_column_can_be_the_evidence_of_several_channels(sync, regal):
+    row = {"phone": phone(100), "sms_opt_in": True, "voice_opt_in": True, "updated_at": "2026-01-02"}
+    row["address"] = "203.0.113.9"
+    both = {"updated_at": ["sms_opt_in_at", "voice_opt_in_at"], "address": ["sms_opt_in_ip", "voice_opt_in_ip"]}
+    assert sync([row], initial="send", mapping=both).error is None
+    assert (status(regal, 100), status(regal, 100, "voice")) == ("Subscribed", "Subscribed")
+
+
 def test_the_wide_form_is_several_consents_a_row(sync, regal):
     evidence = {f"{channel}_opt_in_{what}": value for channel in ("sms", "voice")
                 for what, value in (("at", "2026-01-02"), ("ip", "203.0.113.9"))}  # fmt: skip
@@ -198,6 +206,9 @@ def test_consent_without_an_address_or_too_old_is_withheld(sync):
         ({"rows": [], "only_changed": True}, "only_changed: not for consents"),
         ({"rows": [], "call": "track", "event": "x"}, "call, event: not for consents"),
         ({"rows": [], "mapping": {"a": "traits.x"}}, "mapping['a'] must be one of"),
+        ({"rows": [], "mapping": {"a": ["timestamp", "traits.x"]}}, "a list of such names, or None"),
+        ({"rows": [], "mapping": {"a": 5}}, "mapping['a'] must be text, or None"),
+        ({"rows": [], "mapping": ["a"]}, "mapping must be a dictionary"),
         ({"rows": [], "as_event": ""}, "as_event"),
         ({"rows": [], "format": "xml"}, "format"),
         ({"rows": [], "sql_hook_params": {}}, "sql_hook_params"),

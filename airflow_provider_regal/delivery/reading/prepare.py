@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +24,7 @@ from airflow_provider_regal.events.rows.mapping import RowMapper
 from airflow_provider_regal.events.rows.opt_outs import Unreadable, loses_a_decision, opt_outs_of, unreadable_decisions
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
+from airflow_provider_regal.ledger.suppressions import USER
 from airflow_provider_regal.sources.marks import (
     CALL_MARK,
     CLAIMS_MARK,
@@ -36,6 +37,7 @@ from airflow_provider_regal.sources.marks import (
     ONLY_CONSENT_MARK,
     ORIGIN_MARK,
     OWED_MARK,
+    PERSON_MARK,
     PHASE_MARK,
     REJECT_MARK,
     SKIP_MARK,
@@ -175,7 +177,9 @@ class Preparer:
     def _people_of(self, row: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
         """Identify the person of an invalid row, as far as it can be read."""
         columns = columns_of(row)
-        if self.settings.sync is not None or REJECT_MARK in row or EVENT_MARK in row:
+        if (person := row.get(PERSON_MARK)) is not None:
+            return next((one.removeprefix(USER) for one in person if one.startswith(USER)), None), (*person,)
+        if self.settings.sync is not None or EVENT_MARK in row:
             return people_in(columns)
         with suppress(InvalidEventError, ValueError):
             return people_in(self.mapper_of(row).written(columns))
@@ -187,11 +191,6 @@ class Preparer:
         if EVENT_MARK in row:
             user_id, found = people_in(columns)
             identifiers = [*found[1:]]
-            for many, key, reader in ((PHONES, "number", read_phone), (EMAILS, "address", read_email)):
-                points = columns.get(many)
-                for point in points if isinstance(points, (list, tuple)) else ():
-                    with suppress(ValueError, TypeError, KeyError):
-                        identifiers.append(reader(point[key]))
             return None if user_id is None or not identifiers else (user_id, identifiers)
         of_user, addresses = self.mapper_of(row).plan((*columns,)).of_person
         if of_user is None or not addresses or is_missing(columns[of_user]):
@@ -329,23 +328,31 @@ def identifiers_of(event: Event) -> tuple[str, ...]:
 
 
 def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
-    """Read user id, phone and email from an event that may be invalid.
+    """Read user id, phones and emails from an event that may be invalid.
 
     :returns: the user id, and all identifiers in the form :func:`identifiers_of` returns.
     """
     traits = written.get(TRAITS)
     inner: Mapping[str, Any] = traits if isinstance(traits, Mapping) else {}
-    read: dict[str, str] = {}
-    for name, reader, given in (
-        ("user", read_user_id, written.get("user_id", written.get(USER_ID))),
-        ("phone", read_phone, written.get("phone", inner.get("phone"))),
-        ("email", read_email, written.get("email", inner.get("email"))),
+    read: list[str] = []
+    for reader, given in (
+        (lambda value: f"{USER}{read_user_id(value)}", [written.get("user_id", written.get(USER_ID))]),
+        (read_phone, [written.get("phone", inner.get("phone")), *_labeled(written.get(PHONES), "number")]),
+        (read_email, [written.get("email", inner.get("email")), *_labeled(written.get(EMAILS), "address")]),
     ):
-        with suppress(ValueError, TypeError):
-            if not is_missing(given):
-                read[name] = reader(given)
-    user_id = read.pop("user", None)
-    return user_id, (*([] if user_id is None else [f"user:{user_id}"]), *read.values())
+        for value in given:
+            with suppress(ValueError, TypeError):
+                if not is_missing(value):
+                    read.append(reader(value))
+    user_id = next((one.removeprefix(USER) for one in read if one.startswith(USER)), None)
+    return user_id, (*dict.fromkeys(read),)
+
+
+def _labeled(points: Any, key: str) -> Iterator[Any]:
+    """Return the phones or emails of a list that may be invalid."""
+    for point in points if isinstance(points, (list, tuple)) else ():
+        if isinstance(point, Mapping):
+            yield point.get(key)
 
 
 def _dated(consents: tuple[Consent, ...], read_at: datetime) -> tuple[Consent, ...]:

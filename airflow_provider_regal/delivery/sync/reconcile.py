@@ -47,6 +47,7 @@ from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     LOST_MARK,
     ORIGIN_MARK,
+    PERSON_MARK,
     REJECT_MARK,
     ROW_MARK,
     SKIP_MARK,
@@ -264,7 +265,8 @@ class Reconciliation:
         line = encode_row(columns)
         if REJECT_MARK in marks:
             self._add("unreadable", 1)
-            self._store.reject(line, place, json.dumps(marks[REJECT_MARK]), loses_a_decision=False)
+            person = self._reader.people_in(columns)
+            self._store.reject(line, place, json.dumps(marks[REJECT_MARK]), person, loses_a_decision=False)
             return
         now = self._clock.now()
         told = self._reader.read(decode_row(line), now)
@@ -285,7 +287,8 @@ class Reconciliation:
                 continue
             self._add("no_evidence" if said.no_evidence else "unreadable", 1)
             faults = [(fault.field, fault.reason) for fault in said.faults]
-            self._store.reject(line, place, json.dumps(faults), loses_a_decision=said.loses_a_decision)
+            person = self._reader.people_in(columns)
+            self._store.reject(line, place, json.dumps(faults), person, loses_a_decision=said.loses_a_decision)
             if said.about is not None:
                 identifier, channel = said.about
                 key = self._account.identifiers.stored(identifier)
@@ -393,8 +396,8 @@ class Reconciliation:
 
     def _not_sent(self, *, sends: bool) -> Iterator[Marked]:
         """Return what is not sent, so that every consent of the source has an outcome."""
-        for line, place, faults, loses_a_decision in self._store.unfit():
-            marks = {ORIGIN_MARK: place, **({LOST_MARK: True} if loses_a_decision else {})}
+        for line, place, faults, loses_a_decision, person in self._store.unfit():
+            marks = {ORIGIN_MARK: place, **({LOST_MARK: True} if loses_a_decision else {}), PERSON_MARK: person}
             yield Marked({REJECT_MARK: json.loads(faults), ROW_MARK: decode_row(line), **marks})
         for wanted in self._store.stale():
             yield Marked({SKIP_MARK: Skip.OLDER.value, ROW_MARK: wanted._asdict()})

@@ -28,7 +28,7 @@ from airflow_provider_regal.events.consent import channels_beside, is_opt_out, i
 from airflow_provider_regal.events.faults import path_of
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
 from airflow_provider_regal.events.names import EMAIL_CHANNELS, PHONE_CHANNELS, Channel
-from airflow_provider_regal.events.options import EVIDENCE, WIDE_FORM
+from airflow_provider_regal.events.options import EVIDENCE, WIDE_FORM, Target, targets_of
 from airflow_provider_regal.events.python_values import is_blank, is_missing, is_nothing
 from airflow_provider_regal.events.rows.mapping import in_our_words, with_values
 from airflow_provider_regal.events.rows.opt_outs import opt_outs_of, unreadable_decisions
@@ -78,7 +78,7 @@ class Unfit:
 class ConsentRows:
     """Reads consents.
 
-    :param columns: column -> a name of the long or the wide form, or None to ignore it.
+    :param columns: column -> a name of the long or the wide form, a list of such names, or None to ignore it.
     :param values: text of a decision -> whether it is a yes.
     :param phone_needed: whether an opt-in without a phone is invalid; False if an event represents the opt-in.
     :param phones_of: finds the phones on record for a user id, for an opt-out without a phone.
@@ -86,7 +86,7 @@ class ConsentRows:
 
     def __init__(
         self,
-        columns: Mapping[str, str | None] | None,
+        columns: Mapping[str, Target] | None,
         *,
         lower_upper: bool,
         reading: Reading,
@@ -125,15 +125,15 @@ class ConsentRows:
             if _says_nothing(opt_in):
                 continue
             if is_opt_out(opt_in) and not _mine(person, opt_in) and (phones := self._known_phones(person, opt_in)):
-                read += [self._one({**person, "phone": phone}, opt_in, columns, now) for phone in phones]
+                read += [self._one({**person, "phone": phone}, opt_in, named, columns, now) for phone in phones]
             # A wide column with a default says no for everyone; without that address there is nothing to withdraw. But
             # a no without any address belongs to a person it would miss.
             elif not (opt_in in wide and is_opt_out(opt_in) and not _mine(person, opt_in) and _has_address(person)):
-                read.append(self._one(person, opt_in, columns, now))
+                read.append(self._one(person, opt_in, named, columns, now))
         return _closing_all_channels(read) if self._of_a_person else read
 
     def people_in(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return all identifiers of a row's person, as far as they can be read."""
+        """Return all identifiers of a row's person, as far as they can be read: by the names of the mapping."""
         named, _, _ = self._named(row)
         return people_in({name: named.get(name) for name in PERSON})[1]
 
@@ -152,19 +152,22 @@ class ConsentRows:
         named, columns, faults = dict[str, Any](), dict[str, str](), list[Fault]()
         for column in texts:
             name = column.lower() if upper else column
-            target = self._columns.get(name, self._columns.get(column, name))
-            if target is None:
-                continue
-            if target in named:
-                faults.append(Fault(path_of((column,)), f"goes to {target}, as the column {columns[target]} does"))
-                if target in _DECISIONS and _decides(named):
-                    continue
-            named[target] = in_our_words(row[column], self._values) if target in _DECISIONS else row[column]
-            columns[target] = column
+            for target in targets_of(self._columns.get(name, self._columns.get(column, name))):
+                if target in named:
+                    faults.append(Fault(path_of((column,)), f"goes to {target}, as the column {columns[target]} does"))
+                    if target in _DECISIONS and _decides(named):
+                        continue
+                named[target] = in_our_words(row[column], self._values) if target in _DECISIONS else row[column]
+                columns[target] = column
         return named, columns, faults
 
     def _one(
-        self, person: Mapping[str, Any], opt_in: Mapping[str, Any], columns: Mapping[str, str], now: datetime
+        self,
+        person: Mapping[str, Any],
+        opt_in: Mapping[str, Any],
+        named: Mapping[str, Any],
+        columns: Mapping[str, str],
+        now: datetime,
     ) -> Said | Unfit:
         written = _written(person, opt_in)
         try:
@@ -177,6 +180,7 @@ class ConsentRows:
                 return self._fit({**mine, "opt_in": written["opt_in"]}, opt_in, now)
         if is_opt_out(opt_in) and not _mine(person, opt_in):
             faults = (Fault("opt_in[0]", _OF_NO_ONE.format(*_what_it_needs(opt_in))),)
+        faults = tuple(_with_column_of_the_time(fault, opt_in, named) for fault in faults)
         told = (Fault(_in_words_of_the_table(fault.field, opt_in, columns), with_values(fault)) for fault in faults)
         unreadable = is_unreadable(opt_in)
         return Unfit(
@@ -342,10 +346,26 @@ def _says_nothing(opt_in: Mapping[str, Any]) -> bool:
     return is_blank(opt_in.get("subscribed")) and ("subscribed" in opt_in or is_nothing(opt_in.get("channel")))
 
 
+def _with_column_of_the_time(fault: Fault, opt_in: Mapping[str, Any], named: Mapping[str, Any]) -> Fault:
+    """Name the column to write to, where a wide row has a time that is not that of an opt-in.
+
+    It is never taken for it: in most tables ``timestamp`` is when the row changed, and consent is not invented.
+    """
+    is_wide = f"{opt_in.get('channel')}_opt_in" in named and "channel" not in named
+    lacks_its_time = fault.field == "opt_in[0].timestamp" and is_blank(opt_in.get("timestamp"))
+    if not (is_wide and lacks_its_time) or is_blank(named.get("timestamp")):
+        return fault
+    name = f"{opt_in['channel']}_opt_in"
+    where = f"timestamp is not read as the time of {name}: map the column with the time to {name}_at"
+    return Fault(fault.field, f"{fault.reason} ({where})")
+
+
 def _in_words_of_the_table(place: str, opt_in: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     name = place.removeprefix("opt_in").removeprefix("[0]").removeprefix(".") or "subscribed"
     channel = opt_in.get("channel")
     suffix = next((suffix for suffix, what in EVIDENCE.items() if what == name), None)
+    if suffix is not None and f"{channel}_opt_in" in columns and "channel" not in columns:  # the wide form
+        name = f"{channel}_opt_in{suffix}"
     for candidate in (f"{channel}_opt_in{suffix}", name) if suffix is not None else (name,):
         if candidate in columns:
             return path_of((columns[candidate],))

@@ -13,6 +13,7 @@ later, whatever the source did not repeat.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ CREATE TABLE opt_outs (
 ) WITHOUT ROWID;
 CREATE TABLE mentioned (key TEXT, channel TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
 CREATE TABLE doubted (key TEXT, channel TEXT, at TEXT, PRIMARY KEY (key, channel)) WITHOUT ROWID;
-CREATE TABLE unfit (row TEXT, place TEXT, faults TEXT, loses_a_decision INTEGER);
+CREATE TABLE unfit (row TEXT, place TEXT, faults TEXT, loses_a_decision INTEGER, person TEXT);
 """
 _WANT: Final = """
 INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (key, channel) DO UPDATE SET
@@ -240,13 +241,15 @@ class SyncStore:
         """Record an unreadable decision: no yes of that time or before is sent."""
         self._db.execute(_DOUBT, (key, channel, at))
 
-    def reject(self, row: str, place: str, faults: str, *, loses_a_decision: bool) -> None:
+    def reject(self, row: str, place: str, faults: str, person: Sequence[str] = (), *, loses_a_decision: bool) -> None:
         """Store a row that can never be sent.
 
         :param place: its place in the source.
+        :param person: the identifiers of its person, as far as they can be read.
         :param loses_a_decision: it is a no, or can't be read as yes or no.
         """
-        self._db.execute("INSERT INTO unfit VALUES (?, ?, ?, ?)", (row, place, faults, loses_a_decision))
+        told = (row, place, faults, loses_a_decision, json.dumps(person))
+        self._db.execute("INSERT INTO unfit VALUES (?, ?, ?, ?, ?)", told)
 
     def compare(self, *, once: bool, source: str) -> None:
         """Compare both sides, once both are complete.
@@ -321,9 +324,10 @@ class SyncStore:
         """Return every opt-out that was read: identifier, channel, and newest time (of reading, if it has none)."""
         return self._db.cursor().execute("SELECT identifier, channel, at FROM opt_outs")
 
-    def unfit(self) -> Iterator[tuple[str, str, str, int]]:
-        """Return what can never be sent: row, place, faults, and whether a decision is lost."""
-        return self._db.cursor().execute("SELECT row, place, faults, loses_a_decision FROM unfit ORDER BY rowid")
+    def unfit(self) -> Iterator[tuple[str, str, str, int, list[str]]]:
+        """Return what can never be sent: row, place, faults, whether a decision is lost, and the person."""
+        found = self._db.cursor().execute("SELECT row, place, faults, loses_a_decision, person FROM unfit ORDER BY rowid")
+        return ((*one[:4], json.loads(one[4])) for one in found)
 
     def close(self) -> None:
         """Close the file."""

@@ -15,13 +15,13 @@ any other                                     a trait (identify) or a property (
 ============================================  =======================================================
 
 ``mapping={"column": "traits.plan" | "properties.amount" | "phones.work" | "phones.work_sms_opt_in" | "sms_opt_in" |
-None}`` overrides this, to any name in the table. A row that lacks a column has NULL there; a column that no row of a
-source has (:class:`ColumnsSeen`) is a mistake.
+None}`` overrides this, to any name in the table, or to a list of them. A row that lacks a column has NULL there; a
+column that no row of a source has (:class:`ColumnsSeen`) is a mistake.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -38,6 +38,8 @@ from airflow_provider_regal.events.options import (
     WIDE_FORM,
     ColumnType,
     RowMapping,
+    Target,
+    targets_of,
 )
 
 _ADDRESS: Final = {"postal_code": "zipcode", "zip": "zipcode", "zip_code": "zipcode"}
@@ -52,7 +54,8 @@ Path = tuple[str, ...]
 class Plan:
     """What to do with rows of one set of columns.
 
-    :param steps: column, its place in the event, and the type it is read as (None: unchanged).
+    :param steps: column, its place in the event, and the type it is read as (None: unchanged). A column has a step for
+        each of its places.
     :param faults: why no such row can be mapped.
     :param columns: place as named in a fault -> column, if the place does not contain its name.
     """
@@ -93,8 +96,8 @@ def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
         return plan
     names = _our_names(columns, how.lower_upper)
     taken: dict[Path, str] = {}
-    for column, name in names.items():
-        path = _path(_option(how.columns, name, column, _DEFAULT), name, how)
+    for column, name, target in _targets(names, how):
+        path = _path(target, name, how)
         if path is None:
             continue
         if clash := next((other for other in taken if path[: len(other)] == other[: len(path)]), None):
@@ -110,6 +113,14 @@ def plan_of(columns: Sequence[Any], how: RowMapping) -> Plan:
 _DEFAULT: Final = "\0default"
 
 
+def _targets(names: Mapping[str, str], how: RowMapping) -> Iterator[tuple[str, str, str]]:
+    """Return each column, the name it is known by, and each place that is written for it."""
+    for column, name in names.items():
+        target: Target = _option(how.columns, name, column, _DEFAULT)
+        for one in targets_of(target):
+            yield column, name, one
+
+
 def _our_names(columns: Sequence[str], lower_upper: bool) -> dict[str, str]:
     """Return column -> the name it is known by: in lower case, if all of them are upper case."""
     all_upper = lower_upper and all(name.upper() == name for name in columns)
@@ -121,9 +132,7 @@ def _option(options: Mapping[str, Any] | None, name: str, column: str, default: 
     return options.get(name, options.get(column, default)) if options else default
 
 
-def _path(target: str | None, name: str, how: RowMapping) -> Path | None:
-    if target is None:
-        return None
+def _path(target: str, name: str, how: RowMapping) -> Path | None:
     written = name if target == _DEFAULT else target
     kind, _, rest = written.partition(".")
     if kind in MANY and rest:

@@ -66,7 +66,8 @@ class QuickRows:
         self._call, self._event, self._event_source = how.call, how.event, event_source
         self._promotes = EVENTS[how.call].promotes
         self._reading = reading
-        self._typed = [(column, kind) for column, _, kind in plan.steps if kind is not None]
+        # A column that goes to several places is converted once.
+        self._typed = [*{column: kind for column, _, kind in plan.steps if kind is not None}.items()]
         readers = {**_READERS, "timestamp": self._read_time}
         columns = {path[0]: column for column, path, _ in plan.steps if len(path) == 1}
         self._event_column = columns.pop("event", None)

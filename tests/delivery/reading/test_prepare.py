@@ -106,3 +106,27 @@ def test_of_a_row_that_is_wrong_the_opt_outs_are_sent():
     named = prepare({"user_id": 1.5, "phone": PHONE, "sms_opt_in": False})
     assert (named.payload.call, named.guarantee) == ("identify", "at_least_once")
     assert isinstance(prepare({"user_id": 1.5, "phone": PHONE, "sms_opt_in": True}, call="identify"), Rejected)
+
+
+@pytest.mark.parametrize(
+    ("row", "mapping"),
+    [
+        ({"ref": "C1", "mobile": "(212) 555-0147", "mail": "A@Example.com"},
+         {"ref": "user_id", "mobile": "phone", "mail": "email"}),
+        ({"ref": "C1", "mobile": "(212) 555-0147", "mail": "A@Example.com"},
+         {"ref": ["user_id", "traits.ref"], "mobile": "phones.mobile", "mail": "emails.work"}),
+        ({"user_id": "C1", "phones.mobile": "2125550147", "emails.work": "a@example.com"}, {}),
+        ({"USER_ID": "C1", "MOBILE": "2125550147", "EMAIL": "a@example.com"}, {"mobile": "phone"}),
+    ],
+)  # fmt: skip
+def test_the_person_of_a_rejected_row_is_read_by_the_mapping(row, mapping):
+    decision = "SMS_OPT_IN" if "MOBILE" in row else "sms_opt_in"
+    refused = prepare({**row, decision: "perhaps"}, call="identify", mapping=mapping)
+    assert isinstance(refused, Rejected)
+    assert (refused.user_id, refused.identifiers) == ("C1", ("user:C1", "+12125550147", "a@example.com"))
+
+
+def test_what_cannot_be_read_of_a_person_is_left_out():
+    refused = prepare({"ref": "C1", "mobile": "555-ABCD", "mail": "none@"}, mapping={"ref": "user_id", "mobile": "phone"})
+    assert isinstance(refused, Rejected)
+    assert (refused.user_id, refused.identifiers) == ("C1", ("user:C1",))

@@ -7,9 +7,11 @@ from datetime import datetime
 import pytest
 
 from airflow_provider_regal.errors import FixConnectionError, FixSourceError, TooManyFailedRowsError
+from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.delivery.consents import IP, NOW, adds_up, at, kinds, no, phone, told, yes
+from tests.ledger.view import LedgerView
 
 
 def test_only_what_changed_is_sent(sync, regal_sandbox):
@@ -286,3 +288,50 @@ def test_an_opt_out_of_a_person_whose_phone_is_on_record_needs_none(sync, regal_
     regal_sandbox.reset()
     assert sync([{"user_id": "u1", "sms_opt_in": False}]).opt_outs_rejected == 0
     assert told(regal_sandbox) == [("u1", "sms", False)]
+
+
+RENAMED = {
+    "customer_id": "user_id", "mobile": "phone", "mail": "email", "agreed": ["sms_opt_in_at", "email_opt_in_at"],
+    "address": ["sms_opt_in_ip", "email_opt_in_ip"],
+}  # fmt: skip
+
+
+def renamed(number, **more):
+    """A row of the wide form whose columns have names of their own."""
+    told = {"customer_id": f"C{number:03d}", "mobile": f"(212) 555-{number:04d}", "mail": f"U{number}@Example.com"}
+    return {**told, "sms_opt_in": True, "agreed": at(5), "address": IP, **more}
+
+
+def test_a_rejected_row_of_renamed_columns_names_its_person(sync, ledger):
+    rows = [renamed(1, agreed=None), renamed(2, mobile="555-ABCD"), renamed(3, sms_opt_in="perhaps"), renamed(4)]
+    with pytest.raises(TooManyFailedRowsError):
+        sync(rows, sync={"columns": RENAMED}, of_run="r")
+    assert [(line.user_id, line.phone, line.email) for line in ledger.outcomes("r", status="rejected")] == [
+        ("C001", phone(1), "u1@example.com"), ("C002", None, "u2@example.com"), ("C003", phone(3), "u3@example.com"),
+    ]  # fmt: skip
+    assert ledger.outcomes("r", status="rejected")[0].field == "agreed"
+    assert [letter.payload["mobile"] for letter in ledger.dead_letters("r")][1] == "555-ABCD", "the row as it was read"
+
+
+def test_and_by_the_hash_of_it_under_a_ledger_key(sync, ledger_path):
+    with pytest.raises(TooManyFailedRowsError):
+        sync([renamed(1, agreed=None)], sync={"columns": RENAMED}, of_run="r", secret=b"a secret")
+    (line,) = LedgerView(ledger_path, secret=b"a secret").outcomes("r")
+    stored = Identifiers(b"a secret").stored
+    assert (line.user_id, line.phone, line.email) == (stored("C001"), stored(phone(1)), stored("u1@example.com"))
+
+
+def test_one_column_is_the_evidence_of_two_channels(sync, regal_sandbox):
+    report = sync([renamed(1, email_opt_in=True)], sync={"columns": RENAMED})
+    assert (report.acknowledged, told(regal_sandbox)) == (2, [("C001", "sms", True), ("C001", "email", True)])
+    assert kinds(sync([renamed(1, email_opt_in=True)], sync={"columns": RENAMED})) == {"unchanged": 2}
+
+
+def test_the_positions_of_a_sync_are_its_own_and_the_place_is_the_row_of_the_source(sync, ledger):
+    rows = [yes(1), yes(2), yes(3, ip=None), no(4), yes(5, ip=None)]
+    with pytest.raises(TooManyFailedRowsError):
+        sync(rows, of_run="r")
+    assert [(line.position, line.place, line.status) for line in ledger.outcomes("r")] == [
+        (1, "row 3", "rejected"), (2, "row 5", "rejected"), (3, "row 4", "acknowledged"),
+        (4, "row 1", "acknowledged"), (5, "row 2", "acknowledged"),
+    ]  # fmt: skip

@@ -207,7 +207,7 @@ def test_a_fault_of_one_consent_holds_no_other_back():
     }  # fmt: skip
     told = read(row)
     assert short(told) == [(PHONE, "sms", True)]
-    assert sorted(faults(told)) == ["email", "timestamp"]
+    assert sorted(faults(told)) == ["email", "voice_opt_in_at"], "the column to write to, though the row lacks it"
     assert [one.about for one in told if isinstance(one, Unfit)] == [(PHONE, "voice"), None]
 
 
@@ -270,3 +270,70 @@ def test_an_opt_out_that_closes_all_channels_is_newer_than_an_older_opt_out_of_a
     row = {"phone": PHONE, "sms_opt_in": False, "voice_opt_in": False, "voice_opt_in_at": "2026-11-01T10:00:00Z"}
     told = read(row, policy=ConsentPolicy(opt_out_scope="person"))
     assert {(one.channel, one.subscribed, one.at) for one in told} == {("sms", False, None), ("voice", False, None)}
+
+
+class TestOneColumnForSeveral:
+    ROW = {
+        "phone": PHONE, "email": EMAIL, "sms_opt_in": True, "email_opt_in": True, "updated_at": "2026-11-01T10:00:00Z",
+        "ip_address": IP,
+    }  # fmt: skip
+    BOTH = {"ip_address": ["sms_opt_in_ip", "email_opt_in_ip"], "updated_at": ["sms_opt_in_at", "email_opt_in_at"]}
+
+    def test_a_list_places_it_at_each(self):
+        told = read(self.ROW, self.BOTH)
+        assert short(told) == [(PHONE, "sms", True), (EMAIL, "email", True)]
+        assert [(one.at, one.ip) for one in told] == [(datetime(2026, 11, 1, 10, tzinfo=UTC), IP)] * 2
+
+    def test_another_column_of_one_of_these_places_is_at_fault(self):
+        given = faults(read({**self.ROW, "sms_opt_in_at": "2026-11-01"}, self.BOTH))
+        assert given == {"sms_opt_in_at": "goes to sms_opt_in_at, as the column updated_at does"} or given == {
+            "updated_at": "goes to sms_opt_in_at, as the column sms_opt_in_at does"
+        }
+
+    @pytest.mark.parametrize(
+        ("columns", "reason"),
+        [
+            ({"at": ["sms_opt_in_at", "traits.x"]}, r"mapping\['at'\] must be one of user_id, .*, a list of such names"),
+            ({"at": []}, r"mapping\['at'\]: the list is empty; write None to leave the column out"),
+            ({"at": ["sms_opt_in_at", None]}, r"mapping\['at'\]: each entry of the list must be text, not a NoneType"),
+            ({"at": ["phone", "phone"]}, r"mapping\['at'\] names phone twice"),
+            ({"at": 5}, r"mapping\['at'\] must be text, .* or a list of texts for several places, not a int"),
+            ({"at": {"sms_opt_in_at"}}, r"mapping\['at'\] must be text, .* not a set"),
+            ({5: "phone"}, r"mapping\[5\]: the name of a column must be text, not a int"),
+            (["phone"], r"mapping must be a dictionary, column -> where it goes, not a list"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_at_once_in_words(self, columns, reason):
+        with pytest.raises(ValueError, match=reason):
+            reader(columns)
+
+
+class TestATimeThatIsNotOfConsent:
+    WIDE = {"phone": PHONE, "sms_opt_in": True, "sms_opt_in_ip": IP}
+
+    @pytest.mark.parametrize("columns", [None, {"updated_at": "timestamp"}])
+    def test_is_not_taken_for_it_and_the_column_to_write_to_is_named(self, columns):
+        name = "timestamp" if columns is None else "updated_at"
+        (told,) = read({**self.WIDE, name: "2026-11-01T10:00:00Z"}, columns)
+        assert told.no_evidence
+        assert faults([told]) == {
+            "sms_opt_in_at": "no timestamp: send the time the person agreed (timestamp is not read as the time of "
+            "sms_opt_in: map the column with the time to sms_opt_in_at)"
+        }
+
+    @pytest.mark.parametrize("more", [{}, {"timestamp": None}, {"timestamp": " "}])
+    def test_a_row_without_any_time_is_told_nothing_of_it(self, more):
+        assert faults(read({**self.WIDE, **more})) == {
+            "sms_opt_in_at": "no timestamp: send the time the person agreed"
+        }
+
+    def test_a_row_of_the_long_form_has_its_time_there(self):
+        assert short(read(YES)) == [(PHONE, "sms", True)]
+        assert faults(read({**YES, "timestamp": None})) == {"timestamp": "no timestamp: send the time the person agreed"}
+
+
+def test_a_person_is_known_by_the_names_of_the_mapping():
+    columns = {"customer_id": "user_id", "mobile": ["phone"], "mail": "email", "home": None}
+    row = {"customer_id": "C010", "mobile": "(212) 555-0147", "mail": "Hidden.Person@Example.com", "phone_2": "x"}
+    assert reader(columns).people_in(row) == ("user:C010", PHONE, EMAIL)
+    assert reader(columns).people_in({**row, "mobile": "555-ABCD"}) == ("user:C010", EMAIL)

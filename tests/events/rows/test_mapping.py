@@ -127,13 +127,28 @@ class TestMapping:
         assert made.traits == {"plan": 1, "address": {"city": "C"}, "message": "m"}
         assert [(phone.number, phone.label) for phone in made.phones] == [(OTHER, "work")]
 
+    @pytest.mark.parametrize("form", [list, tuple])
+    def test_a_column_may_go_to_several_places(self, form):
+        columns = {"id": form(["user_id", "traits.crm_id"]), "at": form(["sms_opt_in_at", "voice_opt_in_at"])}
+        row = {"id": "1", "phone": PHONE, "sms_opt_in": True, "voice_opt_in": True, "at": GIVEN}
+        made = event(row, columns=columns)
+        assert (made.user_id, made.traits) == ("1", {"crm_id": "1"})
+        assert len({one.timestamp for one in made.phones[0].opt_ins} - {None}) == 1
+        assert len(made.phones[0].opt_ins) == 2
+        assert set(faults({**row, "at": GIVEN, "sms_opt_in_at": GIVEN}, columns=columns)) <= {"at", "sms_opt_in_at"}
+
+    def test_a_type_is_converted_once_however_many_places_it_goes_to(self):
+        how = {"columns": {"x": ["traits.a", "traits.b"]}, "types": {"x": "json"}}
+        assert event({"user_id": "1", "x": '"[1]"'}, **how).traits == {"a": "[1]", "b": "[1]"}
+
     @pytest.mark.parametrize("nothing", [None, "", "  ", float("nan"), NA])
     def test_a_phone_that_is_not_there(self, nothing):
         assert event({"user_id": "1", "work": nothing}, columns={"work": "phones.work"}).phones == ()
 
-    @pytest.mark.parametrize("target", ["", "plan", "traits", "traits.", "traits..x", "phones", "phones.", "event", 5])
+    @pytest.mark.parametrize("target", ["", "plan", "traits", "traits.", "traits..x", "phones", "phones.", "event", 5,
+                                        [], ["user_id", ""], [None], ["phone", "phone"], {"phone"}, b"phone"])
     def test_targets_that_are_none(self, target):
-        with pytest.raises((ValueError, AttributeError)):
+        with pytest.raises(ValueError, match=r"mapping\['x'\]"):
             RowMapping("identify", columns={"x": target})
 
     def test_an_identify_has_no_properties(self):
