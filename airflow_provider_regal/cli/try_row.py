@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _LONGEST_VALUE: Final = 100
 _SKIPS: Final = {
     Skip.UNCHANGED: "Regal has acknowledged it as it is, or may have it already",
-    Skip.NO_DECISION: "the row says neither yes nor no",
+    Skip.NO_DECISION: "no yes or no for a phone or email that the row has",
     Skip.DUPLICATE: "its message id was sent before, or an earlier row of the source has it",
     Skip.OLDER: "a newer decision, or a newer version of the contact, is on record or in the source",
     Skip.SUPPRESSED: "this person must not be contacted: airflow regal suppress list",

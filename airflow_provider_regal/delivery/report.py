@@ -25,7 +25,7 @@ _PLAN_WORDS: Final = {
 _RARE_WORDS: Final = {
     "recorded": "Regal is known to have it, so nothing is sent",
     "suppressed": "of people who must not be contacted; not sent",
-    "no_decision": "the row says neither yes nor no; nothing is sent",
+    "no_decision": "no yes or no for a phone or email that the row has; nothing is sent",
 }
 
 

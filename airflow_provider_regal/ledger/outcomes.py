@@ -144,6 +144,10 @@ def cause_of(status: str, reason: str | None, message: str | None) -> str:
     return (message or "").partition("; ")[0] if reason == "invalid" else f"{status}, {reason}"
 
 
+#: ``consents`` of a rejected row that has a decision on consent.
+HAS_DECISION: Final = '{"decides": true}'
+
+
 def encoded(payload: Mapping[str, Any]) -> str:
     """Encode the payload of a dead letter; types that JSON lacks are tagged."""
     return json.dumps(storable(payload, 1))

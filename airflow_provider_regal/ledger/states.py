@@ -26,7 +26,7 @@ class Skip(StrEnum):
     DRY_RUN = "dry_run"  #: nothing is sent
     REDELIVERED = "redelivered"  #: a redelivery has taken it
     RECORDED = "recorded"  #: a consent that Regal is known to have: recorded now, not sent
-    NO_DECISION = "no_decision"  #: a row of a sync without a yes or no
+    NO_DECISION = "no_decision"  #: a row of a sync without a yes or no for a phone or email that it has
 
 
 class RowState(IntEnum):

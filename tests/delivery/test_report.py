@@ -109,7 +109,7 @@ def test_the_plan_of_a_sync_is_five_words_and_what_they_mean():
     assert report.plan_as_table().splitlines()[5:] == [
         "recorded               5   Regal is known to have it, so nothing is sent",
         "suppressed             2   of people who must not be contacted; not sent",
-        "no decision            3   the row says neither yes nor no; nothing is sent",
+        "no decision            3   no yes or no for a phone or email that the row has; nothing is sent",
         "1 opt-in on record is not in the source",
     ]
 

@@ -161,7 +161,7 @@ def test_one_column_can_be_the_evidence_of_several_channels(sync, regal):
     row = {"phone": phone(100), "sms_opt_in": True, "voice_opt_in": True, "updated_at": "2026-01-02"}
     row["address"] = "203.0.113.9"
     both = {"updated_at": ["sms_opt_in_at", "voice_opt_in_at"], "address": ["sms_opt_in_ip", "voice_opt_in_ip"]}
-    assert sync([row], initial="send", mapping=both).error is None
+    assert sync([row], initial="send", mapping=both).error == ""
     assert (status(regal, 100), status(regal, 100, "voice")) == ("Subscribed", "Subscribed")
 
 

@@ -23,6 +23,7 @@ from airflow_provider_regal.ledger.admin.explaining import (
     Explanation,
     explain,
     names_of,
+    rejected_rows,
     suppressed_since,
     suppressions_of,
 )
@@ -49,6 +50,7 @@ def run_consent(args: argparse.Namespace) -> int:
             suppressions = suppressions_of(database, wanted, identifiers(), args.account)
         else:
             found, suppressions = None, []
+            detail = None if args.delivery is None else history.find_delivery(database, args.delivery)
             lines = consent_log.stream_lines(
                 database,
                 account=account,
@@ -61,15 +63,22 @@ def run_consent(args: argparse.Namespace) -> int:
         if args.export:
             return _export(Path(args.export), args, found, lines, names)
         if found is None:
-            return _list(lines, args.delivery, as_json=args.json)
+            return _list(lines, args.delivery, 0 if detail is None else detail.record.rejected, as_json=args.json)
     if args.json:
         print(json.dumps({**_as_dict(found), "suppressions": [one._asdict() for one in suppressions]}, indent=1))
     else:
         listed = [f"{suppressed_since(one)}: nothing but opt-outs is sent." for one in suppressions]
-        print("\n\n".join([*(["\n".join(listed)] if listed else []), *map(_paragraph, explain(found, names))]), end="")
-        print("\n" if listed or found.consents or found.decisions else "", end="")
-    if not (found.consents or found.decisions or suppressions):
-        print("No decision is on record of this person: nothing was sent, withheld or recorded.", file=sys.stderr)
+        paragraphs = [*(["\n".join(listed)] if listed else []), *map(_paragraph, explain(found, names))]
+        if found.rejected:
+            head = "Rejected rows with a decision of this person:"
+            paragraphs.append("\n".join((head, *(f"  {one_line(one)}" for one in rejected_rows(found.rejected)))))
+        if paragraphs:
+            print("\n\n".join(paragraphs))
+    if not (found.consents or found.decisions or found.rejected or suppressions):
+        print(
+            "No decision is on record of this person: nothing was sent, withheld, recorded or rejected.",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -78,6 +87,7 @@ def _as_dict(found: history.Consents) -> dict[str, Any]:
     return {
         "consents": [{**one._asdict(), "owes_opt_out": one.owes_opt_out} for one in found.consents],
         "decisions": [one._asdict() for one in found.decisions],
+        "rejected": [{**one.row._asdict(), "task": one.task, "run_id": one.run_id} for one in found.rejected],
     }
 
 
@@ -89,8 +99,11 @@ def _paragraph(one: Explanation) -> str:
 # -- a delivery -------------------------------------------------------------------------------------------------------
 
 
-def _list(lines: Iterable[LogLine], delivery: int, *, as_json: bool) -> int:
-    """List what a delivery withheld; for many rows, a file is better."""
+def _list(lines: Iterable[LogLine], delivery: int, rejected: int, *, as_json: bool) -> int:
+    """List what a delivery withheld; for many rows, a file is better.
+
+    :param rejected: how many of its rows were rejected: these are outcomes, and not listed here.
+    """
     found = list(lines)
     if as_json:
         print(json.dumps([line._asdict() for line in found], indent=1))
@@ -107,7 +120,13 @@ def _list(lines: Iterable[LogLine], delivery: int, *, as_json: bool) -> int:
         ]  # fmt: skip
         for text in output.draw(_NOT_SENT, rows):
             print(text)
-    print(f"Delivery {delivery} withheld {plural(len(found), 'decision')}.", file=sys.stderr)
+    told = f"Delivery {delivery} withheld {plural(len(found), 'decision')}."
+    if rejected:
+        told += (
+            f" It rejected {plural(rejected, 'row')}, in a sync also for missing evidence: "
+            f"airflow regal outcomes {delivery} --status rejected"
+        )
+    print(told, file=sys.stderr)
     return 0
 
 

@@ -21,7 +21,13 @@ from airflow_provider_regal.events.names import CHANNELS_OF, EMAILS, NAME, PHONE
 from airflow_provider_regal.events.python_values import is_missing
 from airflow_provider_regal.events.rows.fast_path import QuickRows, quick_rows
 from airflow_provider_regal.events.rows.mapping import RowMapper
-from airflow_provider_regal.events.rows.opt_outs import Unreadable, loses_a_decision, opt_outs_of, unreadable_decisions
+from airflow_provider_regal.events.rows.opt_outs import (
+    Unreadable,
+    has_decision,
+    loses_a_decision,
+    opt_outs_of,
+    unreadable_decisions,
+)
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
 from airflow_provider_regal.ledger.suppressions import USER
@@ -155,7 +161,7 @@ class Preparer:
         self, position: int, row: Mapping[str, Any], call: str, faults: tuple[Fault, ...], source_row: int = 0
     ) -> Rejected:
         """Return the row as rejected: it is invalid, and can never be sent."""
-        columns = columns_of(row)
+        columns, written = columns_of(row), self.written(row)
         user_id, identifiers = self._people_of(row)
         return Rejected(
             position,
@@ -171,7 +177,8 @@ class Preparer:
             identifiers,
             user_id,
             self.settings.mapping.event if call == "track" else None,
-            row.get(LOST_MARK, False) or loses_a_decision(self.written(row)),
+            row.get(LOST_MARK, False) or loses_a_decision(written),
+            self.settings.sync is not None or has_decision(written),
         )
 
     def _people_of(self, row: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:

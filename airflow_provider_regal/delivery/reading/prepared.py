@@ -159,6 +159,7 @@ class Rejected:
     :param event: the name of the track event, if the delivery has one.
     :param loses_a_decision: it has an opt-out that can't be sent, or a decision that can't be read.
     :param form: the kind of row, as recorded in dead letters.
+    :param decides: it has a decision on consent, readable or not.
     """
 
     position: int
@@ -175,3 +176,4 @@ class Rejected:
     user_id: str | None = None
     event: str | None = None
     loses_a_decision: bool = False
+    decides: bool = False

@@ -59,7 +59,7 @@ from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held
 from airflow_provider_regal.ledger.formats import duration
-from airflow_provider_regal.ledger.outcomes import OutcomeLine, encoded, line_of
+from airflow_provider_regal.ledger.outcomes import HAS_DECISION, OutcomeLine, encoded, line_of
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
@@ -408,6 +408,7 @@ class Recorder:
                 payload_hash=row.row_hash,
                 form=row.form,
                 payload=encoded(row.row),
+                consents=HAS_DECISION if row.decides else None,
             )
         )
         self._held.counts.opt_outs_rejected += row.loses_a_decision

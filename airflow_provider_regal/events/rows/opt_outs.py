@@ -91,6 +91,13 @@ def loses_a_decision(written: Mapping[str, Any]) -> bool:
     return lost or any(is_opt_out(one) for one in draft.lost)
 
 
+def has_decision(written: Mapping[str, Any]) -> bool:
+    """Return whether an event that may be invalid has an opt-in or an opt-out, readable or not."""
+    draft = _draft(written)
+    points = (point for member in _READERS for point in draft.fields.get(member, ()))
+    return bool(draft.lost or draft.fields.get("unplaced") or any(point.get("opt_ins") for point in points))
+
+
 def _draft(written: Mapping[str, Any]) -> Draft:
     return draft_of(written, names.EVENT_ALIASES, promotes=False)
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 _NAMES: Final = {
     "user_id": re.compile(r"(^|[._])(user_?id|external_?id|customer_?id)$", re.IGNORECASE),
-    "phone": re.compile(r"(^|[._])(phone|phone_?number|mobile|cell|phones\.number)$", re.IGNORECASE),
-    "email": re.compile(r"(^|[._])(e_?mail|email_?address|emails\.address)$", re.IGNORECASE),
+    "phone": re.compile(r"(^|[._])(phone|phone_?number|mobile|cell|tel|phones\.number)$", re.IGNORECASE),
+    "email": re.compile(r"(^|[._])(e_?mail|mail|email_?address|emails\.address)$", re.IGNORECASE),
 }
 _DEEPEST: Final = 3
 

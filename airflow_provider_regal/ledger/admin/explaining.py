@@ -84,7 +84,7 @@ def _standing(known: ConsentNow, lines: Sequence[LogLine]) -> Iterator[str]:
             )
             + (f", from {known.source}." if known.source else ".")
         )
-        yield _evidence(known, lines)
+        yield from _evidence(known, lines)
     if known.pending_at is not None:
         what = "opt-in" if known.pending_subscribed else "opt-out"
         state = (
@@ -103,17 +103,27 @@ def _standing(known: ConsentNow, lines: Sequence[LogLine]) -> Iterator[str]:
         yield f"No opt-in given up to {formats.time(known.opt_out_at)} is sent: the person opted out then."
 
 
-def _evidence(known: ConsentNow, lines: Sequence[LogLine]) -> str:
-    proofs = [
-        line
-        for line in lines
-        if line.subscribed == bool(known.subscribed)
-        and line.given_at == known.evidence_at
-        and line.status in (consent_log.ACKNOWLEDGED, consent_log.RECORDED)
-    ]
-    if not proofs:
-        return "Evidence: none in the consent log."
-    line = proofs[-1]
+def _evidence(known: ConsentNow, lines: Sequence[LogLine]) -> Iterator[str]:
+    """Return the evidence of what Regal has. Of an opt-out, also that of the opt-in before it.
+
+    A row that says no often still has the IP address and the wording of the earlier yes. They are not evidence of the
+    opt-out, so its own are left to the history.
+    """
+    had = [line for line in lines if line.status in (consent_log.ACKNOWLEDGED, consent_log.RECORDED)]
+    mine = [one for one in had if one.subscribed == bool(known.subscribed) and one.given_at == known.evidence_at]
+    if not mine:
+        yield "Evidence: none in the consent log."
+    elif known.subscribed:
+        yield f"Evidence: {_proof(mine[-1])}."
+    else:
+        yield f"Evidence: {'; '.join(part for part in (mine[-1].reason, _where(mine[-1])) if part)}."
+    opt_ins = [one for one in had if one.subscribed]
+    if not known.subscribed and opt_ins:
+        newest = max(opt_ins, key=lambda one: one.given_at or "")
+        yield f"Evidence of the earlier opt-in of {formats.time(newest.given_at)}: {_proof(newest)}."
+
+
+def _proof(line: LogLine) -> str:
     parts = (
         f"IP address {line.ip}" if line.ip else "",
         f"collected by {line.form}" if line.form else "",
@@ -121,7 +131,7 @@ def _evidence(known: ConsentNow, lines: Sequence[LogLine]) -> str:
         line.reason or "",
         _where(line),
     )
-    return f"Evidence: {'; '.join(part for part in parts if part)}."
+    return "; ".join(part for part in parts if part)
 
 
 def _where(line: LogLine) -> str:
@@ -139,6 +149,15 @@ def _not_sent(lines: Sequence[LogLine]) -> Iterator[str]:
         yield f"{verb} {formats.time(line.logged_at)}: {what} {given} ({_where(line)}): {line.reason or '-'}."
     if (more := len(left) - _WITHHELD_SHOWN) > 0:
         yield f"and {plural(more, 'older one')} that Regal does not have either (--json lists all)."
+
+
+def rejected_rows(rows: Sequence[PersonOutcome]) -> Iterator[str]:
+    """Return one sentence about each of the newest rejected rows with a decision, and where it is."""
+    for one in rows[-_WITHHELD_SHOWN:]:
+        by = f" of {one.task}" if one.task else ""
+        yield f"{formats.time(one.at)}: {one.row.where}, delivery {one.row.delivery}{by}: {one.row.message or '-'}."
+    if (more := len(rows) - _WITHHELD_SHOWN) > 0:
+        yield f"and {plural(more, 'older one')} (--json lists all)."
 
 
 # -- a person's timeline ---
@@ -187,8 +206,8 @@ def _decisions(decisions: list[LogLine]) -> Iterator[Line]:
     for one in decisions:
         what = f"{one.channel} {'opt-in' if one.subscribed else 'opt-out'}"
         where = "-" if one.delivery is None else one.delivery
-        if one.position is not None:
-            where += f", row {one.position:,}"
+        if one.place or one.position is not None:
+            where += f", {one.place or f'row {one.position:,}'}"
         told = "; ".join(
             part
             for part in (

@@ -27,6 +27,7 @@ from airflow_provider_regal.events.names import MESSAGE_ID
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin.history import Wanted, is_live
+from airflow_provider_regal.ledger.consent_log import RECORDED
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import READING, RECORD, Record
 from airflow_provider_regal.ledger.entries import batches
@@ -208,11 +209,15 @@ class Forgetting:
         return self._rows(connection, select(p.user_id, p.phone).where((p.account == self._account.name) & wanted))
 
     def _logged(self, connection: Connection, lines: Collection[tuple[int, int]]) -> set[str]:
-        """Return further phones and emails of the same person: those with consents in the events of these lines."""
+        """Return further phones and emails of the same person: those with consents in the events of these lines.
+
+        What was only recorded was in no event: its positions are those of the source, not those of these lines.
+        """
         log, found = schema.consent_log.c, set[str]()
         for delivery in sorted({delivery for delivery, _ in lines}):
             for some in batches(sorted(position for one, position in lines if one == delivery), _AT_ONCE):
                 these = (log.delivery == str(delivery)) & log.position.in_(some) & (log.account == self._account.name)
+                these &= log.status != RECORDED
                 found |= {identifier for (identifier,) in self._rows(connection, select(log.identifier).where(these))}
         return {one for one in found if one and not one.startswith(USER)}
 

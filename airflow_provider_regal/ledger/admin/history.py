@@ -25,7 +25,7 @@ from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import FAILED, PLANNED, READING, RECORD, SENDING, STOPPED, Record
 from airflow_provider_regal.ledger.formats import task_name
 from airflow_provider_regal.ledger.identifiers import Identifiers
-from airflow_provider_regal.ledger.outcomes import OUTCOME, OutcomeRow, cause_of, outcome_row
+from airflow_provider_regal.ledger.outcomes import HAS_DECISION, OUTCOME, OutcomeRow, cause_of, outcome_row
 from airflow_provider_regal.ledger.rows import decode_chunk, untagged
 from airflow_provider_regal.ledger.states import OUTCOMES, Outcome, RowState
 from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_time
@@ -437,7 +437,8 @@ def find_person(
     person.is_cut = len(person.outcomes) > limit or len(person.decisions) > limit
     person.outcomes, person.decisions = person.outcomes[-limit:], person.decisions[-limit:]
     if scan_rows:
-        _scan_letters(database, wanted, account, person, scan_rows)
+        named = [(column.key, frozenset(given)) for column, given in columns]
+        _scan_letters(database, wanted, account, person, scan_rows, named)
         _scan_snapshots(database, wanted, account, person, scan_rows)
     else:
         person.scanned_all = False
@@ -446,10 +447,14 @@ def find_person(
 
 
 class Consents(NamedTuple):
-    """A person's current consent, and all decisions, oldest first."""
+    """A person's current consent, and all decisions, oldest first.
+
+    :param rejected: rows with a decision of the person that we rejected, oldest first.
+    """
 
     consents: list[ConsentNow]
     decisions: list[LogLine]
+    rejected: Sequence[PersonOutcome] = ()
 
 
 def find_consents(
@@ -460,7 +465,14 @@ def find_consents(
     :param identifiers: how the ledger stores them.
     :param account: only of this account.
     """
-    return database.read(lambda connection: _consents_of(connection, wanted, identifiers, account, None))
+    def read(connection: Connection) -> Consents:
+        found = _consents_of(connection, wanted, identifiers, account, None)
+        users, emails = (sorted(map(identifiers.stored, given)) for given in (wanted.user_ids, wanted.emails))
+        phones = sorted({*map(identifiers.stored, wanted.phones), *_phones_of(connection, users, account)})
+        columns = [(_o.user_id, users), (_o.phone, phones), (_o.email, emails)]
+        return found._replace(rejected=_outcomes_of_person(connection, columns, account, None, only=_REJECTED_DECISION))
+
+    return database.read(read)
 
 
 def _consents_of(
@@ -487,11 +499,20 @@ class _Phone(NamedTuple):
 
 
 def _outcomes_of_person(
-    connection: Connection, columns: Sequence[tuple[ColumnElement[Any], list[str]]], account: str | None, limit: int
+    connection: Connection,
+    columns: Sequence[tuple[ColumnElement[Any], list[str]]],
+    account: str | None,
+    limit: int | None,
+    *,
+    only: ColumnElement[bool] | None = None,
 ) -> list[PersonOutcome]:
     found: dict[tuple[int, int], PersonOutcome] = {}
     for column, given in columns:  # separate queries: each has its own index
-        statement = _PERSON.where(column.in_(given)).order_by(_o.delivery.desc(), _o.position.desc()).limit(limit + 1)
+        statement = _PERSON.where(column.in_(given)).order_by(_o.delivery.desc(), _o.position.desc())
+        if limit is not None:
+            statement = statement.limit(limit + 1)
+        if only is not None:
+            statement = statement.where(only)
         if account is not None:
             statement = statement.where(_o.account == short(account))
         for row in connection.execute(statement):
@@ -500,6 +521,11 @@ def _outcomes_of_person(
     return sorted(found.values(), key=lambda one: (one.at, one.row.delivery, one.row.position))
 
 
+_REJECTED_DECISION: Final = (
+    (_o.status == Outcome.REJECTED.value)
+    & (_o.reason == "invalid")
+    & ((func.coalesce(_o.form, "") == SYNC_ROW) | (_o.consents == HAS_DECISION))
+)
 _PERSON: Final = select(*OUTCOME, _d.dag_id, _d.task_id, _d.map_index, _d.run_id).select_from(
     schema.outcomes.outerjoin(schema.deliveries, _d.id == _o.delivery)
 )
@@ -523,14 +549,27 @@ def _rows_of(connection: Connection, kind: Any, table: Any, wanted: ColumnElemen
 # -- rows that are kept as their source wrote them --------------------------------------------------------------------
 
 
-def _scan_letters(database: Database, wanted: Wanted, account: str | None, person: Person, most: int) -> None:
-    """Search the payloads of rows whose line names no person: they could not be mapped."""
-    nameless = _o.payload.is_not(None) & _o.user_id.is_(None) & _o.phone.is_(None) & _o.email.is_(None)
+_NAMELESS: Final = _o.user_id.is_(None) & _o.phone.is_(None) & _o.email.is_(None)
+_AS_READ: Final = _o.payload.is_not(None) & ((_o.reason == "invalid") | _NAMELESS)
+
+
+def _scan_letters(
+    database: Database,
+    wanted: Wanted,
+    account: str | None,
+    person: Person,
+    most: int,
+    named: Sequence[tuple[str, frozenset[str]]],
+) -> None:
+    """Search the payloads of rows as they were read: what could not be read, or comes second, is not in the line.
+
+    :param named: column -> the person's identifiers; such lines were found already.
+    """
     with_letters = select(_d.id).where((_d.rejected > 0) | (_d.unknown > 0)).order_by(_d.id.desc())
     if account is not None:
         with_letters = with_letters.where(_d.account == short(account))
     for (delivery,) in _all(database, with_letters):
-        page = _PERSON.add_columns(_o.payload).where((_o.delivery == delivery) & nameless)
+        page = _PERSON.add_columns(_o.payload).where((_o.delivery == delivery) & _AS_READ)
         page, last = page.order_by(_o.position).limit(_LETTERS_AT_ONCE), -1
         while True:
             rows = _all(database, page.where(_o.position > last))
@@ -539,6 +578,8 @@ def _scan_letters(database: Database, wanted: Wanted, account: str | None, perso
                 return
             person.scanned_rows += len(rows)
             for row in rows:
+                if any(getattr(row, column) in given for column, given in named):
+                    continue
                 if (where := wanted.found_in(json.loads(row.payload, object_hook=untagged))) is not None:
                     person.outcomes.append(_person_outcome(row, where))
             if len(rows) < _LETTERS_AT_ONCE:

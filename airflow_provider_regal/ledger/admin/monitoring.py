@@ -371,12 +371,15 @@ def outcome_page(
     return database.read(lambda connection: [outcome_row(row) for row in connection.execute(statement)])
 
 
+_FAILED: Final = (Outcome.REJECTED.value, Outcome.UNKNOWN.value)
+
+
 def with_what_was_read(database: Database, rows: Sequence[OutcomeRow]) -> list[OutcomeRow]:
-    """Fill in the phones and emails that could not be read, from the kept payloads.
+    """Fill in the phones and emails that could not be read, from the kept payloads, by the names of the columns.
 
     :param rows: of one delivery; a few hundred at most.
     """
-    wanted = [row.position for row in rows if row.is_dead_letter and (row.phone is None or row.email is None)]
+    wanted = [row.position for row in rows if row.status in _FAILED and None in (row.phone, row.email)]
     if not wanted:
         return [*rows]
     statement = select(_o.position, _o.payload).where(

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Table, delete, func, or_, select, text, update
+from sqlalchemy import Table, case, delete, func, or_, select, text, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -44,7 +44,7 @@ from airflow_provider_regal.ledger.deliveries import (
     Counts,
     Record,
 )
-from airflow_provider_regal.ledger.outcomes import line_of, write_outcomes
+from airflow_provider_regal.ledger.outcomes import HAS_DECISION, line_of, write_outcomes
 from airflow_provider_regal.ledger.rows import decode_chunk
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
@@ -199,6 +199,10 @@ def _numbers(database: Database, statement: Any) -> list[int]:
     return database.read(lambda connection: [row[0] for row in connection.execute(statement)])
 
 
+# What says only that a row had a decision names no one, and is kept as long as the outcome.
+_LEFT: Final = case((_o.consents == HAS_DECISION, HAS_DECISION), else_=None)
+
+
 def _drop_payloads(connection: Connection, before: str) -> int:
     old = select(_o.delivery, _o.position).where(_o.payload.is_not(None) & (_o.last_at < before)).limit(_ROWS_AT_ONCE)
     found: dict[int, list[int]] = {}
@@ -206,7 +210,7 @@ def _drop_payloads(connection: Connection, before: str) -> int:
         found.setdefault(delivery, []).append(position)
     for delivery, positions in sorted(found.items()):
         this = (_o.delivery == delivery) & _o.position.in_(sorted(positions))
-        connection.execute(update(schema.outcomes).where(this).values(payload=None, consents=None))
+        connection.execute(update(schema.outcomes).where(this).values(payload=None, consents=_LEFT))
     return sum(map(len, found.values()))
 
 

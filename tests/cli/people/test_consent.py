@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
+from airflow_provider_regal.errors import TooManyFailedRowsError
+from tests.delivery.sync.syncing import run_sync
 
 ANNE, BEN = "+12125550100", "+12125550101"
 IP, TEXT = "198.51.100.54", "Yes, text me."
@@ -52,6 +56,17 @@ class TestOnePerson:
         assert bars == "  No opt-in given up to 2026-11-20 08:00:00 is sent: the person opted out then."
         assert withheld.startswith("  Withheld 20")
         assert ": opt-in given 2026-11-01 08:00:00 (row 1, delivery 1): older: a newer decision" in withheld
+
+    def test_of_who_opted_out_the_evidence_is_that_of_the_earlier_yes(self, run, contacts):
+        contacts(opt_in("anne", ANNE))
+        contacts(opt_out("anne", ANNE, sms_opt_in_ip=IP, sms_opt_in_text=TEXT), name="later")
+        head, _, evidence, earlier, *_ = run("consent", ANNE)[1].splitlines()
+        assert head.endswith(": opted out")
+        assert evidence == "  Evidence: row 1, delivery 2."
+        assert earlier == (
+            f"  Evidence of the earlier opt-in of 2026-11-01 08:00:00: IP address {IP}; collected by signup_form; "
+            f'agreed to "{TEXT}"; row 1, delivery 1.'
+        )
 
     def test_why_an_opt_in_was_withheld_is_said_with_its_row(self, run, contacts):
         contacts({**opt_in("anne", ANNE), "sms_opt_in_ip": None, "plan": "gold"})
@@ -99,7 +114,7 @@ class TestOnePerson:
         contacts(opt_in("anne", ANNE))
         code, out, err = run("consent", BEN)
         assert (code, out) == (1, "")
-        assert err == "No decision is on record of this person: nothing was sent, withheld or recorded.\n"
+        assert err == "No decision is on record of this person: nothing was sent, withheld, recorded or rejected.\n"
 
     def test_as_json(self, run, contacts):
         contacts(opt_in("anne", ANNE))
@@ -160,6 +175,76 @@ class TestEvidence:
         assert code == 1
         assert "writes JSON or CSV by the name of the file" in err
         assert not (tmp_path / "anne.xlsx").exists()
+
+
+NAMES = {"customer_id": "user_id", "mobile": "phone", "mail": "email", "agreed": "sms_opt_in_at"}
+
+
+@pytest.fixture
+def synced(deliver, ledger_path, regal):
+    """Sync rows whose columns have names of their own: Anne's has no time, Ben's phone is none, and Cleo said no."""
+    rows = [
+        {"customer_id": "C010", "mobile": ANNE, "mail": "anne@example.com", "sms_opt_in": True, "agreed": None},
+        {"customer_id": "C011", "mobile": "555-ABCD", "mail": "ben@example.com", "sms_opt_in": True, "agreed": None},
+        {"customer_id": "C012", "mobile": "2125550102", "mail": "", "sms_opt_in": False, "agreed": "2026-11-01"},
+    ]
+    ledger_path.parent.mkdir(exist_ok=True)
+    with suppress(TooManyFailedRowsError):
+        run_sync(
+            rows, regal, "r", ledger_path, columns=NAMES, initial="send", require_ip=False, account="regal_default"
+        )
+
+
+class TestRejectedRows:
+    @pytest.mark.parametrize("who", ["C010", "(212) 555-0100", "Anne@Example.com"])
+    def test_of_a_person_without_any_decision_on_record_are_listed(self, run, synced, who):
+        code, out, err = run("consent", who)
+        assert (code, err) == (0, "")
+        head, row = out.splitlines()
+        assert head == "Rejected rows with a decision of this person:"
+        assert row.endswith(": row 1, delivery 1 of dag.task: agreed: no timestamp: send the time the person agreed.")
+        (line,) = run.json("consent", who)["rejected"]
+        assert (line["position"], line["user_id"], line["phone"]) == (1, "C010", ANNE)
+
+    def test_stand_below_what_is_on_record(self, run, synced, contacts):
+        contacts(opt_in("C010", ANNE))
+        out = run("consent", "C010")[1]
+        assert out.startswith(f"{ANNE}, sms, account regal_default: opted in\n")
+        assert "\n\nRejected rows with a decision of this person:\n  20" in out
+
+    def test_of_contacts_are_those_that_had_a_decision(self, run, contacts):
+        contacts({**opt_in("anne", ANNE), "email": "none@"}, {"user_id": "ben", "phone": BEN, "email": "none@"})
+        assert "row 1, delivery 1: email: " in run("consent", "anne")[1]
+        assert run("consent", "ben")[0] == 1
+
+    def test_are_not_those_of_others(self, run, synced):
+        assert "Rejected" not in run("consent", "C012")[1]
+
+    def test_are_counted_where_a_delivery_is_listed(self, run, synced):
+        code, out, err = run("consent", "--delivery", 1)
+        assert (code, out) == (0, "")
+        assert err == (
+            "Delivery 1 withheld 0 decisions. It rejected 2 rows, in a sync also for missing evidence: airflow regal "
+            "outcomes 1 --status rejected\n"
+        )
+
+    def test_are_listed_with_their_person(self, run, synced):
+        _, anne, ben = run("outcomes", 1)[1].splitlines()
+        assert f"C010     {ANNE}  anne@example.com" in anne
+        assert "C011" in ben
+        assert "ben@example.com" in ben
+
+    @pytest.mark.parametrize("who", ["C010", "C011", "555-ABCD", "ben@example.com", "212 555 0100"])
+    def test_are_found_by_any_identifier(self, run, synced, who):
+        code, out, _ = run("find", who)
+        assert code == 0
+        assert out.count("rejected") == 1
+
+    def test_are_found_by_a_value_that_is_in_the_row_alone(self, run, contacts):
+        contacts({"user_id": "anne", "phone": ANNE, "email": "none@", "phones.work": "(212) 555-0150"})
+        assert "found in phones.work" in run("find", "+12125550150")[1]
+        assert "found in email" in run("find", "none@")[1]
+        assert "found in" not in run("find", "anne")[1]
 
 
 def test_the_decisions_that_a_delivery_withheld_are_listed(run, contacts):

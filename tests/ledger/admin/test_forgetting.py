@@ -45,6 +45,16 @@ def logged(identifier, position=1, ip="203.0.113.77"):
     return LoggedConsent(identifier, "sms", True, MARCH, ip, "Yes.", "form", position, None, "acknowledged")
 
 
+def test_a_recorded_decision_at_the_position_of_a_row_is_not_of_its_person(tmp_path):
+    """Positions of what was recorded are those of the source, and those of a sync's outcomes are its own."""
+    path = tmp_path / "ledger.db"
+    recorded = logged(OTHER["phone"])._replace(status="recorded")
+    write(path, lines=[line(1, user_id=USER)], log=[recorded], acknowledged=[(OTHER["phone"], "sms", True, MARCH)])
+    _, traces = forget(path, f"user:{USER}")
+    assert OTHER["phone"] not in traces.addresses
+    assert [one.identifier for one in LedgerView(path).consent_log()] == [OTHER["phone"]]
+
+
 @pytest.fixture
 def everywhere(database_url, secret):
     """Write a person, and another one, into every table; returns where."""
