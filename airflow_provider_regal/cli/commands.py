@@ -221,7 +221,9 @@ ROW_SOURCE: Final = (
     ),
     _argument("--call", choices=CALLS, help="what the rows of --sql or --file are"),
     _argument("--event", metavar="NAME", help="name of the track events, where no column event has it"),
-    _argument("--mapping", metavar="JSON", help='column -> place, such as \'{"plan": "traits.tier"}\''),
+    _argument(
+        "--mapping", metavar="JSON", help='column -> place or list of places, such as \'{"plan": "traits.tier"}\''
+    ),
 )
 SANDBOX = Command(
     name="sandbox",
@@ -400,8 +402,9 @@ FIND = Command(
         "or is unknown, every decision on consent, consent as it is now, and rows that are still to be sent.\n"
         "Give several identifiers of the same person to see them together. This prints personal data.\n"
         "\n"
-        "Rows that are still to be sent, and rows that could not be mapped, are as their source wrote them.\n"
-        "They are read one by one, up to --scan-rows; a user id that is only digits is looked for in columns\n"
+        "Rows that are still to be sent, and invalid rows, are as their source wrote them. They are read one by\n"
+        "one, up to --scan-rows: a phone or email that is valid is found however it is written, any other value\n"
+        "as it is written; a user id that is only digits is looked for in columns\n"
         "whose name has a word such as id, key, no or number."
     ),
     example=(
@@ -572,8 +575,8 @@ CONSENT = Command(
     help="explain a person's consent, export the evidence, send owed opt-outs",
     description=(
         "Explain in plain words what is on record of a person's consent, by phone, email or user id: what Regal has\n"
-        "and since when, with which evidence, and what was withheld and why. --export writes the evidence to a file,\n"
-        "of that person, or of all decisions of a period. --delivery lists the decisions that a delivery withheld.\n"
+        "and since when, with which evidence, and what was withheld or rejected and why. --export writes the evidence\n"
+        "to a file, of that person, or of all decisions of a period. --delivery lists what a delivery withheld.\n"
         "\n"
         "consent owed lists the opt-outs that were read and that Regal has not acknowledged, the oldest first. The\n"
         "next delivery of contacts on the account sends them first; --send sends exactly those now.\n"

@@ -85,7 +85,8 @@ def test_an_option_that_is_gone_is_no_option():
 
 
 EVERY_OPTION = {
-    "mapping": {"a": "traits.x", "b": None, "at": ("sms_opt_in_at", "timestamp")}, "types": {"a": str, "b": int, "c": float, "d": bool, "e": date,
+    "mapping": {"a": "traits.x", "b": None, "at": ("sms_opt_in_at", "timestamp")},
+    "types": {"a": str, "b": int, "c": float, "d": bool, "e": date,
     "f": datetime, "g": "json"}, "values": {"Yes": True, "never": False, "?": None}, "column_names": "keep",
     "timezone": "America/New_York", "send_nulls": True, "on_invalid_phone": "drop", "on_invalid_email": "drop",
     "require_ip": False, "max_consent_age": timedelta(days=30), "opt_out_scope": "person", "outage_patience": 1.5,

@@ -343,7 +343,7 @@ def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
     inner: Mapping[str, Any] = traits if isinstance(traits, Mapping) else {}
     read: list[str] = []
     for reader, given in (
-        (lambda value: f"{USER}{read_user_id(value)}", [written.get("user_id", written.get(USER_ID))]),
+        (_read_user, [written.get("user_id", written.get(USER_ID))]),
         (read_phone, [written.get("phone", inner.get("phone")), *_labeled(written.get(PHONES), "number")]),
         (read_email, [written.get("email", inner.get("email")), *_labeled(written.get(EMAILS), "address")]),
     ):
@@ -353,6 +353,10 @@ def people_in(written: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
                     read.append(reader(value))
     user_id = next((one.removeprefix(USER) for one in read if one.startswith(USER)), None)
     return user_id, (*dict.fromkeys(read),)
+
+
+def _read_user(value: Any) -> str:
+    return f"{USER}{read_user_id(value)}"
 
 
 def _labeled(points: Any, key: str) -> Iterator[Any]:

@@ -326,7 +326,9 @@ class SyncStore:
 
     def unfit(self) -> Iterator[tuple[str, str, str, int, list[str]]]:
         """Return what can never be sent: row, place, faults, whether a decision is lost, and the person."""
-        found = self._db.cursor().execute("SELECT row, place, faults, loses_a_decision, person FROM unfit ORDER BY rowid")
+        found = self._db.cursor().execute(
+            "SELECT row, place, faults, loses_a_decision, person FROM unfit ORDER BY rowid"
+        )
         return ((*one[:4], json.loads(one[4])) for one in found)
 
     def close(self) -> None:

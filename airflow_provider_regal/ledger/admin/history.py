@@ -25,7 +25,14 @@ from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import FAILED, PLANNED, READING, RECORD, SENDING, STOPPED, Record
 from airflow_provider_regal.ledger.formats import task_name
 from airflow_provider_regal.ledger.identifiers import Identifiers
-from airflow_provider_regal.ledger.outcomes import HAS_DECISION, OUTCOME, OutcomeRow, cause_of, outcome_row
+from airflow_provider_regal.ledger.outcomes import (
+    HAS_DECISION,
+    OUTCOME,
+    SYNC_ROW,
+    OutcomeRow,
+    cause_of,
+    outcome_row,
+)
 from airflow_provider_regal.ledger.rows import decode_chunk, untagged
 from airflow_provider_regal.ledger.states import OUTCOMES, Outcome, RowState
 from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_time
@@ -437,8 +444,8 @@ def find_person(
     person.is_cut = len(person.outcomes) > limit or len(person.decisions) > limit
     person.outcomes, person.decisions = person.outcomes[-limit:], person.decisions[-limit:]
     if scan_rows:
-        named = [(column.key, frozenset(given)) for column, given in columns]
-        _scan_letters(database, wanted, account, person, scan_rows, named)
+        named = [(str(column.key), frozenset(given)) for column, given in columns]
+        _scan_letters(database, wanted, account, person, scan_rows, named=named)
         _scan_snapshots(database, wanted, account, person, scan_rows)
     else:
         person.scanned_all = False
@@ -465,6 +472,7 @@ def find_consents(
     :param identifiers: how the ledger stores them.
     :param account: only of this account.
     """
+
     def read(connection: Connection) -> Consents:
         found = _consents_of(connection, wanted, identifiers, account, None)
         users, emails = (sorted(map(identifiers.stored, given)) for given in (wanted.user_ids, wanted.emails))
@@ -559,6 +567,7 @@ def _scan_letters(
     account: str | None,
     person: Person,
     most: int,
+    *,
     named: Sequence[tuple[str, frozenset[str]]],
 ) -> None:
     """Search the payloads of rows as they were read: what could not be read, or comes second, is not in the line.

@@ -127,6 +127,8 @@ def test_the_person_of_a_rejected_row_is_read_by_the_mapping(row, mapping):
 
 
 def test_what_cannot_be_read_of_a_person_is_left_out():
-    refused = prepare({"ref": "C1", "mobile": "555-ABCD", "mail": "none@"}, mapping={"ref": "user_id", "mobile": "phone"})
+    refused = prepare(
+        {"ref": "C1", "mobile": "555-ABCD", "mail": "none@"}, mapping={"ref": "user_id", "mobile": "phone"}
+    )
     assert isinstance(refused, Rejected)
     assert (refused.user_id, refused.identifiers) == ("C1", ("user:C1",))

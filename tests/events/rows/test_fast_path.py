@@ -53,14 +53,29 @@ mappings = st.builds(
     RowMapping,
     st.sampled_from(["identify", "page", "screen"]),
     types=st.sampled_from([None, {"typed": str}, {"typed": int}, {"typed": date}]),
-    columns=st.sampled_from([None, {"typed": "traits.typed"}, {"typed": None}, {"typed": "traits.address.city"},
-                             {"typed": ["traits.one", "traits.two"]}, {"plan": ["traits.plan", "user_id"]}]),
+    columns=st.sampled_from(
+        [
+            None,
+            {"typed": "traits.typed"},
+            {"typed": None},
+            {"typed": "traits.address.city"},
+            {"typed": ["traits.one", "traits.two"]},
+            {"plan": ["traits.plan", "user_id"]},
+        ]
+    ),
 ) | st.builds(
     RowMapping,
     st.just("track"),
     event=st.sampled_from([None, "Loan Signed", " "]),
-    columns=st.sampled_from([None, {"typed": "traits.phone"}, {"typed": "properties.a.b"}, {"typed": "event"},
-                             {"typed": ["properties.a", "event", "traits.b"]}]),
+    columns=st.sampled_from(
+        [
+            None,
+            {"typed": "traits.phone"},
+            {"typed": "properties.a.b"},
+            {"typed": "event"},
+            {"typed": ["properties.a", "event", "traits.b"]},
+        ]
+    ),
 )
 
 

@@ -145,8 +145,26 @@ class TestMapping:
     def test_a_phone_that_is_not_there(self, nothing):
         assert event({"user_id": "1", "work": nothing}, columns={"work": "phones.work"}).phones == ()
 
-    @pytest.mark.parametrize("target", ["", "plan", "traits", "traits.", "traits..x", "phones", "phones.", "event", 5,
-                                        [], ["user_id", ""], [None], ["phone", "phone"], {"phone"}, b"phone"])
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "",
+            "plan",
+            "traits",
+            "traits.",
+            "traits..x",
+            "phones",
+            "phones.",
+            "event",
+            5,
+            [],
+            ["user_id", ""],
+            [None],
+            ["phone", "phone"],
+            {"phone"},
+            b"phone",
+        ],
+    )
     def test_targets_that_are_none(self, target):
         with pytest.raises(ValueError, match=r"mapping\['x'\]"):
             RowMapping("identify", columns={"x": target})
