@@ -128,6 +128,9 @@ def data(tmp_path, monkeypatch):
         "segment-logs/source/1700000000000/a.gz": gzip.compress(messages.encode()),
         "consents/2026.csv": "\n".join(["phone,channel,subscribed,agreed_at", *consents]).encode(),
         "form/2026.csv": form.encode(),
+        "crm/2026.csv": b"customer_id,mobile,mail,sms_opt_in,email_opt_in,updated_at,ip_address\n"
+        b"C1,2125550161,c1@example.com,true,true,2026-03-02 14:05:09,203.0.113.9\n"
+        b"C2,2125550162,c2@example.com,false,true,2026-03-02 14:05:09,203.0.113.9\n",
         "contract.json": contract.encode(),
         "contacts.csv": quickstart.encode(),
     }
