@@ -308,6 +308,8 @@ def test_rows_that_are_left_are_listed_with_who_they_are_about(site, regal_ledge
     assert '<option value="left" selected>' in masked.text
     assert "loan-" not in masked.text
     assert 'href="/connections"' in masked.text
+    framed = site().get(path, headers={"sec-fetch-dest": "iframe"})
+    assert "/connections" not in framed.text, "Airflow's frame lets no link lead out of it"
     assert "Enter the right API key in the connection acme (Admin > Connections)." in text_of(masked)
     form = {"token": token_of(masked), "status": "left"}
     shown = text_of(site().post(path, data=form)).split("Redelivered row ")[1]
