@@ -309,11 +309,19 @@ def _last_runs(database: Database) -> Iterator[Finding]:
     else:
         yield Finding(OK, "opt-outs", "the last runs rejected none")
     if last.failed:
+        more = f", and {last.stopped:,} stopped" if last.stopped else ""
         yield Finding(
             WARNING,
             "last runs",
-            f"the last delivery of {plural(last.failed, 'task')} failed. Look at it: airflow regal deliveries "
-            f"{last.newest_failed}",
+            f"the last delivery of {plural(last.failed, 'task')} failed{more}. Look at it: "
+            f"airflow regal deliveries {last.newest_failed}",
+        )
+    elif last.stopped:
+        yield Finding(
+            WARNING,
+            "last runs",
+            f"the last delivery of {plural(last.stopped, 'task')} stopped. If Airflow does not retry it, clear its task: "
+            f"airflow regal deliveries {last.newest_stopped}",
         )
     else:
-        yield Finding(OK, "last runs", "the last delivery of no task failed")
+        yield Finding(OK, "last runs", "the last delivery of no task failed or stopped")

@@ -379,10 +379,10 @@ class Deliveries:
         """
         key, holder = place.key(self.account.name), uuid4().hex
         counts = counts or Counts()
-        wait_s, log = 0.0, None
+        wait_s, log, before_at = 0.0, None, None
 
         def work(connection: Connection) -> Record:
-            nonlocal wait_s, log
+            nonlocal wait_s, log, before_at
             last = _latest(connection, key)
             if last is not None and last.holder == holder:
                 return last  # it was committed, but the answer was lost
@@ -446,7 +446,7 @@ class Deliveries:
             seen = _record(connection, record.id)
             if seen.holder == holder:
                 return seen  # it was committed, but the answer was lost
-            wait_s = _wait_s(self, seen)
+            wait_s, before_at = _wait_s(self, seen), seen.held_at
             not_later = (_d.epoch < this.epoch) | ((_d.epoch == this.epoch) & (_d.try_number <= this.number))
             values: dict[str, Any] = {
                 "holder": holder, "epoch": this.epoch, "try_number": this.number, "options": options,
@@ -476,7 +476,7 @@ class Deliveries:
             return held
 
         taken = self.database.write(work)
-        return Held(self, taken, holder, wait_s, log)
+        return Held(self, taken, holder, wait_s, log, before_at)
 
 
 _TAKEN_OVER: Final = "Another try of this task delivers now; this one has stopped and sends nothing more."
@@ -509,15 +509,23 @@ class Held:
 
     :param wait_s: for how many seconds requests of an earlier try may still be in flight.
     :param log: writes about this try; None if tries are not recorded.
+    :param before_at: when the earlier try committed last (ledger time); it sent what it had reserved at about then.
     """
 
     def __init__(
-        self, deliveries_: Deliveries, record: Record, holder: str, wait_s: float, log: TryLog | None = None
+        self,
+        deliveries_: Deliveries,
+        record: Record,
+        holder: str,
+        wait_s: float,
+        log: TryLog | None = None,
+        before_at: str | None = None,
     ) -> None:
         self.record = record
         self.id: int = record.id
         self.wait_s = wait_s
         self.log = log
+        self.before_at = before_at
         self.counts = Counts.of(record)
         self.states = RowStates()
         self.account = deliveries_.account

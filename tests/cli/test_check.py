@@ -134,12 +134,20 @@ def test_rejected_opt_outs_and_failures_of_the_last_runs_are_warnings_until_a_ru
     assert found["last runs"] == [
         ("warning", f"the last delivery of 2 tasks failed. Look at it: airflow regal deliveries {other}")
     ]
-    for task in ("sync", "other"):
-        write(ledger_path, lines=[line(1)], run="c", task=task)
+    write(ledger_path, rows=[{"user_id": "u"}] * 2, state="stopped", run="c", task="sync")
+    assert check()[1]["last runs"] == [
+        ("warning", f"the last delivery of 1 task failed, and 1 stopped. Look at it: airflow regal deliveries {other}")
+    ]
+    write(ledger_path, lines=[line(1)], run="c", task="other")
+    ((how, said),) = check()[1]["last runs"]
+    assert (how, said.split(":")[0]) == (
+        "warning", "the last delivery of 1 task stopped. If Airflow does not retry it, clear its task",
+    )  # fmt: skip
+    write(ledger_path, lines=[line(1)], run="d", task="sync")
     write(ledger_path, lines=[line(1, "rejected", **letter)], state="failed", dag=None, task=None, run="outside")
     _, found = check()
     assert found["opt-outs"] == [("ok", "the last runs rejected none")]
-    assert found["last runs"] == [("ok", "the last delivery of no task failed")]
+    assert found["last runs"] == [("ok", "the last delivery of no task failed or stopped")]
 
 
 def test_rows_that_no_try_has_resumed_are_a_warning_that_leads_to_the_oldest(

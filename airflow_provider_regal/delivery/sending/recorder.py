@@ -63,7 +63,7 @@ from airflow_provider_regal.ledger.outcomes import HAS_DECISION, OutcomeLine, en
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
-from airflow_provider_regal.ledger.text import to_ledger_time
+from airflow_provider_regal.ledger.text import from_ledger_time, to_ledger_time
 
 _log = logging.getLogger(__name__)
 #: Nothing is sent if the last commit is older than this: another try may have taken over since.
@@ -520,12 +520,13 @@ class Recorder:
     def died(self, row: Ready | Rejected, now: datetime) -> None:
         """Record that an earlier try died between reserving the row and committing an answer."""
         message = "the worker died while it was being sent; look for it in Regal"
+        sent_at = now if self._held.before_at is None else from_ledger_time(self._held.before_at)
         self._held.counts.unknown_of_outage += row.weight
         if isinstance(row, Ready):
             row.tries = max(row.tries, 1)
-            self._lost_sight_of(row, message, _DIED, now)
+            self._lost_sight_of(row, message, _DIED, sent_at)
             return
-        moment = to_ledger_time(now)  # its mapping changed since
+        moment = to_ledger_time(sent_at)  # its mapping changed since
         user_id, phone, email = self._people(row)
         self._changes.outcomes.append(
             line_of(

@@ -198,7 +198,8 @@ def _rows(outcomes: list[PersonOutcome]) -> Iterator[Line]:
         event = f" {row.event!r}" if row.event else ""
         found = f"found in {one.found_in}" if one.found_in else ""
         by = f"redelivered by {row.redelivered_by}" if row.redelivered_by is not None else ""
-        told = "; ".join(part for part in (one.task, row.reason, row.message, found, by) if part and part != "")
+        there = f"found at Regal on {formats.time(row.found_at)}" if row.found_at is not None else ""
+        told = "; ".join(part for part in (one.task, row.reason, row.message, found, by, there) if part)
         yield Line(one.at, f"{row.call}{event}", row.status, f"{row.delivery}, {row.where}", told)
 
 

@@ -27,6 +27,7 @@ from airflow_provider_regal.ledger.formats import task_name
 from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.outcomes import (
     HAS_DECISION,
+    IS_LETTER,
     OUTCOME,
     SYNC_ROW,
     OutcomeRow,
@@ -140,7 +141,7 @@ def _all(database: Database, statement: Any) -> list[Any]:
 
 
 class Unknowns(NamedTuple):
-    """Unknown rows that were not redelivered: it can't be known whether Regal received them."""
+    """Unknown rows that were neither redelivered nor found at Regal."""
 
     rows: int
     oldest_at: str | None
@@ -149,7 +150,7 @@ class Unknowns(NamedTuple):
 
 def unknown_rows(database: Database, account: str | None = None) -> Unknowns:
     """Count the unknown rows whose payload is kept, and find the oldest one."""
-    wanted = _o.payload.is_not(None) & (_o.status == Outcome.UNKNOWN.value) & _o.redelivered_by.is_(None)
+    wanted = IS_LETTER & (_o.status == Outcome.UNKNOWN.value) & _o.redelivered_by.is_(None)
     if account is not None:
         wanted = wanted & (_o.account == short(account))
     counting = select(func.count(), func.min(_o.first_at)).where(wanted)
