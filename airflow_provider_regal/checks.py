@@ -35,7 +35,7 @@ from airflow_provider_regal.ledger.admin.last_deliveries import last_deliveries
 from airflow_provider_regal.ledger.admin.left import rows_left
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.formats import plural
-from airflow_provider_regal.ledger.owed import count_owed
+from airflow_provider_regal.ledger.people.owed import count_owed
 
 OK: Final = "ok"
 WARNING: Final = "warning"

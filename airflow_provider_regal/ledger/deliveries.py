@@ -28,7 +28,7 @@ from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import TakenOverError
 from airflow_provider_regal.ledger.account import Account, Contact, age_s
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import raw_rows
 from airflow_provider_regal.ledger.outcomes import OutcomeLine, reasons_of, remove_lines, write_outcomes

@@ -41,10 +41,10 @@ def check(capsys):
         assert KEY not in out + err
         found, last = {}, []
         for one in out.splitlines():
-            if re.match(r"\[?\d{4}-", one):  # a warning of Airflow's own
+            if re.match(r"\[?\d{4}-", one):  # one of Airflow's own warnings
                 continue
             how, what, said = one[:8].strip(), one[9:21].strip(), one[22:]
-            if not how:  # the line before goes on
+            if not how:  # continues the line before
                 last[-1] = (last[-1][0], f"{last[-1][1]}\n{said}")
                 continue
             assert how in ("ok", "warning", "failure"), one
@@ -278,7 +278,7 @@ def test_a_connection_that_is_not_there(check, home, airflow_db):
     assert how == "failure"
     assert "nowhere" in said
     assert said.endswith("Run this where the scheduler runs, or set the variable.")
-    assert found["ledger"][0][0] == "ok"  # which is checked anyway
+    assert found["ledger"][0][0] == "ok"  # which is checked in any case
     assert "1 of 4 checks failed: deliveries would not work." in check.complaint
 
 

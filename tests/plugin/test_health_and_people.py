@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.ledger.view import open_database

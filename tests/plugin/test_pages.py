@@ -327,7 +327,7 @@ def test_rows_that_are_left_are_listed_with_who_they_are_about(site, regal_ledge
 
 def test_rows_that_are_left_are_paged(site, regal_ledger, monkeypatch, text_of):
     monkeypatch.setattr("airflow_provider_regal.plugin.delivery.ROWS_A_PAGE", 2)
-    rows = [{"user_id": f"u{one}"} for one in range(5)]  # three in a chunk
+    rows = [{"user_id": f"u{one}"} for one in range(5)]  # a chunk has three rows
     path = f"/regal/deliveries/{write(regal_ledger, rows=rows, state='stopped', at=NOW)}"
     first = site().get(path)
     assert "row 2 left" in text_of(first)
@@ -541,7 +541,7 @@ def test_a_delivery_without_tries_on_record_shows_none(site, regal_ledger, text_
     assert " try " not in text.split("Normal here?")[1]
 
 
-# -- few words --------------------------------------------------------------------------------------------------------
+# -- short of words ---------------------------------------------------------------------------------------------------
 
 
 def test_what_a_reason_advises_is_a_step_and_not_among_the_reasons(site, regal_ledger, text_of):

@@ -174,7 +174,7 @@ def mend_bad_phones(incidents: Incidents, page) -> None:
 
 def mend_a_killed_worker(incidents: Incidents, page) -> None:
     incidents.happen("killed-worker")
-    time.sleep(4)  # for three seconds after its last commit, the page takes a task for alive
+    time.sleep(4)  # for three seconds after its last commit, the page considers a task alive
     on_call = look(incidents, page, "killed-worker")
     assert "TASK DEAD" in on_call.seen["state"]
     assert "The task's process is gone" in on_call.seen["happened"]

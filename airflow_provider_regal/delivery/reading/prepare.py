@@ -30,7 +30,7 @@ from airflow_provider_regal.events.rows.opt_outs import (
 )
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
-from airflow_provider_regal.ledger.suppressions import USER
+from airflow_provider_regal.ledger.people.suppressions import USER
 from airflow_provider_regal.sources.marks import (
     CALL_MARK,
     CLAIMS_MARK,

@@ -29,7 +29,8 @@ from sqlalchemy import Table, case, delete, func, or_, select, text, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_regal.ledger import consent_log, schema
+from airflow_provider_regal.ledger import schema
+from airflow_provider_regal.ledger.people import consent_log
 from airflow_provider_regal.ledger.admin.history import is_live
 from airflow_provider_regal.ledger.database import LOCK_TIMEOUT_S, Database
 from airflow_provider_regal.ledger.deliveries import (

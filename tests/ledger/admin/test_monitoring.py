@@ -142,7 +142,7 @@ def test_a_failed_delivery_is_fixed_by_a_later_one_of_the_same_place_that_finish
     with closing(open_database(database_url)) as database:
         assert found(database, first) == (True, None)
         write(database_url, **{**bad, "run": "another"}, name="named")
-        write(database_url, lines=[line(1)], run="again", name="named")  # another of the same task instance
+        write(database_url, lines=[line(1)], run="again", name="named")  # another delivery of the same task instance
         write(database_url, lines=[line(1)], run="another")
         doubtful = write(database_url, lines=[line(1), line(2, "unknown", **LETTER)], run="again")
         assert found(database, first) == (True, None), "the later one needs a look itself"

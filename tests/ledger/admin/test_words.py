@@ -68,13 +68,13 @@ STALLED = {**LIVE, "held_at": ago(hours=3)}
         (GONE, TaskNow.RUNNING, "SENDING 40 %", "busy"),
         (GONE, TaskNow.WAITING, "STOPPED, RETRY WAITING", "warn"),
         (GONE, TaskNow.OVER, "TASK DEAD", "bad"),
-        (DYING, TaskNow.WAITING, "SENDING 40 %", "busy"),  # it commits, so it sends
+        (DYING, TaskNow.WAITING, "SENDING 40 %", "busy"),  # it commits, so it is running
         (DYING, TaskNow.OVER, "SENDING 40 %", "busy"),
         (STALLED, TaskNow.RUNNING, "STALLED 3 h", "bad"),
         (STALLED, TaskNow.WAITING, "STOPPED, RETRY WAITING", "warn"),
         (STALLED, TaskNow.OVER, "TASK DEAD", "bad"),
         ({**GONE, "state": "reading", "kept_rows": None}, TaskNow.OVER, "TASK DEAD", "bad"),
-        ({"state": "stopped", "acknowledged": 4}, TaskNow.OVER, "STOPPED, 6 LEFT", "bad"),  # it has said so itself
+        ({"state": "stopped", "acknowledged": 4}, TaskNow.OVER, "STOPPED, 6 LEFT", "bad"),  # its own record says so
         ({}, TaskNow.OVER, "OK", "good"),
     ],
 )
