@@ -320,8 +320,8 @@ def _last_runs(database: Database) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "last runs",
-            f"the last delivery of {plural(last.stopped, 'task')} stopped. If Airflow does not retry it, clear its task: "
-            f"airflow regal deliveries {last.newest_stopped}",
+            f"the last delivery of {plural(last.stopped, 'task')} stopped. If Airflow does not retry it, clear its "
+            f"task: airflow regal deliveries {last.newest_stopped}",
         )
     else:
         yield Finding(OK, "last runs", "the last delivery of no task failed or stopped")

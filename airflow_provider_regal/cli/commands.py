@@ -520,7 +520,7 @@ SETTLE = Command(
     example="examples:\n  %(prog)s 17 --rows 212,215-219\n  %(prog)s 17 --all\n  %(prog)s 17 --rows 212 --undo",
     arguments=(
         _argument("delivery", type=_delivery, metavar="DELIVERY", help="id of the delivery"),
-        _argument("--rows", type=_row_numbers, metavar="ROWS", help="numbers of rows in the source, such as 212,215-219"),
+        _argument("--rows", type=_row_numbers, metavar="ROWS", help="numbers of rows, such as 212,215-219"),
         _argument("--all", action="store_true", help="all unknown rows that no redelivery has taken"),
         _argument("--undo", action="store_true", help="remove the mark"),
         _LEDGER,
@@ -919,5 +919,6 @@ CONTRACT = Group(
     commands=(CONTRACT_INFER, CONTRACT_VALIDATE, CONTRACT_TYPES, CONTRACT_ACCEPT),
 )
 COMMANDS: Final[tuple[Command | Group, ...]] = (
-    SANDBOX, CHECK, TRY, SEND, DELIVERIES, OUTCOMES, FIND, REDELIVER, SETTLE, CONSENT, SUPPRESS, FORGET, CONTRACT, LEDGER,
+    SANDBOX, CHECK, TRY, SEND, DELIVERIES, OUTCOMES, FIND, REDELIVER, SETTLE, CONSENT, SUPPRESS, FORGET, CONTRACT,
+    LEDGER,
 )  # fmt: skip

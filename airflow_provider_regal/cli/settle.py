@@ -20,9 +20,7 @@ def run_settle(args: argparse.Namespace) -> int:
     """Mark rows, or undo it; an error names those that could not be marked."""
     with opened(args.ledger_conn_id) as database:
         if history.find_delivery(database, args.delivery) is None:
-            raise CommandError(
-                f"There is no delivery {args.delivery}. List deliveries with: airflow regal deliveries"
-            )
+            raise CommandError(f"There is no delivery {args.delivery}. List deliveries with: airflow regal deliveries")
         rows = None if args.all else args.rows
         if args.undo:
             marked = database.write(partial(unmark_found, delivery=args.delivery, positions=rows))

@@ -22,10 +22,10 @@ from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import WrongLedgerError
 from airflow_provider_regal.ledger import rules, schema
-from airflow_provider_regal.ledger.people import consent_log
-from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, MESSAGES, Key, batches, raw_rows
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.people.owed import OwedOptOut, count_owed, owed_opt_outs
 from airflow_provider_regal.ledger.rules import OPT_IN, By, Claim, Entry, Verdict

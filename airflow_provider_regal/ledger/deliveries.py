@@ -28,10 +28,10 @@ from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import TakenOverError
 from airflow_provider_regal.ledger.account import Account, Contact, age_s
-from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import raw_rows
 from airflow_provider_regal.ledger.outcomes import OutcomeLine, reasons_of, remove_lines, write_outcomes
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.rows import RowChunk, decode_chunk
 from airflow_provider_regal.ledger.rules import Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE, deliveries, outcomes, row_chunks
@@ -379,10 +379,10 @@ class Deliveries:
         """
         key, holder = place.key(self.account.name), uuid4().hex
         counts = counts or Counts()
-        wait_s, log, before_at = 0.0, None, None
+        wait_s, log = 0.0, None
 
         def work(connection: Connection) -> Record:
-            nonlocal wait_s, log, before_at
+            nonlocal wait_s, log
             last = _latest(connection, key)
             if last is not None and last.holder == holder:
                 return last  # it was committed, but the answer was lost
@@ -439,10 +439,10 @@ class Deliveries:
         :raises TakenOverError: a later try, or another sender, has it.
         """
         holder = uuid4().hex
-        wait_s, log = 0.0, None
+        wait_s, log, before_at = 0.0, None, None
 
         def work(connection: Connection) -> Record:
-            nonlocal wait_s, log
+            nonlocal wait_s, log, before_at
             seen = _record(connection, record.id)
             if seen.holder == holder:
                 return seen  # it was committed, but the answer was lost
@@ -476,7 +476,7 @@ class Deliveries:
             return held
 
         taken = self.database.write(work)
-        return Held(self, taken, holder, wait_s, log, before_at)
+        return Held(self, taken, holder, wait_s, log, before_at=before_at)
 
 
 _TAKEN_OVER: Final = "Another try of this task delivers now; this one has stopped and sends nothing more."
@@ -519,6 +519,7 @@ class Held:
         holder: str,
         wait_s: float,
         log: TryLog | None = None,
+        *,
         before_at: str | None = None,
     ) -> None:
         self.record = record

@@ -308,9 +308,9 @@ def _mark_found(database: Database, record: Record, form: dict[str, str], viewer
     :raises HTTPException: no row was chosen.
     """
     ticked = delivery.ticked_rows(form)
-    if form.get("found") == "ticked" and not ticked:
+    if form.get("found") != "all" and not ticked:
         raise HTTPException(400, "No row is ticked: go back, and tick those that Regal has")
-    rows = ticked if form.get("found") == "ticked" else None
+    rows = None if form.get("found") == "all" else ticked
     now = to_ledger_time(database.now())
     marked = database.write(partial(mark_found, delivery=record.id, positions=rows, found_at=now))
     airflow.write_audit_log(viewer.user, "regal.settle", {"delivery": record.id, "rows": len(marked)}, **_where(record))
@@ -318,12 +318,12 @@ def _mark_found(database: Database, record: Record, form: dict[str, str], viewer
 
 
 def _start_redelivery(database: Database, record: Record, form: dict[str, str], viewer: Viewer) -> tuple[str, int]:
-    """Trigger the DAG that redelivers; return the id of its run, and how many rows match now.
+    """Trigger the DAG that redelivers; return the id of its run, and how many rows match.
 
     :raises HTTPException: the DAG's params do not allow it.
     """
     status = form.get("status", "rejected")
-    conf = {
+    conf: dict[str, Any] = {
         "delivery": record.id,
         "status": status if status in ("rejected", "unknown", "both") else "rejected",
         "reason": form.get("reason", "").strip() or None,
@@ -338,6 +338,8 @@ def _start_redelivery(database: Database, record: Record, form: dict[str, str], 
         if "positions" not in airflow.params_of_dag(REDELIVER_DAG):  # otherwise it would send all rows
             raise HTTPException(400, f"Your copy of {REDELIVER_DAG} can't send single rows: copy the new one")
         conf["positions"] = ", ".join(map(str, ticked))
+    statuses = ("rejected", "unknown") if conf["status"] == "both" else (conf["status"],)
+    rows = monitoring.count_letters(database, record.id, statuses=statuses, reason=conf["reason"], positions=ticked)
     try:
         run_id = airflow.trigger_dag(REDELIVER_DAG, conf, viewer.user)
     except ValueError as error:
@@ -345,7 +347,4 @@ def _start_redelivery(database: Database, record: Record, form: dict[str, str], 
     airflow.write_audit_log(
         viewer.user, "regal.redeliver", {"delivery": record.id, "status": conf["status"]}, dag_id=record.dag_id
     )
-    statuses = ("rejected", "unknown") if conf["status"] == "both" else (conf["status"],)
-    return run_id, monitoring.count_letters(
-        database, record.id, statuses=statuses, reason=conf["reason"], positions=ticked
-    )
+    return run_id, rows

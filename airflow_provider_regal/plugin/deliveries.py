@@ -156,9 +156,7 @@ def summary(database: Database, readable: Wanted) -> Summary:
 
 
 def _states_of(records: Sequence[Record], now: datetime, tasks: Mapping[int, TaskNow]) -> list[State]:
-    return [
-        words.state_of(one, Counts.of(one), now, Since(tasks.get(one.id, TaskNow.RUNNING))) for one in records
-    ]
+    return [words.state_of(one, Counts.of(one), now, Since(tasks.get(one.id, TaskNow.RUNNING))) for one in records]
 
 
 def known_since(database: Database, records: Sequence[Record]) -> dict[int, Since]:
@@ -166,9 +164,7 @@ def known_since(database: Database, records: Sequence[Record]) -> dict[int, Sinc
     tasks, fixes = tasks_of(records), monitoring.fixes(database, records)
     unknown, replaced = monitoring.unknown_left(database, records), monitoring.replacements(database, records)
     return {
-        one.id: Since(
-            tasks.get(one.id, TaskNow.RUNNING), fixes.get(one.id), unknown.get(one.id), replaced.get(one.id)
-        )
+        one.id: Since(tasks.get(one.id, TaskNow.RUNNING), fixes.get(one.id), unknown.get(one.id), replaced.get(one.id))
         for one in records
     }
 

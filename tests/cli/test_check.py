@@ -84,7 +84,7 @@ def test_a_ledger_that_is_there_is_written_to_and_left_as_it_was(check, connect,
     assert list(found)[-9:] == [
         "ledger", "ledger clock", "retention", "accounts", "unknown rows", "rows left", "owed", "opt-outs", "last runs",
     ]  # fmt: skip
-    assert found["ledger"] == [("ok", f"{ledger_path}: written and read back, sqlite, schema version 2")]
+    assert found["ledger"] == [("ok", f"{ledger_path}: written and read back, sqlite, schema version 3")]
     assert found["accounts"] == [("ok", "acme (1 delivery)")]
     assert found["unknown rows"] == [("ok", "none")]
     assert found["rows left"] == [
@@ -215,7 +215,7 @@ def test_a_ledger_of_an_older_version_is_left_as_it_is(check, connect, ledger_pa
     code, found = check()
     assert code == 0
     assert found["schema"] == [
-        ("warning", "version 2; the next delivery migrates it to 3. Upgrade all workers together")
+        ("warning", "version 3; the next delivery migrates it to 4. Upgrade all workers together")
     ]
 
 
@@ -359,7 +359,7 @@ def test_a_ledger_in_postgres_gets_its_tables(check, connect, regal_sandbox, mon
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", postgres_url.replace("postgresql+psycopg2", "postgres"))
     code, found = check("--ledger-conn-id", "warehouse")
     assert code == 0, found
-    assert found["ledger"] == [("ok", "connection warehouse: written and read back, postgresql, schema version 2")]
+    assert found["ledger"] == [("ok", "connection warehouse: written and read back, postgresql, schema version 3")]
     assert found["ledger clock"] == [("ok", "agrees with the database's")]
     assert found["executor"] == [("ok", "LocalExecutor: every worker has to reach connection warehouse")]
 

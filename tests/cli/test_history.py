@@ -209,7 +209,7 @@ class TestOutcomesInAWarehouse:
             columns = (
                 "delivery, position, account, dag_id, task_id, run_id, map_index, place, call, event, user_id, phone"
             )
-            more = "email, status, reason, field, message, attempts, first_at, last_at, redelivered_by"
+            more = "email, status, reason, field, message, attempts, first_at, last_at, redelivered_by, found_at"
             connection.execute(f"CREATE TABLE t ({columns}, {more}, CHECK (user_id IS NULL))")
         code, _, err = run("outcomes", "--to-conn-id", "warehouse", "--table", "t")
         assert code == 1

@@ -55,7 +55,7 @@ def test_all_and_undo(run, unknown, ledger_path):
 
 def test_a_person_s_timeline_tells_it(run, unknown):
     run("settle", unknown, "--rows", "1")
-    assert "; found at Regal on 20" in run("find", "cust-100")[1]
+    assert "; found at Regal on 20" in run("find", "u100")[1]
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,16 @@ def test_a_person_s_timeline_tells_it(run, unknown):
         ((7, "--rows", "9-3"), "is not a list of row numbers"),
         ((7, "--rows", "1,"), "is not a list of row numbers"),
         ((7, "--rows", "1-200000"), "names more than 100,000 rows"),
-        ((7, "--all"), "There is no delivery 7"),
     ],
 )
-def test_what_is_meant_has_to_be_said(run, unknown, given, told):
-    code, out, err = run("settle", *given)
-    assert code in (1, 2)
-    assert out == ""
-    assert told in err
+def test_what_is_meant_has_to_be_said(run, unknown, capsys, given, told):
+    with pytest.raises(SystemExit) as stopped:
+        run("settle", *given)
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_delivery_that_is_not_there_is_an_error(run, unknown):
+    assert run("settle", 7, "--all") == (
+        1, "", "error: There is no delivery 7. List deliveries with: airflow regal deliveries\n"
+    )  # fmt: skip

@@ -11,7 +11,6 @@ from sqlalchemy import select, text
 
 from airflow_provider_regal.errors import LedgerError, TakenOverError
 from airflow_provider_regal.ledger import schema
-from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import (
     FAILED,
     FINISHED,
@@ -27,6 +26,7 @@ from airflow_provider_regal.ledger.deliveries import (
 )
 from airflow_provider_regal.ledger.entries import batches
 from airflow_provider_regal.ledger.outcomes import OutcomeLine
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.rows import RowChunk
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
 from airflow_provider_regal.ledger.text import from_ledger_time, to_ledger_time

@@ -54,12 +54,12 @@ from airflow_provider_regal.errors import FixConnectionError, LedgerError, Taken
 from airflow_provider_regal.events import Consent
 from airflow_provider_regal.events.names import IS_PRIMARY, MESSAGE_ID, NAME, PHONES, PROPERTIES, TRAITS, Channel
 from airflow_provider_regal.events.payload import lost_by_promotion
-from airflow_provider_regal.ledger.people import consent_log
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held
 from airflow_provider_regal.ledger.formats import duration
 from airflow_provider_regal.ledger.outcomes import HAS_DECISION, OutcomeLine, encoded, line_of
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip

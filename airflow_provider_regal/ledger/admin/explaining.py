@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from airflow_provider_regal.ledger import formats
-from airflow_provider_regal.ledger.people import consent_log
 from airflow_provider_regal.ledger.admin.history import ConsentNow, Consents, Person, PersonOutcome, Wanted
-from airflow_provider_regal.ledger.people.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.formats import plural
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LogLine
 from airflow_provider_regal.ledger.people.identifiers import Identifiers
-from airflow_provider_regal.ledger.rules import SENDING
 from airflow_provider_regal.ledger.people.suppressions import Suppression, find_suppressions
+from airflow_provider_regal.ledger.rules import SENDING
 from airflow_provider_regal.ledger.text import short
 
 _WITHHELD_SHOWN: Final = 10

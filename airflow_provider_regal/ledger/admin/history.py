@@ -19,13 +19,10 @@ from sqlalchemy.sql import ColumnElement
 
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
 from airflow_provider_regal.ledger import schema
-from airflow_provider_regal.ledger.people import consent_log
 from airflow_provider_regal.ledger.account import age_s
-from airflow_provider_regal.ledger.people.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import FAILED, PLANNED, READING, RECORD, SENDING, STOPPED, Record
 from airflow_provider_regal.ledger.formats import task_name
-from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.outcomes import (
     HAS_DECISION,
     IS_LETTER,
@@ -35,6 +32,9 @@ from airflow_provider_regal.ledger.outcomes import (
     cause_of,
     outcome_row,
 )
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LogLine
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.rows import decode_chunk, untagged
 from airflow_provider_regal.ledger.states import OUTCOMES, Outcome, RowState
 from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_time

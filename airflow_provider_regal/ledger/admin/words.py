@@ -41,7 +41,7 @@ _UNKNOWN: Final = ("--status", "unknown")
 _RUNS_NEEDED: Final = 3
 _FIX_DATA: Final = "Fix the data in the source, or the mapping."
 ASK_REGAL: Final = "Find out whether Regal is back: a button on the page Health asks its host."
-_RETRY_WAITS: Final = ["Nothing: Airflow runs the task again. It resumes here, and sends no acknowledged row again."]
+_RETRY_WAITS: Final = "Airflow runs the task again. It resumes here, and sends no acknowledged row again."
 # A running delivery commits every second, and sends nothing if its last commit is older than this.
 _QUIET_S: Final = 3.0
 
@@ -289,10 +289,7 @@ def _steps(record: Record, counts: Counts, now: datetime, since: Since, refused:
 
 def _while_it_runs(record: Record, counts: Counts, now: datetime, task: TaskNow) -> list[str]:
     if task is TaskNow.WAITING:
-        return [
-            "Nothing: Airflow runs the task again. It resumes here, and no acknowledged row is sent again."
-            f"{_on_their_way(record)}"
-        ]
+        return [f"Nothing: {_RETRY_WAITS}{_on_their_way(record)}"]
     if task is TaskNow.OVER:
         return [
             "Airflow does not run it again: clear the task. It resumes here, and no acknowledged row is sent again."
@@ -340,7 +337,7 @@ def _to_resume(record: Record, counts: Counts, task: TaskNow) -> list[str]:
         return ["Look at the reasons: Regal refuses these rows.", "Fix the data or the mapping.", resume]
     first = [ASK_REGAL] if "outage_patience" in error else []
     if task is TaskNow.WAITING:
-        return [*first, "Nothing else: Airflow runs the task again. It resumes here." if first else _RETRY_WAITS]
+        return [*first, f"{'Nothing else' if first else 'Nothing'}: {_RETRY_WAITS}"]
     if task is TaskNow.OVER:
         return [*first, f"Airflow does not run it again. {resume}"]
     later = f"Otherwise: {resume[:1].lower()}{resume[1:]}"

@@ -18,7 +18,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, String, Table, delete, func, insert, inspect, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Engine
 
@@ -224,7 +237,8 @@ def _mark(ledger: Database, record: Record) -> str:
     """Return the state in which a delivery is copied; every commit changes it, and every change of what was found."""
     found = ""
     if record.unknown:
-        marks = select(func.count(), func.max(_o.found_at)).where((_o.delivery == record.id) & NOT_ACKNOWLEDGED & _o.found_at.is_not(None))
+        these = (_o.delivery == record.id) & NOT_ACKNOWLEDGED & _o.found_at.is_not(None)
+        marks = select(func.count(), func.max(_o.found_at)).where(these)
         rows, at = ledger.read(lambda connection: connection.execute(marks).one())
         found = f" {rows} {at}" if rows else ""
     return f"{record.state} {record.try_number} {record.held_at} {record.ended_at}{found}"
@@ -246,10 +260,8 @@ def _replace(ledger: Database, connection: Connection, record: Record, lines: Ta
         connection.execute(insert(lines), page)
     told = {name: getattr(record, name) for name in ("account", "name", "call", "state", "read_rows", *_OUTCOMES)}
     started, ended = _moment(record.started_at), _moment(record.ended_at)
-    connection.execute(
-        insert(copied),
-        [{**told, **task, "delivery": record.id, "started_at": started, "ended_at": ended, "copied_in": _mark(ledger, record)}],
-    )
+    told |= {"delivery": record.id, "started_at": started, "ended_at": ended, "copied_in": _mark(ledger, record)}
+    connection.execute(insert(copied), [{**told, **task}])
     return count + len(page)
 
 

@@ -70,7 +70,7 @@ def test_either_the_mark_or_the_redelivery_has_a_row(database_url):
                 had[name] = change(database, to)
 
         ways = {
-            "mark": lambda database, to: mark(database, to),
+            "mark": mark,
             "take": lambda database, to: {
                 position
                 for _, position in database.write(

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.ledger.admin import history
 from airflow_provider_regal.ledger.admin.history import Wanted
+from airflow_provider_regal.ledger.outcomes import outcomes_of
 from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.people.identifiers import Identifiers
-from airflow_provider_regal.ledger.outcomes import outcomes_of
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on

@@ -60,7 +60,7 @@ def test_everything_that_is_asked_is_answered_by_every_database(written):
     record = monitoring.one(database, numbers["fine"])
     assert [one.id for one in monitoring.runs_like(database, record, limit=9)] == [numbers["fine"], numbers["failed"]]
     assert monitoring.runs_like(database, monitoring.one(database, numbers["outside"]), limit=9) == []
-    assert monitoring.letters(database, numbers["failed"]) == (1, 1, 1, 0, 0)
+    assert monitoring.letters(database, numbers["failed"]) == (1, 1, 1, 0, 0, 0)
     assert monitoring.one(database, 99) is None
 
     def positions(**options):

@@ -15,9 +15,9 @@ from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin import history, retention
 from airflow_provider_regal.ledger.admin.retention import KeptFor, Pruned, prune, prune_a_little, read_stats
-from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Deliveries, Place, Try
 from airflow_provider_regal.ledger.outcomes import outcomes_of
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on
