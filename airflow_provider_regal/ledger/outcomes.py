@@ -90,7 +90,7 @@ class DeadLetter:
 
 _COLUMNS: Final = ("delivery", "account", *OutcomeLine._fields)
 _o = outcomes.c
-#: A row whose payload is kept, and that nobody found at Regal.
+#: A row whose payload is kept, and that no one found at Regal.
 IS_LETTER: Final = _o.payload.is_not(None) & _o.found_at.is_(None)
 _LETTERS: Final = (
     select(

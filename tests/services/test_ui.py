@@ -107,7 +107,7 @@ def test_the_scheduler_runs_the_example_and_each_event_arrives_once(ui):
     assert wait_until(finished) == "success"
     stats = api(regal, "/sandbox/stats")
     assert stats["stored"] - before == 5
-    # Contacts of the second run already exist from the first; that is no violation of the contract.
+    # Contacts of the second run already exist from the first; which does not violate the contract.
     assert stats["contract_findings"] == {}
 
 
