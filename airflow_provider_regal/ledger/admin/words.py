@@ -419,7 +419,7 @@ def _about_unknown(record: Record, left: UnknownLeft | None) -> list[str]:
     if left.events > 1:
         which += f" and {plural(left.events - 1, 'other name')}"
     return [
-        f"Look in Regal for the {rows}: {which}, sent {_when(left)} UTC. Whom they are about is in the list of rows.",
+        f"Look in Regal for the {rows}: {which}, sent {_when(left)} UTC. The list of rows tells who they are about.",
         f"Mark those that Regal has (airflow regal settle {record.id} --rows ..., or the buttons below the list).",
         again,
     ]
