@@ -35,7 +35,7 @@ from airflow_provider_regal.ledger.admin.last_deliveries import last_deliveries
 from airflow_provider_regal.ledger.admin.left import rows_left
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.formats import plural
-from airflow_provider_regal.ledger.owed import count_owed
+from airflow_provider_regal.ledger.people.owed import count_owed
 
 OK: Final = "ok"
 WARNING: Final = "warning"
@@ -309,11 +309,19 @@ def _last_runs(database: Database) -> Iterator[Finding]:
     else:
         yield Finding(OK, "opt-outs", "the last runs rejected none")
     if last.failed:
+        more = f", and {last.stopped:,} stopped" if last.stopped else ""
         yield Finding(
             WARNING,
             "last runs",
-            f"the last delivery of {plural(last.failed, 'task')} failed. Look at it: airflow regal deliveries "
-            f"{last.newest_failed}",
+            f"the last delivery of {plural(last.failed, 'task')} failed{more}. Look at it: "
+            f"airflow regal deliveries {last.newest_failed}",
+        )
+    elif last.stopped:
+        yield Finding(
+            WARNING,
+            "last runs",
+            f"the last delivery of {plural(last.stopped, 'task')} stopped. If Airflow does not retry it, clear its "
+            f"task: airflow regal deliveries {last.newest_stopped}",
         )
     else:
-        yield Finding(OK, "last runs", "the last delivery of no task failed")
+        yield Finding(OK, "last runs", "the last delivery of no task failed or stopped")

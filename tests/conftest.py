@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +68,9 @@ def airflow_db() -> Iterator[Path]:
         command = [sys.executable, "-m", "airflow", "db", "migrate"]
         subprocess.run(command, check=True, capture_output=True, env=dict(os.environ))
         CACHE.mkdir(exist_ok=True)
-        shutil.copy(file, unfinished := CACHE / f"{migrated.name}.{os.getpid()}")
+        unfinished = CACHE / f"{migrated.name}.{os.getpid()}"
+        with closing(sqlite3.connect(file)) as one, closing(sqlite3.connect(unfinished)) as other:
+            one.backup(other)  # with what is still in its WAL
         unfinished.replace(migrated)  # another process may do the same
     yield file
 

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_regal import _compat
 
-# Every Airflow brings common-compat, but most bring one without this module or without names we need.
+# Every Airflow requires common-compat, but most in a version without this module or some of its names.
 WITHOUT_COMMON_COMPAT = """
 import sys
 sys.modules["airflow.providers.common.compat.sdk"] = None
@@ -53,9 +53,9 @@ def test_what_we_subclass_or_ask_is_a_class_of_airflow(name):
     assert found.__module__.startswith("airflow.")
 
 
-@pytest.mark.filterwarnings("ignore")  # Airflow 3 has a newer path, which 2.11 does not know
+@pytest.mark.filterwarnings("ignore")  # Airflow 3 has a newer path, which 2.11 lacks
 def test_a_failure_that_forbids_retries_is_the_one_this_airflow_catches():
-    from airflow.exceptions import AirflowException, AirflowFailException  # where all versions have them
+    from airflow.exceptions import AirflowException, AirflowFailException  # a path that exists in all versions
 
     assert _compat.AirflowFailException is AirflowFailException
     assert issubclass(_compat.AirflowFailException, AirflowException)

@@ -34,7 +34,7 @@ def test_it_names_this_distribution_and_version():
 def named_modules(info):
     for kind in ("hooks", "operators", "transfers"):
         for group in info.get(kind, []):
-            # A transfer names one module, the others a list.
+            # A transfer has one module, the others have a list.
             yield from group.get("python-modules") or [group["python-module"]]
 
 

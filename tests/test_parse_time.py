@@ -16,16 +16,16 @@ import pytest
 import airflow_provider_regal
 
 PACKAGE = Path(airflow_provider_regal.__file__).parent
-# An asset makes Airflow ask all providers for their schemes, and Airflow 2 for more: that loads much of theirs.
+# An asset makes Airflow load the URI schemes of all providers, and Airflow 2 loads even more.
 ON_AIRFLOW_2 = not find_spec("airflow.sdk")
 WITH_ASSETS = ("08_when_contacts_are_synced.py",) if ON_AIRFLOW_2 or find_spec("airflow.providers.amazon") else ()
-# Airflow 2 looks for any "@task.NAME" by asking all providers.
+# For any "@task.NAME", Airflow 2 loads all providers.
 WITH_DECORATOR = ("10_task_regal.py",) if ON_AIRFLOW_2 else ()
 EXAMPLES = sorted(
     str(path) for path in (PACKAGE.parent / "dags").glob("*.py") if path.name not in WITH_ASSETS + WITH_DECORATOR
 )
 HEAVY = {"requests", "urllib3", "aiohttp", "phonenumbers", "pandas", "pyarrow", "fastapi", "sqlalchemy", "jsonschema"}
-# Beside the modules that DAG files import.
+# Besides the modules that DAG files import.
 LIGHT = {
     "_compat",
     "assets",

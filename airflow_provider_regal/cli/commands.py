@@ -28,6 +28,7 @@ from airflow_provider_regal.sandbox.settings import (
 INTERRUPTED: Final = 130
 _CONTEXT: Final = "_AIRFLOW_PROCESS_CONTEXT"
 MOST_DAYS: Final = 36_500
+_MOST_NAMED: Final = 100_000
 _AGO: Final = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -78,6 +79,19 @@ def _delivery(text: str) -> int:
     if text.isdecimal() and 0 < int(text) < 2**63:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not the id of a delivery, such as 17")
+
+
+def _row_numbers(text: str) -> frozenset[int]:
+    found = set[int]()
+    for part in text.split(","):
+        first, dash, last = (one.strip() for one in part.partition("-"))
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 2**31):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of row numbers, such as 3,7-9")
+        if int(last) - int(first) > _MOST_NAMED:
+            raise argparse.ArgumentTypeError(f"{text!r} names more than {_MOST_NAMED:,} rows")
+        found.update(range(int(first), int(last) + 1))
+    return frozenset(found)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -489,6 +503,31 @@ REDELIVER = Command(
     run="airflow_provider_regal.cli.redeliver:run_redeliver",
     fault=_names_no_letters,
 )
+
+
+def _names_no_rows(args: argparse.Namespace) -> str | None:
+    return None if (args.rows is None) == args.all else "name the rows with --rows, or take --all"
+
+
+SETTLE = Command(
+    name="settle",
+    help="mark unknown rows that you found at Regal",
+    description=(
+        "Mark unknown rows that you found at Regal: no redelivery sends them, and they need no look any more. Rows\n"
+        "that Regal does not have can then be redelivered: redeliver DELIVERY --status unknown. Nothing else\n"
+        "changes: the status of the marked rows stays unknown, and consent on record stays as it is."
+    ),
+    example="examples:\n  %(prog)s 17 --rows 212,215-219\n  %(prog)s 17 --all\n  %(prog)s 17 --rows 212 --undo",
+    arguments=(
+        _argument("delivery", type=_delivery, metavar="DELIVERY", help="id of the delivery"),
+        _argument("--rows", type=_row_numbers, metavar="ROWS", help="numbers of rows, such as 212,215-219"),
+        _argument("--all", action="store_true", help="all unknown rows that no redelivery has taken"),
+        _argument("--undo", action="store_true", help="remove the mark"),
+        _LEDGER,
+    ),
+    run="airflow_provider_regal.cli.settle:run_settle",
+    fault=_names_no_rows,
+)
 UPGRADE = Command(
     name="upgrade",
     help="create the ledger's tables, or migrate them to this version",
@@ -880,5 +919,6 @@ CONTRACT = Group(
     commands=(CONTRACT_INFER, CONTRACT_VALIDATE, CONTRACT_TYPES, CONTRACT_ACCEPT),
 )
 COMMANDS: Final[tuple[Command | Group, ...]] = (
-    SANDBOX, CHECK, TRY, SEND, DELIVERIES, OUTCOMES, FIND, REDELIVER, CONSENT, SUPPRESS, FORGET, CONTRACT, LEDGER,
+    SANDBOX, CHECK, TRY, SEND, DELIVERIES, OUTCOMES, FIND, REDELIVER, SETTLE, CONSENT, SUPPRESS, FORGET, CONTRACT,
+    LEDGER,
 )  # fmt: skip

@@ -172,7 +172,7 @@ def _required(database: Database, number: int) -> DeliveryDetail:
 
 _COLUMNS: Final = (
     Column("ROW"), Column("STATUS"), Column("REASON"), Column("MESSAGE"), Column("USER ID"), Column("PHONE"),
-    Column("EMAIL"), Column("LAST TRIED (UTC)"), Column("REDELIVERED BY", right=True),
+    Column("EMAIL"), Column("LAST TRIED (UTC)"), Column("SINCE THEN"),
 )  # fmt: skip
 
 
@@ -222,9 +222,15 @@ def _cells(row: OutcomeRow) -> list[str]:
     shown = (
         row.where, row.status, row.reason or "", row.message or "", output.identifier(row.user_id),
         output.identifier(row.phone), output.identifier(row.email), output.time(row.last_at),
-        "" if row.redelivered_by is None else str(row.redelivered_by),
+        _since_then(row),
     )  # fmt: skip
     return [output.one_line(cell) for cell in shown]
+
+
+def _since_then(row: OutcomeRow) -> str:
+    if row.redelivered_by is not None:
+        return f"redelivered by {row.redelivered_by}"
+    return "" if row.found_at is None else "found at Regal"
 
 
 def _print_csv(rows: Iterator[OutcomeRow]) -> int:

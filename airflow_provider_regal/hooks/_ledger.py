@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_regal.ledger.account import Account
     from airflow_provider_regal.ledger.admin.retention import KeptFor
     from airflow_provider_regal.ledger.database import Database
-    from airflow_provider_regal.ledger.identifiers import Identifiers
+    from airflow_provider_regal.ledger.people.identifiers import Identifiers
 
 MOST_DAYS: Final = 36_500
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def is_missing(conn_id: str | None) -> bool:
 
 def identifiers() -> Identifiers:
     """Return how the ledger stores identifiers, according to ``[regal] ledger_key``."""
-    from airflow_provider_regal.ledger.identifiers import Identifiers
+    from airflow_provider_regal.ledger.people.identifiers import Identifiers
 
     key = conf.get("regal", "ledger_key", fallback="")
     return Identifiers(key.encode() if key else None)

@@ -33,10 +33,10 @@ from airflow_provider_regal.events.names import NAME, PHONES, TRAITS
 from airflow_provider_regal.hooks._ledger import open_account
 from airflow_provider_regal.hooks._metrics import EventMetrics
 from airflow_provider_regal.ledger.deliveries import FINISHED, Deliveries, Place, Try
+from airflow_provider_regal.ledger.people.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim
 from airflow_provider_regal.ledger.shares import Shares
 from airflow_provider_regal.ledger.states import Skip
-from airflow_provider_regal.ledger.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 
 if TYPE_CHECKING:

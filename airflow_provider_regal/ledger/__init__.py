@@ -8,6 +8,7 @@
        │               these, the outcomes and the account's records in one conditional transaction, or nothing
        ├─ outcomes     one line per row that was sent, rejected or is unknown; payloads of dead letters
        ├─ account      what is known of an account: consents, contacts, message ids, types
+       ├─ people       how identifiers are stored, evidence of decisions, owed opt-outs, suppressions
        └─ admin        what people ask: history, one person's timeline, forgetting, retention, copying
 
 ``rules`` and ``states`` are pure. Nothing is stored in two places, so nothing has to be reconciled after a crash.

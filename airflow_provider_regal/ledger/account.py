@@ -21,12 +21,13 @@ from sqlalchemy import bindparam, func, or_, select, text
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import WrongLedgerError
-from airflow_provider_regal.ledger import consent_log, rules, schema
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
+from airflow_provider_regal.ledger import rules, schema
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, MESSAGES, Key, batches, raw_rows
-from airflow_provider_regal.ledger.identifiers import Identifiers
-from airflow_provider_regal.ledger.owed import OwedOptOut, count_owed, owed_opt_outs
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.owed import OwedOptOut, count_owed, owed_opt_outs
 from airflow_provider_regal.ledger.rules import OPT_IN, By, Claim, Entry, Verdict
 from airflow_provider_regal.ledger.text import LONGEST_NAME, from_ledger_time, short, to_ledger_time
 from airflow_provider_regal.ledger.upserts import write_rows

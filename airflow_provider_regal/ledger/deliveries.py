@@ -28,10 +28,10 @@ from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import TakenOverError
 from airflow_provider_regal.ledger.account import Account, Contact, age_s
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import raw_rows
 from airflow_provider_regal.ledger.outcomes import OutcomeLine, reasons_of, remove_lines, write_outcomes
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.rows import RowChunk, decode_chunk
 from airflow_provider_regal.ledger.rules import Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE, deliveries, outcomes, row_chunks
@@ -439,14 +439,14 @@ class Deliveries:
         :raises TakenOverError: a later try, or another sender, has it.
         """
         holder = uuid4().hex
-        wait_s, log = 0.0, None
+        wait_s, log, before_at = 0.0, None, None
 
         def work(connection: Connection) -> Record:
-            nonlocal wait_s, log
+            nonlocal wait_s, log, before_at
             seen = _record(connection, record.id)
             if seen.holder == holder:
                 return seen  # it was committed, but the answer was lost
-            wait_s = _wait_s(self, seen)
+            wait_s, before_at = _wait_s(self, seen), seen.held_at
             not_later = (_d.epoch < this.epoch) | ((_d.epoch == this.epoch) & (_d.try_number <= this.number))
             values: dict[str, Any] = {
                 "holder": holder, "epoch": this.epoch, "try_number": this.number, "options": options,
@@ -476,7 +476,7 @@ class Deliveries:
             return held
 
         taken = self.database.write(work)
-        return Held(self, taken, holder, wait_s, log)
+        return Held(self, taken, holder, wait_s, log, before_at=before_at)
 
 
 _TAKEN_OVER: Final = "Another try of this task delivers now; this one has stopped and sends nothing more."
@@ -509,15 +509,24 @@ class Held:
 
     :param wait_s: for how many seconds requests of an earlier try may still be in flight.
     :param log: writes about this try; None if tries are not recorded.
+    :param before_at: when the earlier try committed last (ledger time); it sent what it had reserved at about then.
     """
 
     def __init__(
-        self, deliveries_: Deliveries, record: Record, holder: str, wait_s: float, log: TryLog | None = None
+        self,
+        deliveries_: Deliveries,
+        record: Record,
+        holder: str,
+        wait_s: float,
+        log: TryLog | None = None,
+        *,
+        before_at: str | None = None,
     ) -> None:
         self.record = record
         self.id: int = record.id
         self.wait_s = wait_s
         self.log = log
+        self.before_at = before_at
         self.counts = Counts.of(record)
         self.states = RowStates()
         self.account = deliveries_.account

@@ -90,12 +90,14 @@ class DeadLetter:
 
 _COLUMNS: Final = ("delivery", "account", *OutcomeLine._fields)
 _o = outcomes.c
+#: A row whose payload is kept, and that no one found at Regal.
+IS_LETTER: Final = _o.payload.is_not(None) & _o.found_at.is_(None)
 _LETTERS: Final = (
     select(
         _o.delivery, _o.position, _o.place, _o.call, _o.event, _o.status, _o.reason, _o.message, _o.form, _o.payload,
         _o.consents, _o.first_at, _o.redelivered_by,
     )
-    .where(_o.payload.is_not(None))
+    .where(IS_LETTER)
     .order_by(_o.delivery, _o.position)
 )  # fmt: skip
 _REASONS: Final = select(_o.status, _o.reason, _o.message, _o.position).where(
@@ -181,6 +183,7 @@ class OutcomeRow(NamedTuple):
     :param position: the row's number in the source, from 1.
     :param place: file and line, if the source is a file.
     :param redelivered_by: the delivery that has sent it again.
+    :param found_at: when somebody reported that Regal has this unknown row.
     :param is_dead_letter: its payload is kept, and it can be redelivered; a rejected row of a sync can't.
     """
 
@@ -201,6 +204,7 @@ class OutcomeRow(NamedTuple):
     first_at: str
     last_at: str
     redelivered_by: int | None
+    found_at: str | None
     is_dead_letter: bool
 
     @property
@@ -211,7 +215,7 @@ class OutcomeRow(NamedTuple):
 
 #: The form of a rejected row of a sync, which can't be redelivered.
 SYNC_ROW: Final = "consent"
-IS_DEAD_LETTER: Final = _o.payload.is_not(None) & (func.coalesce(_o.form, "") != SYNC_ROW)
+IS_DEAD_LETTER: Final = IS_LETTER & (func.coalesce(_o.form, "") != SYNC_ROW)
 OUTCOME: Final = [*(_o[name] for name in OutcomeRow._fields[:-1]), IS_DEAD_LETTER.label("is_dead_letter")]
 
 
@@ -276,7 +280,7 @@ def read_letters(connection: Connection, chosen: Selection) -> list[tuple[int, i
     statement = (
         select(_o.delivery, _o.position, _o.redelivered_by, _o.status)
         .select_from(outcomes.join(deliveries, d.id == _o.delivery))
-        .where(_o.payload.is_not(None) & (d.account == chosen.account))
+        .where(IS_LETTER & (d.account == chosen.account))
         .order_by(_o.first_at, _o.delivery, _o.position)
     )
     if chosen.deliveries:
@@ -330,7 +334,7 @@ def take_letters(
         free |= _o.redelivered_by.in_(sorted(takers))
     ours: set[tuple[int, int]] = set()
     for delivery, position in keys:
-        this = (_o.delivery == delivery) & (_o.position == position) & _o.payload.is_not(None)
+        this = (_o.delivery == delivery) & (_o.position == position) & IS_LETTER
         changed = connection.execute(update(outcomes).where(this & free).values(redelivered_by=by))
         if changed.rowcount:
             ours.add((delivery, position))

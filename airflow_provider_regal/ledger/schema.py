@@ -179,6 +179,7 @@ outcomes: Final = Table(
     Column("payload", _long_text()),  # JSON; only of a dead letter
     Column("consents", _long_text()),  # JSON: what else a redelivery has to ask the ledger for
     Column("redelivered_by", _number()),  # the delivery that took it
+    _time("found_at"),  # when somebody reported that Regal has this unknown row
     sqlite_with_rowid=False,
 )
 # For a person's timeline, and to find rows that were rejected before.
@@ -337,6 +338,10 @@ def _add_tries(connection: Connection) -> None:
     tries.create(connection, checkfirst=True)
 
 
+def _add_found_at(connection: Connection) -> None:
+    _add_column(connection, outcomes.c.found_at)
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     if column.name not in {one["name"] for one in inspect(connection).get_columns(column.table.name)}:
         told = CreateColumn(column).compile(dialect=connection.dialect)
@@ -345,7 +350,7 @@ def _add_column(connection: Connection, column: Column[Any]) -> None:
 
 # Each migrates from the version before it; migrations are only ever added. A step checks what exists: the first one
 # creates the newest tables, and a database that commits each change of a table may have done half of a step.
-MIGRATIONS: Final[Sequence[Callable[[Connection], None]]] = (_create, _add_tries)
+MIGRATIONS: Final[Sequence[Callable[[Connection], None]]] = (_create, _add_tries, _add_found_at)
 
 
 def version_of(connection: Connection) -> int | None:

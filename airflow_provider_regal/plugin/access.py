@@ -7,6 +7,7 @@ deliveries of a DAG                                  to read the DAG and its tas
 deliveries outside a task (the command line)         to read connections
 the personal data of a delivery's rows               to change the DAG
 a redelivery                                         to read the delivery, and to trigger the DAG ``regal_redeliver``
+marking unknown rows as found at Regal               to change the task instances of the DAG, as for marking them failed
 people                                               ``[regal] people_page``, and to change connections
 health                                               to read connections
 ===================================================  ==================================================================
@@ -95,6 +96,12 @@ class Viewer:
         if record.dag_id is None:
             return airflow.may_use_connections(self.user, _CHANGE)
         return airflow.may_use_dag(self.user, record.dag_id, _CHANGE)
+
+    def settles(self, record: Record) -> bool:
+        """Return whether the user may mark unknown rows of a delivery as found at Regal."""
+        if record.dag_id is None:
+            return airflow.may_use_connections(self.user, _CHANGE)
+        return airflow.may_use_dag(self.user, record.dag_id, _CHANGE, "TASK_INSTANCE")
 
     @cached_property
     def redelivers(self) -> bool:

@@ -5,6 +5,7 @@ Changes are POST requests with our token. So are requests for personal data, whi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -14,8 +15,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response, Streamin
 from airflow_provider_regal import _compat as airflow
 from airflow_provider_regal.errors import RegalError
 from airflow_provider_regal.ledger.admin import monitoring, words
+from airflow_provider_regal.ledger.admin.found import mark_found
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import Record
+from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.plugin import deliveries, delivery, health, people
 from airflow_provider_regal.plugin.access import REDELIVER_DAG, Forbidden, Viewer
 from airflow_provider_regal.plugin.delivery import RowFilter
@@ -103,10 +106,10 @@ class Routes:
             asked = request.query_params
             viewer.check_dag(asked.get("dag_id", ""))
             with ledgers.open() as database:
-                rows = delivery.of_task(database, asked)
+                now, rows = database.now(), delivery.of_task(database, asked)
             if len(rows) == 1:
                 return _to(request, f"/deliveries/{rows[0].record.id}")
-            return page(request, "task", viewer=viewer, rows=rows, asked=asked)
+            return page(request, "task", viewer=viewer, rows=rows, asked=asked, now=now)
 
         @app.get("/deliveries/{number}")
         def show_delivery(request: Request, number: int, viewer: Any = viewer) -> HTMLResponse:
@@ -139,11 +142,21 @@ class Routes:
         def redeliver(request: Request, number: int, viewer: Any = viewer, form: Any = form) -> Response:
             with ledgers.open() as database:
                 record = _readable_record(database, number, viewer)
-            viewer.check_token(form.get("token", ""))
-            if not viewer.redelivers:
-                raise Forbidden
-            run_id = _start_redelivery(record, form, viewer)
-            return _to(request, f"/deliveries/{record.id}?{urlencode({'started': run_id})}")
+                viewer.check_token(form.get("token", ""))
+                if not viewer.redelivers:
+                    raise Forbidden
+                run_id, rows = _start_redelivery(database, record, form, viewer)
+            return _to(request, f"/deliveries/{record.id}?{urlencode({'started': run_id, 'rows': rows})}")
+
+        @app.post("/deliveries/{number}/settle")
+        def settle(request: Request, number: int, viewer: Any = viewer, form: Any = form) -> Response:
+            with ledgers.open() as database:
+                record = _readable_record(database, number, viewer)
+                viewer.check_token(form.get("token", ""))
+                if not viewer.settles(record):
+                    raise Forbidden
+                marked = _mark_found(database, record, form, viewer)
+            return _to(request, f"/deliveries/{record.id}?{urlencode({'found': marked})}")
 
         @app.get("/health")
         def show_health(request: Request, viewer: Any = viewer) -> HTMLResponse:
@@ -238,6 +251,7 @@ def _delivery(
         reveals=viewer.reveals(record),
         revealed=revealed,
         redelivers=viewer.redelivers,
+        settles=viewer.settles(record),
     )
     started = request.query_params.get("started")
     paused = airflow.is_paused(REDELIVER_DAG)
@@ -246,6 +260,9 @@ def _delivery(
         "delivery",
         viewer=viewer,
         started=started,
+        chosen=_count(request.query_params.get("rows", "")),
+        found=_count(request.query_params.get("found", "")),
+        ticks_all=request.query_params.get("tick") == "all",
         started_url=f"/dags/{REDELIVER_DAG}/runs/{urlencode({'': started})[1:]}" if started else None,
         redeliver_dag=REDELIVER_DAG,
         is_paused=paused,
@@ -261,8 +278,12 @@ def _reveal(viewer: Viewer, form: dict[str, str], record: Record, event: str, ex
     viewer.check_token(form.get("token", ""))
     if not viewer.reveals(record):
         raise Forbidden
-    where = {"dag_id": record.dag_id, "run_id": record.run_id, "task_id": record.task_id, "map_index": record.map_index}
-    airflow.write_audit_log(viewer.user, event, {"delivery": record.id, **extra}, **where)
+    airflow.write_audit_log(viewer.user, event, {"delivery": record.id, **extra}, **_where(record))
+
+
+def _where(record: Record) -> dict[str, Any]:
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    return {name: getattr(record, name) for name in names}
 
 
 def _who(viewer: Viewer, form: dict[str, str], event: str) -> list[str]:
@@ -277,13 +298,32 @@ def _who(viewer: Viewer, form: dict[str, str], event: str) -> list[str]:
     return who
 
 
-def _start_redelivery(record: Record, form: dict[str, str], viewer: Viewer) -> str:
-    """Trigger the DAG that redelivers; return the id of its run.
+def _count(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 12 else None
+
+
+def _mark_found(database: Database, record: Record, form: dict[str, str], viewer: Viewer) -> int:
+    """Mark unknown rows as found at Regal, and record that in the audit log; return how many.
+
+    :raises HTTPException: no row was chosen.
+    """
+    ticked = delivery.ticked_rows(form)
+    if form.get("found") != "all" and not ticked:
+        raise HTTPException(400, "No row is ticked: go back, and tick those that Regal has")
+    rows = None if form.get("found") == "all" else ticked
+    now = to_ledger_time(database.now())
+    marked = database.write(partial(mark_found, delivery=record.id, positions=rows, found_at=now))
+    airflow.write_audit_log(viewer.user, "regal.settle", {"delivery": record.id, "rows": len(marked)}, **_where(record))
+    return len(marked)
+
+
+def _start_redelivery(database: Database, record: Record, form: dict[str, str], viewer: Viewer) -> tuple[str, int]:
+    """Trigger the DAG that redelivers; return the id of its run, and how many rows match.
 
     :raises HTTPException: the DAG's params do not allow it.
     """
     status = form.get("status", "rejected")
-    conf = {
+    conf: dict[str, Any] = {
         "delivery": record.id,
         "status": status if status in ("rejected", "unknown", "both") else "rejected",
         "reason": form.get("reason", "").strip() or None,
@@ -298,6 +338,8 @@ def _start_redelivery(record: Record, form: dict[str, str], viewer: Viewer) -> s
         if "positions" not in airflow.params_of_dag(REDELIVER_DAG):  # otherwise it would send all rows
             raise HTTPException(400, f"Your copy of {REDELIVER_DAG} can't send single rows: copy the new one")
         conf["positions"] = ", ".join(map(str, ticked))
+    statuses = ("rejected", "unknown") if conf["status"] == "both" else (conf["status"],)
+    rows = monitoring.count_letters(database, record.id, statuses=statuses, reason=conf["reason"], positions=ticked)
     try:
         run_id = airflow.trigger_dag(REDELIVER_DAG, conf, viewer.user)
     except ValueError as error:
@@ -305,4 +347,4 @@ def _start_redelivery(record: Record, form: dict[str, str], viewer: Viewer) -> s
     airflow.write_audit_log(
         viewer.user, "regal.redeliver", {"delivery": record.id, "status": conf["status"]}, dag_id=record.dag_id
     )
-    return run_id
+    return run_id, rows

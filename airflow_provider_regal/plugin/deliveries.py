@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from airflow_provider_regal.ledger import formats
 from airflow_provider_regal.ledger.admin import monitoring, words
-from airflow_provider_regal.ledger.admin.monitoring import FixedBy, Sender, Totals, Wanted
-from airflow_provider_regal.ledger.admin.words import State, TaskNow
+from airflow_provider_regal.ledger.admin.monitoring import Sender, Totals, Wanted
+from airflow_provider_regal.ledger.admin.words import NOTHING_SINCE, Since, State, TaskNow
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import FAILED, READING, SENDING, STOPPED, Counts, Record
 from airflow_provider_regal.ledger.text import to_ledger_time
@@ -37,7 +37,6 @@ _WRONG: Final = {"TASK": "dead", "OUTAGE": "in an outage", "STALLED": "stalled",
 _A_PAGE: Final = 50
 _DAYS: Final = 14
 _DEFAULT_PERIOD: Final = "7"
-_NOTHING_KNOWN: Final[Mapping[int, TaskNow]] = {}
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,17 @@ def summary(database: Database, readable: Wanted) -> Summary:
 
 
 def _states_of(records: Sequence[Record], now: datetime, tasks: Mapping[int, TaskNow]) -> list[State]:
-    return [words.state_of(one, Counts.of(one), now, tasks.get(one.id, TaskNow.RUNNING)) for one in records]
+    return [words.state_of(one, Counts.of(one), now, Since(tasks.get(one.id, TaskNow.RUNNING))) for one in records]
+
+
+def known_since(database: Database, records: Sequence[Record]) -> dict[int, Since]:
+    """Find out what has become of deliveries since: id -> what is known besides its record."""
+    tasks, fixes = tasks_of(records), monitoring.fixes(database, records)
+    unknown, replaced = monitoring.unknown_left(database, records), monitoring.replacements(database, records)
+    return {
+        one.id: Since(tasks.get(one.id, TaskNow.RUNNING), fixes.get(one.id), unknown.get(one.id), replaced.get(one.id))
+        for one in records
+    }
 
 
 def view(database: Database, readable: Wanted, query: Mapping[str, str]) -> dict[str, Any]:
@@ -172,11 +181,12 @@ def view(database: Database, readable: Wanted, query: Mapping[str, str]) -> dict
     first = monitoring.needing_a_look(database, wanted, limit=_SHOWN_FIRST + 1)
     others = monitoring.all_others(database, wanted, limit=_A_PAGE + 1, offset=filters.page * _A_PAGE)
     running = monitoring.running(database, wanted, limit=_MOST_RUNNING)
-    tasks, fixes = tasks_of([*first, *running]), monitoring.fixes(database, others)
-    rows = [row_of(record, now, senders, tasks) for record in first[:_SHOWN_FIRST]]
+    tasks = tasks_of(running)
+    since_then = known_since(database, [*first[:_SHOWN_FIRST], *others[:_A_PAGE]])
+    rows = [row_of(record, now, senders, since_then[record.id]) for record in first[:_SHOWN_FIRST]]
     rows.sort(key=lambda row: row.state.severity)  # keeps newest first
-    since = to_ledger_time(now - timedelta(days=_DAYS))
-    by_day = monitoring.days(database, replace(wanted, since=since, until=None, group=None))
+    from_day = to_ledger_time(now - timedelta(days=_DAYS))
+    by_day = monitoring.days(database, replace(wanted, since=from_day, until=None, group=None))
     choices = monitoring.choices(database, readable)
     totals = monitoring.totals(database, wanted)
     return {
@@ -190,7 +200,7 @@ def view(database: Database, readable: Wanted, query: Mapping[str, str]) -> dict
         "problems": [row for row in rows if row.state.tone in (words.BAD, words.WARN)],
         "running_rows": [row for row in rows if row.state.tone not in (words.BAD, words.WARN)],
         "more_first": len(first) > _SHOWN_FIRST,
-        "others": [row_of(record, now, senders, fix=fixes.get(record.id)) for record in others[:_A_PAGE]],
+        "others": [row_of(record, now, senders, since_then[record.id]) for record in others[:_A_PAGE]],
         "newer": filters.with_page(filters.page - 1) if filters.page else None,
         "older": filters.with_page(filters.page + 1) if len(others) > _A_PAGE else None,
         "regal": regal_now(database, choices.accounts, readable, [row.record for row in rows], now, tasks=tasks),
@@ -204,25 +214,20 @@ def row_of(
     record: Record,
     now: datetime,
     senders: Mapping[str, Sender],
-    tasks: Mapping[int, TaskNow] = _NOTHING_KNOWN,
-    fix: FixedBy | None = None,
+    since: Since = NOTHING_SINCE,
 ) -> Row:
-    """Summarize a delivery in one line.
-
-    :param tasks: Airflow's state of the tasks of deliveries without an end.
-    :param fix: the deliveries that have fixed it since.
-    """
-    counts, task = Counts.of(record), tasks.get(record.id, TaskNow.RUNNING)
+    """Summarize a delivery in one line."""
+    counts = Counts.of(record)
     sender = senders.get(record.holder or "")
-    steps = words.next_steps(record, counts, now, task, fix)
+    steps = words.next_steps(record, counts, now, since)
     return Row(
         record=record,
-        state=words.state_of(record, counts, now, task, fix),
+        state=words.state_of(record, counts, now, since),
         task=words.task_of(record),
         left=words.left_of(record),
         rate=words.per_second(counts),
         limit=record.rate if record.rate or sender is None else sender.rate_limit,
-        cause="" if fix is not None else words.cause(record, counts),
+        cause="" if since.fix is not None else words.cause(record, counts),
         next_step=steps[0] if steps else "",
     )
 

@@ -31,8 +31,7 @@ from airflow_provider_regal.ledger.states import Outcome
 from airflow_provider_regal.ledger.text import from_ledger_time
 from airflow_provider_regal.ledger.tries import LOST, RUNNING, TryRow
 from airflow_provider_regal.plugin import charts
-from airflow_provider_regal.plugin.deliveries import Row, row_of
-from airflow_provider_regal.plugin.tasks import tasks_of
+from airflow_provider_regal.plugin.deliveries import Row, known_since, row_of
 
 ROWS_A_PAGE: Final = 50
 RUNS_SHOWN: Final = 14
@@ -72,30 +71,37 @@ class RowFilter:
 
 
 def view(
-    database: Database, record: Record, filters: RowFilter, *, reveals: bool, revealed: bool, redelivers: bool
+    database: Database,
+    record: Record,
+    filters: RowFilter,
+    *,
+    reveals: bool,
+    revealed: bool,
+    redelivers: bool,
+    settles: bool,
 ) -> dict[str, Any]:
     """Collect what the page shows.
 
     :param reveals: whether the user may see personal data.
     :param revealed: whether personal data is shown now.
     :param redelivers: whether the user may start a redelivery.
+    :param settles: whether the user may mark unknown rows as found at Regal.
     """
     now, counts = database.now(), Counts.of(record)
     sender = monitoring.senders(database).get(record.holder or "")
-    tasks = tasks_of([record])
-    task = tasks.get(record.id, words.TaskNow.RUNNING)
-    is_alive = words.is_alive(record, now, task)
     runs = monitoring.runs_like(database, record, limit=RUNS_SHOWN)
-    fixes = monitoring.fixes(database, [record, *runs])
-    fix = fixes.get(record.id)
-    row = row_of(record, now, {} if sender is None else {sender.sender: sender}, tasks, fix)
+    known = known_since(database, [record, *(one for one in runs if one.id != record.id)])
+    since = known[record.id]
+    is_alive = words.is_alive(record, now, since.task)
+    waits = record.state == STOPPED and since.task is words.TaskNow.WAITING
+    row = row_of(record, now, {} if sender is None else {sender.sender: sender}, since)
     tried = database.read(lambda connection: tries.tries_of(connection, record, limit=TRIES_SHOWN))
     detail = history.find_delivery(database, record.id)
     reasons = [] if detail is None else detail.reasons
     told = [words.without_advice(one.reason.removeprefix(f"{one.status}, ")) for one in reasons[:_REASONS_SHOWN]]
-    advice = [] if fix else list(dict.fromkeys(advice for _, advice in told if advice))[:_ADVICE_SHOWN]
+    advice = list(dict.fromkeys(advice for _, advice in told if advice))[:_ADVICE_SHOWN]
     letters = monitoring.letters(database, record.id)
-    first, *others = words.next_steps(record, counts, now, task, fix, refused=letters.refused) or [""]
+    steps = words.next_steps(record, counts, now, since, refused=letters.refused, advice=advice)
     rows = _rows(database, record, filters)
     limit = record.rate or max((one.rate for one in runs if one.rate), default=None)
     return {
@@ -104,14 +110,14 @@ def view(
         "counts": counts,
         "live": record.state in (READING, SENDING),
         "sends": is_alive,
-        "reloads": record.state in (READING, SENDING) and row.state.word != words.DEAD,
+        "reloads": (record.state in (READING, SENDING) and row.state.word != words.DEAD) or waits,
         "progress": words.progress(record),
         "eta": words.eta_s(record, counts) if record.state == SENDING and is_alive else None,
         "granted": sender.granted if sender is not None and is_alive else None,
-        "happened": words.what_happened(record, counts, now, task),
-        "steps": [step for step in (first, *advice, *others) if step],
+        "happened": words.what_happened(record, counts, now, since),
+        "steps": steps,
         "normal": words.normal_here(record, runs),
-        "runs": [row_of(one, now, {}, fix=fixes.get(one.id)) for one in runs],
+        "runs": [row_of(one, now, {}, known[one.id]) for one in runs],
         "volumes": charts.bars([_volume(one, record) for one in reversed(runs)]),
         "speeds": charts.bars([_speed(one) for one in reversed(runs)], line=float(limit) if limit else None),
         "speed_limit": limit,
@@ -124,7 +130,7 @@ def view(
         "filters": filters,
         "statuses": STATUSES,
         "rows": rows[:ROWS_A_PAGE],
-        "may_edit_key": any("API key" in step for step in (first, *others)),
+        "may_edit_key": any("API key" in step for step in steps),
         "next_after": rows[ROWS_A_PAGE - 1].position if len(rows) > ROWS_A_PAGE else None,
         "mask": MASK,
         "tick": TICK,
@@ -133,8 +139,11 @@ def view(
         "revealed": revealed,
         "letters": letters,
         "redelivers": redelivers,
-        "command": redelivery_command(record, filters, letters) if fix is None else None,
-        "fix": fix,
+        "settles": settles and since.unknown is not None,
+        "unknown_left": since.unknown.rows if since.unknown else 0,
+        "asks_regal": words.ASK_REGAL in steps,
+        "command": redelivery_command(record, filters, letters) if since.fix is None else None,
+        "fix": since.fix,
         "conn_id": words.conn_id_of(record),
         "task_url": task_url(record),
         "now": now,
@@ -191,10 +200,12 @@ def _try(one: TryRow, now: datetime, *, is_alive: bool) -> TryLine:
 
 def _volume(one: Record, this: Record) -> tuple[str, str, Sequence[tuple[str, float]]]:
     told = f"Delivery {one.id}, {one.started_at[:10]}: {one.acknowledged:,} acknowledged, {one.rejected:,} rejected, "
+    left = words.left_of(one)
+    parts = (("good", one.acknowledged), ("none", one.skipped), ("left", left), ("warn", one.unknown))
     return (
         "this one" if one.id == this.id else one.started_at[5:10],
-        f"{told}{one.unknown:,} unknown, {one.skipped:,} skipped",
-        (("good", one.acknowledged), ("none", one.skipped), ("warn", one.unknown), ("bad", one.rejected)),
+        f"{told}{one.unknown:,} unknown, {one.skipped:,} skipped, {left:,} left",
+        (*parts, ("bad", one.rejected)),
     )
 
 
@@ -273,5 +284,5 @@ def of_task(database: Database, given: Mapping[str, str]) -> list[Row]:
         # Airflow leaves its placeholder unchanged if a task is not mapped.
         map_index=int(map_index) if map_index.isdecimal() and len(map_index) < 9 else -1,
     )
-    tasks, fixes = tasks_of(records), monitoring.fixes(database, records)
-    return [row_of(record, now, {}, tasks, fixes.get(record.id)) for record in records]
+    known = known_since(database, records)
+    return [row_of(record, now, {}, known[record.id]) for record in records]

@@ -15,7 +15,7 @@ from airflow_provider_regal.ledger.admin import evidence, explaining, history
 from airflow_provider_regal.ledger.admin.forgetting import REMOVED, Forgetting, not_reached
 from airflow_provider_regal.ledger.admin.history import Wanted
 from airflow_provider_regal.ledger.database import Database
-from airflow_provider_regal.ledger.suppressions import read_identifier
+from airflow_provider_regal.ledger.people.suppressions import read_identifier
 from airflow_provider_regal.ledger.text import to_ledger_time
 
 _LONGEST: Final = 1_000

@@ -1,4 +1,4 @@
-"""Airflow's state of the tasks whose deliveries have no end yet: a killed task can't report that itself."""
+"""Airflow's state of the tasks whose deliveries are not finished: a killed task can't report that itself."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 
 from airflow_provider_regal import _compat as airflow
 from airflow_provider_regal.ledger.admin.words import TaskNow
-from airflow_provider_regal.ledger.deliveries import READING, SENDING, Record
+from airflow_provider_regal.ledger.deliveries import READING, SENDING, STOPPED, Record
 
 _WILL_RUN: Final = (None, "up_for_retry", "scheduled", "queued")
 _HAS_ENDED: Final = ("failed", "upstream_failed", "success", "skipped", "removed")
 
 
 def tasks_of(records: Sequence[Record]) -> Mapping[int, TaskNow]:
-    """Query Airflow, once, for the tasks of the deliveries that have no end; the others are not queried.
+    """Query Airflow, once, for the tasks of the deliveries that are not finished; the others are not queried.
 
     :returns: id of the delivery -> the current state of its task.
     """
-    instances = {record.id: _instance(record) for record in records if record.state in (READING, SENDING)}
+    instances = {record.id: _instance(record) for record in records if record.state in (READING, SENDING, STOPPED)}
     wanted = {one for one in instances.values() if one[0] is not None}
     states = airflow.task_states(wanted) if wanted else {}
     tries = {record.id: record.try_number for record in records}

@@ -75,8 +75,7 @@ class OnCall:
         self.clear(incident)
         if incident.name == "killed-worker":
             self.find_the_cause(incident)
-            self.lacking = self.rows_regal_lacks(self.delivery, "Payment Due", f"{datetime.now(UTC).date()}")
-            self.redeliver(self.delivery, self.lacking)
+            self.settle(self.delivery, "Payment Due", f"{datetime.now(UTC).date()}")
 
     def clear(self, incident: Incident) -> None:
         """Clear the failed task, and wait until its run is green."""
@@ -105,9 +104,14 @@ class OnCall:
         self._click(self.page.get_by_role("dialog").get_by_role("button", name="Trigger"))
         self._wait_for_a_run("upstream_repair", before)
 
-    def rows_regal_lacks(self, delivery: int, event: str, day: str) -> list[str]:
-        """Look up each unknown row of a delivery on Regal's own pages; return the user ids of those it lacks."""
-        return [one for one in self.reveal(delivery) if not self._regal_has(one, event, day)]
+    def settle(self, delivery: int, event: str, day: str) -> None:
+        """Look up each unknown row on Regal's own pages; mark those that it has, and redeliver the others."""
+        there = {one: self._regal_has(one, event, day) for one in self.reveal(delivery)}
+        self.lacking = [one for one, has in there.items() if not has]
+        if len(self.lacking) < len(there):
+            self.mark_found(delivery, [one for one, has in there.items() if has])
+        if self.lacking:
+            self.redeliver(delivery)
 
     def reveal(self, delivery: int) -> list[str]:
         """Reveal the people of a delivery's rows; return their user ids."""
@@ -122,17 +126,23 @@ class OnCall:
         said = self.page.locator("body").text_content()
         return event in said and day in said
 
-    def redeliver(self, delivery: int, user_ids: list[str]) -> None:
-        """Redeliver only these rows of a delivery; wait for the end."""
-        before = self._runs("regal_redeliver")
+    def mark_found(self, delivery: int, user_ids: list[str]) -> None:
+        """Mark these rows of a delivery as found at Regal."""
         self.reveal(delivery)
         for user_id in user_ids:
             self._click(self.page.locator("tr", has_text=user_id).get_by_role("checkbox"))
-        button = self.page.get_by_role("button", name="Redeliver the ticked rows")
+        button = self.page.get_by_role("button", name="Regal has the ticked rows")
         button.scroll_into_view_if_needed()
         self._picture("ticked")
         self._click(button)
-        self.page.get_by_text("The redelivery was started").wait_for(timeout=_PATIENCE_MS)
+        self.page.get_by_text("marked as found at Regal now").wait_for(timeout=_PATIENCE_MS)
+
+    def redeliver(self, delivery: int) -> None:
+        """Redeliver the other unknown rows of a delivery; wait for the end."""
+        before = self._runs("regal_redeliver")
+        self.page.goto(f"{self.stage.airflow}/regal/deliveries/{delivery}")
+        self._click(self.page.get_by_role("button", name="Start regal_redeliver"))
+        self.page.get_by_text("was started").wait_for(timeout=_PATIENCE_MS)
         self._wait_for_a_run("regal_redeliver", before)
 
     def _runs(self, dag_id: str) -> set[str]:

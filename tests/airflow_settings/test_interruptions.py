@@ -32,7 +32,7 @@ def test_dagrun_timeout(airflow, early, record_property):
     assert airflow.requests(run.dag) < ROWS
     assert run.state_of_run == "failed"
     while run.clear()["state"] == "skipped" and run.task["try_number"] < 9:
-        pass  # it is as long as the first time, and the task resumes where it stopped
+        pass  # the timeout is the same, and the task resumes where it stopped
     assert_all_sent_once(airflow, run, record_property, unknown=0)
 
 
@@ -111,7 +111,7 @@ def test_marked_success_or_failed_afterwards(airflow):
     failing.mark("success")
     assert last_delivery(airflow, run.dag, "failing")["state"] == "failed", "the ledger keeps what happened"
 
-    for one in (run, failing):  # a clear just when Airflow ends the run may be lost
+    for one in (run, failing):  # Airflow may lose a clear made while it ends the run
         one.request_clear()
     wait_until(lambda: run.task["try_number"] == failing.task["try_number"] == 2)
     assert (run.wait_for_end()["state"], failing.wait_for_end()["state"]) == ("success", "success")

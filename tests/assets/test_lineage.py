@@ -19,7 +19,7 @@ from airflow_provider_regal.transfers.sql_to_regal import SqlToRegalOperator
 from tests.operators.ways import context
 from tests.people import SECRETS
 
-pytestmark = pytest.mark.slow  # so that it runs where the dependency group is installed
+pytestmark = pytest.mark.slow  # skips without the dependency group
 pytest.importorskip("airflow.providers.openlineage", reason="needs the dependency group lineage")
 SQL = f"SELECT c.id AS user_id FROM customers c JOIN shop.orders o ON o.id = c.id WHERE c.id <> '{SECRETS['id']}'"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("httptools")  # Airflow 3 brings it, and uvloop
+pytest.importorskip("httptools")  # Airflow 3 installs it, and uvloop
 
 import airflow_provider_regal
 from benchmarks import contacts, pacing, report, where_it_goes
@@ -47,7 +47,7 @@ def test_a_delivery_is_measured(running, database, tmp_path):
     [
         ("post (/x/site-packages/aiohttp/client.py:3)", "send: aiohttp"),
         (f"read ({Path(airflow_provider_regal.__file__).parent}/events/quick.py:90)", "validate"),
-        ("loads (/usr/lib/python3.11/json/decoder.py:337)", "event loop"),  # on behalf of what called it
+        ("loads (/usr/lib/python3.11/json/decoder.py:337)", "event loop"),  # for its caller
     ],
 )
 def test_a_stack_is_given_to_the_stage_of_its_innermost_frame_that_has_one(innermost, stage):
@@ -98,7 +98,7 @@ def test_what_others_send_is_what_this_package_sends(database):
 
 
 def test_the_worst_second_and_the_share_are_those_of_the_arrivals():
-    steady = [number / 128 for number in range(512)]  # floats that are exact
+    steady = [number / 128 for number in range(512)]  # floats without rounding errors
     assert pacing.judge(steady, 128) == {
         "worst": 128,
         "share": pytest.approx(1.0, abs=0.01),

@@ -54,7 +54,7 @@ def test_storms_break_no_promise():
     assert "make chaos SEED=32 RUNS=4" in ran.stdout
 
 
-@pytest.mark.long  # where a kill hits differs from run to run: what is broken is found mostly, not always
+@pytest.mark.long  # the moment of a kill differs between runs, so what is broken is usually found, not always
 @pytest.mark.parametrize("way", sorted(FOUND_BY))
 def test_storms_find_what_is_broken(way):
     seed, said = FOUND_BY[way]

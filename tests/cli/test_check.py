@@ -41,10 +41,10 @@ def check(capsys):
         assert KEY not in out + err
         found, last = {}, []
         for one in out.splitlines():
-            if re.match(r"\[?\d{4}-", one):  # a warning of Airflow's own
+            if re.match(r"\[?\d{4}-", one):  # one of Airflow's own warnings
                 continue
             how, what, said = one[:8].strip(), one[9:21].strip(), one[22:]
-            if not how:  # the line before goes on
+            if not how:  # continues the line before
                 last[-1] = (last[-1][0], f"{last[-1][1]}\n{said}")
                 continue
             assert how in ("ok", "warning", "failure"), one
@@ -84,7 +84,7 @@ def test_a_ledger_that_is_there_is_written_to_and_left_as_it_was(check, connect,
     assert list(found)[-9:] == [
         "ledger", "ledger clock", "retention", "accounts", "unknown rows", "rows left", "owed", "opt-outs", "last runs",
     ]  # fmt: skip
-    assert found["ledger"] == [("ok", f"{ledger_path}: written and read back, sqlite, schema version 2")]
+    assert found["ledger"] == [("ok", f"{ledger_path}: written and read back, sqlite, schema version 3")]
     assert found["accounts"] == [("ok", "acme (1 delivery)")]
     assert found["unknown rows"] == [("ok", "none")]
     assert found["rows left"] == [
@@ -134,12 +134,20 @@ def test_rejected_opt_outs_and_failures_of_the_last_runs_are_warnings_until_a_ru
     assert found["last runs"] == [
         ("warning", f"the last delivery of 2 tasks failed. Look at it: airflow regal deliveries {other}")
     ]
-    for task in ("sync", "other"):
-        write(ledger_path, lines=[line(1)], run="c", task=task)
+    write(ledger_path, rows=[{"user_id": "u"}] * 2, state="stopped", run="c", task="sync")
+    assert check()[1]["last runs"] == [
+        ("warning", f"the last delivery of 1 task failed, and 1 stopped. Look at it: airflow regal deliveries {other}")
+    ]
+    write(ledger_path, lines=[line(1)], run="c", task="other")
+    ((how, said),) = check()[1]["last runs"]
+    assert (how, said.split(":")[0]) == (
+        "warning", "the last delivery of 1 task stopped. If Airflow does not retry it, clear its task",
+    )  # fmt: skip
+    write(ledger_path, lines=[line(1)], run="d", task="sync")
     write(ledger_path, lines=[line(1, "rejected", **letter)], state="failed", dag=None, task=None, run="outside")
     _, found = check()
     assert found["opt-outs"] == [("ok", "the last runs rejected none")]
-    assert found["last runs"] == [("ok", "the last delivery of no task failed")]
+    assert found["last runs"] == [("ok", "the last delivery of no task failed or stopped")]
 
 
 def test_rows_that_no_try_has_resumed_are_a_warning_that_leads_to_the_oldest(
@@ -207,7 +215,7 @@ def test_a_ledger_of_an_older_version_is_left_as_it_is(check, connect, ledger_pa
     code, found = check()
     assert code == 0
     assert found["schema"] == [
-        ("warning", "version 2; the next delivery migrates it to 3. Upgrade all workers together")
+        ("warning", "version 3; the next delivery migrates it to 4. Upgrade all workers together")
     ]
 
 
@@ -270,7 +278,7 @@ def test_a_connection_that_is_not_there(check, home, airflow_db):
     assert how == "failure"
     assert "nowhere" in said
     assert said.endswith("Run this where the scheduler runs, or set the variable.")
-    assert found["ledger"][0][0] == "ok"  # which is checked anyway
+    assert found["ledger"][0][0] == "ok"  # which is checked in any case
     assert "1 of 4 checks failed: deliveries would not work." in check.complaint
 
 
@@ -351,7 +359,7 @@ def test_a_ledger_in_postgres_gets_its_tables(check, connect, regal_sandbox, mon
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", postgres_url.replace("postgresql+psycopg2", "postgres"))
     code, found = check("--ledger-conn-id", "warehouse")
     assert code == 0, found
-    assert found["ledger"] == [("ok", "connection warehouse: written and read back, postgresql, schema version 2")]
+    assert found["ledger"] == [("ok", "connection warehouse: written and read back, postgresql, schema version 3")]
     assert found["ledger clock"] == [("ok", "agrees with the database's")]
     assert found["executor"] == [("ok", "LocalExecutor: every worker has to reach connection warehouse")]
 

@@ -119,7 +119,7 @@ def test_outcomes_of_a_file_have_file_and_line(run, ledger_path, home):
     lines = [line(1, "rejected", place="contacts.csv line 17", reason="invalid", message="phone: no\nphone \x1b[31m")]
     number = write(ledger_path, lines=lines, state="failed", skipped=2_000)
     out, err = run("outcomes", number)[1:]
-    assert "contacts.csv line 17  rejected  invalid  phone: no phone  [31m" in out  # on one line, harmless
+    assert "contacts.csv line 17  rejected  invalid  phone: no phone  [31m" in out  # no control characters
     assert err == "1 row listed of 2,001 read; 2,000 were skipped (2,000 unchanged).\n"
 
 
@@ -209,7 +209,7 @@ class TestOutcomesInAWarehouse:
             columns = (
                 "delivery, position, account, dag_id, task_id, run_id, map_index, place, call, event, user_id, phone"
             )
-            more = "email, status, reason, field, message, attempts, first_at, last_at, redelivered_by"
+            more = "email, status, reason, field, message, attempts, first_at, last_at, redelivered_by, found_at"
             connection.execute(f"CREATE TABLE t ({columns}, {more}, CHECK (user_id IS NULL))")
         code, _, err = run("outcomes", "--to-conn-id", "warehouse", "--table", "t")
         assert code == 1

@@ -20,8 +20,8 @@ def uri(url):
 
 def test_the_tables_are_created_once(run, ledger_path, home):
     code, out, _ = run("ledger", "upgrade")
-    assert (code, out) == (0, f"The ledger ({ledger_path}): created, schema version 2.\n")
-    assert run("ledger", "upgrade")[1] == f"The ledger ({ledger_path}): schema version 2 is up to date.\n"
+    assert (code, out) == (0, f"The ledger ({ledger_path}): created, schema version 3.\n")
+    assert run("ledger", "upgrade")[1] == f"The ledger ({ledger_path}): schema version 3 is up to date.\n"
     assert ledger_path.stat().st_mode & 0o777 == 0o600
 
 
@@ -42,12 +42,12 @@ def test_stats_count_rows_and_bytes(run, deliver, ledger_path):
     assert code == 0
     first, _, titles, *rows = out.splitlines()
     assert first.startswith(f"The ledger ({ledger_path}): ")
-    assert first.endswith("KB, schema version 2")
+    assert first.endswith("KB, schema version 3")
     assert titles.split() == ["TABLE", "ROWS", "SIZE"]
     assert ["regal_outcomes", "30"] in [row.split()[:2] for row in rows]
     told = run.json("ledger", "stats")
     assert told["tables"]["regal_outcomes"]["rows"] == 30
-    assert told["schema_version"] == 2
+    assert told["schema_version"] == 3
 
 
 def test_prune_removes_what_is_older_than_it_is_kept(run, ledger_path, home, monkeypatch):
@@ -136,7 +136,7 @@ def test_every_command_works_with_postgres(run, deliver, home, monkeypatch, post
     pytest.importorskip("airflow.providers.postgres")
     deliver([*track_rows(100, 101, 102), {"user_id": "bad", "phone": "1"}])
     monkeypatch.setenv("AIRFLOW_CONN_PG", uri(postgres_url))
-    assert run("ledger", "upgrade", "--ledger-conn-id", "pg")[1].endswith("created, schema version 2.\n")
+    assert run("ledger", "upgrade", "--ledger-conn-id", "pg")[1].endswith("created, schema version 3.\n")
     code, _, err = run("ledger", "copy", "--to-conn-id", "pg")
     assert code == 0, err
     monkeypatch.setenv("AIRFLOW__REGAL__LEDGER_CONN_ID", "pg")

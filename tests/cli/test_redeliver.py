@@ -40,7 +40,7 @@ def test_it_sends_the_letters_and_shows_the_report(run, refused, regal, ledger_p
     assert set(arrivals(regal).values()) == {1}
     assert {one["redelivered_by"] for one in dead_letters(ledger_path, number)} == {2}
 
-    code, out, err = run("redeliver", number)  # nothing is left
+    code, out, err = run("redeliver", number)  # no letter is left
     assert code == 1
     assert "3 dead letters stay where they are: delivery 2 has taken them" in err
     assert set(arrivals(regal).values()) == {1}
@@ -53,7 +53,7 @@ def test_nothing_matched_is_an_error_that_says_what_was_asked_for(run, refused, 
     assert "error: No dead letter matches (delivery 7, dag x, since 2d, status unknown); nothing was sent." in err
     assert "add --allow-empty" in err
     assert run("redeliver", "--task", "x", "--allow-empty") == (0, "No dead letter matches; nothing was sent.\n", "")
-    assert len(deliveries(ledger_path)) == 1  # the list is not filled with what did nothing
+    assert len(deliveries(ledger_path)) == 1  # deliveries that did nothing are not listed
 
 
 def test_letters_are_chosen_by_time_and_reason(run, refused, regal):
@@ -204,7 +204,7 @@ def test_another_selection_is_another_delivery(run, refused, regal, ledger_path)
     process = begin(regal, str(number), "--rate", "20", "--limit", "30")
     process.terminate()
     process.communicate(timeout=60)
-    assert run("redeliver", number)[0] == 0  # the ten that are free
+    assert run("redeliver", number)[0] == 0  # the ten that are not taken
     assert [(one["id"], one["read_rows"], one["state"]) for one in deliveries(ledger_path)] == [
         (1, 40, "failed"),
         (2, 30, "stopped"),

@@ -26,7 +26,7 @@ TRACK = ("send", "--call", "track", "--event", "Lesson Booked")
 def here(home, regal, monkeypatch):
     """A shell whose connection leads to the local Regal, with the default ledger."""
     monkeypatch.delenv("AIRFLOW__REGAL__LEDGER_CONN_ID")
-    # After a kill, a try waits as long as a request of the one before may take.
+    # After a kill, the next try waits for the request timeout.
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(timeout=2))
     return home
 
@@ -130,7 +130,7 @@ class TestFiles:
         assert "events.jsonl line 1: rejected, call: is missing: write one of identify, track" in err
         assert run("send", "--file", path, "--call", "track", "--event", "Paid", "--yes")[0] == 0
         assert {event["name"] for event in regal.events()} == {"Paid"}
-        assert run("send", "--file", path, "--call", "identify")[0] == 0  # asks for nothing
+        assert run("send", "--file", path, "--call", "identify")[0] == 0  # asks no question
 
     def test_a_line_that_is_no_json_is_named_with_its_file_and_line_and_the_others_are_sent(self, run, file, regal):
         path = file(track(1), '{"call": "track", ', {"call": "dial"}, track(2))
@@ -200,7 +200,7 @@ class TestStopped:
         assert f"acknowledged{sent:>14}" in out
         assert f"left{60 - sent:>22}" in out
 
-        path.write_text("")  # the rows that were read are those that are sent
+        path.write_text("")  # the rows sent are those that were read
         code, out, err = run("send", "--file", path, "--yes")
         assert code == 0
         assert "acknowledged            60\n" in out

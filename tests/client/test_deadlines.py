@@ -97,7 +97,7 @@ def test_who_is_cancelled_ends_cancelled_even_when_it_is_late_as_well(timeout_s)
                 try:
                     await asyncio.sleep(FOR_EVER)
                 finally:
-                    if timeout_s < FOR_EVER:  # canceled by the deadline, and now by us
+                    if timeout_s < FOR_EVER:  # canceled by the deadline, and then by us
                         asyncio.current_task().cancel()
 
         task = asyncio.ensure_future(wait(Deadlines(timeout_s)))

@@ -190,7 +190,7 @@ def test_all_use_the_same_proxy_or_none(settings, proxied, authority, regal, pro
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
     for name, value in settings.items():
         monkeypatch.setenv(name, value.format(f"127.0.0.1:{proxy.port}"))
-    # Only the proxy knows where the host is.
+    # Only the proxy can resolve the host.
     agree(REGAL, "answered" if proxied else UNKNOWN_HOST)
     assert len(regal.requests) == len(proxy.requests) == (len(WAYS) if proxied else 0)
     assert all(request.head.startswith(f"CONNECT {HOST}:443 ") for request in proxy.requests)

@@ -171,7 +171,7 @@ def test_a_date_without_a_zone_is_gmt_whatever_the_zone_of_the_machine(monkeypat
         time.tzset()
 
 
-# What Regal says
+# Regal's answers
 
 
 @pytest.mark.parametrize(

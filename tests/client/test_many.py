@@ -235,7 +235,7 @@ def test_a_kept_connection_that_the_server_closes_while_the_request_is_under_way
     def one_answer_then_silence(talk):
         talk.read()
         talk.say(http())
-        talk.read()  # and goes
+        talk.read()  # and is closed
 
     with RawServer(one_answer_then_silence, answering(http())) as server:
         lost(attempt(server.origin, times=2), before_body=False)

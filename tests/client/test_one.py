@@ -17,7 +17,7 @@ from tests.client.fake_clock import FakeClock
 from tests.client.raw_server import RawServer, answering, http
 from tests.client.sending import KEY, TRACK, once, sender
 
-# What goes over the wire
+# Requests
 
 
 def test_the_request_is_what_regal_documents():
@@ -78,7 +78,7 @@ def test_another_host_is_reached_through_the_environments_proxy(monkeypatch):
     assert "the proxy of the environment refused" in str(error)
 
 
-# What an answer means
+# Answers
 
 
 def test_the_sandbox_takes_it():

@@ -33,7 +33,7 @@ def test_a_host_that_takes_no_connection_is_left_in_time():
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        waiting = [socket.socket() for _ in range(4)]  # more than the queue holds: the next one is not answered
+        waiting = [socket.socket() for _ in range(4)]  # more than the backlog: the next one is not accepted
         for one in waiting:
             one.setblocking(False)
             one.connect_ex(full.getsockname())
@@ -69,7 +69,7 @@ def test_a_certificate_nobody_signed_is_refused_before_anything_is_sent(tmp_path
 def test_a_certificate_for_another_name_is_refused(tmp_path):
     context, certificate = self_signed(tmp_path)
     with RawServer(answering(http()), tls=context) as server:
-        one = sender(server.origin, patience_s=0)  # 127.0.0.1, which the certificate does not name
+        one = sender(server.origin, patience_s=0)  # the certificate is not for 127.0.0.1
         one.session.verify = str(certificate)
         with pytest.raises(RetryLaterError):
             one.send(TRACK, "at_most_once")

@@ -19,7 +19,7 @@ from tests.client.fake_clock import FakeClock
 from tests.client.raw_server import RawServer, http, self_signed
 from tests.client.sending import TRACK, once, sender
 
-# How long it may take
+# Deadlines
 
 
 def never_answers(talk):
@@ -186,7 +186,7 @@ def test_an_outage_that_ends_within_patience_is_bridged():
         assert [event["stored"] for event in regal.events()] == [True]
 
 
-# Together with others
+# Concurrency
 
 
 def test_a_429_holds_back_every_sender_of_the_pacer_even_if_ours_gives_up():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.client.pace import MARGIN, Pacer
 
-# A float cannot tell times closer than this apart; no clock can either.
+# Neither floats nor clocks distinguish times closer than this.
 TOLERANCE_S = 1e-6
 
 
@@ -57,7 +57,7 @@ def test_no_second_ever_holds_more_than_the_limit(limit, start, steps):
         else:
             wait_s = pacer.take(now) or pacer.go(now)
             late_s = seconds / 10 if step == "wait late" else 0.0
-            for _ in range(2):  # twice, because a sum of floats may fall short by a hair
+            for _ in range(2):  # twice, because a sum of floats may be slightly too small
                 if wait_s and step != "ask":
                     now += wait_s + late_s
                     wait_s = pacer.take(now) or pacer.go(now)
@@ -120,7 +120,7 @@ def test_what_a_sender_misses_while_it_stands_still_for_a_moment_is_made_up_for(
             continue
         sent.append(now)
         if len(sent) % (limit // 10) == 0:
-            now += 0.015  # it prepares rows, ten times a second
+            now += 0.015  # it prepares rows ten times a second
     assert len(sent) >= 0.95 * limit * 20
     assert most_in_any_second(sent) <= limit
 
@@ -134,7 +134,7 @@ def test_what_the_network_moves_by_some_milliseconds_still_keeps_the_limit(limit
 def test_idle_time_gives_no_credit():
     pacer = Pacer(10)
     assert pacer.take(0.0) == 0.0
-    assert pacer.take(0.01) > 0  # somebody waits, and then goes away
+    assert pacer.take(0.01) > 0  # a waiter that is canceled
     for idle in (1.0, 60.0, 3_600.0):
         assert pacer.take(idle) == 0.0
         assert pacer.take(idle) == pytest.approx(1 / (10 * MARGIN))
@@ -212,7 +212,7 @@ def gap(pacer: Pacer, now: float) -> float:
 def test_slowing_down_halves_the_rate_at_most_once_a_second():
     pacer, usual = Pacer(10), 1 / (10 * MARGIN)
     assert gap(pacer, 0.0) == pytest.approx(usual)
-    for _ in range(50):  # answers to requests that were under way together
+    for _ in range(50):  # answers to requests that were in flight together
         pacer.slow_down(10.0)
         pacer.slow_down(10.9)
     assert gap(pacer, 10.0) == pytest.approx(usual / 0.5)

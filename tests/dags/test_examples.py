@@ -115,7 +115,7 @@ def report_of(run, task_id):
 @pytest.fixture
 def warehouse(tmp_path, monkeypatch, regal, regal_ledger, airflow_db):
     now = datetime.now(UTC)
-    with closing(sqlite3.connect(airflow_db)) as airflow, airflow:  # other tests ran the same DAGs on other ledgers
+    with closing(sqlite3.connect(airflow_db)) as airflow, airflow:  # other tests may have run the same DAGs
         airflow.execute("DELETE FROM xcom WHERE key = 'regal_consents_on_record'")
     path = make_warehouse(tmp_path / "warehouse.db", now)
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_SANDBOX", regal.connection(rate_limit=5_000))
@@ -155,7 +155,7 @@ def test_the_contacts_and_the_events_of_the_day_arrive_and_nothing_else(run_dag,
     assert stats["duplicates"] == 0
     assert stats["contract_findings"] == {}
 
-    # Deleted and made again, it is a new run, which sends its events anew; contacts stay what they are.
+    # Deleted and created again, it is a new run: it sends events again, and contacts are unchanged.
     before = addresses(regal)
     again = run_of_the_day(run_dag, dag, warehouse)
 
@@ -348,7 +348,7 @@ def test_a_reply_of_stop_that_regal_reports_is_not_undone_by_a_yes_of_the_tables
     assert phone not in addresses(regal), "the older yes is not sent"
     assert report_of(run, "opt_ins")["plan"]["opt_ins"] > 400
 
-    # Whoever tells Regal START is subscribed again: nothing is sent for it, and the yes counts from then on.
+    # Whoever replies START to Regal is subscribed again: nothing is sent, and the opt-in counts from then on.
     started = str(int((warehouse - timedelta(days=1)).timestamp()))
     reported(tmp_path / "warehouse.db", ("contact.subscribed", phone, None, "sms", started))
     again = run_of_the_day(run_dag, dag, warehouse + timedelta(hours=1))
@@ -397,7 +397,7 @@ def test_who_was_synced_is_welcomed_once_and_airflow_queues_it(run_dag, regal, w
         with closing(sqlite3.connect(airflow_db)) as airflow, airflow:
             airflow.execute("UPDATE dag SET is_paused = 0 WHERE dag_id = 'regal_when_contacts_are_synced'")
     with closing(sqlite3.connect(airflow_db)) as airflow, airflow:
-        airflow.execute("UPDATE dag SET is_paused = 0")  # another test may have made it before
+        airflow.execute("UPDATE dag SET is_paused = 0")  # another test may have created it
     synced = run_dag(module.contacts_dag)
     assert str(synced.state) == "success"
     report = report_of(synced, "contacts")
@@ -411,7 +411,7 @@ def test_who_was_synced_is_welcomed_once_and_airflow_queues_it(run_dag, regal, w
     assert counts["deliveries"] == [report["delivery"]]
     assert ("regal_when_contacts_are_synced",) in queued
 
-    # What the scheduler gives the queued run is this event.
+    # The scheduler attaches this event to the queued run.
     event = type("Event", (), {"extra": counts})
     context = {"triggering_asset_events": {module.CONTACTS: [event]}}
     monkeypatch.setattr(module, "get_current_context", lambda: context)

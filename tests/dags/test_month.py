@@ -46,7 +46,7 @@ class Month:
         self.path, self.regal = path, regal
         self.archive = Path(os.environ["AIRFLOW_HOME"]) / "segment-logs"
         shutil.rmtree(self.archive, ignore_errors=True)
-        self.newest: dict[tuple[str, str], tuple[datetime, bool]] = {}  # time, and whether it is a no
+        self.newest: dict[tuple[str, str], tuple[datetime, bool]] = {}  # time, and whether it is an opt-out
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("DELETE FROM customers WHERE id >= ?", (1_000 + CUSTOMERS_KEPT,))
             connection.executemany(
@@ -73,7 +73,7 @@ class Month:
         written = None if timeless else at.isoformat()
         say(self.path, (user(person), phone(person), None, channel, int(yes), written, ip, "I agree", "form"))
         if timeless:
-            self.decided(person, channel, yes, datetime.now(UTC))  # it counts as given when it is read
+            self.decided(person, channel, yes, datetime.now(UTC))  # without a time, it counts as given when read
         elif ip is not None or not yes:
             self.decided(person, channel, yes, at)
 
@@ -122,7 +122,7 @@ def test_after_a_month_regal_has_the_newest_decision_of_everybody(run_dag, regal
     begin = datetime.now(UTC) - timedelta(days=DAYS)
     for number in range(DAYS + 1):
         month.passes(begin + timedelta(days=number))
-        # Regal's own opt-outs are read before anything else is sent, as the page about consent says.
+        # Regal's own opt-outs are read before anything is sent, as the docs on consent say.
         first = ["05_opt_outs_of_regal"]
         rest = month.chance.sample(sorted({*TASKS} - {*first}), 3 if number == DAYS else 2)
         for stem in [*first, *rest]:

@@ -17,7 +17,7 @@ from airflow_provider_regal.events import Identify, Track
 from airflow_provider_regal.ledger.admin.forgetting import Forgetting
 from airflow_provider_regal.ledger.admin.retention import KeptFor, prune
 from airflow_provider_regal.ledger.deliveries import Deliveries
-from airflow_provider_regal.ledger.suppressions import suppress
+from airflow_provider_regal.ledger.people.suppressions import suppress
 from tests.databases import EVERY, on
 from tests.delivery.consents import IP, NOW, adds_up, at, kinds, no, phone, told, yes
 
@@ -268,7 +268,7 @@ class TestASecondTime:
         with pytest.raises(ResumeError, match="Clear the task that sends it"):
             plan(events(60), of_run="run", epoch=1)
         with pytest.raises(ResumeError, match="Clear the task that sends it"):
-            deliver(events(60), of_run="run", epoch=2)  # whose DAG says plan no more
+            deliver(events(60), of_run="run", epoch=2)  # whose DAG no longer sets plan
         regal_sandbox.set_faults([])
         assert send(planned, number=2).acknowledged == 60
 
@@ -343,7 +343,7 @@ def test_a_plan_that_has_expired_goes_with_the_history(plan, ledger):
     with ledger.account() as account:
         prune(account.database, now=NOW + timedelta(days=8))
         assert ledger.delivery().state == "expired"
-        prune(account.database, now=NOW + timedelta(days=30_000))  # the hold is by the database's own clock
+        prune(account.database, now=NOW + timedelta(days=30_000))  # holds use the database's clock
     assert ledger.deliveries() == []
 
 

@@ -58,7 +58,7 @@ def check(regal, regal_ledger, monkeypatch, caplog) -> Callable[..., DeliveryRep
             warnings.simplefilter("always")
             try:
                 report = RegalHook().deliver(rows, max_rejected=1.0, max_refused=None, **options)
-            except TooManyFailedRowsError as error:  # no threshold allows opt-outs to be rejected
+            except TooManyFailedRowsError as error:  # no threshold permits rejected opt-outs
                 report, shown = error.report, str(error)
         for said in (caplog.text, shown, *(str(one.message) for one in warned), json.dumps(report.as_dict())):
             assert CANARY not in said
@@ -79,9 +79,9 @@ def check(regal, regal_ledger, monkeypatch, caplog) -> Callable[..., DeliveryRep
         arrived = Counter(body.get("userId", "") for body in sent)
         accepted = Counter(line["user_id"] or "" for line in lines if line["status"] == "acknowledged")
         assert len(sent) == report.requests - report.repeats
-        opt_outs = len(sent) - report.acknowledged  # of rows that are wrong elsewhere
+        opt_outs = len(sent) - report.acknowledged  # of rows with other faults
         assert arrived.total() - accepted.total() == opt_outs
-        kept_as_hashes = re.compile("[0-9a-f]{64}").fullmatch  # long ids, in the ledger
+        kept_as_hashes = re.compile("[0-9a-f]{64}").fullmatch  # long ids are shortened in the ledger
         assert [user for user in accepted - arrived if user and not kept_as_hashes(user)] == []
         assert sum(user.startswith("good-") for user in accepted) == good
         assert regal.stats()["contract_findings"] == {}

@@ -115,7 +115,7 @@ def test_rows_of_contacts_are_contacts_again_with_their_mapping_and_types(delive
         deliver(rows, call="identify", **options)
 
     with pytest.raises(TooManyFailedRowsError):
-        redeliver(**options)  # still no number: nothing is sent without it
+        redeliver(**options)  # still without a number: nothing is sent
     (letter,) = ledger.dead_letters("again")
     assert (letter.call, letter.form, letter.payload) == ("identify", "row", rows[0])
     assert letter.place == f"delivery {ledger.delivery().id} row 1"
@@ -318,7 +318,7 @@ def test_an_outage_keeps_the_letters_and_the_next_try_goes_on(deliver, redeliver
     with pytest.raises(RetryLaterError):
         redeliver(max_connections=1, outage_patience=30)
     with pytest.raises(FixSourceError):
-        redeliver(of_run="third")  # they are the first one's
+        redeliver(of_run="third")  # the first one has taken them
 
     regal_sandbox.set_faults([])
     assert redeliver(number=2).acknowledged == 6

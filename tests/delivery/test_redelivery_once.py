@@ -24,7 +24,7 @@ from tests.delivery.redelivering import opener
 from tests.ledger.view import ACCOUNT, DAG, open_database, place_of
 
 REFUSE = {"on": {"from": 1}, "do": {"status": 400}}
-# A try after a kill waits for as long as a request may last.
+# After a kill, the next try waits for the request timeout.
 TIMEOUT_S = 0.5
 HOLD_S = 4
 
@@ -219,7 +219,7 @@ def test_the_same_redelivery_run_anew_does_not_take_its_letters_again_unless_tol
     refused(3)
     redeliver()
     assert redeliver(number=2).status == "nothing_to_do"
-    assert redeliver(restart=True, number=2, epoch=1).acknowledged == 3  # it is what that says
+    assert redeliver(restart=True, number=2, epoch=1).acknowledged == 3  # the task that it names
     assert arrivals(regal_sandbox) == Counter({f"u{number}": 2 for number in range(3)})
 
 
@@ -252,7 +252,7 @@ def test_clearing_a_delivery_leaves_alone_what_a_redelivery_is_about_to_send(
     refused(3)
     regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 401}}])
     with pytest.raises(FixConnectionError):
-        redeliver(limit=1)  # it is stopped, and will go on
+        redeliver(limit=1)  # it is stopped with SIGSTOP, and continues later
     regal_sandbox.set_faults([])
 
     report = deliver(people(3), epoch=1, number=2)

@@ -78,7 +78,7 @@ SAID = st.builds(
 @pytest.mark.slow
 def test_whatever_regal_refused_goes_out_as_it_was(deliver, redeliver, ledger, regal_sandbox, event):
     regal_sandbox.reset()
-    ledger.change("DELETE FROM regal_types")  # each example has types of its own
+    ledger.change("DELETE FROM regal_types")  # each example has its own types
     run = f"r{test_whatever_regal_refused_goes_out_as_it_was.number}"
     test_whatever_regal_refused_goes_out_as_it_was.number += 1
     tried, sent = refused_and_sent_again(deliver, redeliver, regal_sandbox, [event], (run, f"{run}-again"))

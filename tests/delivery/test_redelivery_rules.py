@@ -76,7 +76,7 @@ def test_a_contact_that_was_sent_anew_since_is_skipped_but_its_opt_out_is_not(de
 def test_an_event_that_may_have_arrived_is_sent_only_when_unknown_is_named(deliver, redeliver, regal_sandbox, status):
     rows = [{"user_id": "u1", "message_id": "m1"}]
     failing(deliver, regal_sandbox, rows, LOSE)
-    if status == "rejected":  # another run could not send it either
+    if status == "rejected":  # another run couldn't send it, either
         failing(deliver, regal_sandbox, [{**rows[0], "timestamp": "x"}], of_run="other")
         report = redeliver("other", fix=lambda row: {**row, "timestamp": None}, event="Lesson Booked")
         assert (report.acknowledged, report.skips) == (0, {"duplicate": 1})
@@ -103,7 +103,7 @@ def test_opt_ins_of_a_sync_in_doubt_are_sent_when_named(sync, redeliver, ledger,
     regal_sandbox.set_faults([{"on": {"from": 1}, "do": LOSE}])
     sync([yes(1), yes(2)], sync={"as_event": "Opted In"}, of_run="first", max_unknown=1.0)
     regal_sandbox.set_faults([])
-    sync([yes(1), no(2, 9)], sync={"as_event": "Opted In"}, of_run="second")  # in doubt; somebody has opted out since
+    sync([yes(1), no(2, 9)], sync={"as_event": "Opted In"}, of_run="second")  # in doubt; the person has opted out since
     assert told(regal_sandbox) == [("u2", "sms", False)]
 
     with pytest.raises(FixSourceError):

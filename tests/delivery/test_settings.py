@@ -109,13 +109,13 @@ def test_options_are_the_same_when_they_were_written_down(options):
     read = DeliverySettings.from_json(given.to_json())
     assert (read.contract and read.contract.document) == (given.contract and given.contract.document)
     assert dataclasses.replace(read, contract=None) == dataclasses.replace(given, contract=None)
-    # By this a contact that was sent by a plan is known to the next one.
+    # This is how the next plan recognizes contacts that an earlier plan sent.
     assert repr((read.mapping, read.reading, read.consent)) == repr((given.mapping, given.reading, given.consent))
 
 
 def test_no_option_is_forgotten_there():
     given, usual = settings(**EVERY_OPTION), settings()
-    elsewhere = {"dry_run", "suppress_named_events"}  # neither goes with the others
+    elsewhere = {"dry_run", "suppress_named_events"}  # neither can be combined with the others
     for part in (None, "mapping", "reading", "consent", "sync"):
         mine, theirs = (one if part is None else getattr(one, part) for one in (given, usual))
         theirs = theirs or SyncSettings()

@@ -53,7 +53,7 @@ def until(when, at_most_s=60):
 def test_no_second_holds_more_than_the_limit(regal_sandbox, database_url, guarantee):
     senders = [sender(regal_sandbox, database_url, f"{number}-", 120 + 60 * number, guarantee) for number in range(4)]
     processes = []
-    for one in senders:  # each joins while the others send
+    for one in senders:  # each joins while the others are sending
         processes.append(one.begin())
         until(lambda one=one: one.requests() >= 20 * len(processes))
     reports = [one.end(process) for one, process in zip(senders, processes, strict=True)]
@@ -111,5 +111,5 @@ def test_single_events_share_the_rate_with_a_delivery(regal_sandbox, database_ur
         receipts = [*threads.map(track, range(60))]
     assert {receipt.http_status for receipt in receipts} == {200}
     assert other.end(process)["acknowledged"] == 300
-    # By the clock of the server: of single events the ledger has when they began to wait for their slots.
+    # By the server's clock: for single events, the ledger has the time at which they began to wait.
     assert regal_sandbox.stats()["worst_window_1s_all"] <= LIMIT * 1.1

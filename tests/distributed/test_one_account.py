@@ -41,7 +41,7 @@ def test_eight_shards(stack, note):
 
 def share_of(journal: Journal, shards: int) -> dict[str, float]:
     """Return how much of the rate was used while all shards had rows, and how equally they were served."""
-    from benchmarks.sharing import jain  # it needs what Airflow 2 does not bring
+    from benchmarks.sharing import jain  # it needs packages that Airflow 2 does not install
 
     times: list[list[float]] = [[] for _ in range(shards)]
     for arrival in journal.arrivals:
@@ -119,7 +119,7 @@ def test_singles(stack, note):
     assert run.wait(900) == "success"
 
     seconds = time.monotonic() - began
-    found = verify(stack, [run], limit=SLOW)  # first: reading the journal lets the server stand still
+    found = verify(stack, [run], limit=SLOW)  # first, since reading the journal blocks the server
     single = run.tasks("single")
     assert len(single) == SINGLES
     came = [one.user_id for one in Journal.read(stack.regal.ask("events")).arrivals if one.row_id is None]

@@ -50,7 +50,7 @@ def operators_made_by(code: str) -> list:
             statement.value = ast.Call(kept, [statement.value], [])
     exec(compile(ast.fix_missing_locations(tree), "document", "exec"), namespace)
     made = [*namespace.pop("kept"), *namespace.values()]
-    # What a decorated function returns knows its operator.
+    # The result of a decorated function has its operator.
     operators = [getattr(value, "operator", value) for value in made if not isinstance(value, type)]
     return [value for value in operators if isinstance(value, SENDERS)]
 

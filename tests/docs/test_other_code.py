@@ -70,7 +70,7 @@ def test_json_and_yaml_can_be_read(block):
 
 def test_the_pages_have_no_code_of_a_kind_that_nothing_runs():
     run_or_shown = {"python", "sh", "sql", "json", "yaml", "ini", "md", "text", "toml", ""}
-    of_sphinx = {"{toctree}", "{include}", "{eval-rst}"}  # nothing that a reader of the Markdown would miss
+    of_sphinx = {"{toctree}", "{include}", "{eval-rst}"}  # which readers of the Markdown don't need
     assert {block.language for block in BLOCKS} <= run_or_shown | of_sphinx
 
 

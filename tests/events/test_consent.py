@@ -230,7 +230,7 @@ def test_a_withheld_opt_in_does_not_push_an_older_opt_out_aside():
     assert sent(newer, opt_in(False, timestamp="2026-04-01"))["sms"]["subscribed"] is False
 
 
-# Rule 4: unknown is left out; only what is unmistakably a boolean says yes or no.
+# Rule 4: unknown is left out; only unmistakable booleans count as yes or no.
 
 
 @pytest.mark.parametrize("unknown", [None, "", " ", *hostile.NOTHINGS])

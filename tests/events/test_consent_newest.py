@@ -38,7 +38,7 @@ from tests.events.saying import (
     )
 )
 def test_only_the_newest_counts_and_at_equal_times_the_opt_out_wins(decisions):
-    # Days before now; None and tomorrow are not times: such an opt-in is withheld, such an opt-out counts as now.
+    # Days before now. With None, or a day in the future, an opt-in is withheld and an opt-out counts as now.
     written = [
         opt_in(yes, channel, timestamp=None if day is None else NOW + timedelta(days=day))
         for channel, yes, day in decisions

@@ -48,7 +48,7 @@ def all_texts(error: BaseException | None) -> str:
 
 def assert_no_secret(error: InvalidEventError) -> None:
     said = all_texts(error)
-    said.encode()  # can be written to a log
+    said.encode()  # can be logged
     for secret in hostile.SECRETS:
         assert secret.strip() not in said
         assert secret.strip().lower() not in said

@@ -16,7 +16,7 @@ CONSENT = {
 }
 CONSENT_SENT = {"subscribed": True, **CONSENT, "timestamp": "2020-08-25 21:23:43 +00:00"}
 
-SAME = None  # Regal's own form comes out as it was written
+SAME = None  # Regal's own form is unchanged
 A = {
     "userId": "cust-0042",
     "traits": {

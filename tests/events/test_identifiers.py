@@ -159,7 +159,7 @@ def test_the_quick_look_at_an_email_finds_what_the_slow_one_finds(written):
         except ValueError:
             return None
 
-    assert found(written) == found(f" {written}")  # which takes the slow one
+    assert found(written) == found(f" {written}")  # which takes the slow path
 
 
 @pytest.mark.parametrize(

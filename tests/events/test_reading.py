@@ -198,7 +198,7 @@ def test_an_event_needs_somebody_it_is_about(written):
     assert list(faults(written=written)) == ["user_id, phone, email"]
 
 
-# Every fault at once, in the writer's words.
+# All errors at once, with the names that the user wrote.
 
 
 def test_all_faults_of_an_event_come_in_one_error():

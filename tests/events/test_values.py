@@ -88,7 +88,7 @@ def test_a_value_gets_its_json_type(written, sent):
 def test_nothing_is_left_out_or_sent_as_null(nothing):
     assert trait(nothing) is ...
     assert trait(nothing, send_nulls=True) is None
-    assert trait([1, nothing, {"a": nothing}]) == [1, None, {}]  # the others keep their places
+    assert trait([1, nothing, {"a": nothing}]) == [1, None, {}]  # the others keep their positions
     assert trait([1, nothing, {"a": nothing}], send_nulls=True) == [1, None, {"a": None}]
 
 
@@ -140,7 +140,7 @@ def test_every_fault_of_the_properties_is_named():
     assert list(faults(Track, written=written)) == ["properties.a", "properties.b[1]"]
 
 
-# Structures without end.
+# Cyclic structures.
 
 
 def test_thirty_two_levels_are_the_deepest():
@@ -166,7 +166,7 @@ def test_lists_that_double_at_every_level_end():
     ).values()  # fmt: skip
 
 
-# The traits whose type Regal's contract fixes.
+# Traits whose type is fixed by Regal's contract.
 
 
 @pytest.mark.parametrize("name", ["firstName", "lastName", "subBrand"])
@@ -194,7 +194,7 @@ def test_nulls_of_standard_traits_are_left_out_even_where_nulls_are_sent():
     assert traits(user_id="1", traits={"address": None, "x": 1}, reading=Reading(send_nulls=True)) == {"x": 1}
 
 
-# Before anything is judged.
+# Before validation.
 
 
 def test_plain_leaves_pythons_own_values_alone():

@@ -68,7 +68,7 @@ def test_the_hook_is_the_one_the_metadata_names():
     assert (RegalHook.conn_name_attr, RegalHook.default_conn_name) == ("regal_conn_id", "regal_default")
 
 
-@pytest.mark.filterwarnings("ignore")  # Airflow 3 would like to be asked by another name, which 2.11 does not know
+@pytest.mark.filterwarnings("ignore")  # Airflow 3 prefers another name, which 2.11 lacks
 def test_airflow_knows_the_connection_type():
     from airflow.providers_manager import ProvidersManager
 
@@ -88,7 +88,7 @@ class TestOn2:
 
     def test_the_widgets_are_the_fields_of_the_metadata(self):
         fields = connection_type()["conn-fields"]
-        form = type(self.form())()  # as it is shown first
+        form = type(self.form())()  # as it is shown at first
         assert list(RegalHook.get_connection_form_widgets()) == FIELDS
         for name in FIELDS:
             assert str(form[name].label.text) == fields[name]["label"]

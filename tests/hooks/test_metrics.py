@@ -139,7 +139,7 @@ def test_single_events_are_told_each_with_its_outcome(regal, statsd, monkeypatch
     told = statsd.read()
     assert {tags["account"] for _, tags, _, _ in told} == {"shop_west"}
     timed = Counter((name, tags["call"]) for name, tags, _, kind in told if kind == "ms")
-    # An event that was skipped has none.
+    # A skipped event has no timing.
     assert timed == {
         (name, call): count
         for name in ("latency_median", "latency_p99")

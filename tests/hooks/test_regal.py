@@ -167,7 +167,7 @@ def test_a_connection_is_read_at_first_use_only(monkeypatch, regal):
 def test_a_connection_may_be_json_or_a_uri(monkeypatch, regal):
     port = regal.url.rpartition(":")[2]
     key = quote(regal.api_key, safe="")
-    same = "rate_limit=50&timeout=5&account=brand"  # they have one key, so they are one account
+    same = "rate_limit=50&timeout=5&account=brand"  # they share a key, so they are one account
     for number, written in enumerate(
         (
             regal.connection(rate_limit=50, timeout=5, account="brand"),

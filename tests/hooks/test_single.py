@@ -16,7 +16,7 @@ from airflow_provider_regal.errors import CheckRegalError, InvalidEventError, Re
 from airflow_provider_regal.events import ConsentPolicy
 from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.ledger.admin.forgetting import Forgetting
-from airflow_provider_regal.ledger.suppressions import suppress
+from airflow_provider_regal.ledger.people.suppressions import suppress
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
 from tests.delivery.sync.syncing import hours_pass
 from tests.ledger.view import LedgerView

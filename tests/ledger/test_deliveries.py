@@ -11,7 +11,6 @@ from sqlalchemy import select, text
 
 from airflow_provider_regal.errors import LedgerError, TakenOverError
 from airflow_provider_regal.ledger import schema
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import (
     FAILED,
     FINISHED,
@@ -27,6 +26,7 @@ from airflow_provider_regal.ledger.deliveries import (
 )
 from airflow_provider_regal.ledger.entries import batches
 from airflow_provider_regal.ledger.outcomes import OutcomeLine
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.rows import RowChunk
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
 from airflow_provider_regal.ledger.text import from_ledger_time, to_ledger_time
@@ -166,8 +166,8 @@ class TestTakingOver:
         for number, epoch in ((1, 0), (9, -1)):
             with pytest.raises(TakenOverError):
                 tries.take(number, epoch=epoch)
-        tries.take(2)  # the same try once more: Airflow runs a task again without counting
-        tries.take(1, epoch=1)  # a clear counts from one
+        tries.take(2)  # the same try again: Airflow may rerun a task without counting it
+        tries.take(1, epoch=1)  # after a clear, tries count from one
         with pytest.raises(TakenOverError):
             tries.take(3)
 

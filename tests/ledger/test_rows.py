@@ -33,7 +33,7 @@ from tests.hostile_objects import (
 )
 
 texts = st.text(st.characters(exclude_categories=()), max_size=8).filter(
-    # Two halves of one pair that stand side by side are one character afterwards.
+    # Two adjacent halves of a surrogate pair become one character.
     lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") == text or len(text) == 1
 )
 RING: list = []
@@ -103,7 +103,7 @@ def test_whatever_stands_in_a_row_can_be_kept(row):
         ({"$date": "2026-03-02"}, {"$date": "2026-03-02"}),
         ({"$oid": "5f"}, {"$oid": "5f"}),
     ],
-    ids=lambda value: type(value).__name__,  # the same in every process, for xdist
+    ids=lambda value: type(value).__name__,  # the same in every process, as xdist requires
 )
 def test_what_is_not_json_comes_back_as_what_it_means(value, back):
     found = decode_row(encode_row({"x": value, "deeper": [{"x": value}]}))

@@ -143,7 +143,7 @@ def test_no_event_goes_twice_that_must_go_once(steps):
             memory.settle(delivery, step, claim)
             may_have = "somebody"
         elif step == "released" and may_have == delivery:
-            break  # it was surely not sent: the model starts anew
+            break  # certainly not sent: the model starts over
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ class TestWhatIsOwed:
 
     def test_it_is_sent_only_while_it_is_owed(self):
         memory = Memory()
-        assert memory.claim("B", opt_out(5, owed=True)) is GO  # a barrier that was erased bars nothing
+        assert memory.claim("B", opt_out(5, owed=True)) is GO  # an erased barrier blocks nothing
         memory.settle("B", "acknowledged", opt_out(5))
         assert memory.claim("C", opt_out(5, owed=True)) is DUPLICATE
         assert memory.claim("C", opt_out(5)) is GO

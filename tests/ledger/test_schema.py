@@ -85,19 +85,27 @@ def test_a_ledger_of_the_first_version_gets_what_it_lacks_and_keeps_what_it_has(
         "rejected": 0, "unknown": 0, "skipped": 0, "started_at": "2026-11-29T08:00:00.000000Z",
     }  # fmt: skip
     database.write(lambda connection: connection.execute(schema.deliveries.insert(), row))
+    line = {
+        "delivery": 1, "position": 1, "account": "acme", "call": "track", "status": "unknown", "attempts": 1,
+        "first_at": "2026-11-29T08:00:00.000000Z", "last_at": "2026-11-29T08:00:00.000000Z",
+    }  # fmt: skip
+    database.write(lambda connection: connection.execute(schema.outcomes.insert(), line))
     for left_over in (["DROP TABLE regal_tries"], []):
         as_it_was = [
             *left_over,
             "ALTER TABLE regal_deliveries DROP COLUMN conn_id",
+            "ALTER TABLE regal_outcomes DROP COLUMN found_at",
             "UPDATE regal_schema SET version = 1",
         ]
         for statement in as_it_was:
             database.write(lambda connection, told=statement: connection.execute(text(told)))
-        assert [database.upgrade() for _ in range(2)] == [1, 0]
-        assert version(database) == len(MIGRATIONS) == 2
+        assert [database.upgrade() for _ in range(2)] == [2, 0]
+        assert version(database) == len(MIGRATIONS) == 3
         deliveries = database.read(lambda connection: connection.execute(schema.deliveries.select()).all())
         assert [(one.account, one.acknowledged, one.conn_id) for one in deliveries] == [("acme", 3, None)]
         assert database.read(lambda connection: connection.execute(schema.tries.select()).all()) == []
+        outcomes = database.read(lambda connection: connection.execute(schema.outcomes.select()).all())
+        assert [(one.position, one.found_at) for one in outcomes] == [(1, None)]
 
 
 def test_a_step_that_fails_leaves_the_ledger_as_it_was(database):

@@ -25,7 +25,7 @@ def test_a_rate_is_split_equally_and_what_one_cannot_use_goes_to_the_others(want
     assert sum(shares.values()) <= limit
     for name, share in shares.items():
         assert share <= wants[name]
-        if share < wants[name]:  # then none of the others has more than it, but for the last one left over
+        if share < wants[name]:  # then no other sender has more, except for the remainder
             assert all(other <= share + 1 for other in shares.values())
 
 
@@ -47,7 +47,7 @@ def lines(**granted):
     ("senders", "wants", "due", "granted"),
     [
         ({}, 100, 100, 100),
-        (lines(a=100), 100, 50, 0),  # until a has committed to less
+        (lines(a=100), 100, 50, 0),  # until "a" has committed to less
         (lines(a=50), 100, 50, 50),
         (lines(a=70), 100, 50, 30),
         (lines(a=50, me=50), 100, 50, 50),
@@ -79,7 +79,7 @@ def test_no_order_of_commits_grants_more_than_the_limit(limit, steps):
         _, mine = share_of(name, wants, granted, limit)
         granted[name] = Sender(wants, mine, limit, LATER)
         assert sum(one.granted for one in granted.values()) <= limit
-    for _ in range(2):  # those that stay have all of it, as soon as each has committed twice
+    for _ in range(2):  # after two commits each, the remaining senders have the whole limit
         for name, one in granted.items():
             granted[name] = one._replace(granted=share_of(name, one.wants, granted, limit)[1])
     due = split({name: one.wants for name, one in granted.items()}, limit)
@@ -197,7 +197,7 @@ def test_single_events_get_slots_at_their_share(accounts):
     singles = Shares(account, rate_limit=100)
     delivery = renewing(account, "delivery")
     assert delivery().granted == 100
-    assert singles.take_slot() is None  # until the delivery has committed to less
+    assert singles.take_slot() is None  # until the delivery has committed to a smaller share
     delivery()
     slots = [singles.take_slot() for _ in range(3)]
     assert slots[0] == 0.0
@@ -221,7 +221,7 @@ def test_threads_that_take_slots_at_once_never_get_the_same(accounts):
         thread.join()
     (line,) = account.database.read(lambda connection: connection.execute(table.select()).fetchall())
     assert len(taken) >= 10
-    # At 90 % of 50/s, each slot moves the next one on by 22 ms.
+    # At 90 % of 50/s, slots are 22 ms apart.
     assert from_ledger_time(line.next_at) - datetime.now(UTC) > timedelta(seconds=0.2)
     assert max(taken) - min(taken) >= (len(taken) - 1) / 45 - 0.2
 

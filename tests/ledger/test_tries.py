@@ -85,7 +85,7 @@ def test_a_killed_try_is_lost_at_its_last_commit_with_all_that_was_committed(dat
     these = Delivered(database)
     held = these.begin()
     these.commit(held, 1, acknowledged=10)
-    these.commit(held, 0.2, acknowledged=5)  # no point of its pace is due
+    these.commit(held, 0.2, acknowledged=5)  # no point of its pace is due yet
     last_commit = these.of.latest(PLACE).held_at
     these.now += timedelta(minutes=1)
     these.take(2)

@@ -13,10 +13,10 @@ from sqlalchemy.engine import Engine
 
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.consent_log import LogLine, stream_lines
 from airflow_provider_regal.ledger.database import Database, sqlite_engine
 from airflow_provider_regal.ledger.deliveries import RECORD, Place, Record
 from airflow_provider_regal.ledger.outcomes import DeadLetter, letters
+from airflow_provider_regal.ledger.people.consent_log import LogLine, stream_lines
 from airflow_provider_regal.ledger.rows import decode_chunk
 from airflow_provider_regal.ledger.states import RowState
 

@@ -175,7 +175,7 @@ def test_callbacks_of_tasks_send_it_and_a_failing_one_changes_no_state(run_dag, 
 
 
 def test_a_callback_of_a_dag_sends_it_as_the_dag_processor_calls_it(regal):
-    # Airflow calls it with the context of the run, in the DAG processor: there is no current task there.
+    # Airflow calls it in the DAG processor with the context of the run, without a current task.
     with DAG("called", **START, on_failure_callback=RegalNotifier(**EVENT, properties={"why": "{{ reason }}"})) as dag:
         pass
     callbacks = dag.on_failure_callback

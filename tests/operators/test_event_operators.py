@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_regal._compat import AirflowException
 from airflow_provider_regal.hooks.regal import RegalHook
-from airflow_provider_regal.ledger.suppressions import suppress
+from airflow_provider_regal.ledger.people.suppressions import suppress
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.page import RegalPageOperator
 from airflow_provider_regal.operators.screen import RegalScreenOperator
@@ -197,7 +197,7 @@ def test_no_personal_data_and_no_key_reaches_the_database_or_the_log(
         )
     if outcome == "no answer":
         regal.stop()
-    # A macro's value is stored nowhere by Airflow itself: whatever is found came from us.
+    # Airflow itself stores no value of a macro, so whatever is found was stored by us.
     with a_dag(f"privacy_{outcome.replace(' ', '_')}", user_defined_macros={"secret": SECRETS.get}) as dag:
         contact = {
             "user_id": "{{ secret('id') }}",
@@ -485,7 +485,7 @@ def test_texts_render_as_text_where_a_dag_renders_pythons_own_types(run_dag, reg
     assert list(sent["traits"]["phones"]) == ["+442079460958"]
     assert sent["traits"]["firstName"] == "7"
     assert sent["traits"]["address"] == {"zipcode": "02110"}
-    assert sent["traits"]["plan"] == 2  # a trait of any type is what it renders as
+    assert sent["traits"]["plan"] == 2  # a trait has the type that its template renders to
     assert sent["properties"] == {"amount": 30000, "list": [1, 2]}
 
 

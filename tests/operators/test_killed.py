@@ -32,7 +32,7 @@ from tests.operators.test_killed import context, operator
 operator(sys.argv[1]).execute(context())
 """
 
-# Imports once; then forks for each line it reads, as Airflow does for each task.
+# Imports once, then forks for each line it reads, as Airflow does for each task.
 FORKS = """
 import json, os, sys
 import airflow_provider_regal.client.many, airflow_provider_regal.delivery.sending.engine
@@ -212,7 +212,7 @@ class Forks:
         pid = int(self._read())
         if kill_after_s is not None:
             time.sleep(kill_after_s)
-            with suppress(ProcessLookupError):  # it was over
+            with suppress(ProcessLookupError):  # it had finished
                 os.kill(pid, signal.SIGKILL)
         said = self._read()
         if said == "ended":

@@ -61,7 +61,7 @@ def test_a_query_is_sent_once_and_then_only_what_changed_opt_outs_first(run_dag,
     assert [subscribed for _, subscribed in order_of(regal)] == [False, False, True, True]
     assert [status(regal, number) for number in (100, 102)] == ["Subscribed", "Unsubscribed"]
 
-    again = sync(run_dag, "opt_ins_sql", **options)  # nothing changed, and the opt-out has no time still
+    again = sync(run_dag, "opt_ins_sql", **options)  # nothing changed; the opt-out still has no time
 
     assert (again.report["read"], again.report["skipped"], again.report["requests"]) == (4, 4, 0)
 
@@ -193,7 +193,7 @@ def test_a_dry_run_shows_the_plan_and_sends_and_remembers_nothing(run_dag, regal
     assert "4 of 7 rows would be sent" in logged
     assert re.search(r"212\D{0,2}555", logged) is None, "and no run id or time that happens to hold 555 is one"
 
-    after = sync(run_dag, "opt_ins_dry", rows=DIRT, max_rejected=2)  # and does what the plan said
+    after = sync(run_dag, "opt_ins_dry", rows=DIRT, max_rejected=2)  # and does what was planned
 
     assert (after.report["plan"], after.report["requests"]) == (there.report["plan"], 4)
 
@@ -223,7 +223,7 @@ def test_no_personal_data_reaches_airflow(run_dag, regal, database, everything_s
     options = {"sql": "SELECT * FROM consents", "sql_conn_id": "warehouse", "max_rejected": 2, "initial": "send"}
     for dry_run in (True, False):
         there = sync(run_dag, "opt_ins_private", **options, dry_run=dry_run)
-        # What is neither yes nor no fails the task whatever max_rejected allows.
+        # A value that is neither yes nor no fails the task regardless of max_rejected.
         assert (there.state, there.report["rejected"]) == ("success" if dry_run else "failed", 2)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE consents SET subscribed = NULL, timestamp = 'Petronella'")

@@ -157,7 +157,7 @@ CASES = {
     "event": Case({"event": "Lesson Moved"}, lambda seen: seen.first["name"], "Lesson Moved", "Lesson Booked"),
     "call": Case({"call": "page", "event": None}, lambda seen: seen.first["name"], "pageview", "Lesson Booked"),
 }  # fmt: skip
-# Every case has a rate of its own, and so a pacer that no other case has slowed down.
+# Each case has its own rate, and therefore a pacer that no other case has slowed down.
 RATES = itertools.count(101)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.ledger.view import open_database
@@ -25,10 +25,10 @@ def test_health_says_what_check_says_without_asking_regal_or_writing(site, regal
     assert answer.status_code == 200
     assert "LOOK unknown rows it can't be known whether Regal received 1 row" in text
     assert text.index("LOOK unknown rows") < text.index("OK versions")
-    assert "OK ledger connection regal_test_ledger: read, sqlite, schema version 2" in text
+    assert "OK ledger connection regal_test_ledger: read, sqlite, schema version 3" in text
     assert "OK owed Regal has acknowledged every opt-out that could be sent" in text
     assert "OK opt-outs the last runs rejected none" in text
-    assert "OK last runs the last delivery of no task failed" in text
+    assert "OK last runs the last delivery of no task failed or stopped" in text
     assert "OK accounts acme (2 deliveries)" in text
     assert "What this page cannot know" in text
     assert "Regal's host" in text

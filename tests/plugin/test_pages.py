@@ -80,7 +80,7 @@ def test_the_page_of_a_sync_offers_no_redelivery_of_rows_that_none_takes(site, r
     assert "correct them in the source, and the next sync sends them." in text
     assert "can be redelivered" not in text
     assert " phone: not a phone number phone" in text
-    assert "Redelivered row 2" in text
+    assert "Since then row 2" in text
     both = [line(1), of_a_sync(2), line(3, "rejected", reason="HTTP 400", payload={"a": 2}, form="body")]
     number = failed(regal_ledger, lines=both, run="other")
     text = text_of(site().get(f"/regal/deliveries/{number}"))
@@ -310,9 +310,9 @@ def test_rows_that_are_left_are_listed_with_who_they_are_about(site, regal_ledge
     assert 'href="/connections"' in masked.text
     framed = site().get(path, headers={"sec-fetch-dest": "iframe"})
     assert "/connections" not in framed.text, "Airflow's frame lets no link lead out of it"
-    assert "Enter the right API key in the connection acme (Admin > Connections)." in text_of(masked)
+    assert "Enter the right API key in the connection acme (Admin > Connections) and save it." in text_of(masked)
     form = {"token": token_of(masked), "status": "left"}
-    shown = text_of(site().post(path, data=form)).split("Redelivered row ")[1]
+    shown = text_of(site().post(path, data=form)).split("Since then row ")[1]
     assert shown.startswith("3 left may have been sent loan-2 2125550102 row 4 left")
     assert "4 left loan-3 2125550103" in shown
     assert "loans.csv line 6 left loan-4 eve@example.com" in shown
@@ -327,7 +327,7 @@ def test_rows_that_are_left_are_listed_with_who_they_are_about(site, regal_ledge
 
 def test_rows_that_are_left_are_paged(site, regal_ledger, monkeypatch, text_of):
     monkeypatch.setattr("airflow_provider_regal.plugin.delivery.ROWS_A_PAGE", 2)
-    rows = [{"user_id": f"u{one}"} for one in range(5)]  # three in a chunk
+    rows = [{"user_id": f"u{one}"} for one in range(5)]  # a chunk has three rows
     path = f"/regal/deliveries/{write(regal_ledger, rows=rows, state='stopped', at=NOW)}"
     first = site().get(path)
     assert "row 2 left" in text_of(first)
@@ -541,7 +541,7 @@ def test_a_delivery_without_tries_on_record_shows_none(site, regal_ledger, text_
     assert " try " not in text.split("Normal here?")[1]
 
 
-# -- few words --------------------------------------------------------------------------------------------------------
+# -- short of words ---------------------------------------------------------------------------------------------------
 
 
 def test_what_a_reason_advises_is_a_step_and_not_among_the_reasons(site, regal_ledger, text_of):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.ledger.view import open_database
 from tests.ledger.written import line, write
-from tests.plugin.test_pages import NOW, failed
+from tests.plugin.test_pages import NOW, audit_log, failed
 
 DAG_FILE = Path(__file__).parents[2] / "dags" / "07_redeliver.py"
 
@@ -52,7 +53,9 @@ def test_the_button_triggers_the_shipped_dag_with_what_was_chosen(site, regal_le
     assert conf == {"delivery": number, "status": "rejected", "reason": "phone:", "regal_conn_id": "regal_crm"}
     assert by == "ada"
     told = text_of(browser.get(answer.headers["location"]))
-    assert f"The redelivery was started: regal_redeliver , run {run_id} ." in told
+    assert f"The redelivery of 1 row was started: regal_redeliver , run {run_id} ." in told
+    framed = browser.get(answer.headers["location"], headers={"sec-fetch-dest": "iframe"})
+    assert "/dags/regal_redeliver" not in framed.text, "Airflow's frame would block it"
     assert "The DAG is paused: unpause it, or the run waits." in told
 
 
@@ -106,7 +109,7 @@ def test_rows_that_are_ticked_are_meant_alone(site, regal_ledger, redeliver_dag,
     number = write(regal_ledger, lines=lines, state="failed", at=NOW)
     path, browser, before = f"/regal/deliveries/{number}", site(), len(runs())
     page = browser.get(path)
-    assert [f'form="redeliver" name="row-{position}"' in page.text for position in (212, 213, 215)] == [1, 0, 1]
+    assert [f'form="chosen" name="row-{position}"' in page.text for position in (212, 213, 215)] == [1, 0, 1]
     form = {"token": token_of(page), "status": "unknown", "row-301": "on", "row-212": "on", "row-x": "on"}
     assert browser.post(f"{path}/redeliver", data=form).status_code == 303
     ((_, conf, _),) = runs()[before:]
@@ -120,7 +123,7 @@ def test_the_button_below_the_rows_redelivers_what_is_ticked_whatever_its_status
     number = write(regal_ledger, lines=lines, state="failed", at=NOW)
     path, browser, before = f"/regal/deliveries/{number}", site(), runs()
     page = browser.get(path)
-    assert '<button form="redeliver" name="only" value="ticked">' in page.text
+    assert '<button form="chosen" name="only" value="ticked">' in page.text
     form = {"token": token_of(page), "status": "rejected", "only": "ticked"}
     nothing = browser.post(f"{path}/redeliver", data=form)
     assert (nothing.status_code, len(runs())) == (400, len(before)), "not all rows"
@@ -185,3 +188,53 @@ def test_the_command_says_exactly_what_is_listed(site, regal_ledger, text_of):
     assert f"airflow regal redeliver {number} --reason 'HTTP 400'" in command("?reason=HTTP%20400")
     done = write(regal_ledger, lines=[line(1)], run="done", at=NOW)
     assert "airflow regal redeliver" not in text_of(site().get(f"/regal/deliveries/{done}"))
+
+
+# -- rows that Regal has -----------------------------------------------------------------------------------------------
+
+
+def doubtful(regal_ledger, **more):
+    lines = [line(1), *(line(position, "unknown", reason="HTTP 500", payload={"a": 1}) for position in (2, 3, 4))]
+    return write(regal_ledger, lines=lines, at=NOW, **more)
+
+
+def test_unknown_rows_are_marked_as_found_at_regal(site, regal_ledger, token_of, text_of):
+    number, before = doubtful(regal_ledger, dag="crm"), len(audit_log())
+    path, browser = f"/regal/deliveries/{number}", site()
+    page = browser.get(path)
+    told = text_of(page)
+    assert "Look in Regal for the 3 unknown rows: events 'Lesson Booked', sent at about 2026-11-29 12:00:00" in told
+    assert [f'form="chosen" name="row-{position}"' in page.text for position in (1, 2, 3, 4)] == [0, 1, 1, 1]
+    form = {"token": token_of(page), "found": "ticked"}
+    nothing = browser.post(f"{path}/settle", data=form)
+    assert (nothing.status_code, "No row is ticked" in nothing.text) == (400, True)
+    answer = browser.post(f"{path}/settle", data={**form, "row-2": "on", "row-4": "on", "row-1": "on"})
+    assert answer.status_code == 303
+    page = browser.get(answer.headers["location"])
+    told = text_of(page)
+    assert "2 rows are marked as found at Regal now: no redelivery sends them." in told
+    assert "OK, CHECK 1" in told
+    assert told.count("found at Regal") == 1 + 1 + 2, "the note, the summary, and the rows"
+    assert [f'form="chosen" name="row-{position}"' in page.text for position in (2, 3, 4)] == [0, 1, 0]
+    answer = browser.post(f"{path}/settle", data={"token": token_of(page), "found": "all"})
+    told = text_of(browser.get(answer.headers["location"]))
+    assert "OK, FOUND AT REGAL" in told
+    assert "Its unknown rows were found at Regal." in told
+    assert "What to do Nothing has to be done." in told
+    logged = audit_log()[: len(audit_log()) - before]
+    assert [one[:4] for one in logged] == [("regal.settle", "ada", "crm", "task")] * 2
+    assert [json.loads(one[4]) for one in logged] == [{"delivery": number, "rows": rows} for rows in (1, 2)]
+
+
+def test_nobody_marks_rows_who_may_not_change_the_task(site, regal_ledger, token_of):
+    number = doubtful(regal_ledger, dag="crm")
+    path = f"/regal/deliveries/{number}"
+    viewer, editor = site("only-crm", role="VIEWER"), site("ada")
+    page = viewer.get(path)
+    assert '<button form="chosen"' not in page.text
+    form = {"found": "all"}
+    assert viewer.post(f"{path}/settle", data={**form, "token": token_of(editor.get(path))}).status_code == 403
+    assert editor.post(f"{path}/settle", data=form).status_code == 403, "without a token"
+    assert site("only-other").post(f"{path}/settle", data=form).status_code == 403
+    assert editor.get(f"{path}?tick=all").text.count(" checked>") == 3
+    assert viewer.get(f"{path}?tick=all").text.count(" checked>") == 0

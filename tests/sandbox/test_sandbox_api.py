@@ -90,7 +90,7 @@ def test_reset_forgets_data_and_counts_and_keeps_the_rules(run_sandbox):
     assert (stats["requests"], stats["stored"], stats["contacts"], stats["faults_fired"]) == (0, 0, 0, 0)
     assert stats["contract_findings"] == stats["behaviour_findings"] == stats["by_status"] == {}
     assert regal.sandbox.events() == regal.sandbox.contacts(hidden=True) == []
-    assert regal.post(BODY).status == 500  # request 1 again, and the rule counts from nothing
+    assert regal.post(BODY).status == 500  # request 1 again: the rule starts counting anew
     assert regal.sandbox.stats()["duplicates"] == 0
 
 

@@ -89,7 +89,7 @@ def test_an_opt_in_on_an_invalid_number_is_lost_and_reported(regal):
 
 def test_the_last_status_received_holds_and_an_older_one_is_reported(regal):
     regal.post(sms(False, timestamp="2026-04-01T00:00:00Z"))
-    regal.post(sms(True, timestamp="2026-03-31 23:00:00 -04:00", ip="203.0.113.9"))  # later, by its zone
+    regal.post(sms(True, timestamp="2026-03-31 23:00:00 -04:00", ip="203.0.113.9"))  # later, in its own time zone
     assert regal.findings() == []
     regal.post(sms(True, timestamp="2026-03-01", ip="203.0.113.9"))
     assert regal.findings() == ["older_opt_in"]

@@ -75,7 +75,7 @@ def test_an_email_that_is_no_address_is_dropped_and_case_does_not_matter(regal):
     assert "email_dropped" in regal.findings()
 
 
-# --- whose it is ----------------------------------------------------------------------------------------------
+# --- which contact --------------------------------------------------------------------------------------------
 
 
 def three_people(regal: Any) -> None:

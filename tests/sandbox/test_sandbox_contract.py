@@ -19,8 +19,8 @@ STRICT = Draft202012Validator(
 )
 EXAMPLES = DESCRIPTION["paths"]["/events"]["post"]["requestBody"]["content"]["application/json"]["examples"]
 
-# Python's reading of the patterns lets in a final line break and digits of other scripts; JSON Schema's does not.
-# Text here keeps clear of the difference between the two dialects.
+# Python's patterns also match a final line break and digits of other scripts; those of JSON Schema don't.
+# So the generated text has neither.
 LETTERS = st.text(st.characters(codec="ascii", exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85"), max_size=8)
 JUNK = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), LETTERS, st.just(""), st.just([]),

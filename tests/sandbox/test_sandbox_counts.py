@@ -50,7 +50,7 @@ def test_of_very_many_bodies_the_oldest_are_no_longer_recognised():
     assert repeats.seen({"n": 3}, 4) == 3
     assert repeats.seen({"n": 1}, 5) is None
     assert [repeats.seen({"n": number}, 6) for number in (3, 7)] == [3, None]
-    assert repeats.seen({"n": 3}, 8) == 3  # seen again since, so it is among the newest
+    assert repeats.seen({"n": 3}, 8) == 3  # seen again, so it is among the newest
 
 
 def test_the_type_of_a_trait_is_fixed_by_its_first_value(regal):

@@ -24,7 +24,7 @@ from airflow_provider_regal.operators.rows import RegalRowsOperator
 
 CONTACTS = Asset("regal://regal_default/contacts")
 OPTIONS = {"start_date": datetime(2026, 1, 1, tzinfo=UTC), "catchup": False, "is_paused_upon_creation": False}
-# Where much goes on, Airflow's own API may not answer the first task yet.
+# On a busy machine, Airflow's API may not be ready for the first task.
 AGAIN = {"default_args": {"retries": 5, "retry_delay": timedelta(seconds=2)}, **OPTIONS}
 PEOPLE = [{"phone": "+12125550101"}, {"phone": "+12125550102"}]
 
@@ -99,7 +99,7 @@ def test_assets_callbacks_deadlines_and_metrics_work_where_airflow_runs_them(tmp
         ends = time.monotonic() + 400
         while wanted - {event["name"] for event in regal_sandbox.events()} and time.monotonic() < ends:
             assert process.poll() is None, log.read_text()[-3_000:]
-            statsd.read()  # before it is too much for the socket: all of Airflow writes to it
+            statsd.read()  # before the socket's buffer is full: all of Airflow writes to it
             time.sleep(1)
         statsd.read()
 

@@ -51,7 +51,7 @@ with DAG("one_event", schedule=None, is_paused_upon_creation=False):
         pre_execute=lambda _: write_pids("one_event"), **OFTEN,
     )
 """
-# What may be unknown after a crash: what was under way, and the reservation.
+# After a crash, these may be unknown: requests in flight, and reserved rows.
 RESERVED = 32
 
 
@@ -94,7 +94,7 @@ def killed_runs(airflow, record_testsuite_property):
     for name in late:
         runs[name].kill()
     killed_at = time.monotonic()
-    time.sleep(0.5)  # for what they had handed to their sockets
+    time.sleep(0.5)  # for requests already handed to their sockets
     sent = {name: airflow.requests(name) for name in runs}
     wait_until(lambda: runs["killed"].task["try_number"] > 1, 120)
     record_testsuite_property("noticed_after_s", round(time.monotonic() - killed_at))

@@ -104,7 +104,7 @@ def regal():
 def airflow(regal, tmp_path_factory):
     here = Airflow(tmp_path_factory.mktemp("airflow"), regal)
     here.airflow("db", "migrate")
-    # As an installation would: the API server reads it from Airflow's database.
+    # As in production, the API server reads it from Airflow's database.
     stored = json.dumps({"conn_type": "sqlite", "host": str(here.ledger)})
     here.airflow("connections", "add", "regal_ledger", "--conn-json", stored)
     here.airflow("dags", "reserialize")

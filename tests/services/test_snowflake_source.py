@@ -71,7 +71,7 @@ class Api(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def connection(monkeypatch):
-    monkeypatch.setenv("SNOWFLAKE_DISABLE_PLATFORM_DETECTION", "true")  # it asks the cloud's servers where it runs
+    monkeypatch.setenv("SNOWFLAKE_DISABLE_PLATFORM_DETECTION", "true")  # asks the cloud where it is running
     import snowflake.connector
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)

@@ -107,7 +107,7 @@ def test_the_scheduler_runs_the_example_and_each_event_arrives_once(ui):
     assert wait_until(finished) == "success"
     stats = api(regal, "/sandbox/stats")
     assert stats["stored"] - before == 5
-    # That a second run's contacts are those of the demo's first is not a finding of the contract.
+    # Contacts of the second run already exist from the first; which does not violate the contract.
     assert stats["contract_findings"] == {}
 
 
@@ -155,7 +155,7 @@ def test_the_connection_form_asks_for_what_regal_needs_and_for_nothing_else(ui, 
     tested = api(airflow, "/api/v2/connections/test", {**saved, "password": "sandbox-key"})
     assert tested["status"] is True
     assert "The API key was not tested" in tested["message"]
-    # The bug of Airflow 3.3 that docs/first-day.md speaks of: its UI sends 0 for a port that is empty.
+    # A bug of Airflow 3.3, described in docs/first-day.md: its UI sends 0 for an empty port.
     with pytest.raises(HTTPError, match="400"):
         api(airflow, "/api/v2/connections/test", {**saved, "port": 0})
     assert api(airflow, "/api/v2/connections/test", {**saved, "port": 0, "password": "sandbox-key"})["status"] is True

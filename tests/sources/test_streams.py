@@ -20,7 +20,7 @@ from tests.sources.reading import BOM, bad, csv_rows, good, json_rows
 
 def test_a_byte_order_mark_is_no_part_of_a_row():
     assert good(json_rows(BOM + b'{"n": 1}\n')) == [{"n": 1}]
-    assert good(json_rows(BOM + b'{"n": 1}\n' + BOM + b'{"n": 2}')) == [{"n": 1}, {"n": 2}]  # put together from two
+    assert good(json_rows(BOM + b'{"n": 1}\n' + BOM + b'{"n": 2}')) == [{"n": 1}, {"n": 2}]  # assembled from two chunks
     assert json_rows(BOM) == []
     assert good(csv_rows(BOM + b"n\n1\n")) == [{"n": "1"}]
 

@@ -59,7 +59,7 @@ def person(number, **more):
 def test_json_lines_become_contacts_plain_and_zipped_in_the_order_of_their_names(run_dag, regal, files):
     (files / "b.jsonl").write_bytes(lines(person(101, plan="gold")))
     (files / "a.jsonl.gz").write_bytes(gzip.compress(lines(person(101, plan="silver"), person(102))))
-    (files / "c.jsonl.gz").write_bytes(lines(person(103)))  # a client has unzipped it
+    (files / "c.jsonl.gz").write_bytes(lines(person(103)))  # a client has decompressed it
     (files / "other.txt").write_bytes(b"no JSON")
 
     state, report = deliver(run_dag, "jsonl", path=f"{files}/*.jsonl*", call="identify")

@@ -95,7 +95,7 @@ def test_what_the_real_client_says_arrives_once(
     archived = Counter(message["messageId"] for batch in archive.batches for message in batch)
     repeated = archived.total() - len(archived)
     assert len(archive.batches) > 2
-    assert repeated == len(archive.batches[0]) > 1  # answered with 500, and sent again
+    assert repeated == len(archive.batches[0]) > 1  # answered 500, and retried
 
     name = f"client_{zipped}_{len(include)}"
     state, report = deliver(run_dag, name, path=glob(folder), format="segment", include=include)
@@ -121,7 +121,7 @@ def test_what_the_real_client_says_arrives_once(
     phone = anne["phones"]["+19175554444"]
     assert phone["sms"]["status"] == "Subscribed"
     assert (phone["sms"]["ip"], phone["sms"]["timestamp"]) == ("198.51.100.54", "2020-08-25 21:23:43 +00:00")
-    assert phone["voice"]["status"] == "No Status"  # said on a server, without the person's address
+    assert phone["voice"]["status"] == "No Status"  # recorded on a server, without the person's IP address
     logged = "".join(capfd.readouterr()) + caplog.text
     for reason in ("1 x alias", "1 x group", "2 x integrations switch Regal off", "1 x only an anonymous id"):
         assert reason in logged
@@ -150,7 +150,7 @@ def test_the_newest_consent_of_all_files_holds_whatever_their_order(run_dag, reg
     later = {"context": {"ip": "198.51.100.9", "library": {"name": "analytics.js"}}}
     archive.write([identify("u0101", ago(days=2), [opt_out]), identify("u0102", ago(days=1), [again])], NOW)
     archive.write([identify("u0101", ago(days=30), [opt_in]), identify("u0102", ago(days=30), [opt_in])], NOW)
-    # Traits are cached: the old opt-in is said again with a later call.
+    # Traits are cached: a later call repeats the old opt-in.
     archive.write([identify("u0101", ago(days=1), [opt_in], **later), identify("u0102", ago(days=2), [opt_out])], NOW)
     archive.write([identify("u0103", ago(days=1), [opt_in], **later)], NOW)
 
@@ -163,7 +163,7 @@ def test_the_newest_consent_of_all_files_holds_whatever_their_order(run_dag, reg
     }
     assert status["u0101"]["status"] == "Unsubscribed"
     assert (status["u0102"]["status"], status["u0102"]["ip"]) == ("Subscribed", "198.51.100.7")
-    assert status["u0103"]["status"] == "No Status"  # the address of a later call is not evidence
+    assert status["u0103"]["status"] == "No Status"  # the IP address of a later call is not evidence
     subscribed = [
         event["body"]["userId"]
         for event in regal.events()
@@ -200,7 +200,7 @@ def test_bad_lines_of_an_archive_are_rejected_with_their_place_and_their_write_k
     content += b"".join(lines.get(number, track("u15")) + b"\n" for number in range(2, 17))
     day = folder / "segment-logs" / "source-1" / "1700000000000"
     day.mkdir(parents=True)
-    (day / "a.gz").write_bytes(content[:-1])  # unzipped by a client, under its old name
+    (day / "a.gz").write_bytes(content[:-1])  # decompressed by a client, but not renamed
     (day / "b.gz").write_bytes(gzip.compress(track("u17")))
 
     state, report = deliver(run_dag, "bad_archive", path=glob(folder), format="segment", max_rejected=len(lines))

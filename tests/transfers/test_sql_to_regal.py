@@ -192,7 +192,7 @@ def test_no_row_reaches_airflows_database_or_the_log(run_dag, regal, regal_ledge
         )
     run_dag(dag)
     everything = everything_stored() + "".join(capfd.readouterr())
-    number = 100 + 23  # put together here, since Airflow stores the source of a DAG's file
+    number = 100 + 23  # assembled here, since Airflow stores the source code of DAG files
     for secret in (f"5550{number}", f"555-0{number}", f"Name{number}", regal.api_key):
         assert secret not in everything
     assert f"+12125550{number}" in {line["identifier"] for line in table(regal_ledger, "regal_consents")}

@@ -16,7 +16,6 @@ from airflow_provider_regal.cli import output
 from airflow_provider_regal.cli.opening import CommandError, command, identifiers, opened
 from airflow_provider_regal.cli.output import Column, one_line, plural
 from airflow_provider_regal.cli.people import owed
-from airflow_provider_regal.ledger import consent_log
 from airflow_provider_regal.ledger.admin import history
 from airflow_provider_regal.ledger.admin.evidence import write_csv, write_json
 from airflow_provider_regal.ledger.admin.explaining import (
@@ -28,7 +27,8 @@ from airflow_provider_regal.ledger.admin.explaining import (
     suppressions_of,
 )
 from airflow_provider_regal.ledger.admin.history import Wanted
-from airflow_provider_regal.ledger.consent_log import LogLine
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LogLine
 from airflow_provider_regal.ledger.text import short, to_ledger_time
 
 _NOT_SENT: Final = (

@@ -17,7 +17,7 @@ from airflow_provider_regal.hooks._ledger import open_database
 from airflow_provider_regal.ledger.admin.forgetting import REMOVED, Forgetting, not_reached
 from airflow_provider_regal.ledger.admin.history import list_accounts
 from airflow_provider_regal.ledger.database import Database
-from airflow_provider_regal.ledger.suppressions import USER, read_identifier
+from airflow_provider_regal.ledger.people.suppressions import USER, read_identifier
 from airflow_provider_regal.ledger.text import short
 
 

@@ -18,7 +18,7 @@ from airflow_provider_regal.delivery.stopping import Stop
 from airflow_provider_regal.hooks._delivering import TaskDelivery
 from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.ledger.admin import history
-from airflow_provider_regal.ledger.owed import OwedOptOut, count_owed, owed_opt_outs
+from airflow_provider_regal.ledger.people.owed import OwedOptOut, count_owed, owed_opt_outs
 from airflow_provider_regal.ledger.text import short
 
 _HASHED: Final = (

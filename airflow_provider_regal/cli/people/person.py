@@ -15,7 +15,7 @@ from airflow_provider_regal.ledger.admin import history
 from airflow_provider_regal.ledger.admin.explaining import consent_now, suppressed_since, suppressions_of, timeline
 from airflow_provider_regal.ledger.admin.history import Person
 from airflow_provider_regal.ledger.database import Database
-from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.text import short
 
 _UNSENT_SHOWN: Final = 50

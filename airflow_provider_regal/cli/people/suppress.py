@@ -18,11 +18,11 @@ from airflow_provider_regal.cli import output
 from airflow_provider_regal.cli.opening import CommandError, command, identifiers, opened
 from airflow_provider_regal.cli.output import Column, plural
 from airflow_provider_regal.hooks._ledger import open_database
-from airflow_provider_regal.ledger import suppressions
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin.history import list_accounts
 from airflow_provider_regal.ledger.database import Database
-from airflow_provider_regal.ledger.suppressions import USER, Suppression, read_identifier
+from airflow_provider_regal.ledger.people import suppressions
+from airflow_provider_regal.ledger.people.suppressions import USER, Suppression, read_identifier
 from airflow_provider_regal.ledger.text import short
 from airflow_provider_regal.operators._query import open_query
 

@@ -33,12 +33,12 @@ from airflow_provider_regal.errors import InvalidEventError, RegalError
 from airflow_provider_regal.events.names import EMAILS, LOOSE_OPT_INS, MESSAGE_ID, PHONES, SEGMENT_OPT_IN, TRAITS
 from airflow_provider_regal.events.rows.columns import ColumnsSeen, reserved_names
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.consent_log import WITHHELD, LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Counts
+from airflow_provider_regal.ledger.people.consent_log import WITHHELD, LoggedConsent
+from airflow_provider_regal.ledger.people.suppressions import Suppressions
 from airflow_provider_regal.ledger.rows import RowChunk, decode_row, encode_row
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import RowState, Skip
-from airflow_provider_regal.ledger.suppressions import Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     CALL_MARK,

@@ -28,9 +28,9 @@ from airflow_provider_regal.events.rows.opt_outs import (
     opt_outs_of,
     unreadable_decisions,
 )
+from airflow_provider_regal.ledger.people.suppressions import USER
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
-from airflow_provider_regal.ledger.suppressions import USER
 from airflow_provider_regal.sources.marks import (
     CALL_MARK,
     CLAIMS_MARK,

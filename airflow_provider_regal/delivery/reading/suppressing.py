@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from airflow_provider_regal.delivery.reading.prepared import Ready, Rejected
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
+from airflow_provider_regal.ledger.people.suppressions import Hold
 from airflow_provider_regal.ledger.states import Skip
-from airflow_provider_regal.ledger.suppressions import Hold
 from airflow_provider_regal.ledger.text import to_ledger_time
 
 

@@ -28,9 +28,9 @@ from airflow_provider_regal.errors import Fault, InvalidEventError
 from airflow_provider_regal.events import Consent
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.deliveries import Held
+from airflow_provider_regal.ledger.people.suppressions import Hold, OptInAt, Suppressions
 from airflow_provider_regal.ledger.rules import OPT_IN, TRACK, Claim
 from airflow_provider_regal.ledger.states import RowState, Skip
-from airflow_provider_regal.ledger.suppressions import Hold, OptInAt, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import EVENT_MARK, OWED_MARK, SKIP_MARK, columns_of
 

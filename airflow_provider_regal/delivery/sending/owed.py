@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterator
 from airflow_provider_regal.delivery.reading.row_index import RowIndex
 from airflow_provider_regal.events.names import EMAIL_CHANNELS
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.owed import OwedOptOut
+from airflow_provider_regal.ledger.people.owed import OwedOptOut
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     CLAIMS_MARK,

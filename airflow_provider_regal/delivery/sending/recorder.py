@@ -54,16 +54,16 @@ from airflow_provider_regal.errors import FixConnectionError, LedgerError, Taken
 from airflow_provider_regal.events import Consent
 from airflow_provider_regal.events.names import IS_PRIMARY, MESSAGE_ID, NAME, PHONES, PROPERTIES, TRAITS, Channel
 from airflow_provider_regal.events.payload import lost_by_promotion
-from airflow_provider_regal.ledger import consent_log
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Changes, Commit, Held
 from airflow_provider_regal.ledger.formats import duration
 from airflow_provider_regal.ledger.outcomes import HAS_DECISION, OutcomeLine, encoded, line_of
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
-from airflow_provider_regal.ledger.text import to_ledger_time
+from airflow_provider_regal.ledger.text import from_ledger_time, to_ledger_time
 
 _log = logging.getLogger(__name__)
 #: Nothing is sent if the last commit is older than this: another try may have taken over since.
@@ -387,30 +387,10 @@ class Recorder:
 
     def reject(self, row: Rejected, now: datetime) -> None:
         """Record that the row is invalid: we never send it."""
-        moment = to_ledger_time(now)
-        user_id, phone, email = self._people(row)
-        self._changes.outcomes.append(
-            line_of(
-                position=row.source_row,
-                place=row.place,
-                call=row.call,
-                event=row.event,
-                user_id=user_id,
-                phone=phone,
-                email=email,
-                status="rejected",
-                reason="invalid",
-                field=row.faults[0].field,
-                message="; ".join(map(str, row.faults)),
-                attempts=0,
-                first_at=row.letter_time or moment,
-                last_at=moment,
-                payload_hash=row.row_hash,
-                form=row.form,
-                payload=encoded(row.row),
-                consents=HAS_DECISION if row.decides else None,
-            )
-        )
+        message = "; ".join(map(str, row.faults))
+        more: dict[str, Any] = {"first_at": row.letter_time} if row.letter_time else {}
+        more |= {"field": row.faults[0].field, "consents": HAS_DECISION if row.decides else None, "attempts": 0}
+        self._changes.outcomes.append(self._line_as_read(row, Outcome.REJECTED, "invalid", message, now, **more))
         self._held.counts.opt_outs_rejected += row.loses_a_decision
         self._settle(row, Outcome.REJECTED)
 
@@ -520,34 +500,15 @@ class Recorder:
     def died(self, row: Ready | Rejected, now: datetime) -> None:
         """Record that an earlier try died between reserving the row and committing an answer."""
         message = "the worker died while it was being sent; look for it in Regal"
+        sent_at = now if self._held.before_at is None else from_ledger_time(self._held.before_at)
         self._held.counts.unknown_of_outage += row.weight
         if isinstance(row, Ready):
             row.tries = max(row.tries, 1)
-            self._lost_sight_of(row, message, _DIED, now)
+            self._lost_sight_of(row, message, _DIED, sent_at)
             return
-        moment = to_ledger_time(now)  # its mapping changed since
-        user_id, phone, email = self._people(row)
-        self._changes.outcomes.append(
-            line_of(
-                position=row.source_row,
-                place=row.place,
-                call=row.call,
-                event=row.event,
-                user_id=user_id,
-                phone=phone,
-                email=email,
-                status="unknown",
-                reason=_DIED,
-                field=None,
-                message=message,
-                attempts=1,
-                first_at=moment,
-                last_at=moment,
-                payload_hash=row.row_hash,
-                form=row.form,
-                payload=encoded(row.row) if row.row else None,  # empty if the person was forgotten since
-            )
-        )
+        # Its mapping has changed since; or the person was forgotten, and nothing is left of the row.
+        more: dict[str, Any] = {} if row.row else {"payload": None}
+        self._changes.outcomes.append(self._line_as_read(row, Outcome.UNKNOWN, _DIED, message, sent_at, **more))
         self._settle(row, Outcome.UNKNOWN)
 
     def release(self, row: Ready) -> None:
@@ -621,6 +582,30 @@ class Recorder:
             form="body",
             payload=encoded(body if row.message_id is None else {MESSAGE_ID: row.message_id, **body}),
             consents=json.dumps(more) if claims or row.key is not None else None,
+        )
+
+    def _line_as_read(
+        self, row: Rejected, outcome: Outcome, reason: str, message: str, at: datetime, **more: Any
+    ) -> OutcomeLine:
+        """Make the line of a row that is kept as its source wrote it."""
+        user_id, phone, email = self._people(row)
+        moment = to_ledger_time(at)
+        given = {"field": None, "attempts": 1, "first_at": moment, "payload": encoded(row.row), **more}
+        return line_of(
+            position=row.source_row,
+            place=row.place,
+            call=row.call,
+            event=row.event,
+            user_id=user_id,
+            phone=phone,
+            email=email,
+            status=outcome.value,
+            reason=reason,
+            message=message,
+            last_at=moment,
+            payload_hash=row.row_hash,
+            form=row.form,
+            **given,
         )
 
     def _people(self, row: Ready | Rejected) -> tuple[str | None, str | None, str | None]:

@@ -37,12 +37,12 @@ from airflow_provider_regal.events.names import EMAIL_CHANNELS
 from airflow_provider_regal.events.options import WIDE_FORM
 from airflow_provider_regal.events.rows.columns import ColumnsSeen
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.consent_log import RECORDED, LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Counts
+from airflow_provider_regal.ledger.people.consent_log import RECORDED, LoggedConsent
+from airflow_provider_regal.ledger.people.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.rows import decode_row, encode_row
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.states import Skip
-from airflow_provider_regal.ledger.suppressions import Hold, Suppressions
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import (
     LOST_MARK,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from airflow_provider_regal.ledger.admin.history import Consents
-from airflow_provider_regal.ledger.consent_log import LogLine
+from airflow_provider_regal.ledger.people.consent_log import LogLine
 
 
 def write_csv(stream: TextIO, head: dict[str, Any], found: Consents | None, lines: Iterable[LogLine]) -> int:

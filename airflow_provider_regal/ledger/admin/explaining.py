@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from airflow_provider_regal.ledger import consent_log, formats
+from airflow_provider_regal.ledger import formats
 from airflow_provider_regal.ledger.admin.history import ConsentNow, Consents, Person, PersonOutcome, Wanted
-from airflow_provider_regal.ledger.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.formats import plural
-from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LogLine
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.suppressions import Suppression, find_suppressions
 from airflow_provider_regal.ledger.rules import SENDING
-from airflow_provider_regal.ledger.suppressions import Suppression, find_suppressions
 from airflow_provider_regal.ledger.text import short
 
 _WITHHELD_SHOWN: Final = 10
@@ -198,7 +199,8 @@ def _rows(outcomes: list[PersonOutcome]) -> Iterator[Line]:
         event = f" {row.event!r}" if row.event else ""
         found = f"found in {one.found_in}" if one.found_in else ""
         by = f"redelivered by {row.redelivered_by}" if row.redelivered_by is not None else ""
-        told = "; ".join(part for part in (one.task, row.reason, row.message, found, by) if part and part != "")
+        there = f"found at Regal on {formats.time(row.found_at)}" if row.found_at is not None else ""
+        told = "; ".join(part for part in (one.task, row.reason, row.message, found, by, there) if part)
         yield Line(one.at, f"{row.call}{event}", row.status, f"{row.delivery}, {row.where}", told)
 
 

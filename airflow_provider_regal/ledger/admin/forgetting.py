@@ -27,14 +27,14 @@ from airflow_provider_regal.events.names import MESSAGE_ID
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin.history import Wanted, is_live
-from airflow_provider_regal.ledger.consent_log import RECORDED
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import READING, RECORD, Record
 from airflow_provider_regal.ledger.entries import batches
 from airflow_provider_regal.ledger.formats import task_name
+from airflow_provider_regal.ledger.people.consent_log import RECORDED
+from airflow_provider_regal.ledger.people.suppressions import USER, leave_hashes
 from airflow_provider_regal.ledger.rows import RowChunk, decode_chunk, untagged
 from airflow_provider_regal.ledger.states import RowState, Skip
-from airflow_provider_regal.ledger.suppressions import USER, leave_hashes
 from airflow_provider_regal.ledger.text import short
 
 _AT_ONCE: Final = 200

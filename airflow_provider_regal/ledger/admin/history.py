@@ -18,21 +18,23 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
 from airflow_provider_regal.events.identifiers import read_email, read_phone, read_user_id
-from airflow_provider_regal.ledger import consent_log, schema
+from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import age_s
-from airflow_provider_regal.ledger.consent_log import LogLine
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import FAILED, PLANNED, READING, RECORD, SENDING, STOPPED, Record
 from airflow_provider_regal.ledger.formats import task_name
-from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.outcomes import (
     HAS_DECISION,
+    IS_LETTER,
     OUTCOME,
     SYNC_ROW,
     OutcomeRow,
     cause_of,
     outcome_row,
 )
+from airflow_provider_regal.ledger.people import consent_log
+from airflow_provider_regal.ledger.people.consent_log import LogLine
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.rows import decode_chunk, untagged
 from airflow_provider_regal.ledger.states import OUTCOMES, Outcome, RowState
 from airflow_provider_regal.ledger.text import LONGEST_NAME, short, to_ledger_time
@@ -140,7 +142,7 @@ def _all(database: Database, statement: Any) -> list[Any]:
 
 
 class Unknowns(NamedTuple):
-    """Unknown rows that were not redelivered: it can't be known whether Regal received them."""
+    """Unknown rows that were neither redelivered nor found at Regal."""
 
     rows: int
     oldest_at: str | None
@@ -149,7 +151,7 @@ class Unknowns(NamedTuple):
 
 def unknown_rows(database: Database, account: str | None = None) -> Unknowns:
     """Count the unknown rows whose payload is kept, and find the oldest one."""
-    wanted = _o.payload.is_not(None) & (_o.status == Outcome.UNKNOWN.value) & _o.redelivered_by.is_(None)
+    wanted = IS_LETTER & (_o.status == Outcome.UNKNOWN.value) & _o.redelivered_by.is_(None)
     if account is not None:
         wanted = wanted & (_o.account == short(account))
     counting = select(func.count(), func.min(_o.first_at)).where(wanted)

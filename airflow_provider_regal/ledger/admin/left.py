@@ -84,6 +84,6 @@ def _of_chunk(database: Database, record: Record, chunk: int, states: bytes, aft
                 record.id, position, record.account, row.get("$origin"), record.call, None,
                 **identifiers_in(row), status=LEFT,
                 reason=ON_ITS_WAY if states[number] == RowState.RESERVED else None,
-                field=None, message=None, attempts=0, first_at="", last_at="", redelivered_by=None,
+                field=None, message=None, attempts=0, first_at="", last_at="", redelivered_by=None, found_at=None,
                 is_dead_letter=False,
             )  # fmt: skip

@@ -60,9 +60,9 @@ _UNKNOWN: Final = f"'{Outcome.UNKNOWN.value}'"
 
 
 class FixedBy(NamedTuple):
-    """The later deliveries that fixed a delivery.
+    """What fixed a delivery.
 
-    :param deliveries: their ids, oldest first.
+    :param deliveries: ids of later deliveries, oldest first; empty if all its unknown rows were found at Regal.
     :param is_redelivery: they redelivered its rows, and Regal acknowledged all of them; else one delivered the same
         again.
     """
@@ -72,15 +72,15 @@ class FixedBy(NamedTuple):
 
 
 def _redelivered(d: Any, *, unknown_only: bool) -> ColumnElement[bool]:
-    """Return whether redeliveries have taken all undelivered rows, and Regal acknowledged all of theirs."""
+    """Return whether all undelivered rows were redelivered and acknowledged, or found at Regal."""
     o, by = schema.outcomes.alias().c, schema.deliveries.alias().c
     # The status is a literal in the statement: the partial index requires it.
     which = o.status == literal_column(_UNKNOWN) if unknown_only else o.status != literal_column("'acknowledged'")
     these = (o.delivery == d.id) & (o.status != literal_column("'acknowledged'")) & which
     complete = (by.state == FINISHED) & (by.acknowledged > 0) & (by.rejected + by.unknown + by.skipped == 0)
     acknowledged = exists().where((by.id == o.redelivered_by) & complete)
-    left = exists().where(these & (o.redelivered_by.is_(None) | ~acknowledged))
-    return and_(~left, exists().where(these & o.redelivered_by.is_not(None)))
+    left = exists().where(these & o.found_at.is_(None) & (o.redelivered_by.is_(None) | ~acknowledged))
+    return and_(~left, exists().where(these & (o.redelivered_by.is_not(None) | o.found_at.is_not(None))))
 
 
 def _to_check(d: Any) -> ColumnElement[bool]:
@@ -144,13 +144,68 @@ def fixes(database: Database, records: Sequence[Record]) -> Mapping[int, FixedBy
             found.setdefault(number, FixedBy((by,), False))
         rest = [number for (number,) in connection.execute(settled) if number not in found]
         takers = select(_o.delivery, _o.redelivered_by).where(_o.delivery.in_(rest) & NOT_ACKNOWLEDGED).distinct()
-        taken: dict[int, list[int]] = {}
+        taken: dict[int, list[int]] = {number: [] for number in rest}
         for number, by in connection.execute(takers) if rest else ():
             if by is not None:
                 taken.setdefault(number, []).append(by)
         return found | {number: FixedBy(tuple(sorted(by)), True) for number, by in taken.items()}
 
     return database.read(read)
+
+
+class UnknownLeft(NamedTuple):
+    """Unknown rows of a delivery that were neither redelivered nor found at Regal, and how to recognize them there.
+
+    :param event: the name of their event, or of one of them.
+    :param events: how many different names they have.
+    :param first_at: when the first of them was first tried.
+    :param last_at: when the last of them was last tried.
+    """
+
+    rows: int
+    event: str | None
+    events: int
+    first_at: str
+    last_at: str
+
+
+def unknown_left(database: Database, records: Sequence[Record]) -> dict[int, UnknownLeft]:
+    """Count the unknown rows that are still to be looked up: id of the delivery -> its rows; without those of 0."""
+    wanted = [one.id for one in records if one.unknown]
+    if not wanted:
+        return {}
+    free = _o.redelivered_by.is_(None) & _o.found_at.is_(None)
+    statement = (
+        select(
+            _o.delivery,
+            func.count(),
+            func.min(_o.event),
+            func.count(_o.event.distinct()),
+            func.min(_o.first_at),
+            func.max(_o.last_at),
+        )
+        .where(_o.delivery.in_(wanted) & (_o.status == literal_column(_UNKNOWN)) & NOT_ACKNOWLEDGED & free)
+        .group_by(_o.delivery)
+    )
+    found = database.read(lambda connection: connection.execute(statement).fetchall())
+    return {row[0]: UnknownLeft(*row[1:]) for row in found}
+
+
+def replacements(database: Database, records: Sequence[Record]) -> dict[int, int]:
+    """Find the deliveries that replaced others: id of the one replaced -> id of the next of the same task instance."""
+    replaced = [one.id for one in records if one.state == REPLACED]
+    if not replaced:
+        return {}
+    later = schema.deliveries.alias()
+    statement = (
+        select(_d.id, func.min(later.c.id))
+        .select_from(
+            schema.deliveries.join(later, (later.c.place == _d.place) & (later.c.incarnation > _d.incarnation))
+        )
+        .where(_d.id.in_(replaced))
+        .group_by(_d.id)
+    )
+    return database.read(lambda connection: {row[0]: row[1] for row in connection.execute(statement)})
 
 
 # -- which deliveries -------------------------------------------------------------------------------------------------
@@ -366,9 +421,13 @@ def outcome_page(
     if status is not None:
         statement = statement.where(_o.status == status)
     if reason is not None:
-        statement = statement.where((_o.reason == reason) | _o.message.startswith(reason, autoescape=True))
+        statement = statement.where(_with_reason(reason))
     statement = statement.order_by(_o.position).limit(limit)
     return database.read(lambda connection: [outcome_row(row) for row in connection.execute(statement)])
+
+
+def _with_reason(reason: str) -> ColumnElement[bool]:
+    return (_o.reason == reason) | _o.message.startswith(reason, autoescape=True)
 
 
 _FAILED: Final = (Outcome.REJECTED.value, Outcome.UNKNOWN.value)
@@ -395,11 +454,30 @@ def _filled(row: OutcomeRow, payload: str) -> OutcomeRow:
     return row._replace(phone=phone, email=read["email"] if row.email is None else row.email)
 
 
+def count_letters(
+    database: Database, delivery: int, *, statuses: Sequence[str], reason: str | None, positions: Sequence[int]
+) -> int:
+    """Count the rows of a delivery that a redelivery would take.
+
+    :param reason: only this reason, or messages that begin with it.
+    :param positions: only these rows; empty for all.
+    """
+    statement = select(_o.position).where(
+        (_o.delivery == delivery) & NOT_ACKNOWLEDGED & IS_DEAD_LETTER & _o.redelivered_by.is_(None)
+    )
+    statement = statement.where(_o.status.in_(statuses))
+    if reason is not None:
+        statement = statement.where(_with_reason(reason))
+    found = database.read(lambda connection: {*connection.execute(statement).scalars()})
+    return len(found & {*positions} if positions else found)
+
+
 class Letters(NamedTuple):
     """Dead letters of a delivery: rows whose payload is kept and that no redelivery has taken.
 
     :param refused: rejected rows that Regal refused; the other rejected rows were invalid and not sent.
     :param of_sync: rejected rows of a sync of opt-ins. They can't be redelivered: the next run reads them again.
+    :param found: unknown rows that somebody found at Regal.
     """
 
     rejected: int
@@ -407,6 +485,7 @@ class Letters(NamedTuple):
     unknown: int
     redelivered: int
     of_sync: int = 0
+    found: int = 0
 
 
 def letters(database: Database, delivery: int) -> Letters:
@@ -419,6 +498,7 @@ def letters(database: Database, delivery: int) -> Letters:
         func.sum(case((free & (_o.status == Outcome.UNKNOWN.value), 1), else_=0)),
         func.sum(case((_o.redelivered_by.is_not(None), 1), else_=0)),
         func.sum(case((_o.form == SYNC_ROW, 1), else_=0)),
+        func.sum(case((_o.found_at.is_not(None), 1), else_=0)),
     ]
     statement = select(*counts).where((_o.delivery == delivery) & NOT_ACKNOWLEDGED)
     found = database.read(lambda connection: connection.execute(statement).one())

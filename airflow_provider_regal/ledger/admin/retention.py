@@ -29,7 +29,7 @@ from sqlalchemy import Table, case, delete, func, or_, select, text, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_regal.ledger import consent_log, schema
+from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.admin.history import is_live
 from airflow_provider_regal.ledger.database import LOCK_TIMEOUT_S, Database
 from airflow_provider_regal.ledger.deliveries import (
@@ -45,6 +45,7 @@ from airflow_provider_regal.ledger.deliveries import (
     Record,
 )
 from airflow_provider_regal.ledger.outcomes import HAS_DECISION, line_of, write_outcomes
+from airflow_provider_regal.ledger.people import consent_log
 from airflow_provider_regal.ledger.rows import decode_chunk
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time

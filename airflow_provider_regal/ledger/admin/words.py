@@ -11,7 +11,7 @@ from statistics import median
 from typing import Final
 
 from airflow_provider_regal.ledger.admin import history
-from airflow_provider_regal.ledger.admin.monitoring import FixedBy
+from airflow_provider_regal.ledger.admin.monitoring import FixedBy, UnknownLeft
 from airflow_provider_regal.ledger.deliveries import (
     EXPIRED,
     FAILED,
@@ -39,16 +39,37 @@ _CHECK_SOURCE: Final = "Check the query or the files."
 _SENTENCE_ENDS: Final = re.compile(r"(?<=[a-z])\. (?=[A-Z])")
 _UNKNOWN: Final = ("--status", "unknown")
 _RUNS_NEEDED: Final = 3
+_FIX_DATA: Final = "Fix the data in the source, or the mapping."
+ASK_REGAL: Final = "Find out whether Regal is back: a button on the page Health asks its host."
+_RETRY_WAITS: Final = "Airflow runs the task again. It resumes here, and sends no acknowledged row again."
 # A running delivery commits every second, and sends nothing if its last commit is older than this.
 _QUIET_S: Final = 3.0
 
 
 class TaskNow(Enum):
-    """Airflow's state of the task, for a delivery that has not ended."""
+    """Airflow's state of the task, for a delivery that is not finished."""
 
     RUNNING = "running"  # or Airflow's state is not known
     WAITING = "waiting"  # it is not running, and will run again
     OVER = "over"  # it has ended for good
+
+
+@dataclass(frozen=True)
+class Since:
+    """What is known of a delivery besides its record: from Airflow, from later deliveries, and from people.
+
+    :param fix: what has fixed it.
+    :param unknown: its unknown rows that are still to be looked up in Regal.
+    :param replaced_by: the delivery that a clear or restart has made in its place.
+    """
+
+    task: TaskNow = TaskNow.RUNNING
+    fix: FixedBy | None = None
+    unknown: UnknownLeft | None = None
+    replaced_by: int | None = None
+
+
+NOTHING_SINCE: Final = Since()
 
 
 @dataclass(frozen=True)
@@ -89,20 +110,13 @@ def _now_of(task: TaskNow, record: Record, now: datetime) -> TaskNow:
     return task
 
 
-def state_of(
-    record: Record, counts: Counts, now: datetime, task: TaskNow = TaskNow.RUNNING, fix: FixedBy | None = None
-) -> State:
-    """Describe the state of a delivery.
-
-    :param fix: the deliveries that have fixed it since.
-    """
+def state_of(record: Record, counts: Counts, now: datetime, since: Since = NOTHING_SINCE) -> State:
+    """Describe the state of a delivery."""
     left = left_of(record)
-    if fix is not None:
-        by = fix.deliveries[-1]
-        is_ok = record.state == FINISHED
-        return State("OK, REDELIVERED", GOOD, 5) if is_ok else State(f"FIXED BY delivery {by}", GOOD, 5, by)
+    if since.fix is not None:
+        return _of_a_fixed_one(record, since.fix)
     if record.state in (READING, SENDING):
-        task = _now_of(task, record, now)
+        task = _now_of(since.task, record, now)
         if task is TaskNow.OVER:
             return State(DEAD, BAD, 0)
         if task is TaskNow.WAITING:
@@ -120,12 +134,23 @@ def state_of(
     if record.state == STOPPED:
         return State(f"STOPPED, {left:,} LEFT" if left else "STOPPED", BAD, 1)
     if record.state == FINISHED:
-        return State(f"OK, CHECK {record.unknown:,}", WARN, 3) if record.unknown else State("OK", GOOD, 5)
+        to_check = record.unknown if since.unknown is None else since.unknown.rows
+        return State(f"OK, CHECK {to_check:,}", WARN, 3) if record.unknown else State("OK", GOOD, 5)
+    if record.state == REPLACED and since.replaced_by is not None:
+        return State(f"REPLACED BY delivery {since.replaced_by}", NONE, 6, since.replaced_by)
     return {
         PLANNED: State("WAITS FOR APPROVAL", WARN, 4),
         EXPIRED: State("EXPIRED", NONE, 6),
         REPLACED: State("REPLACED", NONE, 6),
     }.get(record.state, State(record.state.upper(), NONE, 6))
+
+
+def _of_a_fixed_one(record: Record, fix: FixedBy) -> State:
+    if record.state == FINISHED:
+        return State("OK, REDELIVERED" if fix.deliveries else "OK, FOUND AT REGAL", GOOD, 5)
+    if not fix.deliveries:
+        return State("FIXED", GOOD, 5)
+    return State(f"FIXED BY delivery {fix.deliveries[-1]}", GOOD, 5, fix.deliveries[-1])
 
 
 def progress(record: Record) -> float:
@@ -175,11 +200,11 @@ def without_advice(reason: str) -> tuple[str, str]:
     return wrong, advice[0] if advice else ""
 
 
-def what_happened(record: Record, counts: Counts, now: datetime, task: TaskNow = TaskNow.RUNNING) -> str:
+def what_happened(record: Record, counts: Counts, now: datetime, since: Since = NOTHING_SINCE) -> str:
     """Return what happened, with thresholds as the user wrote them."""
     state, rows = record.state, plural(record.read_rows, "row")
     if state in (READING, SENDING):
-        return _of_a_live_one(record, counts, now, _now_of(task, record, now))
+        return _of_a_live_one(record, counts, now, _now_of(since.task, record, now))
     if record.error:
         return _without_commands(record.error.splitlines()[0].removesuffix(_TOP))
     if state == PLANNED:
@@ -226,30 +251,37 @@ def next_steps(
     record: Record,
     counts: Counts,
     now: datetime,
-    task: TaskNow = TaskNow.RUNNING,
-    fix: FixedBy | None = None,
+    since: Since = NOTHING_SINCE,
     *,
     refused: int = 0,
+    advice: Sequence[str] = (),
 ) -> list[str]:
     """List what to do, in order, for this call and the way this delivery ended.
 
-    :param fix: the deliveries that have fixed it since.
     :param refused: how many of the rejected rows Regal refused; the others were invalid and not sent.
+    :param advice: what the reasons of the rejected rows advise.
     """
-    if fix is not None:
+    if since.fix is not None:
         return []
+    steps = _steps(record, counts, now, since, refused)
+    if not advice or not steps:
+        return steps
+    return [steps[0], *advice, *(step for step in steps[1:] if step != _FIX_DATA)]
+
+
+def _steps(record: Record, counts: Counts, now: datetime, since: Since, refused: int) -> list[str]:
     if record.state in (READING, SENDING):
-        return _while_it_runs(record, counts, now, _now_of(task, record, now))
+        return _while_it_runs(record, counts, now, _now_of(since.task, record, now))
     if record.state == STOPPED:
-        return _to_resume(record, counts)
+        return _to_resume(record, counts, since.task)
     if record.state == FAILED:
-        return _after_a_failure(record, counts, refused)
+        return _after_a_failure(record, counts, since, refused)
     if record.state == PLANNED:
         return [
             "Approve or reject it where your DAG asks: Airflow's Required Actions, or the task that stands between."
         ]
     if record.state == FINISHED and record.unknown:
-        return [*_about_unknown(record), *(_about_tolerated(record, counts) if record.rejected else ())]
+        return [*_about_unknown(record, since.unknown), *(_about_tolerated(record, counts) if record.rejected else ())]
     if record.state == FINISHED and record.rejected:
         return _about_tolerated(record, counts)
     return []
@@ -257,10 +289,7 @@ def next_steps(
 
 def _while_it_runs(record: Record, counts: Counts, now: datetime, task: TaskNow) -> list[str]:
     if task is TaskNow.WAITING:
-        return [
-            "Nothing: Airflow runs the task again. It resumes here, and no acknowledged row is sent again."
-            f"{_on_their_way(record)}"
-        ]
+        return [f"Nothing: {_RETRY_WAITS}{_on_their_way(record)}"]
     if task is TaskNow.OVER:
         return [
             "Airflow does not run it again: clear the task. It resumes here, and no acknowledged row is sent again."
@@ -286,7 +315,7 @@ def _on_their_way(record: Record) -> str:
     return risk if left_of(record) else ""
 
 
-def _to_resume(record: Record, counts: Counts) -> list[str]:
+def _to_resume(record: Record, counts: Counts, task: TaskNow) -> list[str]:
     if counts.guard is not None:
         return [
             _CHECK_SOURCE,
@@ -299,19 +328,23 @@ def _to_resume(record: Record, counts: Counts) -> list[str]:
     if record.call == "identify":
         resume = "Clear the task: it reads the source again, and sends what is not known to be at Regal unchanged."
     if "API key" in error:
-        return [f"Enter the right API key in the connection {conn_id_of(record)} (Admin > Connections).", resume]
+        return [
+            f"Enter the right API key in the connection {conn_id_of(record)} (Admin > Connections) and save it. The "
+            "button Test there proves nothing about the key, whatever it answers.",
+            resume,
+        ]
     if "max_refused" in error:
         return ["Look at the reasons: Regal refuses these rows.", "Fix the data or the mapping.", resume]
+    first = [ASK_REGAL] if "outage_patience" in error else []
+    if task is TaskNow.WAITING:
+        return [*first, f"{'Nothing else' if first else 'Nothing'}: {_RETRY_WAITS}"]
+    if task is TaskNow.OVER:
+        return [*first, f"Airflow does not run it again. {resume}"]
     later = f"Otherwise: {resume[:1].lower()}{resume[1:]}"
-    if "outage_patience" in error:
-        return [
-            "Find out whether Regal is back: the page Deliveries shows what it answers.",
-            f"If the task has retries left, Airflow resumes by itself. {later}",
-        ]
-    return ["If the task has retries left, Airflow resumes by itself.", later]
+    return [*first, f"If the task has retries left, Airflow resumes by itself. {later}"]
 
 
-def _after_a_failure(record: Record, counts: Counts, refused: int) -> list[str]:
+def _after_a_failure(record: Record, counts: Counts, since: Since, refused: int) -> list[str]:
     if not record.rejected and not record.unknown:
         return [
             f"{_CHECK_SOURCE} Nothing but opt-outs was sent.",
@@ -324,7 +357,7 @@ def _after_a_failure(record: Record, counts: Counts, refused: int) -> list[str]:
     if record.rejected:
         steps += _about_rejected(record, counts, refused)
     if record.unknown:
-        steps += _about_unknown(record)
+        steps += _about_unknown(record, since.unknown)
     return steps
 
 
@@ -355,9 +388,13 @@ def _about_rejected(record: Record, counts: Counts, refused: int) -> list[str]:
     if record.call == "identify":
         return [
             look,
-            "Fix the data in the source, or the mapping.",
-            "Clear the task: it reads the source again and sends what is not known to be at Regal unchanged. With "
-            "only_changed, only rows that are not acknowledged are sent; without it, all.",
+            _FIX_DATA,
+            "Clear the task: it reads the source again and sends what is not known to be at Regal unchanged. "
+            + (
+                "Rows that are acknowledged are not sent again."
+                if counts.skips["unchanged"]
+                else "With only_changed, only rows that are not acknowledged are sent; without it, all."
+            ),
             *redeliver,
         ]
     return [
@@ -370,12 +407,29 @@ def _about_rejected(record: Record, counts: Counts, refused: int) -> list[str]:
     ]
 
 
-def _about_unknown(record: Record) -> list[str]:
-    again = f"Redeliver those it does not have ({redeliver_command(record.id, conn_id_of(record), *_UNKNOWN)}). "
+def _about_unknown(record: Record, left: UnknownLeft | None) -> list[str]:
     risk = "A row that Regal did receive reaches the person twice."
     if record.call == "identify":
         risk = "A contact that Regal did receive stays as it is."
-    return [f"Look in Regal for the {plural(record.unknown, 'unknown row')}.", again + risk]
+    rows = plural(record.unknown if left is None else left.rows, "unknown row")
+    again = f"Redeliver those it does not have ({redeliver_command(record.id, conn_id_of(record), *_UNKNOWN)}). {risk}"
+    if left is None:  # a redelivery has taken all of them, and did not end well
+        return [f"Look in Regal for the {rows}.", again]
+    which = f"{'events' if left.rows > 1 else 'event'} {left.event!r}" if left.event else "changes of contacts"
+    if left.events > 1:
+        which += f" and {plural(left.events - 1, 'other name')}"
+    return [
+        f"Look in Regal for the {rows}: {which}, sent {_when(left)} UTC. The list of rows tells who they are about.",
+        f"Mark those that Regal has (airflow regal settle {record.id} --rows ..., or the buttons below the list).",
+        again,
+    ]
+
+
+def _when(left: UnknownLeft) -> str:
+    first, last = left.first_at[:19].replace("T", " "), left.last_at[:19].replace("T", " ")
+    if first == last:
+        return f"at about {first}"
+    return f"between {first} and {last[11:] if first[:10] == last[:10] else last}"
 
 
 def _about_tolerated(record: Record, counts: Counts) -> list[str]:
@@ -390,9 +444,10 @@ def _about_tolerated(record: Record, counts: Counts) -> list[str]:
 def normal_here(record: Record, runs: Sequence[Record]) -> str:
     """Compare a delivery with the finished ones before it.
 
-    :param runs: the last deliveries of the same task, newest first; may include this one.
+    :param runs: the last deliveries of the same task, newest first; those of the same run do not count.
     """
-    others = [one for one in runs if one.id != record.id and one.state in (FINISHED, FAILED) and one.read_rows]
+    same_run = {one.id for one in runs if one.id == record.id or (one.dag_id and one.run_id == record.run_id)}
+    others = [one for one in runs if one.id not in same_run and one.state in (FINISHED, FAILED) and one.read_rows]
     if len(others) < _RUNS_NEEDED:
         return f"There are too few earlier runs to say what is normal ({len(others)})."
     usual, rows = median(one.read_rows for one in others), [one.read_rows for one in others]

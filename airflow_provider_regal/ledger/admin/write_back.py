@@ -18,13 +18,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, String, Table, delete, insert, inspect, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Engine
 
 from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.ledger import schema
-from airflow_provider_regal.ledger.admin.history import is_live
+from airflow_provider_regal.ledger.admin.history import NOT_ACKNOWLEDGED, is_live
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.deliveries import RECORD, Record
 from airflow_provider_regal.ledger.outcomes import outcomes_of
@@ -121,6 +134,7 @@ def _tables(name: str) -> tuple[Table, Table]:
         Column("first_at", _time(), nullable=False),
         Column("last_at", _time(), nullable=False),
         Column("redelivered_by", BigInteger),
+        Column("found_at", _time()),
     )
     copied = Table(
         f"{bare}_deliveries",
@@ -143,6 +157,7 @@ def _tables(name: str) -> tuple[Table, Table]:
 
 
 _OUTCOMES: Final = ("acknowledged", "rejected", "unknown", "skipped")
+_TIMES: Final = ("first_at", "last_at", "found_at")
 
 
 def _text(length: int) -> Any:
@@ -181,14 +196,14 @@ def _changed(
         marks = {row[0]: row[1] for row in connection.execute(select(copied.c.delivery, copied.c.copied_in))}
     given: set[int] = set()
     for record in _records(ledger, since, account):
-        if not again and marks.get(record.id) == _mark(record):
+        if not again and marks.get(record.id) == _mark(ledger, record):
             done.unchanged += 1
             continue
         yield record
         given.add(record.id)
         for earlier in _took_from(ledger, record.id):
             if earlier.id in marks and earlier.id not in given:
-                done.unchanged -= _mark(earlier) == marks[earlier.id] and not again
+                done.unchanged -= _mark(ledger, earlier) == marks[earlier.id] and not again
                 given.add(earlier.id)
                 yield earlier
 
@@ -218,9 +233,15 @@ def _read(ledger: Database, statement: Any) -> list[Record]:
     return ledger.read(lambda connection: [Record(*row) for row in connection.execute(statement)])
 
 
-def _mark(record: Record) -> str:
-    """Return the state in which a delivery is copied; every commit changes it."""
-    return f"{record.state} {record.try_number} {record.held_at} {record.ended_at}"
+def _mark(ledger: Database, record: Record) -> str:
+    """Return the state in which a delivery is copied; every commit changes it, and every change of what was found."""
+    found = ""
+    if record.unknown:
+        these = (_o.delivery == record.id) & NOT_ACKNOWLEDGED & _o.found_at.is_not(None)
+        marks = select(func.count(), func.max(_o.found_at)).where(these)
+        rows, at = ledger.read(lambda connection: connection.execute(marks).one())
+        found = f" {rows} {at}" if rows else ""
+    return f"{record.state} {record.try_number} {record.held_at} {record.ended_at}{found}"
 
 
 def _replace(ledger: Database, connection: Connection, record: Record, lines: Table, copied: Table) -> int:
@@ -231,20 +252,18 @@ def _replace(ledger: Database, connection: Connection, record: Record, lines: Ta
     for one in outcomes_of(ledger, record.id):
         told = one._asdict()
         del told["is_dead_letter"]
-        page.append({**told, **task, "first_at": _moment(one.first_at), "last_at": _moment(one.last_at)})
+        page.append({**told, **task, **{name: _moment(told[name]) for name in _TIMES}})
         if len(page) >= _PAGE:
             connection.execute(insert(lines), page)
             count, page = count + len(page), []
     if page:
         connection.execute(insert(lines), page)
     told = {name: getattr(record, name) for name in ("account", "name", "call", "state", "read_rows", *_OUTCOMES)}
-    started, ended = _moment(record.started_at), record.ended_at and _moment(record.ended_at)
-    connection.execute(
-        insert(copied),
-        [{**told, **task, "delivery": record.id, "started_at": started, "ended_at": ended, "copied_in": _mark(record)}],
-    )
+    started, ended = _moment(record.started_at), _moment(record.ended_at)
+    told |= {"delivery": record.id, "started_at": started, "ended_at": ended, "copied_in": _mark(ledger, record)}
+    connection.execute(insert(copied), [{**told, **task}])
     return count + len(page)
 
 
-def _moment(at: str) -> datetime:
-    return from_ledger_time(at).replace(tzinfo=None)
+def _moment(at: str | None) -> datetime | None:
+    return None if at is None else from_ledger_time(at).replace(tzinfo=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from tests.cli.conftest import track_rows
 from tests.ledger.written import line, write
 

@@ -59,7 +59,7 @@ def test_a_sync_looks_for_slips_too(sync, regal_sandbox, caplog):
     with pytest.raises(FixSourceError, match="mapping names 'fone', and no row"):
         sync([row], sync={"columns": {"tel": "phone", "fone": "phone"}})
     assert "looks like source" in caplog.text
-    assert regal_sandbox.stats()["requests"] == 1  # no slip holds an opt-out back
+    assert regal_sandbox.stats()["requests"] == 1  # no mistake holds back an opt-out
 
 
 def test_of_endless_near_misses_the_first_are_warned_about(deliver, caplog):

@@ -12,8 +12,8 @@ import pytest
 from airflow_provider_regal.errors import RegalError, TooManyFailedRowsError
 from airflow_provider_regal.events import Track
 from airflow_provider_regal.ledger.admin.forgetting import Forgetting
+from airflow_provider_regal.ledger.people.suppressions import leave_hashes, suppress, unsuppress
 from airflow_provider_regal.ledger.states import RowState
-from airflow_provider_regal.ledger.suppressions import leave_hashes, suppress, unsuppress
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.sources.marks import EVENT_MARK, ROW_MARK, SKIP_MARK, Marked
 from tests.databases import EVERY, on

@@ -200,7 +200,7 @@ def frozen_heap():
 @pytest.mark.slow
 @pytest.mark.usefixtures("frozen_heap")
 def test_waiting_costs_no_cpu(deliver, regal_sandbox, rows, rate, patience):
-    # The sandbox runs in this process, too: what it costs to send twenty rows without a wait is not counted.
+    # The sandbox runs in this process, too, so the CPU of sending without a wait is subtracted.
     cpu = time.process_time()
     deliver(people(20), number=1)
     sending = time.process_time() - cpu
@@ -247,7 +247,7 @@ def test_memory_is_bounded_by_the_size_of_rows_not_by_their_number(deliver, rega
         return admit(self, *given)
 
     monkeypatch.setattr(Preparer, "prepare", watching)
-    # One person: all rows wait for the one before.
+    # The rows are about one person, so each waits for the one before.
     tracemalloc.start()
     try:
         deliver([{"user_id": "same", "text": "x" * 50_000} for _ in range(150)])

@@ -13,8 +13,8 @@ import pytest
 
 from airflow_provider_regal.errors import FixSourceError, RegalError, RetryLaterError, TooManyFailedRowsError
 from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.people.suppressions import suppress as suppress_people
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
-from airflow_provider_regal.ledger.suppressions import suppress as suppress_people
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import EVERY, on
 from tests.delivery.consents import IP, NOW, adds_up, at, no, phone, told, yes

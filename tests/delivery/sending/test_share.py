@@ -109,7 +109,7 @@ def test_a_delivery_that_is_slow_lends_what_it_cannot_use_and_has_it_back(accoun
     slow, quick = Sending(account, time, "slow", keen=False), Sending(account, time, "quick")
     slow.commit(), quick.commit(), slow.commit()
     assert slow.pacer.limit == 50
-    for _ in range(3):  # it sends 10/s, and the limit holds nothing back
+    for _ in range(3):  # it sends 10/s, below the limit
         slow.send_some(10, 1.0)
         slow.commit()
     assert 10 <= slow.pacer.limit <= 15

@@ -39,7 +39,7 @@ def test_it_runs_on_uvloop_where_that_is_installed():
 
 
 def test_elsewhere_it_runs_on_what_python_brings(monkeypatch):
-    monkeypatch.setitem(sys.modules, "uvloop", None)  # so it cannot be imported
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # makes it impossible to import
     assert kind_of_loop() == ["asyncio"]
 
 

@@ -64,7 +64,7 @@ def test_without_any_phone_the_row_is_rejected_with_that_reason(sync, regal_sand
     assert regal_sandbox.stats()["requests"] == 0
     assert sync([by_id(1)], max_rejected=1).known == 1, "an earlier run had said so"
     with pytest.raises(TooManyFailedRowsError):
-        sync([by_id(1)])  # and it keeps on failing until the data is fixed
+        sync([by_id(1)])  # and it fails again until the data is fixed
 
 
 def test_what_is_in_doubt_is_not_sent_again(sync, regal_sandbox):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.delivery.sync.known_rows import KNOWN_BY, KnownRows
 
-# Few beginnings and endings, so that some are alike and many lie next to each other; the first and last of all, too.
+# Few prefixes and suffixes, so that keys often share them and sort side by side.
 hashes = st.tuples(st.sampled_from("0f7"), st.sampled_from("0f"), st.sampled_from("01ef")).map(
     lambda told: told[0] + told[1] * (KNOWN_BY - 2) + told[2]
 )

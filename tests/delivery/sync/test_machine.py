@@ -24,12 +24,12 @@ from tests.delivery.sync.syncing import dies_after, hours_pass, run_sync
 from tests.ledger.view import LedgerView
 
 LOOKING = os.environ.get("REGAL_EXAMPLES")
-CHANNELS = ("sms", "email")  # few, so that histories meet
+CHANNELS = ("sms", "email")  # few, so that histories overlap
 
 people = st.sampled_from([1, 1, 2])
-# whose, channel, subscribed, minutes ago
+# identifier, channel, subscribed, minutes ago
 consents = st.tuples(people, st.sampled_from(CHANNELS), st.booleans(), st.integers(0, 4))
-# An opt-in may say a time to come, which has come when it is tried again: then it can't be known what is newer.
+# The time of an opt-in may be in the future, and past when it is retried: then the order is undefined.
 too_early = st.tuples(people, st.sampled_from(CHANNELS), st.just(True), st.integers(-3, -1))
 crashes = st.one_of(
     st.none(),
@@ -46,7 +46,7 @@ def whose(number, channel):
 class Histories(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        # In memory where that can be: every step forces something to disk.
+        # In memory if possible, since every step syncs to disk.
         self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         self.path = Path(self.folder.name) / "ledger.db"
         self.regal = Sandbox()
@@ -54,11 +54,11 @@ class Histories(RuleBasedStateMachine):
         self.minute = 0
         self.runs = 0
         self.table = []
-        self.read = {}  # identifier, channel -> (time, is an opt-out): the newest decision that was read
+        self.read = {}  # identifier, channel -> (time, is an opt-out) of the newest decision read
         self.barriers = {}
-        self.perhaps = {}  # opt-outs of a reading that was cut off: they may bar already
+        self.perhaps = {}  # opt-outs of an interrupted reading: they may already block opt-ins
         self.seen = 0
-        self.crashed = None  # what a next try is given
+        self.crashed = None  # the input of the next try
 
     @property
     def now(self):
@@ -71,7 +71,7 @@ class Histories(RuleBasedStateMachine):
             "subscribed": subscribed, "timestamp": at, "ip": IP,
         }  # fmt: skip
 
-    # what happens
+    # actions
 
     @rule(said=st.lists(consents, min_size=1, max_size=4))
     def rows_come_into_the_table(self, said):
@@ -116,7 +116,7 @@ class Histories(RuleBasedStateMachine):
         self.crashed["number"] += 1
         self.run(self.crashed, crash)
 
-    # how
+    # checks used by actions
 
     def deliver(self, told, crash, *, sync=True, **options):
         self.runs += 1
@@ -180,7 +180,7 @@ class Histories(RuleBasedStateMachine):
                 at = datetime.fromisoformat(one["timestamp"]) if one["timestamp"] else self.now
                 self.perhaps[key] = max(self.perhaps.get(key, at), at)
 
-    # what must hold
+    # invariants
 
     def check_what_arrived(self):
         events = self.regal.events()

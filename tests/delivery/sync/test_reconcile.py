@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from airflow_provider_regal.errors import FixConnectionError, FixSourceError, TooManyFailedRowsError
-from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.delivery.consents import IP, NOW, adds_up, at, kinds, no, phone, told, yes

@@ -23,7 +23,7 @@ STORMS = int(os.environ.get("REGAL_STORMS", "10"))
 AT_ONCE, KILLED = 5, 3
 LONGEST_S = 0.4
 PROJECT = Path(__file__).parents[3]
-# Processes are forked from one that has imported this, and runs no threads.
+# Processes are forked from one that has imported this and has no threads.
 IMPORTED = [
     "tests.delivery.sync.test_storm",
     "airflow_provider_regal.client.many",
@@ -93,7 +93,7 @@ class Run:
         self.process.join(ONE_TRY_S)
         while not (found := self.ledger.deliveries(self.name)) or found[-1].state != "finished":
             assert self.number < 12
-            self.epoch += bool(found) and found[-1].state == "failed"  # no retry fixes that, a clear may
+            self.epoch += bool(found) and found[-1].state == "failed"  # a retry does not fix that; a clear may
             self.start()
             self.process.join(ONE_TRY_S)
 
@@ -132,7 +132,7 @@ def moment(text):
 
 @pytest.fixture
 def storm(regal_sandbox, database_url, monkeypatch, record_property):
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # of the process that is forked
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # in the forked process
 
     def storm(seed):
         chance, runs, killed = random.Random(seed), [], 0

@@ -200,7 +200,7 @@ def test_the_corrected_time_comes_before_the_devices_own():
     only = {**TRACK, "timestamp": "", "originalTimestamp": "2020-01-01T00:00:00Z"}
     assert body(only)["originalTimestamp"] == "2020-01-01 00:00:00 +00:00"
     neither = {key: value for key, value in TRACK.items() if key != "timestamp"}
-    assert "originalTimestamp" not in body(neither)  # not the time of receipt
+    assert "originalTimestamp" not in body(neither)  # not receivedAt
 
 
 def test_opt_ins_with_segments_key_of_before_2021():
@@ -235,7 +235,7 @@ def test_a_cached_identifier_that_cannot_be_read_does_not_cost_the_event():
     assert "traits" not in body({**TRACK, "context": {"traits": {"phone": "555"}}})
     read = read_message({**TRACK, "userId": None, "context": {"traits": {"phone": "555"}}})
     assert isinstance(read, Message)
-    assert read.written["phone"] == "555"  # and reading the event says what is wrong with it
+    assert read.written["phone"] == "555"  # and reading the event reports the error
 
 
 @pytest.mark.parametrize("place", ["optIn", "single", "map"])

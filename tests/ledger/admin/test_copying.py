@@ -14,7 +14,7 @@ from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin import history
 from airflow_provider_regal.ledger.admin.copying import copy_ledger
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from tests.databases import PROVED, SERVERS, on
 from tests.ledger.view import open_database
 from tests.ledger.written import NOW, line, write
@@ -92,13 +92,13 @@ def test_the_copy_can_be_used_at_once(both):
         )
     )
     copy_ledger(source, target)
-    # The same account, known by the hash of its API key.
+    # The same account, recognized by the hash of its API key.
     assert Account(target, account="acme").register("key") is None
     with pytest.raises(WrongLedgerError, match="have the same API key"):
         Account(target, account="other").register("key")
     log = [LoggedConsent(PHONE, "sms", False, YES_AT, None, None, None, 1, None, "acknowledged")]
     number = write(url, run="c", lines=[line(1)], at=LATER + timedelta(hours=1), log=log)
-    assert number == 71  # an id is never used again
+    assert number == 71  # an id is never reused
     assert [record.id for record in history.list_deliveries(target)] == [71, 2, 1]
 
 

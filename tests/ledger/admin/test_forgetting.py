@@ -10,11 +10,11 @@ import pytest
 from airflow_provider_regal.errors import LedgerError
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin.forgetting import Forgetting
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
-from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.suppressions import Suppressions, suppress
 from airflow_provider_regal.ledger.rules import TRACK, Claim
 from airflow_provider_regal.ledger.states import RowState
-from airflow_provider_regal.ledger.suppressions import Suppressions, suppress
 from tests.databases import EVERY, on
 from tests.ledger.view import LedgerView, open_database
 from tests.ledger.written import NOW, line, write

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.ledger.admin import history
 from airflow_provider_regal.ledger.admin.history import Wanted
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
-from airflow_provider_regal.ledger.identifiers import Identifiers
 from airflow_provider_regal.ledger.outcomes import outcomes_of
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on
@@ -126,7 +126,7 @@ def test_outcomes_are_chosen_by_reason_or_by_how_their_message_begins(database_u
 
     assert positions("HTTP 400") == [1]
     assert positions("invalid") == [2, 3]
-    assert positions("100%_") == [2]  # no pattern
+    assert positions("100%_") == [2]  # not a pattern of LIKE
     assert positions("sure") == []
 
 
@@ -148,7 +148,7 @@ def test_many_outcomes_take_little_memory(database_url, database):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 28_500
-    assert peak < 5_000_000  # all at once: 30 MB
+    assert peak < 5_000_000  # all at once would be 30 MB
 
 
 def test_unknown_rows_are_counted_until_they_are_redelivered(database_url, database):
@@ -270,7 +270,7 @@ def test_rows_that_were_not_sent_yet_are_found_as_their_source_wrote_them(databa
     ]
     states = [RowState.OPEN, RowState.OPEN, RowState.RESERVED, RowState.OPEN, RowState.ACKNOWLEDGED]
     number = write(database_url, rows=rows, states=states, state="stopped")
-    write(database_url, run="done", rows=rows)  # keeps no rows
+    write(database_url, run="done", rows=rows)  # has no snapshot
 
     found = find(database, PHONE)
 

@@ -60,7 +60,7 @@ def test_everything_that_is_asked_is_answered_by_every_database(written):
     record = monitoring.one(database, numbers["fine"])
     assert [one.id for one in monitoring.runs_like(database, record, limit=9)] == [numbers["fine"], numbers["failed"]]
     assert monitoring.runs_like(database, monitoring.one(database, numbers["outside"]), limit=9) == []
-    assert monitoring.letters(database, numbers["failed"]) == (1, 1, 1, 0, 0)
+    assert monitoring.letters(database, numbers["failed"]) == (1, 1, 1, 0, 0, 0)
     assert monitoring.one(database, 99) is None
 
     def positions(**options):
@@ -142,7 +142,7 @@ def test_a_failed_delivery_is_fixed_by_a_later_one_of_the_same_place_that_finish
     with closing(open_database(database_url)) as database:
         assert found(database, first) == (True, None)
         write(database_url, **{**bad, "run": "another"}, name="named")
-        write(database_url, lines=[line(1)], run="again", name="named")  # another of the same task instance
+        write(database_url, lines=[line(1)], run="again", name="named")  # another delivery of the same task instance
         write(database_url, lines=[line(1)], run="another")
         doubtful = write(database_url, lines=[line(1), line(2, "unknown", **LETTER)], run="again")
         assert found(database, first) == (True, None), "the later one needs a look itself"

@@ -15,9 +15,9 @@ from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin import history, retention
 from airflow_provider_regal.ledger.admin.retention import KeptFor, Pruned, prune, prune_a_little, read_stats
-from airflow_provider_regal.ledger.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.deliveries import Deliveries, Place, Try
 from airflow_provider_regal.ledger.outcomes import outcomes_of
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.states import RowState
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on
@@ -182,8 +182,8 @@ def test_a_delivery_whose_rows_were_dropped_is_never_resumed_from_nothing(databa
         ).work
 
     assert plan(Try(number=2), named=True) is Work.FAIL
-    assert plan(Try(epoch=1, number=2), named=True) is Work.FAIL  # cleared: events are never sent twice
-    assert plan(Try(epoch=1, number=2), named=False) is Work.START  # contacts are read again
+    assert plan(Try(epoch=1, number=2), named=True) is Work.FAIL  # after a clear: events are never sent twice
+    assert plan(Try(epoch=1, number=2), named=False) is Work.START  # for contacts, the source is read again
 
 
 @on(PROVED)
@@ -266,7 +266,7 @@ def test_a_lock_of_somebody_else_delays_the_end_of_a_delivery_by_a_moment(databa
     measured = []
 
     def lock_all_and_prune(connection):
-        if connection.dialect.name != "sqlite":  # where a transaction that writes locks all
+        if connection.dialect.name != "sqlite":  # where a writing transaction locks everything
             connection.exec_driver_sql("SELECT * FROM regal_deliveries FOR UPDATE")
         began = time.monotonic()
         assert not prune_a_little(database, now=NOW)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from airflow_provider_regal.ledger.admin import words
-from airflow_provider_regal.ledger.admin.monitoring import FixedBy
-from airflow_provider_regal.ledger.admin.words import TaskNow
+from airflow_provider_regal.ledger.admin.monitoring import FixedBy, UnknownLeft
+from airflow_provider_regal.ledger.admin.words import Since, TaskNow
 from airflow_provider_regal.ledger.deliveries import Counts, Record
 from airflow_provider_regal.ledger.text import to_ledger_time
 
@@ -67,26 +68,26 @@ STALLED = {**LIVE, "held_at": ago(hours=3)}
         (GONE, TaskNow.RUNNING, "SENDING 40 %", "busy"),
         (GONE, TaskNow.WAITING, "STOPPED, RETRY WAITING", "warn"),
         (GONE, TaskNow.OVER, "TASK DEAD", "bad"),
-        (DYING, TaskNow.WAITING, "SENDING 40 %", "busy"),  # it commits, so it sends
+        (DYING, TaskNow.WAITING, "SENDING 40 %", "busy"),  # it commits, so it is running
         (DYING, TaskNow.OVER, "SENDING 40 %", "busy"),
         (STALLED, TaskNow.RUNNING, "STALLED 3 h", "bad"),
         (STALLED, TaskNow.WAITING, "STOPPED, RETRY WAITING", "warn"),
         (STALLED, TaskNow.OVER, "TASK DEAD", "bad"),
         ({**GONE, "state": "reading", "kept_rows": None}, TaskNow.OVER, "TASK DEAD", "bad"),
-        ({"state": "stopped", "acknowledged": 4}, TaskNow.OVER, "STOPPED, 6 LEFT", "bad"),  # it has said so itself
+        ({"state": "stopped", "acknowledged": 4}, TaskNow.OVER, "STOPPED, 6 LEFT", "bad"),  # its own record says so
         ({}, TaskNow.OVER, "OK", "good"),
     ],
 )
 def test_the_state_where_airflow_knows_more_than_the_ledger(given, task, word, tone):
-    state = words.state_of(record(**given), Counts(), NOW, task)
+    state = words.state_of(record(**given), Counts(), NOW, Since(task))
     assert (state.word, state.tone) == (word, tone)
 
 
 def test_of_a_task_that_is_gone_it_is_said_whether_somebody_has_to_act():
     waiting, dead = (
         (
-            words.what_happened(record(**GONE), Counts(), NOW, task),
-            words.next_steps(record(**GONE), Counts(), NOW, task),
+            words.what_happened(record(**GONE), Counts(), NOW, Since(task)),
+            words.next_steps(record(**GONE), Counts(), NOW, Since(task)),
         )
         for task in (TaskNow.WAITING, TaskNow.OVER)
     )
@@ -161,6 +162,72 @@ def test_rows_that_were_invalid_are_not_to_be_redelivered_as_they_are(more):
         assert "With only_changed, only rows that are not acknowledged are sent" in steps(**failed)
 
 
+@pytest.mark.parametrize(
+    ("task", "step"),
+    [
+        (TaskNow.RUNNING, "If the task has retries left, Airflow resumes by itself. Otherwise: clear the task: it"),
+        (TaskNow.WAITING, "Nothing: Airflow runs the task again. It resumes here, and sends no acknowledged row again"),
+        (TaskNow.OVER, "Airflow does not run it again. Clear the task: it resumes with the 6 rows left"),
+    ],
+)
+def test_a_stopped_delivery_needs_somebody_only_if_airflow_does_not_retry(task, step):
+    stopped = record(state="stopped", acknowledged=4, error="The task was told to stop.")
+    assert words.next_steps(stopped, Counts(), NOW, Since(task))[0].startswith(step)
+    outage = stopped._replace(error="longer than outage_patience (300 s)")
+    first, second = words.next_steps(outage, Counts(), NOW, Since(task))
+    assert first.startswith("Find out whether Regal is back: a button on the page Health")
+    assert second.startswith(step.replace("Nothing: ", "Nothing else: ").partition(" It resumes")[0].partition(",")[0])
+
+
+@pytest.mark.parametrize(
+    ("unknown", "step"),
+    [
+        (
+            (1, "Moved", 1, ago(minutes=9), ago(minutes=9)),
+            "1 unknown row: event 'Moved', sent at about 2026-11-29 11:",
+        ),
+        (
+            (3, "Moved", 2, ago(hours=2), ago(minutes=9)),
+            "3 unknown rows: events 'Moved' and 1 other name, sent between 2026-11-29 10:00:00 and 11:51:00 UTC.",
+        ),
+        ((3, None, 0, ago(days=1), ago()), "changes of contacts, sent between 2026-11-28 12:00:00 and 2026-11-29 12:"),
+    ],
+)
+def test_what_to_look_for_in_regal(unknown, step):
+    look, mark, again = words.next_steps(record(unknown=9), Counts(), NOW, Since(unknown=UnknownLeft(*unknown)))
+    assert step in look
+    assert "airflow regal settle 7 --rows" in mark
+    assert "airflow regal redeliver 7 --status unknown" in again
+
+
+def test_what_was_found_replaced_or_is_left_to_check_is_in_the_state():
+    def state(since, **given):
+        return words.state_of(record(**given), Counts(), NOW, since)
+
+    left = UnknownLeft(2, None, 0, ago(), ago())
+    found = FixedBy((), True)
+    assert state(Since(unknown=left), unknown=9).word == "OK, CHECK 2"
+    assert state(Since(fix=found), unknown=9).word == "OK, FOUND AT REGAL"
+    assert state(Since(fix=found), unknown=9, state="failed").word == "FIXED"
+    replaced = state(Since(replaced_by=8), state="replaced")
+    assert (replaced.word, replaced.by) == ("REPLACED BY delivery 8", 8)
+
+
+def test_the_advice_of_a_reason_replaces_the_general_one():
+    failed = record(state="failed", rejected=3, call="identify")
+    general, special = (words.next_steps(failed, Counts(), NOW, advice=advice) for advice in ((), ("Cast it.",)))
+    assert general[1] == "Fix the data in the source, or the mapping."
+    assert special == [general[0], "Cast it.", *general[2:]]
+    fixed = words.next_steps(failed, Counts(), NOW, Since(fix=FixedBy((9,), False)), advice=("Cast it.",))
+    assert fixed == []
+
+
+def test_after_only_changed_a_clear_is_said_to_send_what_is_missing():
+    told = steps({"skips": Counter(unchanged=2)}, state="failed", rejected=2, call="identify")
+    assert "Rows that are acknowledged are not sent again." in told
+    assert "With only_changed" not in told
+
+
 def test_what_to_do_is_true_for_how_it_ended():
     left = {"state": "stopped", "acknowledged": 4}
     assert steps(**left, error="Regal refused the API key (HTTP 401).").startswith("Enter the right API key")
@@ -190,12 +257,14 @@ def test_an_eta_needs_a_speed_and_no_outage():
 
 
 def test_what_is_normal_is_said_only_of_enough_runs():
-    few = [record(id=number) for number in range(2)]
+    few = [record(id=number, run_id=f"{number}") for number in range(2)]
     assert words.normal_here(record(), few) == "There are too few earlier runs to say what is normal (2)."
-    runs = [record(id=number, read_rows=100 + number, rejected=number) for number in range(4)]
+    runs = [record(id=number, run_id=f"{number}", read_rows=100 + number, rejected=number) for number in range(4)]
     told = words.normal_here(record(read_rows=500, acknowledged=410, rejected=90), runs)
     assert "Usually 102 rows (100 to 103), 2 rejected (at most 3), 0 unknown (at most 0): the last 4 runs." in told
     assert told.endswith("This one: 500 rows, 90 rejected, 0 unknown.")
+    same_run = [record(id=99, state="failed", run_id="this", read_rows=7), *runs]
+    assert words.normal_here(record(read_rows=500, run_id="this"), same_run).startswith("Usually 102 rows (100 to 103)")
     told = words.normal_here(record(read_rows=500, acknowledged=100), runs)
     assert (
         "0 unknown (at most 0), none left: the last 4 runs. This one: 500 rows, 0 rejected, 0 unknown, 400 left."
@@ -207,7 +276,7 @@ def test_what_was_put_right_since_needs_nobody_and_names_the_delivery():
     again, redelivered = FixedBy((9,), False), FixedBy((8, 12), True)
     failed, unknown = record(state="failed", rejected=2), record(unknown=9, acknowledged=1)
     states = [
-        words.state_of(one, Counts(), NOW, fix=fix)
+        words.state_of(one, Counts(), NOW, Since(fix=fix))
         for one, fix in ((failed, again), (failed, redelivered), (unknown, redelivered))
     ]
     assert [(state.word, state.tone, state.by) for state in states] == [
@@ -215,5 +284,5 @@ def test_what_was_put_right_since_needs_nobody_and_names_the_delivery():
         ("FIXED BY delivery 12", "good", 12),
         ("OK, REDELIVERED", "good", None),
     ]
-    assert words.next_steps(failed, Counts(), NOW, fix=again) == words.next_steps(unknown, Counts(), NOW, fix=again)
-    assert words.next_steps(failed, Counts(), NOW, fix=again) == []
+    for one in (failed, unknown):
+        assert words.next_steps(one, Counts(), NOW, Since(fix=again)) == []

@@ -127,7 +127,7 @@ def test_a_copy_that_broke_off_is_completed_by_the_next(copy, ledger_url, wareho
     for run in "abc":
         write(ledger_url, run=run, lines=[line(1), line(2)])
     copy()
-    with warehouse.begin() as connection:  # as if only the first had been copied
+    with warehouse.begin() as connection:  # as if only the first was copied
         connection.execute(text("DELETE FROM outcomes WHERE delivery > 1"))
         connection.execute(text("DELETE FROM outcomes_deliveries WHERE delivery > 1"))
     done = copy()

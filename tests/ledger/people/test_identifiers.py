@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.text import LONGEST_KEY
 
 PLAIN, HASHED = Identifiers(None), Identifiers(b"pepper")

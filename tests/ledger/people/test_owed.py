@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.owed import count_owed, owed_opt_outs
+from airflow_provider_regal.ledger.people.owed import count_owed, owed_opt_outs
 from tests.databases import EVERY, on
 from tests.ledger.accounts import ManualClock, at, opt_in, opt_out
 from tests.ledger.view import open_database

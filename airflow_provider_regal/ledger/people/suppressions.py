@@ -28,7 +28,7 @@ from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, batches, raw_rows
-from airflow_provider_regal.ledger.identifiers import Identifiers
+from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.rules import Entry, has_opted_out
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.text import LONGEST_NAME, fit, short, to_ledger_time

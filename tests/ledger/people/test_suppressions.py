@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_regal.errors import WrongLedgerError
 from airflow_provider_regal.ledger.account import Account
-from airflow_provider_regal.ledger.suppressions import (
+from airflow_provider_regal.ledger.people.suppressions import (
     Suppressions,
     find_suppressions,
     leave_hashes,

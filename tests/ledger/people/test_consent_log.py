@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin.retention import KeptFor, prune
-from airflow_provider_regal.ledger.consent_log import LoggedConsent, LogLine, lines_of, stream_lines
+from airflow_provider_regal.ledger.people.consent_log import LoggedConsent, LogLine, lines_of, stream_lines
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import PROVED, on
