@@ -75,7 +75,9 @@ def faults(results: list[Result], *, page: str, classifiers: list[str]) -> Itera
 def _newest(result: Result | None) -> str:
     if result is None:
         return "not tried"
-    return "work" if result["works"] else "Airflow itself fails"
+    if not result["works"]:
+        return "Airflow itself fails"
+    return f"work, without the extra {', '.join(unfit)}" if (unfit := result.get("unfit")) else "work"
 
 
 def _yes(has: bool) -> str:

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,7 @@ from scripts.compatibility import NEWEST, RELEASED, read, save, table
 from scripts.local import PROJECT
 
 HERE: Final = PROJECT / ".cache" / "matrix"
-EXTRAS: Final = "mysql,parquet,postgres,s3"
+EXTRAS: Final = ("mysql", "parquet", "postgres", "s3")
 CONTROL: Final = """
 from airflow import DAG
 try:
@@ -53,7 +53,7 @@ class Release:
     common_compat: str
     """What its constraints name: proof that the day is the right one."""
     pythons: tuple[str, ...]
-    """The oldest and the newest Python that both it and we support, and what is between them for the newest Airflow."""
+    """Every Python that both it and we support."""
     form_fields: int = 5
     """Airflow 3.0 shows the fields of a connection type only with the FAB provider."""
     command: bool = True
@@ -65,8 +65,8 @@ class Release:
 RELEASES: Final = (
     Release("2.11.2", "2026-03-14", "1.14.1", ("3.11", "3.12"), command=False, pages=False),
     Release("3.0.6", "2025-08-29", "1.7.3", ("3.11", "3.12"), form_fields=0, command=False, pages=False),
-    Release("3.1.8", "2026-03-11", "1.14.0", ("3.11", "3.13"), command=False),
-    Release("3.2.2", "2026-05-29", "1.15.0", ("3.11", "3.14")),
+    Release("3.1.8", "2026-03-11", "1.14.0", ("3.11", "3.12", "3.13"), command=False),
+    Release("3.2.2", "2026-05-29", "1.15.0", ("3.11", "3.12", "3.13", "3.14")),
     Release("3.3.2", "2026-09-17", "1.19.0", ("3.11", "3.12", "3.13", "3.14")),
 )
 
@@ -178,7 +178,7 @@ def attempt(run: Run, wheel: Path, interpreter: str) -> dict[str, Any]:
     python = install_airflow(run, folder, interpreter)
     if run.packages == NEWEST and (reason := broken_by_itself(python, folder / "control")):
         return result | {"works": False, "reason": reason}
-    install_wheel(run, folder, python, wheel)
+    result["unfit"] = install_wheel(run, folder, python, wheel)
 
     home = folder / "home"
     (home / "dags").mkdir(parents=True)
@@ -208,16 +208,16 @@ def install_airflow(run: Run, folder: Path, interpreter: str) -> Path:
     return python
 
 
-def install_wheel(run: Run, folder: Path, python: Path, wheel: Path) -> None:
-    """Install the wheel with pip, with constraints: what Airflow installed, and the rest as of the same day."""
+def install_wheel(run: Run, folder: Path, python: Path, wheel: Path) -> list[str]:
+    """Install the wheel with pip, with constraints: what Airflow installed, and the rest as of the same day.
+
+    :returns: the extras that don't fit, because their packages contradict those of Airflow; none if they are released.
+    """
     brought = uv("pip", "freeze", "--python", str(python))
-    constraints = folder / "constraints.txt"
     (folder / "brought.txt").write_text(brought)
-    (folder / "wanted.txt").write_text(f"airflow-provider-regal[{EXTRAS}] @ {wheel.as_uri()}\n")
-    resolved = uv(
-        *("pip", "compile", "--quiet", "--no-header", "--no-annotate", *index(run, python)),
-        *("--constraint", str(folder / "brought.txt"), str(folder / "wanted.txt")),
-    )
+    unfit = [] if run.packages == RELEASED else [one for one in EXTRAS if not fits(run, folder, python, wheel, [one])]
+    resolved = resolve(run, folder, python, wheel, [one for one in EXTRAS if one not in unfit])
+    constraints = folder / "constraints.txt"
     pins = [line for line in resolved.splitlines() if "==" in line]
     constraints.write_text("\n".join({*pins, *brought.splitlines()}) + "\n")
     execute(
@@ -229,6 +229,26 @@ def install_wheel(run: Run, folder: Path, python: Path, wheel: Path) -> None:
     if changed := set(brought.splitlines()) - after:
         raise StepError(f"the wheel changed what Airflow brought: {sorted(changed)}")
     uv("pip", "check", "--python", str(python))
+    return unfit
+
+
+def fits(run: Run, folder: Path, python: Path, wheel: Path, extras: Sequence[str]) -> bool:
+    """Return whether the wheel with these extras can be installed beside what Airflow installed."""
+    try:
+        resolve(run, folder, python, wheel, extras)
+    except StepError as error:
+        print(f"    extra {', '.join(extras)}: {str(error)[-600:]}", flush=True)
+        return False
+    return True
+
+
+def resolve(run: Run, folder: Path, python: Path, wheel: Path, extras: Sequence[str]) -> str:
+    """Find the packages that the wheel needs beside what Airflow installed."""
+    (folder / "wanted.txt").write_text(f"airflow-provider-regal[{','.join(extras)}] @ {wheel.as_uri()}\n")
+    return uv(
+        *("pip", "compile", "--quiet", "--no-header", "--no-annotate", *index(run, python)),
+        *("--constraint", str(folder / "brought.txt"), str(folder / "wanted.txt")),
+    )
 
 
 def index(run: Run, python: Path) -> tuple[str, ...]:

@@ -28,6 +28,13 @@ def test_a_line_of_the_table_has_what_ran_with_one_airflow():
     ]
 
 
+def test_extras_that_do_not_fit_the_newest_packages_are_named():
+    newest = OLD | {"packages": "newest", "unfit": []}
+    for unfit, told in (([], "work"), (["s3"], "work, without the extra s3")):
+        *_, line = compatibility.table(results(OLD, newest | {"unfit": unfit}))
+        assert line.endswith(f"| {told} |")
+
+
 def test_a_later_run_of_the_same_replaces_the_earlier_one():
     again = NEW | {"form_fields": 4}
     assert results(NEW, OLD, again) == [OLD, again]
