@@ -254,6 +254,11 @@ class Delivery:
         return self._deliveries.rows_of_runs(self._place, RUNS_COMPARED) if self._settings.volume else []
 
     def _hold(self, todo: ToDo, record: Record | None) -> Held:
+        held = self._begin_or_take(todo, record)
+        held.counts.only_changed = self._settings.only_changed
+        return held
+
+    def _begin_or_take(self, todo: ToDo, record: Record | None) -> Held:
         options = self._preparer.fingerprint.hex()
         hold_s = int(self._target.timeout_s + FRESH_S) + 1
         plan = self._settings.to_json() if self._settings.plan else None

@@ -122,6 +122,7 @@ class Counts:
     :param guard: why a guard stopped all but the opt-outs.
     :param outage_since: start of the current outage (ledger time); None without one.
     :param outage_reason: the result of the last request in the outage.
+    :param only_changed: whether its last try skipped unchanged contacts; None if that is not on record.
     """
 
     read: int = 0
@@ -147,6 +148,7 @@ class Counts:
     guard: str | None = None
     outage_since: str | None = None
     outage_reason: str | None = None
+    only_changed: bool | None = None
 
     @property
     def settled(self) -> int:

@@ -85,6 +85,11 @@ class Filters:
             page=int(page) if page.isdecimal() and len(page) < 6 else 0,
         )
 
+    @property
+    def narrows(self) -> bool:
+        """Whether deliveries that need a look may be hidden."""
+        return self != Filters(page=self.page)
+
     def narrow(self, readable: Wanted, now: datetime) -> Wanted:
         """Apply these filters to the readable deliveries."""
         end = datetime.combine(date.fromisoformat(self.before), datetime.min.time(), UTC) if self.before else None
@@ -227,7 +232,7 @@ def row_of(
         left=words.left_of(record),
         rate=words.per_second(counts),
         limit=record.rate if record.rate or sender is None else sender.rate_limit,
-        cause="" if since.fix is not None else words.cause(record, counts),
+        cause="" if since.fix is not None else words.cause(record, counts, now, since),
         next_step=steps[0] if steps else "",
     )
 

@@ -141,7 +141,6 @@ def view(
         "redelivers": redelivers,
         "settles": settles and since.unknown is not None,
         "unknown_left": since.unknown.rows if since.unknown else 0,
-        "asks_regal": words.ASK_REGAL in steps,
         "command": redelivery_command(record, filters, letters) if since.fix is None else None,
         "fix": since.fix,
         "conn_id": words.conn_id_of(record),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow_provider_regal.checks import FAILURE, OK, WARNING, Finding, ask_regal, look
@@ -47,6 +48,7 @@ def view(summary: Summary | None, asked_conn_id: str | None = None) -> dict[str,
         "conn_id": asked_conn_id or "regal_default",
         "worst": min((*lines, *asked), key=lambda line: ("bad", "warn", "good").index(line.tone)).tone,
         "unknown_here": UNKNOWN_HERE,
+        "now": datetime.now(UTC),
     }
 
 

@@ -100,6 +100,7 @@ def test_after_a_repair_the_failure_is_among_the_normal_ones_and_leads_to_what_f
     assert f"crm.contacts FIXED BY delivery {fixing}" in page
     assert f"The same task has delivered again since, and finished: delivery {fixing} ." in page
     assert "What to do Nothing has to be done. Normal" in page
+    assert "not redelivered" not in page, "the other delivery has sent them"
     task = text_of(site().get("/regal/task", params={"dag_id": "crm", "run_id": "manual__1", "task_id": "contacts"}))
     assert f"FIXED BY delivery {fixing}" in task
     assert "more than max_rejected" not in task
@@ -120,7 +121,7 @@ def test_unknown_rows_that_were_redelivered_need_no_look(site, regal_ledger, tex
     assert "OK, REDELIVERED" in start
     assert "to check" not in start.split("deliveries, ")[0]
     page = text_of(site().get(f"/regal/deliveries/{number}"))
-    assert f"Redelivered since, and acknowledged by Regal: delivery {by} ." in page
+    assert f"1 row was redelivered since, and acknowledged by Regal: delivery {by} ." in page
     assert "Look in Regal" not in page
 
 
@@ -411,7 +412,7 @@ def test_an_outage_is_seen_while_it_lasts(site, regal_ledger, text_of):
     for text in (text_of(site().get("/regal/")), text_of(site().get(f"/regal/deliveries/{number}"))):
         assert "OUTAGE 6 min" in text
         assert "HTTP 503" in text
-        assert "Nothing yet: the task resumes by itself as soon as Regal answers." in text
+        assert "Nothing yet: the task resumes by itself if Regal answers within its outage_patience." in text
     assert "Regal, account acme , has taken nothing for 6 min: HTTP 503." in text_of(site().get("/regal/"))
     assert "left" not in text_of(site().get(f"/regal/deliveries/{number}")).split("%")[1].split("read")[0]
 
@@ -448,6 +449,13 @@ def test_what_regal_answered_last_is_said_with_its_time(site, regal_ledger, text
     ))  # fmt: skip
     database.close()
     assert f"Regal, account acme , {says} Nothing was sent since." in text_of(site().get("/regal/"))
+    fine(regal_ledger, run="healthy", at=NOW - timedelta(hours=3))
+    database = open_database(regal_ledger)
+    database.write(lambda connection: connection.exec_driver_sql(
+        f"UPDATE regal_deliveries SET state = 'replaced', acknowledged = 0 WHERE id = {number}"
+    ))  # fmt: skip
+    database.close()
+    assert f"Regal, account acme , {says}" in text_of(site().get("/regal/")), "a clear read the source again since"
 
 
 def test_words_in_cells_are_not_broken_where_a_line_may_end(site, regal_ledger):

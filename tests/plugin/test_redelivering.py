@@ -214,12 +214,12 @@ def test_unknown_rows_are_marked_as_found_at_regal(site, regal_ledger, token_of,
     told = text_of(page)
     assert "2 rows are marked as found at Regal now: no redelivery sends them." in told
     assert "OK, CHECK 1" in told
-    assert told.count("found at Regal") == 1 + 1 + 2, "the note, the summary, and the rows"
+    assert told.count("found at Regal") == 1 + 2 + 2, "the note, two sums, and the rows"
     assert [f'form="chosen" name="row-{position}"' in page.text for position in (2, 3, 4)] == [0, 1, 0]
     answer = browser.post(f"{path}/settle", data={"token": token_of(page), "found": "all"})
     told = text_of(browser.get(answer.headers["location"]))
     assert "OK, FOUND AT REGAL" in told
-    assert "Its unknown rows were found at Regal." in told
+    assert "Of the unknown rows, 3 were found at Regal since." in told
     assert "What to do Nothing has to be done." in told
     logged = audit_log()[: len(audit_log()) - before]
     assert [one[:4] for one in logged] == [("regal.settle", "ada", "crm", "task")] * 2

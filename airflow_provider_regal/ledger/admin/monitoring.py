@@ -26,6 +26,7 @@ from airflow_provider_regal.ledger.deliveries import (
     REPLACED,
     SENDING,
     STOPPED,
+    Counts,
     Record,
 )
 from airflow_provider_regal.ledger.outcomes import IS_DEAD_LETTER, OUTCOME, SYNC_ROW, OutcomeRow, outcome_row
@@ -44,6 +45,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "gone": (REPLACED, EXPIRED),
 }
 _MOST_CHOICES: Final = 200
+_LOOKED_AT: Final = 20
 _d, _o, _s = schema.deliveries.c, schema.outcomes.c, schema.senders.c
 # Without the options of plans, which may be long.
 _RECORD: Final = select(
@@ -390,14 +392,18 @@ def senders(database: Database) -> dict[str, Sender]:
 
 
 def last_of_accounts(database: Database, accounts: Sequence[str], wanted: Wanted) -> dict[str, Record]:
-    """Return each account's last delivery that sent something."""
-    tried = _d.state.in_((SENDING, STOPPED, FAILED, FINISHED)) & (_d.acknowledged + _d.rejected + _d.unknown > 0)
+    """Return each account's delivery that asked Regal last, of the newest ones."""
     found: dict[str, Record] = {}
     for account in accounts:
-        condition = and_(wanted.condition(), (_d.account == account) & (tried | (_d.state == SENDING)))
-        if records := _records(database, condition, limit=1):
-            found[account] = records[0]
+        newest = _records(database, and_(wanted.condition(), _d.account == account), limit=_LOOKED_AT)
+        asked = [one for one in newest if one.state == SENDING or _has_asked(one)]
+        if asked:
+            found[account] = max(asked, key=lambda one: one.ended_at or one.held_at or one.started_at)
     return found
+
+
+def _has_asked(record: Record) -> bool:
+    return bool(record.acknowledged or record.unknown or Counts.of(record).requests)
 
 
 def outcome_page(

@@ -34,13 +34,23 @@ NONE: Final = "none"
 #: The state of a delivery whose task has ended for good.
 DEAD: Final = "TASK DEAD"
 _TOP: Final = " Top reasons:"
+_GONE: Final = "The task's process is gone: it was killed, or its worker was lost"
+_NEXT_TRY: Final = "; the next try resumes with them"
 _COMMANDS: Final = ("airflow regal", "List them with")
 _CHECK_SOURCE: Final = "Check the query or the files."
 _SENTENCE_ENDS: Final = re.compile(r"(?<=[a-z])\. (?=[A-Z])")
 _UNKNOWN: Final = ("--status", "unknown")
 _RUNS_NEEDED: Final = 3
 _FIX_DATA: Final = "Fix the data in the source, or the mapping."
-ASK_REGAL: Final = "Find out whether Regal is back: a button on the page Health asks its host."
+_AGAIN: Final[dict[bool | None, str]] = {
+    True: "This task has only_changed: rows that Regal acknowledged are not sent again.",
+    False: "This task has no only_changed: all rows are sent again, which changes no contact.",
+    None: "With only_changed, only rows that are not acknowledged are sent; without it, all.",
+}
+_ASK_REGAL: Final = (
+    "Ask Regal (its status page, its support) whether it takes events again. Only a delivery shows that: to try costs "
+    "nothing, since the task stops again with all rows saved."
+)
 _RETRY_WAITS: Final = "Airflow runs the task again. It resumes here, and sends no acknowledged row again."
 # A running delivery commits every second, and sends nothing if its last commit is older than this.
 _QUIET_S: Final = 3.0
@@ -178,8 +188,10 @@ def task_of(record: Record) -> str:
 # -- what happened ----------------------------------------------------------------------------------------------------
 
 
-def cause(record: Record, counts: Counts) -> str:
+def cause(record: Record, counts: Counts, now: datetime, since: Since = NOTHING_SINCE) -> str:
     """Return in one line what is wrong with a delivery; empty if nothing is."""
+    if record.state in (READING, SENDING) and _now_of(since.task, record, now) is not TaskNow.RUNNING:
+        return _GONE
     if record.error:
         first, *others = record.error.splitlines()
         reasons = [line.strip() for line in others if line.startswith("  ")]
@@ -225,7 +237,7 @@ def what_happened(record: Record, counts: Counts, now: datetime, since: Since = 
 def _of_a_live_one(record: Record, counts: Counts, now: datetime, task: TaskNow) -> str:
     settled = f"{record.read_rows - left_of(record):,} of {plural(record.read_rows, 'row')} have an outcome."
     if task is not TaskNow.RUNNING:
-        return f"The task's process is gone: it was killed, or its worker was lost. {settled}"
+        return f"{_GONE}. {settled}"
     if not history.is_live(record, now):
         silent = duration(seconds_since(record.held_at or record.started_at, now))
         return f"The task has not written anything for {silent}: its worker may have died. {settled}"
@@ -241,7 +253,8 @@ def _of_a_live_one(record: Record, counts: Counts, now: datetime, task: TaskNow)
 
 
 def _without_commands(text: str) -> str:
-    return " ".join(line for line in text.splitlines() if not line.startswith(_COMMANDS)).strip()
+    told = " ".join(line for line in text.splitlines() if not line.startswith(_COMMANDS)).strip()
+    return told.replace(_NEXT_TRY, "")  # true for a retry only; the steps tell the rest
 
 
 # -- what to do -------------------------------------------------------------------------------------------------------
@@ -303,8 +316,9 @@ def _while_it_runs(record: Record, counts: Counts, now: datetime, task: TaskNow)
         ]
     if counts.outage_since is not None:
         return [
-            "Nothing yet: the task resumes by itself as soon as Regal answers.",
-            "If that takes longer than outage_patience, the task stops with all unsent rows saved; a retry resumes.",
+            "Nothing yet: the task resumes by itself if Regal answers within its outage_patience.",
+            "If that takes longer, the task stops with all unsent rows saved. If it has retries left, Airflow resumes "
+            "by itself; else clear it.",
         ]
     return []
 
@@ -335,7 +349,7 @@ def _to_resume(record: Record, counts: Counts, task: TaskNow) -> list[str]:
         ]
     if "max_refused" in error:
         return ["Look at the reasons: Regal refuses these rows.", "Fix the data or the mapping.", resume]
-    first = [ASK_REGAL] if "outage_patience" in error else []
+    first = [_ASK_REGAL] if "outage_patience" in error else []
     if task is TaskNow.WAITING:
         return [*first, f"{'Nothing else' if first else 'Nothing'}: {_RETRY_WAITS}"]
     if task is TaskNow.OVER:
@@ -390,11 +404,7 @@ def _about_rejected(record: Record, counts: Counts, refused: int) -> list[str]:
             look,
             _FIX_DATA,
             "Clear the task: it reads the source again and sends what is not known to be at Regal unchanged. "
-            + (
-                "Rows that are acknowledged are not sent again."
-                if counts.skips["unchanged"]
-                else "With only_changed, only rows that are not acknowledged are sent; without it, all."
-            ),
+            + _AGAIN[counts.only_changed],
             *redeliver,
         ]
     return [
@@ -450,12 +460,16 @@ def normal_here(record: Record, runs: Sequence[Record]) -> str:
     others = [one for one in runs if one.id not in same_run and one.state in (FINISHED, FAILED) and one.read_rows]
     if len(others) < _RUNS_NEEDED:
         return f"There are too few earlier runs to say what is normal ({len(others)})."
-    usual, rows = median(one.read_rows for one in others), [one.read_rows for one in others]
-    told = f"Usually {usual:,.0f} rows ({min(rows):,} to {max(rows):,})"
+    rows = [one.read_rows for one in others]
+    told = f"Usually {median(rows):,.0f} rows ({min(rows):,} to {max(rows):,})"
+    unusual = [] if min(rows) <= record.read_rows <= max(rows) else ["the number of rows"]
     for name in ("rejected", "unknown"):
         counts = [getattr(one, name) for one in others]
         told += f", {median(counts):,.0f} {name} (at most {max(counts):,})"
+        unusual += [f"{name} rows"] if getattr(record, name) > max(counts) else []
     this = f"{record.read_rows:,} rows, {record.rejected:,} rejected, {record.unknown:,} unknown"
     if left := left_of(record):
         told, this = f"{told}, none left", f"{this}, {left:,} left"
-    return f"{told}: the last {len(others)} runs. This one: {this}."
+        unusual += ["rows left"] if record.state not in (READING, SENDING) else []
+    verdict = f"Not usual: {', '.join(unusual)}." if unusual else "As usual."
+    return f"{verdict} {told}: the last {len(others)} runs. This one: {this}."

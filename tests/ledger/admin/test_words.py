@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -175,7 +174,7 @@ def test_a_stopped_delivery_needs_somebody_only_if_airflow_does_not_retry(task, 
     assert words.next_steps(stopped, Counts(), NOW, Since(task))[0].startswith(step)
     outage = stopped._replace(error="longer than outage_patience (300 s)")
     first, second = words.next_steps(outage, Counts(), NOW, Since(task))
-    assert first.startswith("Find out whether Regal is back: a button on the page Health")
+    assert first.startswith("Ask Regal (its status page, its support) whether it takes events again.")
     assert second.startswith(step.replace("Nothing: ", "Nothing else: ").partition(" It resumes")[0].partition(",")[0])
 
 
@@ -223,9 +222,10 @@ def test_the_advice_of_a_reason_replaces_the_general_one():
 
 
 def test_after_only_changed_a_clear_is_said_to_send_what_is_missing():
-    told = steps({"skips": Counter(unchanged=2)}, state="failed", rejected=2, call="identify")
-    assert "Rows that are acknowledged are not sent again." in told
-    assert "With only_changed" not in told
+    failed = {"state": "failed", "rejected": 2, "call": "identify"}
+    assert "has only_changed: rows that Regal acknowledged are not sent" in steps({"only_changed": True}, **failed)
+    assert "has no only_changed: all rows are sent again" in steps({"only_changed": False}, **failed)
+    assert "With only_changed, only rows that are not acknowledged" in steps(**failed), "before it was on record"
 
 
 def test_what_to_do_is_true_for_how_it_ended():
@@ -240,13 +240,25 @@ def test_what_to_do_is_true_for_how_it_ended():
     assert "resumes by itself" in steps({"outage_since": ago(minutes=6)}, **LIVE)
 
 
+def test_of_a_task_that_is_gone_the_cause_is_told_too():
+    gone = "The task's process is gone: it was killed, or its worker was lost"
+    assert [words.cause(record(**GONE), Counts(), NOW, Since(task)) for task in TaskNow] == ["", gone, gone]
+
+
+def test_the_next_try_is_left_to_the_steps():
+    error = "Regal could not be reached. Remaining rows are saved; the next try resumes with them."
+    stopped = record(state="stopped", acknowledged=4, error=error)
+    told = "Regal could not be reached. Remaining rows are saved."
+    assert words.what_happened(stopped, Counts(), NOW) == words.cause(stopped, Counts(), NOW) == told
+
+
 def test_what_happened_names_the_threshold_as_it_was_written():
     error = (
         "Of 10 rows, 3 rejected, more than max_rejected=0.05. Top reasons:\n       3 x phone: wrong\nList them with: x"
     )
     failed = record(state="failed", rejected=3, error=error)
     assert words.what_happened(failed, Counts(), NOW) == "Of 10 rows, 3 rejected, more than max_rejected=0.05."
-    assert words.cause(failed, Counts()) == "Of 10 rows, 3 rejected, more than max_rejected=0.05. 3 x phone: wrong"
+    assert words.cause(failed, Counts(), NOW) == "Of 10 rows, 3 rejected, more than max_rejected=0.05. 3 x phone: wrong"
 
 
 def test_an_eta_needs_a_speed_and_no_outage():
@@ -264,7 +276,13 @@ def test_what_is_normal_is_said_only_of_enough_runs():
     assert "Usually 102 rows (100 to 103), 2 rejected (at most 3), 0 unknown (at most 0): the last 4 runs." in told
     assert told.endswith("This one: 500 rows, 90 rejected, 0 unknown.")
     same_run = [record(id=99, state="failed", run_id="this", read_rows=7), *runs]
-    assert words.normal_here(record(read_rows=500, run_id="this"), same_run).startswith("Usually 102 rows (100 to 103)")
+    assert "Usually 102 rows (100 to 103)" in words.normal_here(record(read_rows=500, run_id="this"), same_run)
+    assert words.normal_here(record(read_rows=101, acknowledged=101), runs).startswith("As usual. Usually 102 rows")
+    unusual = words.normal_here(record(read_rows=101, acknowledged=70, rejected=4, unknown=1), runs)
+    assert unusual.startswith("Not usual: rejected rows, unknown rows, rows left. Usually")
+    assert words.normal_here(record(read_rows=99, acknowledged=99), runs).startswith("Not usual: the number of rows.")
+    live = record(**{**LIVE, "read_rows": 101})
+    assert words.normal_here(live, runs).startswith("As usual."), "rows of a delivery that runs are still to come"
     told = words.normal_here(record(read_rows=500, acknowledged=100), runs)
     assert (
         "0 unknown (at most 0), none left: the last 4 runs. This one: 500 rows, 0 rejected, 0 unknown, 400 left."
