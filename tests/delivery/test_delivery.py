@@ -27,6 +27,7 @@ from airflow_provider_regal.errors import (
 from airflow_provider_regal.events import Identify
 from airflow_provider_regal.ledger.states import RowState
 from tests.delivery.trouble import RESERVATIONS_OF_MESSAGES, cannot_be_written, is_locked
+from tests.ledger_file import deliveries
 
 DROP = {"drop": True}
 
@@ -577,3 +578,11 @@ class TestANewPrimaryPhone:
         notes(self.contact(self.OLD, **self.CONSENT))
         row = self.contact(self.OLD, work=self.NEW, **self.CONSENT)
         assert notes(row, mapping={"work": "phones.work"}) == {}
+
+
+@pytest.mark.parametrize("only_changed", [True, False])
+def test_whether_unchanged_contacts_are_skipped_is_on_record(deliver, ledger_path, only_changed):
+    report = deliver([{"user_id": "u1"}], call="identify", only_changed=only_changed)
+    (line,) = deliveries(ledger_path)
+    assert line["id"] == report.delivery
+    assert json.loads(line["counts"])["only_changed"] is only_changed
