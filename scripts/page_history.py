@@ -69,7 +69,7 @@ class _History:
         read = int(usual * self._random.uniform(0.92, 1.08))
         rejected = self._random.choice((0, 0, 0, 1, 2)) if call == "identify" else 0
         skipped = int(read * self._random.uniform(0.55, 0.7)) if call == "identify" else 0
-        counts = {"skips": {"unchanged": skipped}} if skipped else {}
+        counts = {"skips": {"unchanged": skipped}, "only_changed": True} if skipped else {}
         return self._delivery(
             dag, task, call, self._now - timedelta(days=back, minutes=40 + len(task)), "finished", read,
             rejected=rejected, skipped=skipped, counts=counts,
@@ -84,7 +84,7 @@ class _History:
         )
         number = self._delivery(
             "crm_sync", "contacts", "identify", self._now - timedelta(minutes=52), "failed", 12_208, rejected=rejected,
-            skipped=7_731, error=error, counts={"skips": {"unchanged": 7_731}},
+            skipped=7_731, error=error, counts={"skips": {"unchanged": 7_731}, "only_changed": True},
         )  # fmt: skip
         self._outcomes(number, "rejected", [one for *reason, count in _REASONS for one in [tuple(reason)] * count])
         return number

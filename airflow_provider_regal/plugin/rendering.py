@@ -46,6 +46,11 @@ def clock(at: str | None) -> str:
     return f"{at[:10]} {at[11:16]}" if at else ""
 
 
+def moment(at: str | None) -> str:
+    """Format a time of the ledger to the second: ``2026-11-29 08:00:03``."""
+    return f"{at[:10]} {at[11:19]}" if at else ""
+
+
 def twice(one: str) -> tuple[str, str]:
     """Return a value and its label for a list of choices, if both are the same."""
     return one, one
@@ -54,6 +59,7 @@ def twice(one: str) -> tuple[str, str]:
 _JINJA.filters |= {
     "thousands": thousands,
     "clock": clock,
+    "moment": moment,
     "duration": formats.duration,
     "twice": twice,
 }
