@@ -215,6 +215,7 @@ class _History:
         lines = [
             {
                 "delivery": number, "position": 211 + 173 * place + place % 7, "account": ACCOUNT, "call": "track",
+                "event": "Lesson Booked" if status == "unknown" else None,
                 "user_id": f"customer-{5_100 + 37 * place}", "phone": f"+1212555{100 + place:04}", "status": status,
                 "reason": reason, "field": field, "message": message, "attempts": int(reason != "invalid"),
                 "first_at": at, "last_at": at, "payload_hash": f"{number} {place}", "form": "row", "payload": "{}",

@@ -425,7 +425,9 @@ def _about_unknown(record: Record, left: UnknownLeft | None) -> list[str]:
     again = f"Redeliver those it does not have ({redeliver_command(record.id, conn_id_of(record), *_UNKNOWN)}). {risk}"
     if left is None:  # a redelivery has taken all of them, and did not end well
         return [f"Look in Regal for the {rows}.", again]
-    which = f"{'events' if left.rows > 1 else 'event'} {left.event!r}" if left.event else "changes of contacts"
+    which = "changes of contacts" if record.call == "identify" else "events"
+    if left.event:
+        which = f"{'events' if left.rows > 1 else 'event'} {left.event!r}"
     if left.events > 1:
         which += f" and {plural(left.events - 1, 'other name')}"
     return [

@@ -189,12 +189,20 @@ def test_a_stopped_delivery_needs_somebody_only_if_airflow_does_not_retry(task, 
             (3, "Moved", 2, ago(hours=2), ago(minutes=9)),
             "3 unknown rows: events 'Moved' and 1 other name, sent between 2026-11-29 10:00:00 and 11:51:00 UTC.",
         ),
-        ((3, None, 0, ago(days=1), ago()), "changes of contacts, sent between 2026-11-28 12:00:00 and 2026-11-29 12:"),
+        (
+            (3, None, 0, ago(days=1), ago()),
+            "3 unknown rows: events, sent between 2026-11-28 12:00:00 and 2026-11-29 12:",
+        ),
     ],
 )
 def test_what_to_look_for_in_regal(unknown, step):
     look, mark, again = words.next_steps(record(unknown=9), Counts(), NOW, Since(unknown=UnknownLeft(*unknown)))
     assert step in look
+    contacts = record(unknown=9, call="identify")
+    assert (
+        "changes of contacts, sent"
+        in words.next_steps(contacts, Counts(), NOW, Since(unknown=UnknownLeft(9, None, 0, ago(), ago())))[0]
+    )
     assert "airflow regal settle 7 --rows" in mark
     assert "airflow regal redeliver 7 --status unknown" in again
 
