@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
 from airflow_provider_regal.ledger import formats
+from airflow_provider_regal.ledger.admin import words
 from airflow_provider_regal.plugin import charts
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -51,6 +52,11 @@ def moment(at: str | None) -> str:
     return f"{at[:10]} {at[11:19]}" if at else ""
 
 
+def wrong(message: str) -> str:
+    """Return what is wrong with a row, without the advice, which the page shows once."""
+    return words.without_advice(message)[0]
+
+
 def twice(one: str) -> tuple[str, str]:
     """Return a value and its label for a list of choices, if both are the same."""
     return one, one
@@ -60,6 +66,7 @@ _JINJA.filters |= {
     "thousands": thousands,
     "clock": clock,
     "moment": moment,
+    "wrong": wrong,
     "duration": formats.duration,
     "twice": twice,
 }

@@ -564,6 +564,9 @@ def test_what_a_reason_advises_is_a_step_and_not_among_the_reasons(site, regal_l
     assert text.split("Why rows were not delivered")[1].split("What to do")[0].endswith("which Regal keeps ")
     steps = text.split("What to do")[1].split("Redeliver")[0]
     assert "Cast it, or accept the new type: airflow regal contract accept traits.score text" in steps
+    rows = text.split("Since then")[1]
+    assert rows.count("which Regal keeps") == 2
+    assert "Cast it" not in rows
     assert steps.index("Read the reasons") < steps.index("Cast it")
 
 
