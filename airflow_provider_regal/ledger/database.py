@@ -46,6 +46,7 @@ _ON_CONNECT: Final = {
         f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'",
         f"SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'",
         f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'",
+        "SET jit = off",  # our long conditions take seconds to compile, and milliseconds to run
     ),
     "mysql": (
         # Only MariaDB reads what is in /*M! */; it also works with mysql URLs. MySQL has no such limits.

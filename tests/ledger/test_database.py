@@ -199,10 +199,12 @@ class TestEveryDatabase:
         assert abs(database.now() - datetime.now(UTC)) < timedelta(seconds=5)
         assert database.now().tzinfo is UTC
 
-    def test_every_wait_has_a_limit(self, database):
+    def test_every_wait_has_a_limit_and_nothing_is_compiled(self, database):
         asked = {
             "sqlite": ["PRAGMA busy_timeout", "PRAGMA synchronous", "PRAGMA secure_delete", "PRAGMA journal_mode"],
-            "postgresql": ["SHOW lock_timeout", "SHOW statement_timeout", "SHOW idle_in_transaction_session_timeout"],
+            "postgresql": [
+                "SHOW lock_timeout", "SHOW statement_timeout", "SHOW idle_in_transaction_session_timeout", "SHOW jit",
+            ],
             "mysql": [
                 "SELECT @@innodb_lock_wait_timeout", "SELECT @@max_statement_time",
                 "SELECT @@idle_transaction_timeout", "SELECT @@tx_isolation",
@@ -213,7 +215,7 @@ class TestEveryDatabase:
         )
         expected = {
             "sqlite": [10_000, 2, 1, "wal"],
-            "postgresql": ["10s", "1min", "10s"],
+            "postgresql": ["10s", "1min", "10s", "off"],
             "mysql": [10, 60, 10, "READ-COMMITTED"],
         }
         assert found == expected[database.dialect]
