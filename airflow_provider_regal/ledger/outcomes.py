@@ -88,7 +88,8 @@ class DeadLetter:
     taken_by: int | None
 
 
-_COLUMNS: Final = ("delivery", "account", *OutcomeLine._fields)
+#: A new line of a row is about another request: what somebody found of the earlier one is no longer true.
+_COLUMNS: Final = ("delivery", "account", *OutcomeLine._fields, "found_at")
 _o = outcomes.c
 #: A row whose payload is kept, and that no one found at Regal.
 IS_LETTER: Final = _o.payload.is_not(None) & _o.found_at.is_(None)
@@ -116,7 +117,7 @@ def write_outcomes(connection: Connection, delivery: int, account: str, lines: S
     newest = {line.position: line for line in lines}
     acknowledged, others = list[Any](), list[Any]()
     for line in newest.values():  # written separately, since successful rows leave most columns empty
-        (acknowledged if line.status == "acknowledged" else others).append((delivery, account, *line))
+        (acknowledged if line.status == "acknowledged" else others).append((delivery, account, *line, None))
     write_rows(connection, outcomes, _COLUMNS, acknowledged, "replace")
     write_rows(connection, outcomes, _COLUMNS, others, "replace")
 

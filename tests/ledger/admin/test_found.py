@@ -6,10 +6,12 @@ import threading
 from contextlib import closing
 from functools import partial
 
+import pytest
+
 from airflow_provider_regal.ledger.admin import history, monitoring
 from airflow_provider_regal.ledger.admin.found import mark_found, unmark_found
 from airflow_provider_regal.ledger.admin.monitoring import FixedBy, Wanted
-from airflow_provider_regal.ledger.outcomes import Selection, read_letters, take_letters
+from airflow_provider_regal.ledger.outcomes import Selection, read_letters, take_letters, write_outcomes
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import EVERY, on
 from tests.ledger.view import open_database
@@ -56,6 +58,18 @@ def test_a_redelivery_takes_no_marked_row_until_the_mark_is_removed(database_url
         assert database.write(partial(undo, positions=[4, 5])) == set()
         assert database.write(partial(undo, positions=None)) == {3}
         assert database.write(take) == {(delivery, 3)}
+
+
+@on(EVERY)
+@pytest.mark.parametrize("status", ["rejected", "unknown"])
+def test_a_row_that_is_sent_again_later_is_no_longer_found(database_url, status):
+    """A retry of contacts sends unknown rows again: if Regal refuses one, it can be redelivered like any other."""
+    delivery = write(database_url, lines=LINES, state="stopped")
+    with closing(open_database(database_url)) as database:
+        assert mark(database, delivery, 3) == {3}
+        again = line(3, status, payload={"a": 1})
+        database.write(lambda connection: write_outcomes(connection, delivery, "acme", [again]))
+        assert letters(database) == [(delivery, number) for number in (2, 3, 4, 5)]
 
 
 @on(EVERY)
