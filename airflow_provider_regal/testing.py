@@ -126,7 +126,7 @@ class Sandbox:
         listening = listen(DEFAULT_HOST, self._port)
         self._port, self._url = listening.getsockname()[1], url_of(listening)
         loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=loop.run_forever, name="regal-sandbox", daemon=True)
+        self._thread = threading.Thread(target=_run, args=(loop,), name="regal-sandbox", daemon=True)
         self._thread.start()
         self._loop = loop
         self._running = asyncio.run_coroutine_threadsafe(start(self._account, listening), loop).result(_START_S)
@@ -140,7 +140,6 @@ class Sandbox:
         self._loop = self._thread = self._running = None
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.close()
 
     def settle(self, timeout_s: float = 5) -> None:
         """Wait until everything received has been processed.
@@ -223,6 +222,12 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped; then end what is still under way in it, and close it."""
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.get_loop().run_forever()
 
 
 try:
