@@ -4,8 +4,8 @@
 
 READY := .venv/.ready
 PY := .venv/bin/python
-# A tool of the user's environment must not steer ours.
-unexport PYTHONPATH VIRTUAL_ENV AIRFLOW_HOME
+# A tool of the user's environment must not steer ours, nor make it compile all modules in each process anew.
+unexport PYTHONPATH VIRTUAL_ENV AIRFLOW_HOME PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ incident: $(READY) ## Let an incident happen in Airflow, to be fixed in a browse
 	@DEMO_HOME=$(CURDIR)/.demo/incident exec $(PY) -m scripts.incident $(NAME) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: $(READY) ## Run the tests
-	@$(PY) -m pytest -n 3 -m "not services and not slow and not long and not distributed" tests
+	@$(PY) -m pytest -n 4 -m "not services and not slow and not long and not distributed" tests
 
 test-long: $(READY) ## Run the tests that take minutes: many kills, many rows
 	@$(PY) -m pytest -n 2 -m long tests
@@ -37,7 +37,7 @@ chaos: $(READY) ## Let deliveries go through drawn storms: outages, kills, bad a
 
 test-airflow2: # Run the tests on the oldest supported Airflow (2.11); not in the help, like test-warehouses
 	@UV_PROJECT_ENVIRONMENT=.venv-airflow2 scripts/setup.sh --no-group airflow3 --group airflow2
-	@.venv-airflow2/bin/python -m pytest -n 3 -m "not services and not slow and not long and not distributed" tests
+	@.venv-airflow2/bin/python -m pytest -n 4 -m "not services and not slow and not long and not distributed" tests
 
 test-lowest: $(READY) # Run the tests on Airflow 2.11 and the lowest versions of our own requirements, and measure coverage
 	@scripts/test_lowest.sh

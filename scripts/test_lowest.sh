@@ -10,4 +10,4 @@ UV_PROJECT_ENVIRONMENT=.venv-lowest scripts/setup.sh --no-group airflow3 --group
 mapfile -t lowest < <(.venv-lowest/bin/python -m scripts.lowest)
 echo "On the lowest versions: ${lowest[*]}"
 "$uv" pip install --quiet --python .venv-lowest/bin/python "${lowest[@]}"
-.venv-lowest/bin/python -m pytest -n 3 -q --cov --cov-report=term:skip-covered -m "not services and not slow and not long and not distributed" tests
+.venv-lowest/bin/python -m pytest -n 4 -q --cov --cov-report=term:skip-covered -m "not services and not slow and not long and not distributed" tests

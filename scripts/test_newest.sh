@@ -6,4 +6,4 @@ uv=$( [ -x .tools/bin/uv ] && echo .tools/bin/uv || command -v uv )
 
 UV_PROJECT_ENVIRONMENT=.venv-newest scripts/setup.sh
 "$uv" pip install --quiet --upgrade --python .venv-newest/bin/python --group dev --group airflow3 --editable .
-.venv-newest/bin/python -m pytest -n 3 -m "not services and not slow and not long and not distributed" tests
+.venv-newest/bin/python -m pytest -n 4 -m "not services and not slow and not long and not distributed" tests
