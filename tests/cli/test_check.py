@@ -158,6 +158,8 @@ def test_rows_that_no_try_has_resumed_are_a_warning_that_leads_to_the_oldest(
     rows = [{"user_id": f"u{number}"} for number in range(3)]
     write(ledger_path, rows=rows, state="finished", run="finished", at=now - timedelta(days=5))
     write(ledger_path, rows=rows, state="replaced", run="replaced", at=now - timedelta(days=5))
+    settled = [line(number) for number in (1, 2, 3)]
+    write(ledger_path, rows=rows, lines=settled, state="stopped", run="settled", at=now - timedelta(days=5))
     write(ledger_path, rows=rows, state=None, run="stalled", at=now - timedelta(hours=3))
     oldest = write(
         ledger_path, rows=rows, lines=[line(1, "acknowledged")], state="stopped", run="stopped",

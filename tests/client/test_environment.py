@@ -97,6 +97,7 @@ def test_this_machine_is_never_reached_through_a_proxy(origin):
         (REGAL, "regal.test:8443", False),
         (REGAL + ":8443", "regal.test:8443", True),
         (REGAL + ":8443", "regal.test:443", False),
+        (REGAL, "regal.test:8443,regal.test:443", True),
         (REGAL, "regal.test:any", False),
         (REGAL, ", ,.,:", False),
         (REGAL, "", False),

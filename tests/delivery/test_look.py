@@ -7,11 +7,12 @@ from contextlib import closing
 import pytest
 
 from airflow_provider_regal.delivery.look import look_at
-from airflow_provider_regal.delivery.settings import DeliverySettings
+from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
 from airflow_provider_regal.errors import FixSourceError
 from airflow_provider_regal.hooks._ledger import open_account
 from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.ledger.states import Skip
+from tests.delivery.consents import row
 from tests.ledger_file import remembered
 
 
@@ -54,6 +55,16 @@ def test_a_shared_phone_where_that_is_rejected(look):
     rows = [contact(100), {**contact(100), "user_id": "other"}]
     assert "Regal would merge them" in str(look(rows, 2, on_shared="reject").rejected.faults)
     assert look(rows, 2).rejected is None
+
+
+@pytest.mark.parametrize("subscribed", [True, False])
+def test_a_row_of_a_sync_leaves_the_ledger_as_it_is(look, regal_ledger, subscribed):
+    RegalHook().deliver([contact(100)], call="identify")
+    before = remembered(regal_ledger)
+    given = row(100, subscribed, 5, timestamp="2026-03-02T14:05:09Z")
+    seen = look([given], sync=SyncSettings(initial="send"))
+    assert [one.subscribed for one in seen.events[0].payload.consents] == [subscribed]
+    assert remembered(regal_ledger) == before
 
 
 def test_a_source_is_read_no_further_than_the_row_needs(look):

@@ -262,6 +262,20 @@ def test_clearing_a_delivery_leaves_alone_what_a_redelivery_is_about_to_send(
     assert arrivals(regal_sandbox) == once(3)
 
 
+def test_a_redelivery_leaves_alone_what_a_cleared_delivery_is_about_to_send(refused, deliver, redeliver, regal_sandbox):
+    refused(3)
+    regal_sandbox.set_faults([{"on": {"from": 1}, "do": {"status": 401}}])
+    with pytest.raises(FixConnectionError):
+        deliver(people(3), epoch=1, number=2)
+    regal_sandbox.set_faults([])
+
+    with pytest.raises(FixSourceError):
+        redeliver()
+
+    assert deliver(people(3), epoch=1, number=3).acknowledged == 3
+    assert arrivals(regal_sandbox) == once(3)
+
+
 def test_clearing_a_redelivery_leaves_out_what_a_further_one_has_taken(refused, redeliver, regal_sandbox):
     refused(3)
     regal_sandbox.set_faults([REFUSE])

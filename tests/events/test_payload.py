@@ -68,6 +68,16 @@ def test_one_event_can_be_judged_again_at_another_time():
     assert breaches(later.body) == []
 
 
+def test_its_opt_outs_alone_have_nothing_of_the_rest():
+    both = payload(user_id="1", phone=PHONE, traits={"plan": "gold"}, opt_in=[opt_in(False), opt_in(True, "voice")])
+    alone = both.opt_outs
+    said = both.body["traits"]["phones"][PHONE]["smsOptIn"]
+    assert said["subscribed"] is False
+    assert alone.body == {"traits": {"phones": {PHONE: {"smsOptIn": said}}}}
+    assert [(one.identifier, one.channel, one.subscribed) for one in alone.consents] == [(PHONE, "sms", False)]
+    assert payload(phone=PHONE, opt_in=[opt_in()]).opt_outs is None
+
+
 @pytest.mark.parametrize(("state", "notes"), [("NY", 0), ("New York", 1), ("", 0)])
 def test_a_state_without_its_two_letter_code_is_noted(state, notes):
     assert len(payload(user_id="1", traits={"address": {"state": state}}).notes) == notes

@@ -136,6 +136,15 @@ def test_250_letters_of_any_alphabet_are_kept_as_they_are(tries):
     assert tries.latest(Place("\u0436" * 249, "run", "\u00e9" * 250)) is None
 
 
+def test_a_state_is_noted_for_one_delivery_alone_and_it_stays_held(tries):
+    other, place = tries.begin(rows=3), Place("dag", "run", "single")
+    held = tries.begin(place=place)
+    held.note_state(FINISHED)
+    assert (tries.latest(place).state, tries.latest().state) == (FINISHED, SENDING)
+    held.commit()
+    other.commit()
+
+
 def test_ids_are_never_used_again(tries):
     first = tries.begin().id
     tries.change("DELETE FROM regal_deliveries")

@@ -16,6 +16,7 @@ from airflow_provider_regal.ledger.outcomes import (
     encoded,
     letters,
     line_of,
+    outcomes_of,
     read_letters,
     reasons_of,
     redelivered,
@@ -90,6 +91,14 @@ def test_many_lines_at_once(lines):
     assert lines.do(reasons_of, delivery) == {"rejected, HTTP 400": 501}
     lines.write(delivery)
     lines.do(remove_lines, delivery, [])
+
+
+@pytest.mark.parametrize("count", [999, 1_000, 1_001, 2_000])
+def test_each_of_many_lines_is_listed_once(lines, count):
+    delivery, other = lines.begin(), lines.begin(run="another")
+    lines.write(delivery, *(LINE._replace(position=number) for number in range(1, count + 1)))
+    lines.write(other, dead(1))
+    assert [one.position for one in outcomes_of(lines.database, delivery)] == [*range(1, count + 1)]
 
 
 def test_a_payload_comes_back_with_its_types(lines):

@@ -102,6 +102,19 @@ class TestCommits:
         recording.reserve(row)
         assert Counter(ledger.states()) == {RowState.OPEN: 10}
 
+    def test_a_row_that_is_cut_off_is_sent_again_only_where_it_may_be_sent_twice(self, recording, ledger):
+        once, again = recording.ready(0, 1)
+        again.guarantee = "at_least_once"
+        recording.reserve(once, again)
+        once.tries, again.tries = 2, 3
+        recording.recorder.interrupted(once, NOW)
+        recording.recorder.interrupted(again, NOW)
+        recording.commit()
+        assert Counter(ledger.states()) == {RowState.UNKNOWN: 1, RowState.OPEN: 9}
+        assert [(line.position, line.reason) for line in ledger.dead_letters()] == [(1, "interrupted")]
+        counts = recording.held.counts
+        assert (counts.unknown, counts.requests, counts.repeats) == (1, 5, 3), "what was sent counts, answered or not"
+
     def test_nothing_is_sent_when_the_last_commit_is_too_long_ago(self, recording, clock):
         recorder = recording.recorder
         assert recorder.wait_s(clock.seconds) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_regal.events.options import RowMapping
-from airflow_provider_regal.events.rows.columns import ColumnsSeen, reserved_names
+from airflow_provider_regal.events.rows.columns import ColumnsSeen, plan_of, reserved_names
 
 
 def seen(*rows, lower_upper=True):
@@ -70,6 +70,36 @@ def test_a_column_that_mapping_places_is_none():
 def test_the_event_is_reserved_where_rows_name_it():
     assert near("Event", "lower", call="track") == {"Event": "event"}
     assert near("Event", "lower", call="track", event="Booked") == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "may"),
+    [
+        ("opt_in", True),
+        ("sms_opt_in", True),
+        ("phones.work_sms_opt_in", True),
+        ("traits.opt_in", True),
+        ("traits.smsOptIn", True),
+        ("traits.phones", True),
+        ("traits.phones.+12125550100", True),
+        ("traits.phones.+12125550100.smsOptIn", True),
+        ("traits.plan", False),
+        ("traits.address.smsOptIn", False),
+        ("phone", False),
+        ("phones.work", False),
+    ],
+)
+def test_a_column_may_carry_consent_wherever_an_opt_in_is_read(target, may):
+    plan = plan_of(["column"], RowMapping("identify", columns={"column": target}))
+    assert plan.faults == []
+    assert plan.may_carry_consent is may
+
+
+def test_the_column_of_a_field_is_found_by_where_it_goes():
+    plan = plan_of(["plan", "customer", "phone"], RowMapping("identify", columns={"customer": "user_id"}))
+    assert (plan.column_of("user_id"), plan.column_of("phone"), plan.column_of("email")) == ("customer", "phone", None)
+    assert not plan.has_message_id
+    assert plan_of(["plan", "message_id"], RowMapping("identify")).has_message_id
 
 
 def test_of_endless_names_not_all_are_kept_and_none_is_called_missing():

@@ -206,3 +206,19 @@ def test_rows_are_put_right_once_all_were_redelivered_and_all_of_that_was_acknow
         assert found(database, failed) == (True, None), "the rejected row is left"
         redelivered(database, failed, fine, 4)
         assert found(database, failed) == (False, FixedBy((fine,), True))
+
+
+@on(EVERY)
+def test_what_a_redelivery_would_take_is_counted_of_its_delivery_alone(written):
+    database, numbers = written
+
+    def count(name, *statuses, reason=None, positions=()):
+        return monitoring.count_letters(database, numbers[name], statuses=statuses, reason=reason, positions=positions)
+
+    assert count("failed", "rejected", "unknown") == 2
+    assert (count("failed", "rejected"), count("failed", "unknown")) == (1, 1)
+    assert count("failed", "rejected", "unknown", reason="HTTP 500") == 1
+    assert count("failed", "rejected", "unknown", positions=(1, 2)) == 1
+    assert count("fine", "rejected", "unknown") == 0
+    redelivered(database, numbers["failed"], numbers["fine"], 2)
+    assert count("failed", "rejected", "unknown") == 1
