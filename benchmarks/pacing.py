@@ -161,9 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--margins", help="shares of the limit to aim at, with commas; by default the pacer's own")
     parser.add_argument("--keep", default="pacing", help="name of the file of results")
     given = parser.parse_args(arguments)
-    latencies = LATENCIES
+    latencies: Sequence[tuple[int, int]] = LATENCIES
     if given.latencies:
-        latencies = tuple(tuple(map(int, pair.split("-"))) for pair in given.latencies.split(","))
+        pairs = (pair.split("-") for pair in given.latencies.split(","))
+        latencies = [(int(low), int(high)) for low, high in pairs]
     margins = [float(margin) for margin in given.margins.split(",")] if given.margins else [None]
     cells = [
         Cell(int(limit), *pair, margin) for margin in margins for limit in given.limits.split(",") for pair in latencies

@@ -32,7 +32,7 @@ def whole_path(results: dict[str, Any], file: Path) -> None:
     """CPU of ten thousand rows, for each setting."""
     found = results["rounds"]
     settings = tables.settings(found)
-    figure, axes = plt.subplots(1, len(settings), figsize=(4.2 * len(settings), 3.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(settings), figsize=(4.2 * len(settings), 4.2), squeeze=False)
     for place, setting in zip(axes[0], settings, strict=True):
         runs = tables.of_setting(found, tls=setting[0], latency_ms=setting[1])
         names = [name for name in runs if name != "wrk"][::-1]
@@ -45,7 +45,7 @@ def whole_path(results: dict[str, Any], file: Path) -> None:
         colors = [_OURS if name.startswith("regal") else _THEIRS for name in names]
         labels = [tables.NAMES[name].replace("**", "").replace("`", "").split(",")[0] for name in names]
         labels = [
-            f"{label} ({name.removeprefix('regal_')})" if name.startswith("regal_") else label
+            f"{label} ({name.removeprefix('regal_').replace('_', ', ')})" if name.startswith("regal_") else label
             for label, name in zip(labels, names, strict=True)
         ]
         place.barh(range(len(names)), medians, xerr=spreads, color=colors, ecolor="#555", error_kw={"lw": 1})

@@ -25,8 +25,6 @@ TABLES: Final[dict[str, tuple[str, Callable[[Results], str]]]] = {
     "machine": ("whole_path", tables.machine),
     "whole_path": ("whole_path", tables.whole_path),
     "targets": ("whole_path", tables.targets),
-    "whole_path_again": ("whole_path_again", tables.whole_path),
-    "targets_again": ("whole_path_again", tables.targets),
     "where_it_goes": ("where_it_goes", tables.where_it_goes),
     "pacing": ("pacing", tables.pacing),
     "margins": ("pacing_margins", tables.margins),

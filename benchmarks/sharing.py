@@ -92,7 +92,8 @@ def one_run(running: Server, cell: Cell, *, seconds: float, seed: int, folder: P
     kind = cell.ledger if cell.ledger == "sqlite" else os.environ["BENCHMARK_POSTGRES"]
     ledger = Ledger(kind, folder).where
     running.reset(latency_ms=cell.latency_ms)
-    started, waiting = [], sorted(plan_of(cell, seconds, chance))
+    started = list[tuple[float, float, subprocess.Popen[str]]]()
+    waiting = sorted(plan_of(cell, seconds, chance))
     began = time.monotonic()
     while waiting:
         start, lasts, single = waiting.pop(0)

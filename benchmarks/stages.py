@@ -80,9 +80,9 @@ class Sampler:
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGINT)
-        said, _ = self._process.communicate(timeout=60)
+        said, _none = self._process.communicate(timeout=60)
         if not self._file.exists():
             raise RuntimeError(f"py-spy saw nothing: {said.decode()}")
         for line in self._file.read_text().splitlines():
-            stack, _, count = line.rpartition(" ")
+            stack, _space, count = line.rpartition(" ")
             self.found[stage_of(stack)] += int(count)

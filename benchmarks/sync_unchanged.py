@@ -28,6 +28,7 @@ from airflow_provider_regal.delivery.sync.reconcile import Reconciliation
 from airflow_provider_regal.delivery.sync.store import SyncStore
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.database import Database, sqlite_engine
+from airflow_provider_regal.ledger.deliveries import Counts
 from airflow_provider_regal.ledger.text import to_ledger_time
 from benchmarks.running import write_results
 
@@ -130,7 +131,7 @@ def one_round(path: Path, count: int, *, changed: bool = False, watch: Watch | N
         sync=SETTINGS.sync,  # type: ignore[arg-type]
         preparer=Preparer(SETTINGS, event_source=EVENT_SOURCE),
         account=ledger,
-        plan={},
+        counts=Counts(),
         clock=Clock(),
         dry_run=True,
     )

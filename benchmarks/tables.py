@@ -16,6 +16,8 @@ Rounds = list[dict[str, Any]]
 NAMES: Final = {
     "regal": "**this package**, contacts (identify)",
     "regal_track": "**this package**, events (track), never twice",
+    "regal_postgres": "**this package**, contacts, ledger in PostgreSQL",
+    "regal_track_postgres": "**this package**, events, never twice, ledger in PostgreSQL",
     "regal_asyncio": "**this package**, contacts, where uvloop is not installed",
     "bare_loop": "bare aiohttp loop, ready-made bodies",
     "bare_loop_uvloop": "bare aiohttp loop on uvloop",
@@ -45,7 +47,7 @@ def of_setting(found: Rounds, *, tls: bool, latency_ms: int) -> dict[str, list[d
 
 def cpu_per_10k(run: dict[str, Any]) -> float:
     """Return CPU seconds for ten thousand rows."""
-    return 1e4 * run["cpu_s"] / run["rows"]
+    return float(1e4 * run["cpu_s"] / run["rows"])
 
 
 def rows_a_second(run: dict[str, Any]) -> float:
@@ -126,6 +128,7 @@ def targets(results: dict[str, Any]) -> str:
 
         if setting[1] == 0:
             compare("CPU a row / `HttpHook.run`", "regal", "http_hook", cpu_per_10k, most=1 / 6)
+            compare("CPU a row / `HttpHook.run`, with the ledger", "regal", "http_hook", cpu_per_10k, most=1 / 7)
             compare("CPU a row / `HttpHook.run`, next aim", "regal", "http_hook", cpu_per_10k, most=1 / 8)
             compare("CPU a row / bare loop", "regal", "bare_loop", cpu_per_10k, most=1.6)
             compare("CPU a row / bare loop, next aim", "regal", "bare_loop", cpu_per_10k, most=1.3)

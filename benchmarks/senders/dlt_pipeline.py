@@ -32,7 +32,7 @@ def send(work: Work) -> int:
     acknowledged: list[int] = []
     headers = {"Authorization": work.key, "Content-Type": "application/json"}
 
-    @dlt.destination(batch_size=100, name="regal")
+    @dlt.destination(batch_size=100, name="regal")  # type: ignore[untyped-decorator]
     def regal(items: Any, table: Any) -> None:
         for item in items:
             body = contacts.encoded(contacts.body_of(item))

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("httptools")  # Airflow 3 installs it, and uvloop
 
 import airflow_provider_regal
-from benchmarks import contacts, pacing, report, where_it_goes
+from benchmarks import contacts, pacing, report, sync_unchanged, where_it_goes
 from benchmarks.running import run_on_a_core, server
 from benchmarks.senders.work import WARM_UP, Work
 from benchmarks.stages import OTHER, STAGES, stage_of
@@ -123,3 +123,9 @@ def test_every_table_of_the_page_is_made_of_results_and_none_is_missing(tmp_path
     assert "| 1,000,000 | 10,000 | 31.5 (31.5-31.5) |" in report.filled(page)
     with pytest.raises(ValueError, match="which nothing makes"):
         report.filled("<!-- table: speed -->\n<!-- end -->")
+
+
+def test_the_sync_that_is_measured_sends_what_changed_and_no_more(tmp_path):
+    sync_unchanged.fill(tmp_path / "ledger.db", 500)
+    assert sync_unchanged.one_round(tmp_path / "ledger.db", 500)[1] == 0
+    assert sync_unchanged.one_round(tmp_path / "ledger.db", 500, changed=True)[1] == 5
