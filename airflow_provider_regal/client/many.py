@@ -122,7 +122,8 @@ class ManySender:
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, headers, await _start_of(response))
         finally:
-            response.release()
+            if not response.closed:
+                response.release()
 
     def _what_failed(self, error: BaseException, started: bool) -> str:
         """Describe a failure without the library's text, in the same words as ``no_answer``."""

@@ -134,8 +134,7 @@ class SingleEvents:
         self._claim(row)
         if (skip := self._reserve(row)) is not None:
             return skip
-        row.tries = 1
-        row.first_time = self._clock.now()
+        self._recorder.start(row, self._clock.monotonic())
         try:
             receipt = self._sender.send(row.payload, guarantee)
         except RefusedEventError as error:

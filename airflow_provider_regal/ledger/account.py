@@ -11,19 +11,19 @@ commits, in the same transaction as the states of its rows::
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, or_, select, text
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.engine import Connection
 
 from airflow_provider_regal.errors import WrongLedgerError
 from airflow_provider_regal.ledger import rules, schema
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, MESSAGES, Key, batches, raw_rows
+from airflow_provider_regal.ledger.lookup import Lookup
 from airflow_provider_regal.ledger.people import consent_log
 from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.people.identifiers import Identifiers
@@ -62,31 +62,10 @@ _ANY_CONSENT: Final = (
     select(_c.identifier).where((_c.account == bindparam("account")) & _c.acknowledged_at.is_not(None)).limit(1)
 )
 _COUNT_CONSENTS: Final = select(func.count()).where((_c.account == bindparam("account")) & _c.subscribed.is_not(None))
-_k = schema.contacts.c
-_HASHES: Final = {
-    "sqlite": text(
-        "SELECT contact, row_hash, payload_hash, acknowledged_at FROM regal_contacts "
-        "WHERE account = :account AND contact IN (SELECT value FROM json_each(:keys))"
-    ),
-    "postgresql": text(
-        "SELECT found.* FROM unnest(CAST(:keys AS text[])) AS wanted(k), LATERAL (SELECT contact, row_hash, "
-        "payload_hash, acknowledged_at FROM regal_contacts WHERE account = :account AND contact = wanted.k OFFSET 0) "
-        "AS found"
-    ),
-}
-_HASHES_ELSEWHERE: Final = select(_k.contact, _k.row_hash, _k.payload_hash, _k.acknowledged_at).where(
-    (_k.account == bindparam("account")) & _k.contact.in_(bindparam("keys", expanding=True))
-)
-_p = schema.contact_phones.c
-_PHONES: Final = select(_p.user_id, _p.phone).where(
-    (_p.account == bindparam("account")) & _p.user_id.in_(bindparam("keys", expanding=True))
-)
-_USERS: Final = select(_p.user_id, _p.phone).where(
-    (_p.account == bindparam("account")) & _p.phone.in_(bindparam("keys", expanding=True))
-)
-_OPTED_IN: Final = select(_c.identifier, _c.channel).where(
-    (_c.account == bindparam("account")) & _c.identifier.in_(bindparam("keys", expanding=True)) & (_c.subscribed == 1)
-)
+_CONTACTS: Final = Lookup(schema.contacts, ("contact", "row_hash", "payload_hash", "acknowledged_at"), "contact")
+_PHONES: Final = Lookup(schema.contact_phones, ("user_id", "phone"), "user_id")
+_USERS: Final = Lookup(schema.contact_phones, ("user_id", "phone"), "phone")
+_DECISIONS: Final = Lookup(schema.consents, ("identifier", "channel", "subscribed"), "identifier")
 _t = schema.types.c
 _TYPES: Final = select(_t.name, _t.type, _t.since).where(_t.account == bindparam("account")).order_by(_t.name)
 
@@ -437,28 +416,28 @@ class Account:
         if not keys:
             return {}
         stored = {self.identifiers.stored(key): key for key in keys}
-        found = self.database.read(lambda connection: _find_contacts(connection, self.name, list(stored)))
-        return {stored[key]: (row, payload, at) for key, row, payload, at in found}
+        return {stored[key]: (row, payload, at) for key, row, payload, at in self._look_up(_CONTACTS, stored)}
 
     def phones_of(self, user_ids: Iterable[str]) -> dict[str, list[str]]:
         """Return contacts -> phones Regal acknowledged for them, in stored form; those without any are left out."""
         stored = {self.identifiers.stored(user_id): user_id for user_id in user_ids}
         found: dict[str, list[str]] = {}
-        for some in batches(sorted(stored), _AT_ONCE):
-            told = {"account": self.name, "keys": some}
-            for user, phone in self.database.read(partial(raw_rows, statement=_PHONES, told=told)):
-                found.setdefault(stored[user], []).append(phone)
+        for user, phone in self._look_up(_PHONES, stored):
+            found.setdefault(stored[user], []).append(phone)
         return found
 
     def users_of(self, phones: Iterable[str]) -> dict[str, set[str]]:
         """Return phones -> user ids Regal acknowledged them for, in stored form; those without any are left out."""
         stored = {self.identifiers.stored(phone): phone for phone in phones}
         found: dict[str, set[str]] = {}
-        for some in batches(sorted(stored), _AT_ONCE):
-            told = {"account": self.name, "keys": some}
-            for user, phone in self.database.read(partial(raw_rows, statement=_USERS, told=told)):
-                found.setdefault(stored[phone], set()).add(user)
+        for user, phone in self._look_up(_USERS, stored):
+            found.setdefault(stored[phone], set()).add(user)
         return found
+
+    def _look_up(self, lookup: Lookup, keys: Collection[str]) -> list[Any]:
+        if not keys:
+            return []
+        return self.database.read(lambda connection: lookup.rows(connection, self.name, keys))
 
     def plain_phones_of(self, user_id: str) -> list[str]:
         """Return the phones on record for a contact; none if the ledger has only hashes."""
@@ -473,19 +452,16 @@ class Account:
         if not primaries or not self.has_consents():
             return []
         stored = self.identifiers.stored
+        known = self.phones_of({user_id for user_id, _ in primaries})
         others = {
-            (user_id, phone): {other for other in phones if other != stored(phone)}
-            for some in batches(dict.fromkeys(primaries), _AT_ONCE)
-            for known in (self.phones_of({user_id for user_id, _ in some}),)
-            for user_id, phone in some
-            for phones in (known.get(user_id, ()),)
-            if len(phones) > 1
+            (user_id, phone): {other for other in known[user_id] if other != stored(phone)}
+            for user_id, phone in primaries
+            if len(known.get(user_id, ())) > 1
         }
-        keys = sorted({stored(phone) for _, phone in others} | {one for phones in others.values() for one in phones})
         opted_in: dict[str, set[str]] = {}
-        for some_keys in batches(keys, _AT_ONCE):
-            told = {"account": self.name, "keys": some_keys}
-            for key, channel in self.database.read(partial(raw_rows, statement=_OPTED_IN, told=told)):
+        keys = {stored(phone) for _, phone in others}.union(*others.values())
+        for key, channel, subscribed in self._look_up(_DECISIONS, keys):
+            if subscribed:
                 opted_in.setdefault(key, set()).add(channel)
         found = []
         for (_, phone), phones in others.items():
@@ -532,13 +508,3 @@ def is_address(key: str) -> bool:
 def age_s(since: str, now: datetime) -> float:
     """Return the age of a ledger time in seconds."""
     return (now - from_ledger_time(since)).total_seconds()
-
-
-def _find_contacts(connection: Connection, account: str, keys: list[str]) -> list[Any]:
-    dialect = connection.dialect.name
-    if dialect == "sqlite":
-        return raw_rows(connection, _HASHES[dialect], {"account": account, "keys": json.dumps(keys)})
-    if dialect == "postgresql":
-        return raw_rows(connection, _HASHES[dialect], {"account": account, "keys": keys})
-    told = [{"account": account, "keys": some} for some in batches(keys, _AT_ONCE)]
-    return [row for one in told for row in raw_rows(connection, _HASHES_ELSEWHERE, one)]

@@ -12,7 +12,6 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -42,7 +41,6 @@ _LONGEST_TEXT: Final = 256 * 1024  # longer than any text in an event that is se
 _LONGEST_LINE: Final = 4 * _LONGEST_TEXT
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _LEAVES: Final = _SCALARS | {datetime, date, Decimal, UUID, bytes}
-_NOTHING_OF_THEIR_OWN: Final = _LEAVES - {int, datetime}
 _ZONES: Final = frozenset({type(None), timezone, ZoneInfo})
 _TEXT_ONLY: Final = frozenset({str})
 
@@ -85,10 +83,12 @@ def as_stored(row: Any) -> dict[str, Any] | str:
 
 def _is_plain(types: set[type], row: dict[str, Any]) -> bool:
     """Return whether all values, and the zones of times, are of plain types, which can't raise when encoded."""
-    if types <= _NOTHING_OF_THEIR_OWN:
-        return True
-    return types <= _LEAVES and not any(
-        _is_too_long(value) or (type(value) is datetime and type(value.tzinfo) not in _ZONES) for value in row.values()
+    if not types <= _LEAVES:
+        return False
+    if int in types and any(map(_is_too_long, [value for value in row.values() if type(value) is int])):
+        return False
+    return datetime not in types or all(
+        type(value.tzinfo) in _ZONES for value in row.values() if type(value) is datetime
     )
 
 
@@ -117,17 +117,19 @@ def _line(row: Mapping[str, Any], before: Columns) -> tuple[str, Columns]:
 def _plain(what: Any, values: Iterable[Any]) -> str | None:
     """Encode values that are all plain: the common case, and faster. Return None for all others."""
     types = {*map(type, values)}
-    if types <= _LEAVES:
-        with suppress(ValueError):
-            if types <= _SCALARS:  # pydantic's writer takes 1 us for ten columns, json 5
-                line = to_json(what, inf_nan_mode="constants").decode()
-                # pydantic writes numbers of any length, but does not read more than 4,300 digits.
-                if len(line) <= _MOST_DIGITS or not any(map(_is_too_long, values)):
-                    return line if len(line) <= _LONGEST_LINE else None
+    if not types <= _LEAVES:
+        return None
+    try:
+        if types <= _SCALARS:  # pydantic's writer takes 1 us for ten columns, json 5
+            line = to_json(what, inf_nan_mode="constants").decode()
+            # pydantic writes numbers of any length, but does not read more than 4,300 digits.
+            if len(line) > _MOST_DIGITS and any(map(_is_too_long, values)):
                 return None
+        else:
             line = _ENCODER.encode(what)
-            return line if len(line) <= _LONGEST_LINE else None
-    return None
+    except ValueError:
+        return None
+    return line if len(line) <= _LONGEST_LINE else None
 
 
 def _is_too_long(value: Any) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_regal.ledger.text import TIME_LENGTH, fit, from_ledger_time, short, to_ledger_time
+from airflow_provider_regal.ledger.text import TIME_LENGTH, Moments, fit, from_ledger_time, short, to_ledger_time
 from tests.ledger.accounts import START
 
 
@@ -28,6 +28,47 @@ def test_times_sort_as_they_follow_each_other(one, other):
     assert (to_ledger_time(utc[0]) < to_ledger_time(utc[1])) == (one < other)
     assert from_ledger_time(to_ledger_time(utc[0])) == utc[0]
     assert len(to_ledger_time(utc[0])) == TIME_LENGTH
+
+
+class Passing:
+    """Two clocks that go together; the monotonic one began long ago."""
+
+    def __init__(self, start):
+        self.start, self.passed, self.asked = start, timedelta(), 0
+
+    def now(self):
+        self.asked += 1
+        return self.start + self.passed
+
+    def monotonic(self):
+        return 1_234.5 + self.passed.total_seconds()
+
+
+@given(
+    st.datetimes(min_value=datetime(2001, 1, 1), max_value=datetime(2099, 1, 1)),
+    st.lists(st.timedeltas(min_value=timedelta(), max_value=timedelta(seconds=3)), max_size=20),
+)
+def test_moments_are_what_the_clock_says(start, steps):
+    clock = Passing(start.replace(tzinfo=UTC))
+    moments = Moments(now=clock.now, monotonic=clock.monotonic)
+    for step in steps:
+        clock.passed += step
+        told = moments.at(clock.monotonic())
+        assert len(told) == TIME_LENGTH
+        assert abs(from_ledger_time(told) - clock.now()) <= timedelta(microseconds=2)
+
+
+def test_the_clock_is_read_once_a_second():
+    clock = Passing(START)
+    moments = Moments(now=clock.now, monotonic=clock.monotonic)
+    for _ in range(3_000):
+        clock.passed += timedelta(milliseconds=1)
+        moments.at(clock.monotonic())
+    assert 3 <= clock.asked <= 5
+    before = clock.monotonic() - 0.5  # somebody else asked since for a later moment
+    clock.passed = timedelta(seconds=10)
+    moments.at(clock.monotonic())
+    assert moments.at(before) == to_ledger_time(START + timedelta(seconds=10))
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=40), st.integers(1, 20))

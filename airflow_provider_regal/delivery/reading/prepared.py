@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from airflow_provider_regal.client.guarantee import Guarantee
@@ -67,6 +66,7 @@ class Ready:
     :param withheld_noted: how many of the withheld opt-ins were recorded.
     :param claims: what the ledger has to grant before it is sent.
     :param tries: requests made for it in this try of the task.
+    :param first_at: when the first of them was made (ledger time).
     :param doubtful: whether one of them may have arrived.
     """
 
@@ -95,7 +95,7 @@ class Ready:
     claimed_at: float = float("-inf")
     tries: int = 0
     doubtful: bool = False
-    first_time: datetime | None = None
+    first_at: str | None = None
     body: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -60,7 +60,10 @@ class SharedIdentifiers:
 
     def _groups(self) -> Iterator[Sequence[int]]:
         for part in self._parts:
-            told = sorted(zip(part[::3], part[1::3], part[2::3], strict=True))
+            hashes = part[::3]
+            if len({*hashes}) == len(hashes):  # which is usual, and costs less than sorting
+                continue
+            told = sorted(zip(hashes, part[1::3], part[2::3], strict=True))
             for _, same in groupby(told, lambda one: one[0]):
                 group = [*same]
                 if len({who for _, who, _ in group}) > 1:

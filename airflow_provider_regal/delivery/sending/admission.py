@@ -214,9 +214,8 @@ class Admission:
             return Skip.DUPLICATE
         if ready.only_consent and ready.instead_of is None:  # a sync has examined all consents
             return None if ready.claims else Skip.OLDER
-        times = self._times_of(ready, now)
-        older = {consent: self._why_not(consent) for consent, at in times.items() if at is None}
-        if older:
+        times = self._times_of(ready, now) if ready.payload.consents else {}
+        if older := {consent: self._why_not(consent) for consent, at in times.items() if at is None}:
             ready.send_instead(ready.payload.without(older))
         if ready.instead_of is not None:
             ready.claims = self._claims_of(ready, times)

@@ -206,8 +206,7 @@ class Engine:
                 continue
             self._gate.start(row.position, now)
             self._window.started(now)
-            row.tries += 1
-            row.first_time = row.first_time or self._clock.now()
+            self._recorder.start(row, now)
             return row
         return None
 

@@ -84,12 +84,11 @@ class Gate:
 
     def wait_s(self, now: float, rate: float) -> float:
         """Return the seconds until it is worth asking again; 0 if one more request may start now."""
-        self._notice_silence(now)
-        if self.probing:
-            if self._started:
-                return 0.05
-            return max(0.0, self._next_probe - now)
-        return 0.0 if self.under_way < self.limit(rate) else 0.05
+        if now - self._last_answer > _SILENCE_S:
+            self._notice_silence(now)
+        if self._outage_since is not None:
+            return 0.05 if self._started else max(0.0, self._next_probe - now)
+        return 0.0 if len(self._started) < self.limit(rate) else 0.05
 
     def patience_left_s(self, now: float) -> float:
         """Return the seconds an outage may still last; infinity without one.
@@ -153,7 +152,7 @@ class Gate:
             self._confirm()
 
     def _notice_silence(self, now: float) -> None:
-        if now - self._last_answer <= _SILENCE_S or self.probing or not self._started:
+        if self.probing or not self._started:
             return
         oldest = next(iter(self._started.values()))
         silent_s = now - max(self._last_answer, oldest)

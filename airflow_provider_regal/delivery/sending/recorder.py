@@ -63,7 +63,7 @@ from airflow_provider_regal.ledger.people.consent_log import LoggedConsent
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
 from airflow_provider_regal.ledger.states import Outcome, RowState, Skip
-from airflow_provider_regal.ledger.text import from_ledger_time, to_ledger_time
+from airflow_provider_regal.ledger.text import Moments, from_ledger_time, to_ledger_time
 
 _log = logging.getLogger(__name__)
 #: Nothing is sent if the last commit is older than this: another try may have taken over since.
@@ -111,6 +111,7 @@ class Recorder:
         self._patience_s = patience_s
         self._share = share
         self._clock = clock
+        self._moments = Moments(now=clock.now, monotonic=clock.monotonic)
         self._changes = Changes()
         self._committing = asyncio.Lock()
         self._last_commit = self._counted_until = clock.monotonic()
@@ -313,6 +314,14 @@ class Recorder:
             at = None if one.consent.at is None else to_ledger_time(one.consent.at)
             self._log(row, one.consent, consent_log.WITHHELD, one.reason, at=at)
 
+    def start(self, row: Ready, now: float) -> None:
+        """Record that a request for the row starts.
+
+        :param now: monotonic seconds.
+        """
+        row.tries += 1
+        row.first_at = row.first_at or self._moments.at(now)
+
     def acknowledge(self, row: Ready) -> None:
         """Record that Regal acknowledged the row."""
         self._count_requests(row)
@@ -332,13 +341,13 @@ class Recorder:
         if row.key is not None:
             changes.contacts.append((row.key, row.row_hash, row.payload_hash))
         if row.user_id is not None and (phones := body.get(TRAITS, _NOTHING).get(PHONES)):
-            told = any(note.startswith("phones[") for note in row.payload.notes)  # already known from the event alone
+            notes = row.payload.notes
+            told = bool(notes) and any(note.startswith("phones[") for note in notes)  # known from the event alone
             for phone, info in phones.items():
                 changes.phones.append((row.user_id, phone))
                 if info.get(IS_PRIMARY) and not told:
                     changes.primaries.append((row.user_id, phone))
-        moment = to_ledger_time(self._clock.now())
-        first = moment if row.first_time is None else to_ledger_time(row.first_time)
+        moment = self._moments.at(self._clock.monotonic())
         user_id, phone, email = self._people(row)
         dropped: tuple[str | None, ...] = (None, None, None)
         if row.payload.left_out:
@@ -351,7 +360,7 @@ class Recorder:
             _line(
                 (
                     row.source_row, row.place, row.payload.call, body.get(NAME), user_id, phone, email, "acknowledged",
-                    *dropped, row.tries, first, moment, None, None, None, None,
+                    *dropped, row.tries, row.first_at or moment, moment, None, None, None, None,
                 )
             )
         )  # fmt: skip
@@ -554,7 +563,7 @@ class Recorder:
     def _line(self, row: Ready, outcome: Outcome, message: str, reason: str, now: datetime) -> OutcomeLine:
         user_id, phone, email = self._people(row)
         moment = to_ledger_time(now)
-        first = row.letter_time or (moment if row.first_time is None else to_ledger_time(row.first_time))
+        first = row.letter_time or row.first_at or moment
         claims = [claimed.claim for claimed in row.claims if claimed.consent is None and claimed.claim.call == OPT_IN]
         body = json.loads(row.body)
         more = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import Final
 
 from airflow_provider_regal.ledger.text import short
@@ -19,6 +20,8 @@ class Identifiers:
 
     def __init__(self, secret: bytes | None) -> None:
         self._secret = secret
+        #: Returns the stored form of an identifier.
+        self.stored: Callable[[str], str] = short if secret is None else self._hmac
 
     @property
     def plain(self) -> bool:
@@ -29,10 +32,6 @@ class Identifiers:
     def mark(self) -> str:
         """Return a mark that identifies the secret without revealing it."""
         return _PLAIN if self._secret is None else self._hmac(_MARK)[:32]
-
-    def stored(self, identifier: str) -> str:
-        """Return the stored form of an identifier."""
-        return short(identifier) if self._secret is None else self._hmac(identifier)
 
     def seed(self, seed: bytes) -> bytes:
         """Return the seed for row hashes; without the secret, no phone can be guessed from them."""

@@ -28,6 +28,7 @@ from airflow_provider_regal.ledger import schema
 from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.database import Database
 from airflow_provider_regal.ledger.entries import CONSENTS, batches, raw_rows
+from airflow_provider_regal.ledger.lookup import Lookup
 from airflow_provider_regal.ledger.people.identifiers import Identifiers
 from airflow_provider_regal.ledger.rules import Entry, has_opted_out
 from airflow_provider_regal.ledger.schema import LONGEST_MESSAGE
@@ -45,9 +46,7 @@ _s = schema.suppressions.c
 _mine: Final = _s.account == bindparam("account")
 _ANY: Final = select(_s.kind).where(_mine).limit(1)
 _ANY_FORGOTTEN: Final = select(_s.kind).where(_mine & (_s.kind == FORGOTTEN)).limit(1)
-_FIND: Final = select(_s.identifier, _s.kind, _s.opt_outs).where(
-    _mine & _s.identifier.in_(bindparam("keys", expanding=True))
-)
+_FOUND: Final = Lookup(schema.suppressions, ("identifier", "kind", "opt_outs"), "identifier")
 _SALT: Final = select(schema.schema_version.c.salt)
 
 
@@ -188,7 +187,7 @@ class Suppressions:
             yield from (forgotten_key(self._salt, key) for key in keys)
 
     def _read(self, connection: Connection, keys: Collection[str]) -> dict[str, tuple[str, str | None]]:
-        return {key: (kind, opt_outs) for key, kind, opt_outs in _found(connection, self._account.name, keys)}
+        return {key: (kind, opt_outs) for key, kind, opt_outs in _FOUND.rows(connection, self._account.name, keys)}
 
 
 def _spellings(identifier: str) -> tuple[str, ...]:
@@ -215,12 +214,6 @@ def salt_of(connection: Connection) -> str:
     return str(connection.execute(_SALT).scalar_one())
 
 
-def _found(connection: Connection, account: str, keys: Iterable[str]) -> Iterator[Any]:
-    """Return key, kind and opt-outs of people who are on record."""
-    for some in batches(sorted(keys), _AT_ONCE):
-        yield from raw_rows(connection, _FIND, {"account": account, "keys": some})
-
-
 # -- changes ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +237,7 @@ def suppress(
     for some in batches({key_of(account.identifiers, one): None for one in people}, _PAGE):
 
         def work(connection: Connection, some: Sequence[str] = some) -> int:
-            known = {key for key, *_ in _found(connection, account.name, some)}
+            known = {key for key, *_ in _FOUND.rows(connection, account.name, some)}
             at = to_ledger_time(account.now())
             rows = [(account.name, key, SUPPRESSED, at, *more) for key in sorted({*some} - known)]
             write_rows(connection, schema.suppressions, columns, rows, "keep")
@@ -272,7 +265,7 @@ def _let_go(account: Account, people: Sequence[str]) -> Counter[str]:
         for one in people:
             key = key_of(account.identifiers, one)
             named[key] = named[forgotten_key(salt, key)] = one
-        return [*_found(connection, account.name, named)]
+        return _FOUND.rows(connection, account.name, named)
 
     named: dict[str, str] = {}
     found = account.database.read(read)
@@ -297,7 +290,7 @@ def leave_hashes(
     """
     salt, at = salt_of(connection), to_ledger_time(account.now())
     hashed = {forgotten_key(salt, key): dict(told) for key, told in opt_outs.items()}
-    for key, _, told in _found(connection, account.name, hashed):
+    for key, _, told in _FOUND.rows(connection, account.name, hashed):
         for channel, before in json.loads(told or "{}").items():
             hashed[key][channel] = max(before, hashed[key].get(channel, before))
     columns = ("account", "identifier", "kind", "added_at", "added_by", "opt_outs")
