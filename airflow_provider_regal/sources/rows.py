@@ -41,11 +41,11 @@ def as_row(given: Any) -> Mapping[str, Any]:
     if kind is Marked:
         row: Mapping[str, Any] = given
         return row
-    is_event = issubclass(kind, events.Event)
+    is_event = kind is not dict and issubclass(kind, events.Event)
     try:
         if is_event:
             given = members_of(given)
-        elif not issubclass(kind, Mapping):
+        elif kind is not dict and not issubclass(kind, Mapping):
             given = _named(given)
         stored = as_stored(given)
     except Exception:  # noqa: BLE001 - an object of a source can raise anything

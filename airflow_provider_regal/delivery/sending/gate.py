@@ -55,11 +55,6 @@ class Gate:
         self.outages = 0
 
     @property
-    def under_way(self) -> int:
-        """Requests that were started and neither answered nor lost yet."""
-        return len(self._started)
-
-    @property
     def probing(self) -> bool:
         """Whether Regal seems to be down."""
         return self._outage_since is not None

@@ -81,7 +81,6 @@ def test_no_more_start_than_the_limit():
     for position in range(3):
         assert one.wait_s(0.0, RATE) == 0.0
         one.start(position, 0.0)
-    assert one.under_way == 3
     assert one.wait_s(0.0, RATE) > 0
     one.succeed(0, 0.1)
     assert one.wait_s(0.1, RATE) == 0.0
