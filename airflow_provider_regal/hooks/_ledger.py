@@ -23,8 +23,6 @@ MOST_DAYS: Final = 36_500
 _log = logging.getLogger(__name__)
 # Executors whose tasks run on the scheduler's machine.
 _LOCAL: Final = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
-# The longest wait between a row's claim and its request.
-_LEASE_BEYOND_TIMEOUT_S: Final = 90.0
 # A delivery reads on one connection while it commits on another: 200 tasks must not exhaust a server's connections.
 ENGINE: Final = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
 
@@ -131,7 +129,6 @@ def open_account(
         account=target.account,
         source=source,
         secret=key.encode() if key else None,
-        lease_s=target.timeout_s + _LEASE_BEYOND_TIMEOUT_S,
     )
 
 

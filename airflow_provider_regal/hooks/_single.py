@@ -91,7 +91,8 @@ class SingleEvents:
             call="events",
             source="",
             options="",
-            hold_s=int(target.timeout_s) + 1,
+            # What is claimed once may wait for its slot, then be sent again, each for ``patience_s``.
+            hold_s=int(2 * (patience_s + target.timeout_s)) + 1,
             replaces=deliveries.latest(place),
             conn_id=target.conn_id,
             logs_tries=False,

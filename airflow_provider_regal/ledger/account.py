@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from sqlalchemy import bindparam, func, or_, select
@@ -40,6 +40,11 @@ ConsentRow = tuple[
 #: contact key, hash of the row, hash of the payload
 Contact = tuple[str, str | None, str | None]
 
+#: A claim that is older is made again before it is sent.
+FRESH_FOR_S: Final = 30.0
+# Others respect a claim for this long beyond what a request of its delivery may take. Well above FRESH_FOR_S: a machine
+# may stand still between its decision to send and the first byte.
+_LEASE_S: Final = 90.0
 PAGE: Final = 2_000
 _AT_ONCE: Final = 500
 _AFTER: Final = {Verdict.GO: rules.sending, Verdict.STALE: rules.denied}
@@ -66,6 +71,7 @@ _CONTACTS: Final = Lookup(schema.contacts, ("contact", "row_hash", "payload_hash
 _PHONES: Final = Lookup(schema.contact_phones, ("user_id", "phone"), "user_id")
 _USERS: Final = Lookup(schema.contact_phones, ("user_id", "phone"), "phone")
 _DECISIONS: Final = Lookup(schema.consents, ("identifier", "channel", "subscribed"), "identifier")
+_HOLD: Final = select(schema.deliveries.c.hold_s).where(schema.deliveries.c.id == bindparam("delivery"))
 _t = schema.types.c
 _TYPES: Final = select(_t.name, _t.type, _t.since).where(_t.account == bindparam("account")).order_by(_t.name)
 
@@ -80,7 +86,9 @@ class Account:
     :param source: the task that sends (``dag_id.task_id``).
     :param secret: identifiers are stored as an HMAC-SHA256 with this secret; None stores them in plain text. An account
         can't change its secret.
-    :param lease_s: seconds for which another delivery's claim of an opt-in counts as being sent.
+    :param lease_s: seconds for which another delivery's claim of an opt-in counts as being sent. None: as long as its
+        requests may take, which each delivery records, and 90 seconds more.
+    :param fresh_for_s: seconds after which a claim of an opt-in is made again before it is sent.
     :param now: the clock; by default the database's.
     """
 
@@ -91,7 +99,8 @@ class Account:
         account: str,
         source: str = "",
         secret: bytes | None = None,
-        lease_s: float = 120.0,
+        lease_s: float | None = None,
+        fresh_for_s: float = FRESH_FOR_S,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self.database = database
@@ -99,6 +108,7 @@ class Account:
         self.source = short(source, LONGEST_NAME)
         self.identifiers = Identifiers(secret)
         self.delivery = ""
+        self.fresh_for_s = fresh_for_s
         self._lease_s = lease_s
         self.now = now or database.now
 
@@ -176,7 +186,7 @@ class Account:
 
         A key may occur several times: each decision takes the previous claims into account.
         """
-        by = self._by()
+        by = self._by(connection)
         verdicts: dict[int, Verdict] = {}
 
         def decide(entry: Entry | None, item: tuple[int, Claim]) -> Entry | None:
@@ -190,18 +200,17 @@ class Account:
 
     def verdicts(self, claims: Sequence[Claim]) -> list[Verdict]:
         """Return what :meth:`claim` would decide now, without claiming."""
-        by = self._by()
 
-        def read(connection: Connection) -> Mapping[Key, Entry]:
-            keys = {self._key(claim) for claim in claims}
+        def read(connection: Connection) -> list[Verdict]:
+            by, keys = self._by(connection), {self._key(claim) for claim in claims}
             consents = {key for key in keys if len(key) > 1}
-            return {
+            found = {
                 **CONSENTS.read(connection, self.name, consents),
                 **MESSAGES.read(connection, self.name, keys - consents),
             }
+            return [rules.verdict(found.get(self._key(claim)), claim, by) for claim in claims]
 
-        found = self.database.read(read) if claims else {}
-        return [rules.verdict(found.get(self._key(claim)), claim, by) for claim in claims]
+        return self.database.read(read) if claims else []
 
     def settle(
         self,
@@ -487,8 +496,16 @@ class Account:
         )
         return bool(self.database.write(lambda connection: connection.execute(change).rowcount))
 
-    def _by(self) -> By:
-        return By.at(self.now(), delivery=self.delivery, source=self.source, lease_s=self._lease_s)
+    def _by(self, connection: Connection | None = None) -> By:
+        """:param connection: to look up what others claim; only :func:`rules.verdict` asks for that."""
+        lease_of = cache(lambda delivery: self._lease_of(connection, delivery))
+        return By(self.delivery, self.source, to_ledger_time(self.now()), lease_of)
+
+    def _lease_of(self, connection: Connection | None, delivery: str) -> float:
+        if self._lease_s is not None or connection is None:
+            return self._lease_s or 0.0
+        told = {"delivery": int(delivery) if delivery.isdigit() else 0}
+        return float(connection.execute(_HOLD, told).scalar() or 0) + _LEASE_S
 
     def _key(self, claim: Claim) -> Key:
         key = claim.key if claim.stored else self.identifiers.stored(claim.key)

@@ -5,12 +5,13 @@ Opt-ins and opt-outs are ordered by *rank*: their time; at equal times the opt-o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from airflow_provider_regal.ledger.text import TIME_LENGTH, to_ledger_time
+from airflow_provider_regal.ledger.text import TIME_LENGTH, from_ledger_time
 
 OPT_IN: Final = "opt_in"
 TRACK: Final = "track"
@@ -101,21 +102,23 @@ class Entry(NamedTuple):
 class By(NamedTuple):
     """Who decides, and when.
 
-    :param busy_since: a claim of another run made after this is still being sent ...
-    :param busy_until: ... unless it is so far in the future that the clock of that machine is wrong.
+    :param lease_of: returns for how many seconds a delivery's claim counts as being sent.
     """
 
     delivery: str
     source: str
     now: str
-    busy_since: str
-    busy_until: str
+    lease_of: Callable[[str], float]
 
-    @classmethod
-    def at(cls, now: datetime, *, delivery: str, source: str, lease_s: float) -> By:
-        """Return who decides now, and the limits of other runs' claims."""
-        lease = timedelta(seconds=lease_s)
-        return cls(delivery, source, to_ledger_time(now), to_ledger_time(now - lease), to_ledger_time(now + lease))
+    def waits_for(self, entry: Entry) -> bool:
+        """Return whether another run is still sending what it claimed.
+
+        Its claim may be so far in the future that the clock of that machine is wrong: no one waits for that.
+        """
+        if entry.state != SENDING or entry.delivery == self.delivery or entry.changed_at is None:
+            return False
+        age = from_ledger_time(self.now) - from_ledger_time(entry.changed_at)
+        return abs(age) < timedelta(seconds=self.lease_of(entry.delivery or ""))
 
 
 def verdict(entry: Entry | None, claim: Claim, by: By) -> Verdict:
@@ -136,12 +139,11 @@ def _consent_verdict(entry: Entry, claim: Claim, by: By) -> Verdict:
         return Verdict.STALE
     if claim.news and not claim.force and rank == acknowledged and entry.pending_at is None:
         return Verdict.KNOWN
-    of_others = entry.delivery != by.delivery
-    if entry.state == SENDING and of_others and by.busy_since < (entry.changed_at or "") < by.busy_until:
+    if by.waits_for(entry):
         return Verdict.BUSY
     if pending is not None and rank < pending:
         return Verdict.STALE
-    in_doubt = entry.state == UNKNOWN or (entry.state == SENDING and of_others)
+    in_doubt = entry.state == UNKNOWN or (entry.state == SENDING and entry.delivery != by.delivery)
     if claim.once and not claim.force and in_doubt and rank == pending:
         return Verdict.BLOCKED
     return Verdict.GO

@@ -61,7 +61,7 @@ def deliver(ledger_path: Path, regal_sandbox: Sandbox) -> Callable:
         account=ACCOUNT,
         task="dag.task",
         secret=None,
-        lease_s=120.0,
+        lease_s=None,
         clock=None,
         database=None,
         on_progress=None,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,11 +16,14 @@ import pytest
 from airflow_provider_regal.errors import CheckRegalError, InvalidEventError, RefusedEventError, RetryLaterError
 from airflow_provider_regal.events import ConsentPolicy
 from airflow_provider_regal.hooks.regal import RegalHook
+from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin.forgetting import Forgetting
 from airflow_provider_regal.ledger.people.suppressions import suppress
+from airflow_provider_regal.ledger.rules import OPT_IN, Claim, Verdict
+from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
 from tests.delivery.sync.syncing import hours_pass
-from tests.ledger.view import LedgerView
+from tests.ledger.view import LedgerView, open_database
 from tests.ledger_file import consents, dead_letters, deliveries, outcomes, table
 from tests.operators.ways import context, set_current_context
 
@@ -294,6 +298,33 @@ def test_an_event_whose_process_died_while_sending_is_unknown(call, regal, regal
     (line,) = deliveries(regal_ledger)
     assert line["unknown"] == 1
     assert adds_up(line)
+
+
+RETRIES = """
+import json, sys
+from airflow_provider_regal.hooks.regal import RegalHook
+RegalHook(outage_patience_s=100).identify(**json.loads(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_newer_no_waits_as_long_as_a_yes_may_be_sent_again(regal, regal_ledger):
+    """Its process may be alive, and send the yes again until its patience ends."""
+    regal.set_faults([{"do": {"status": 500, "store": False}}])
+    given = json.dumps({**ANNE, "opt_in": [yes(2)]})
+    process = subprocess.Popen([sys.executable, "-c", RETRIES, given], env=dict(os.environ))
+    ends = time.monotonic() + 60
+    while not regal.stats()["requests"] and time.monotonic() < ends:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (delivery,) = deliveries(regal_ledger)
+    newer_no = Claim(OPT_IN, PHONE, "sms", False, to_ledger_time(NOW))
+    with closing(open_database(regal_ledger)) as database:
+        for seconds, verdict in ((200, Verdict.BUSY), (400, Verdict.GO)):
+            then = datetime.now(UTC) + timedelta(seconds=seconds)
+            account = Account(database, account=delivery["account"], now=lambda then=then: then)
+            assert account.verdicts([newer_no]) == [verdict]
 
 
 def test_a_dry_run_asks_and_keeps_nothing(regal, regal_ledger, monkeypatch):

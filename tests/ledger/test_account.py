@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from airflow_provider_regal.errors import WrongLedgerError
 from airflow_provider_regal.ledger import schema
+from airflow_provider_regal.ledger.deliveries import Deliveries, Try
 from airflow_provider_regal.ledger.rules import Claim
 from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.databases import SERVERS
@@ -33,7 +34,7 @@ from tests.ledger.accounts import (
     track,
 )
 from tests.ledger.conftest import where_of
-from tests.ledger.view import engine_of
+from tests.ledger.view import engine_of, place_of
 
 PORTABLE = "nothing but standard SQL"
 
@@ -179,6 +180,18 @@ def test_another_runs_claim_is_waited_for_until_its_lease_ends(accounts):
     assert one(other, opt_out(6)) is BUSY
     accounts.clock.wait(2)
     assert one(other, opt_out(6)) is GO
+
+
+def test_a_claim_is_waited_for_as_long_as_requests_of_its_own_delivery_may_take(accounts):
+    held = Deliveries(accounts().on_record).begin(
+        place_of("run"), Try(), call="identify", source="s", options="o", hold_s=200
+    )
+    assert one(accounts(str(held.id)), opt_in(5)) is GO
+    other = accounts("other")
+    accounts.clock.wait(289)
+    assert other.verdicts([opt_out(6)]) == [one(other, opt_out(6))] == [BUSY]
+    accounts.clock.wait(2)
+    assert other.verdicts([opt_out(6)]) == [one(other, opt_out(6))] == [GO]
 
 
 def test_a_claim_made_by_a_clock_far_ahead_keeps_nobody_waiting(accounts):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_regal.ledger import rules
 from airflow_provider_regal.ledger.rules import By, Claim, Entry, Verdict
+from airflow_provider_regal.ledger.text import to_ledger_time
 from tests.events.hostile import many
 from tests.ledger.accounts import BLOCKED, BUSY, DUPLICATE, GO, PHONE, STALE, ManualClock, at, opt_in, opt_out, track
 
@@ -21,7 +22,7 @@ class Memory:
         self.entry, self.clock = None, ManualClock()
 
     def by(self, delivery):
-        return By.at(self.clock(), delivery=delivery, source="dag.task", lease_s=LEASE_S)
+        return By(delivery, "dag.task", to_ledger_time(self.clock()), lambda of: LEASE_S)
 
     def claim(self, delivery, claim):
         verdict = rules.verdict(self.entry, claim, self.by(delivery))

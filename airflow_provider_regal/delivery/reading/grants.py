@@ -19,8 +19,6 @@ from airflow_provider_regal.events import Consent
 from airflow_provider_regal.ledger.rules import Claim, Verdict
 from airflow_provider_regal.ledger.states import Skip
 
-# Other deliveries respect a claim for the ledger's lease; a row that waits longer than this is claimed again.
-FRESH_FOR_S: Final = 30.0
 OLDER: Final = "older: a newer decision of this person is on record"
 _IN_DOUBT: Final = "in doubt: Regal may have it already, and it must not be sent twice"
 _REASONS: Final = {Verdict.STALE: OLDER, Verdict.BLOCKED: _IN_DOUBT}

@@ -22,7 +22,6 @@ from airflow_provider_regal.client.exchange import Decision, Meaning, NoAnswer, 
 from airflow_provider_regal.client.many import ManySender
 from airflow_provider_regal.client.pace import Pacer
 from airflow_provider_regal.delivery.guards import Refusals
-from airflow_provider_regal.delivery.reading.grants import FRESH_FOR_S
 from airflow_provider_regal.delivery.reading.prepared import Ready
 from airflow_provider_regal.delivery.sending.gate import FAILURES_OF_AN_OUTAGE, Gate
 from airflow_provider_regal.delivery.sending.recorder import Recorder
@@ -200,7 +199,7 @@ class Engine:
                 self._pause_s = wait_s
                 return None
             row = self._reserved.popleft()
-            if row.claims and now - row.claimed_at > FRESH_FOR_S:
+            if row.claims and now - row.claimed_at > self._recorder.fresh_for_s:
                 self._recorder.release(row)
                 self._window.give_back(row)
                 continue

@@ -141,6 +141,11 @@ class Recorder:
             await self._commit((), last=last)
 
     @property
+    def fresh_for_s(self) -> float:
+        """For how long a row may be sent after its claims were granted."""
+        return self._account.fresh_for_s
+
+    @property
     def is_full(self) -> bool:
         """Whether there are enough changes for a commit."""
         return len(self._changes.outcomes) >= _MOST_CHANGES

@@ -12,7 +12,7 @@ from airflow_provider_regal.client.clock import Clock
 from airflow_provider_regal.client.target import Target
 from airflow_provider_regal.delivery.delivery import Delivery
 from airflow_provider_regal.delivery.settings import DeliverySettings, SyncSettings
-from airflow_provider_regal.ledger.account import Account
+from airflow_provider_regal.ledger.account import FRESH_FOR_S, Account
 from airflow_provider_regal.ledger.database import Database, sqlite_engine
 from airflow_provider_regal.ledger.deliveries import Try
 from tests.delivery.consents import NOW
@@ -50,8 +50,8 @@ def hours_pass(path):
 
 
 def run_sync(
-    rows, regal, run, path, *, account=ACCOUNT, secret=None, engine=None, number=1, epoch=0, now=NOW, lease_s=120.0,
-    source="dag.task", call="identify", sync=True, timeout_s=30.0, clock=None, **options,
+    rows, regal, run, path, *, account=ACCOUNT, secret=None, engine=None, number=1, epoch=0, now=NOW, lease_s=None,
+    fresh_for_s=FRESH_FOR_S, source="dag.task", call="identify", sync=True, timeout_s=30.0, clock=None, **options,
 ):  # fmt: skip
     """Run one try.
 
@@ -74,7 +74,15 @@ def run_sync(
             fingerprint="table",
             settings=DeliverySettings.of(call=call, **options),
             target=Target("regal_test", url, key, rate_limit=100_000, timeout_s=timeout_s),
-            account=Account(database, account=account, source=source, secret=secret, lease_s=lease_s, now=clock.now),
+            account=Account(
+                database,
+                account=account,
+                source=source,
+                secret=secret,
+                lease_s=lease_s,
+                fresh_for_s=fresh_for_s,
+                now=clock.now,
+            ),
             this=Try(epoch, number),
             clock=clock,
         ).run()

@@ -48,8 +48,8 @@ def whose(number, channel):
 def one_try(rows, regal, run, url, epoch, number, options):
     with suppress(RegalError):
         run_sync(
-            rows, regal, run, None, engine=lambda: engine_of(url), epoch=epoch, number=number, clock=Clock(), lease_s=5,
-            timeout_s=1.0, source=run, **options,
+            rows, regal, run, None, engine=lambda: engine_of(url), epoch=epoch, number=number, clock=Clock(), lease_s=9,
+            fresh_for_s=3, timeout_s=1.0, source=run, **options,
         )  # fmt: skip
 
 
