@@ -75,7 +75,7 @@ class SingleEvents:
 
         self._number = 0
         self._why = ""  # why the last event was rejected or is unknown
-        self._patience_s = patience_s
+        self._patience_s, self._timeout_s = patience_s, target.timeout_s
         place = _place_of(context)
         account = self._account = open_account(target, ledger_conn_id, source=str(place) if place.task_id else "")
         account.register(target.api_key)
@@ -91,8 +91,7 @@ class SingleEvents:
             call="events",
             source="",
             options="",
-            # What is claimed once may wait for its slot, then be sent again, each for ``patience_s``.
-            hold_s=int(2 * (patience_s + target.timeout_s)) + 1,
+            hold_s=int(target.timeout_s) + 1,
             replaces=deliveries.latest(place),
             conn_id=target.conn_id,
             logs_tries=False,
@@ -164,6 +163,7 @@ class SingleEvents:
             self._recorder.acknowledge(row)
             return replace(receipt, opt_ins_withheld=tuple(map(str, row.payload.withheld)))
         finally:
+            self._held.hold_s = 0
             self._recorder.commit_now()
 
     def _send_alone(self, row: Ready, guarantee: Guarantee) -> None:
@@ -251,8 +251,10 @@ class SingleEvents:
         :raises RetryLaterError: another delivery is sending the same consent.
         """
         ends = self._clock.monotonic() + self._patience_s
+        # What is claimed once may wait for its slot, then be sent again, each for ``patience_s``.
+        hold_s = int(2 * (self._patience_s + self._timeout_s)) + 1
         while True:
-            (granted,) = self._recorder.reserve_now(row)
+            (granted,) = self._recorder.reserve_now(row, hold_s=hold_s)
             if granted.go:
                 return None
             if not granted.busy:

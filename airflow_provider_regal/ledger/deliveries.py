@@ -507,7 +507,8 @@ def _record(connection: Connection, number: int) -> Record:
 class Held:
     """A delivery that this try holds; everything it writes is written only while it holds the delivery.
 
-    ``states`` are those of the snapshot's rows, ``counts`` the outcomes of all rows; the next commit writes both.
+    ``states`` are those of the snapshot's rows, ``counts`` the outcomes of all rows, ``hold_s`` the seconds for which a
+    request may still be in flight; the next commit writes them.
 
     :param wait_s: for how many seconds requests of an earlier try may still be in flight.
     :param log: writes about this try; None if tries are not recorded.
@@ -526,6 +527,7 @@ class Held:
     ) -> None:
         self.record = record
         self.id: int = record.id
+        self.hold_s = record.hold_s
         self.wait_s = wait_s
         self.log = log
         self.before_at = before_at
@@ -749,7 +751,7 @@ class Held:
         counts = self.counts
         return {
             "read_rows": counts.read, "acknowledged": counts.acknowledged, "rejected": counts.rejected,
-            "unknown": counts.unknown, "skipped": counts.skipped, "counts": counts.to_json(),
+            "unknown": counts.unknown, "skipped": counts.skipped, "counts": counts.to_json(), "hold_s": self.hold_s,
         }  # fmt: skip
 
     def log_later(self, line: LoggedConsent) -> None:

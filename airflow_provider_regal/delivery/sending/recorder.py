@@ -190,8 +190,12 @@ class Recorder:
                 self._held.counts.withheld[OLDER] += 1
             self.skip(grant.row, grant.skip, now)
 
-    def reserve_now(self, row: Ready) -> list[Grant]:
-        """Reserve one row, while nothing else is running; it counts as unknown until its outcome is committed."""
+    def reserve_now(self, row: Ready, *, hold_s: int) -> list[Grant]:
+        """Reserve one row, while nothing else is running; it counts as unknown until its outcome is committed.
+
+        :param hold_s: seconds that its requests may take in total.
+        """
+        self._held.hold_s = hold_s
         changes, self._changes = self._changes, Changes()
         line = self._line(row, Outcome.UNKNOWN, "the worker died while it was being sent", _DIED, self._clock.now())
         changes.outcomes.append(line)
@@ -205,6 +209,7 @@ class Recorder:
         for one in grants:
             one.apply()
             if not one.go:
+                self._held.hold_s = 0
                 self._note_withheld(row)
                 self.drop(row)
                 if one.skip is not None:
