@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +18,7 @@ from airflow_provider_regal.ledger.people.suppressions import suppress
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim, Verdict
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
+from tests.killing import kill_while_sending
 from tests.ledger.view import LedgerView, open_database
 from tests.ledger_file import consents, dead_letters, deliveries, outcomes, table
 from tests.operators.ways import context, set_current_context
@@ -285,12 +282,7 @@ getattr(hook, sys.argv[1])(**({"event": "Lesson Booked"} if sys.argv[1] == "trac
 @pytest.mark.slow
 def test_an_event_whose_process_died_while_sending_is_unknown(call, regal, regal_ledger):
     regal.set_faults([{"do": {"hang": True}}])
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, call], env=dict(os.environ))
-    ends = time.monotonic() + 60
-    while not regal.stats()["requests"] and time.monotonic() < ends:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    kill_while_sending(regal, PROGRAM, call)
     (letter,) = dead_letters(regal_ledger)
     assert (letter["call"], letter["status"], letter["reason"]) == (call, "unknown", "worker died")
     (line,) = deliveries(regal_ledger)
@@ -309,13 +301,7 @@ RegalHook(outage_patience_s=100).identify(**json.loads(sys.argv[1]))
 def test_a_newer_no_waits_as_long_as_a_yes_may_be_sent_again(regal, regal_ledger):
     """Its process may be alive, and send the yes again until its patience ends."""
     regal.set_faults([{"do": {"status": 500, "store": False}}])
-    given = json.dumps({**ANNE, "opt_in": [yes(2)]})
-    process = subprocess.Popen([sys.executable, "-c", RETRIES, given], env=dict(os.environ))
-    ends = time.monotonic() + 60
-    while not regal.stats()["requests"] and time.monotonic() < ends:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    kill_while_sending(regal, RETRIES, json.dumps({**ANNE, "opt_in": [yes(2)]}))
     (delivery,) = deliveries(regal_ledger)
     newer_no = Claim(OPT_IN, PHONE, "sms", False, to_ledger_time(NOW))
     with closing(open_database(regal_ledger)) as database:

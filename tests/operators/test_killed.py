@@ -21,6 +21,7 @@ from airflow_provider_regal.errors import RetryLaterError
 from airflow_provider_regal.operators.identify import RegalIdentifyOperator
 from airflow_provider_regal.operators.rows import RegalRowsOperator
 from airflow_provider_regal.operators.track import RegalTrackOperator
+from tests.killing import kill_while_sending
 from tests.ledger_file import dead_letters, deliveries, outcomes
 
 PROGRAM = """
@@ -81,22 +82,12 @@ def short_timeout(regal, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(timeout=1.0))
 
 
-def kill_while_sending(call, regal):
-    """Run the operator in a process of its own and kill it while Regal keeps it waiting."""
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, call], env=dict(os.environ))
-    deadline = time.monotonic() + 60
-    while not regal.stats()["requests"] and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    assert regal.stats()["requests"] == 1
-
-
 def test_an_event_whose_worker_died_while_sending_is_unknown_and_not_sent_again(regal, regal_ledger):
     from airflow.providers.common.compat.sdk import AirflowFailException
 
     regal.set_faults([{"on": {"requests": [1]}, "do": {"hang": True}}])
-    kill_while_sending("track", regal)
+    kill_while_sending(regal, PROGRAM, "track")
+    assert regal.stats()["requests"] == 1
 
     with pytest.raises(AirflowFailException, match="It can't be known whether Regal received this track event"):
         operator("track").execute(context(try_number=2))
@@ -110,7 +101,8 @@ def test_an_event_whose_worker_died_while_sending_is_unknown_and_not_sent_again(
 @pytest.mark.slow
 def test_a_contact_whose_worker_died_while_sending_is_sent_again(regal, regal_ledger):
     regal.set_faults([{"on": {"requests": [1]}, "do": {"hang": True}}])
-    kill_while_sending("identify", regal)
+    kill_while_sending(regal, PROGRAM, "identify")
+    assert regal.stats()["requests"] == 1
 
     assert operator("identify").execute(context(try_number=2))["status"] == "acknowledged"
     assert regal.stats()["requests"] == 2
@@ -120,7 +112,8 @@ def test_a_contact_whose_worker_died_while_sending_is_sent_again(regal, regal_le
 @pytest.mark.slow
 def test_the_try_after_a_kill_waits_until_no_request_of_the_killed_one_can_be_under_way(regal):
     regal.set_faults([{"on": {"requests": [1]}, "do": {"hang": True}}])
-    kill_while_sending("identify", regal)
+    kill_while_sending(regal, PROGRAM, "identify")
+    assert regal.stats()["requests"] == 1
     killed = time.monotonic()
 
     operator("identify").execute(context(try_number=2))
