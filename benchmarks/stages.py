@@ -83,6 +83,6 @@ class Sampler:
         said, _none = self._process.communicate(timeout=60)
         if not self._file.exists():
             raise RuntimeError(f"py-spy saw nothing: {said.decode()}")
-        for line in self._file.read_text().splitlines():
+        for line in filter(None, self._file.read_text().splitlines()):  # py-spy may write empty ones
             stack, _space, count = line.rpartition(" ")
             self.found[stage_of(stack)] += int(count)
