@@ -8,9 +8,9 @@ import sys
 import time
 
 
-def kill_while_sending(regal, program, argument):
+def kill_while_sending(regal, program, *arguments):
     """Run a program in a process of its own, and kill it once its request has arrived."""
-    process = subprocess.Popen([sys.executable, "-c", program, argument], env=dict(os.environ))
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], env=dict(os.environ))
     ends = time.monotonic() + 60
     while not regal.stats()["requests"] and time.monotonic() < ends:
         time.sleep(0.05)

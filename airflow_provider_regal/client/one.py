@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import requests
@@ -59,6 +60,7 @@ class Sender:
     :param target: the address and the key.
     :param pacer: decides when a request may go.
     :param patience_s: seconds after which retries end. They end at once if Regal asks for a longer wait.
+    :param slot_patience_s: seconds for which an event waits for its turn while others use the rate.
     :param clock: clock and randomness.
     :param session: a session that sends the key; a new one by default.
     """
@@ -69,12 +71,14 @@ class Sender:
         *,
         pacer: Slots,
         patience_s: float,
+        slot_patience_s: float = inf,
         clock: Clock | None = None,
         session: requests.Session | None = None,
     ) -> None:
         self._target = target
         self._pacer = pacer
         self._patience_s = patience_s
+        self._slot_patience_s = slot_patience_s
         self._clock = clock or Clock()
         self.session = session or keyed_session(target)
         #: Seconds until the last answer; None if the last event got none.
@@ -89,13 +93,9 @@ class Sender:
         :raises CheckRegalError: it can't be known whether Regal received it.
         """
         body, self.latency_s = payload.encoded, None
-        if not self._wait_for_slot(self._clock.monotonic() + self._patience_s):
-            raise RetryLaterError(
-                "Regal asked this process to wait for longer than outage_patience_s "
-                f"({self._patience_s:g} s), so this {payload.call} event was not sent: run the task again.",
-                tries=0,
-                retry_after_s=self._pacer.pause_left(self._clock.monotonic()),
-            )
+        began = self._clock.monotonic()
+        if not self._wait_for_slot(pauses_end=began + self._patience_s, ends=began + self._slot_patience_s):
+            raise self._no_slot(payload)
         started = self._clock.monotonic()
         ends = started + self._patience_s
         tries, doubtful = 0, False
@@ -120,17 +120,34 @@ class Sender:
                 raise self._error(decision, sent, now - started) from decision.cause
             _log.warning("Regal: %s; sending again in %.1f s (try %d)", decision.reason, decision.wait_s, tries + 1)
             self._clock.sleep(decision.wait_s)
-            if not self._wait_for_slot(ends):
+            if not self._wait_for_slot(pauses_end=ends, ends=started + self._slot_patience_s):
                 raise self._error(decision, sent, self._clock.monotonic() - started) from decision.cause
 
-    def _wait_for_slot(self, ends: float) -> bool:
-        """Wait until the pacer lets a request go; return False if a pause of all senders would outlast ``ends``."""
+    def _wait_for_slot(self, *, pauses_end: float, ends: float) -> bool:
+        """Wait until the pacer lets a request go; return False if that takes too long.
+
+        :param pauses_end: a pause of all senders may not last longer.
+        :param ends: the wait may not last longer, whatever its reason.
+        """
         while (wait_s := self._pacer.take(now := self._clock.monotonic()) or self._pacer.go(now)) > 0:
             pause_s = self._pacer.pause_left(now)
-            if pause_s and now + pause_s > ends:
+            if (pause_s and now + pause_s > pauses_end) or now + max(wait_s, pause_s) > ends:
                 return False
             self._clock.sleep(wait_s)
         return True
+
+    def _no_slot(self, payload: Payload) -> RetryLaterError:
+        pause_s = self._pacer.pause_left(self._clock.monotonic())
+        why = (
+            f"Regal asked this process to wait for longer than outage_patience_s ({self._patience_s:g} s)"
+            if pause_s
+            else f"Other senders used the account's rate limit for {self._slot_patience_s:g} s"
+        )
+        return RetryLaterError(
+            f"{why}, so this {payload.call} event was not sent: run the task again.",
+            tries=0,
+            retry_after_s=pause_s or None,
+        )
 
     def _attempt(self, body: bytes) -> Attempt:
         watched = _WatchedBody(body)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from airflow_provider_regal.events import Consent, Event, Payload
 
 _ASK_AGAIN_S: Final = 1.0
+# A busy rate is not an outage: even an event without patience waits for its turn.
+_LEAST_SLOT_PATIENCE_S: Final = 60.0
 
 
 class SingleEvents:
@@ -75,7 +77,10 @@ class SingleEvents:
 
         self._number = 0
         self._why = ""  # why the last event was rejected or is unknown
-        self._patience_s, self._timeout_s = patience_s, target.timeout_s
+        self._patience_s = patience_s
+        slot_patience_s = max(patience_s, _LEAST_SLOT_PATIENCE_S)
+        # What is claimed once may wait for its turn twice, and be sent twice: when it is sent, and sent again.
+        self._hold_s = int(2 * (slot_patience_s + target.timeout_s)) + 1
         place = _place_of(context)
         account = self._account = open_account(target, ledger_conn_id, source=str(place) if place.task_id else "")
         account.register(target.api_key)
@@ -83,7 +88,9 @@ class SingleEvents:
         self._clock = Clock(now=account.now)
         self._suppressions = Suppressions(account)
         slots = SlotPacer(Shares(account, rate_limit=target.rate_limit), pacer, clock=Clock())
-        self._sender = Sender(target, session=session, pacer=slots, patience_s=patience_s)
+        self._sender = Sender(
+            target, session=session, pacer=slots, patience_s=patience_s, slot_patience_s=slot_patience_s
+        )
         deliveries = Deliveries(account)
         held = self._held = deliveries.begin(
             place,
@@ -251,10 +258,8 @@ class SingleEvents:
         :raises RetryLaterError: another delivery is sending the same consent.
         """
         ends = self._clock.monotonic() + self._patience_s
-        # What is claimed once may wait for its slot, then be sent again, each for ``patience_s``.
-        hold_s = int(2 * (self._patience_s + self._timeout_s)) + 1
         while True:
-            (granted,) = self._recorder.reserve_now(row, hold_s=hold_s)
+            (granted,) = self._recorder.reserve_now(row, hold_s=self._hold_s)
             if granted.go:
                 return None
             if not granted.busy:

@@ -15,11 +15,10 @@ TRACK = Payload("track", {"userId": "anne-1", "name": "Lesson Booked", "properti
 KEY = "sandbox-key"
 
 
-def sender(origin, *, timeout=5.0, patience_s=60.0, clock=None, pacer=None, key=KEY) -> Sender:
+def sender(origin, *, timeout=5.0, patience_s=60.0, clock=None, pacer=None, key=KEY, **options) -> Sender:
     target = target_of("regal_of_test", host=origin, port=None, password=key, extra={"timeout": timeout})
-    return Sender(
-        target, pacer=pacer or Pacer(1_000), patience_s=patience_s, clock=clock.clock if clock else FakeClock().clock
-    )
+    clock = clock or FakeClock()
+    return Sender(target, pacer=pacer or Pacer(1_000), patience_s=patience_s, clock=clock.clock, **options)
 
 
 def once(origin, guarantee="at_most_once", **options) -> RegalError:

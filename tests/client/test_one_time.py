@@ -229,6 +229,49 @@ def test_waiting_for_the_rate_is_not_bounded_by_patience():
     assert clock.passed >= 4
 
 
+class BusyRate(Pacer):
+    """A rate of which others leave only a few slots, until they have finished."""
+
+    def __init__(self, *, until, free=0):
+        super().__init__(10)
+        self._until, self._free = until, free
+
+    def take(self, now):
+        if now < self._until and not self._free:
+            return 0.25
+        self._free = max(self._free - 1, 0)
+        return super().take(now)
+
+
+@pytest.mark.parametrize("patience_s", [0, 30])
+def test_waiting_for_the_rate_has_an_end_of_its_own(patience_s):
+    clock = FakeClock()
+    busy = BusyRate(until=clock.time + 100)
+    with Sandbox() as regal:
+        one = sender(regal.url, clock=clock, pacer=busy, patience_s=patience_s, slot_patience_s=60)
+        with pytest.raises(RetryLaterError) as raised:
+            one.send(TRACK, "at_most_once")
+        assert regal.stats()["requests"] == 0
+        assert clock.passed == 60
+        assert (raised.value.tries, raised.value.retry_after_s) == (0, None)
+        assert str(raised.value) == (
+            "Other senders used the account's rate limit for 60 s, so this track event was not sent: "
+            "run the task again."
+        )
+        assert one.send(TRACK, "at_most_once").tries == 1
+    assert clock.passed >= 100
+
+
+def test_a_repeat_waits_for_the_rate_no_longer_than_that():
+    clock = FakeClock(jitter=0.0)
+    busy = BusyRate(until=clock.time + 100, free=1)
+    with Sandbox(faults=[{"on": {"every": 1}, "do": {"status": 500}}]) as regal:
+        with pytest.raises(CheckRegalError) as raised:
+            sender(regal.url, clock=clock, pacer=busy, patience_s=600, slot_patience_s=60).send(TRACK, "at_least_once")
+        assert raised.value.tries == regal.stats()["requests"] == 1
+    assert clock.passed == 60
+
+
 def test_repeats_keep_the_rate_as_well():
     clock = FakeClock(jitter=0.0)
     with Sandbox(faults=[{"on": {"to": 9}, "do": {"status": 429}}]) as regal:

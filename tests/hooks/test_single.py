@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,7 @@ from airflow_provider_regal.ledger.account import Account
 from airflow_provider_regal.ledger.admin.forgetting import Forgetting
 from airflow_provider_regal.ledger.people.suppressions import suppress
 from airflow_provider_regal.ledger.rules import OPT_IN, Claim, Verdict
+from airflow_provider_regal.ledger.shares import Shares
 from airflow_provider_regal.ledger.text import to_ledger_time
 from airflow_provider_regal.operators.opt_in import RegalOptInSyncOperator
 from tests.killing import kill_while_sending
@@ -290,25 +292,47 @@ def test_an_event_whose_process_died_while_sending_is_unknown(call, regal, regal
     assert adds_up(line)
 
 
-RETRIES = """
+SENDS = """
 import json, sys
 from airflow_provider_regal.hooks.regal import RegalHook
-RegalHook(outage_patience_s=100).identify(**json.loads(sys.argv[1]))
+RegalHook(outage_patience_s=float(sys.argv[2])).identify(**json.loads(sys.argv[1]))
 """
 
 
 @pytest.mark.slow
-def test_a_newer_no_waits_as_long_as_a_yes_may_be_sent_again(regal, regal_ledger):
-    """Its process may be alive, and send the yes again until its patience ends."""
-    regal.set_faults([{"do": {"status": 500, "store": False}}])
-    kill_while_sending(regal, RETRIES, json.dumps({**ANNE, "opt_in": [yes(2)]}))
+@pytest.mark.parametrize(
+    ("patience_s", "does", "busy_s", "free_s"),
+    [(100, {"status": 500, "store": False}, 200, 400), (0, {"hang": True}, 200, 300)],
+    ids=["is sent again", "waits for its turn only"],
+)
+def test_a_newer_no_waits_as_long_as_a_yes_may_be_sent(patience_s, does, busy_s, free_s, regal, regal_ledger):
+    """Its process may be alive, and wait for its turn, or send the yes again until its patience ends."""
+    regal.set_faults([{"do": does}])
+    kill_while_sending(regal, SENDS, json.dumps({**ANNE, "opt_in": [yes(2)]}), str(patience_s))
     (delivery,) = deliveries(regal_ledger)
     newer_no = Claim(OPT_IN, PHONE, "sms", False, to_ledger_time(NOW))
     with closing(open_database(regal_ledger)) as database:
-        for seconds, verdict in ((200, Verdict.BUSY), (400, Verdict.GO)):
+        for seconds, verdict in ((busy_s, Verdict.BUSY), (free_s, Verdict.GO)):
             then = datetime.now(UTC) + timedelta(seconds=seconds)
             account = Account(database, account=delivery["account"], now=lambda then=then: then)
             assert account.verdicts([newer_no]) == [verdict]
+
+
+def test_an_event_without_a_turn_is_not_sent_after_its_claims_ran_out(regal, regal_ledger, monkeypatch):
+    monkeypatch.setattr("airflow_provider_regal.hooks._single._LEAST_SLOT_PATIENCE_S", 1.0)
+    monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(rate_limit=1))
+    hook = RegalHook(outage_patience_s=0)
+    hook.identify(**ANNE)
+    (delivery,) = deliveries(regal_ledger)
+    with closing(open_database(regal_ledger)) as database:
+        account = Account(database, account=delivery["account"])
+        another = Shares(account, rate_limit=1, sender="a delivery", hold_s=100)
+        while not database.write(lambda connection: another.renew(connection, 1, lambda granted: granted)).granted:
+            time.sleep(0.1)
+        with pytest.raises(RetryLaterError, match="Other senders used the account's rate limit for 1 s"):
+            hook.identify(**ANNE, opt_in=[yes(2)])
+        assert account.verdicts([Claim(OPT_IN, PHONE, "sms", False, to_ledger_time(NOW))]) == [Verdict.GO]
+    assert regal.stats()["requests"] == 1
 
 
 def test_a_dry_run_asks_and_keeps_nothing(regal, regal_ledger, monkeypatch):
