@@ -46,6 +46,6 @@ def test_the_numbers_are_those_of_performance(what, candidate, cell):
 def test_the_numbers_in_the_text():
     assert "| 300 | 20 ms | 294 | 97.1" in MEASURED
     assert "97 % of it used, never exceeded" in PAGE
-    assert "| SqlToRegalOperator, 10 rows | 0.192" in MEASURED
-    assert "| HttpOperator | 0.014" in MEASURED
-    assert "0.2 s before the first request, where `HttpOperator`\ntakes 0.01 s" in PAGE
+    assert "| SqlToRegalOperator, 10 rows | 0.250" in MEASURED
+    assert "| HttpOperator | 0.019" in MEASURED
+    assert "0.25 s before the first request, where `HttpOperator`\ntakes 0.02 s" in PAGE
