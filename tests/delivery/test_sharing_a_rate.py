@@ -101,14 +101,18 @@ def test_single_events_share_the_rate_with_a_delivery(regal_sandbox, database_ur
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", ledger)
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal_sandbox.connection(account=ACCOUNT, rate_limit=LIMIT))
 
-    def track(number):
-        return RegalHook(ledger_conn_id="ledger").track("X", user_id=f"one-{number}")
+    def track_three(hook):
+        return [hook.track("X", user_id="one") for _ in range(3)]
 
+    hooks = [RegalHook(ledger_conn_id="ledger") for _ in range(20)]
+    for hook in hooks:  # a first event opens the ledger: if 20 threads did that at once, none would be on time
+        hook.track("X", user_id="one")
     other = sender(regal_sandbox, database_url, "other-", 300)
     process = other.begin()
-    until(other.after(30))
+    until(other.after(20 + 30))
     with ThreadPoolExecutor(20) as threads:
-        receipts = [*threads.map(track, range(60))]
+        receipts = [receipt for three in threads.map(track_three, hooks) for receipt in three]
+    assert len(receipts) == 60
     assert {receipt.http_status for receipt in receipts} == {200}
     assert other.end(process)["acknowledged"] == 300
     # By the server's clock: for single events, the ledger has the time at which they began to wait.
