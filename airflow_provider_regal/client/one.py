@@ -6,7 +6,7 @@ Every attempt, including retries, takes a slot of the pacer. ``exchange`` decide
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -83,16 +83,19 @@ class Sender:
         self.session = session or keyed_session(target)
         #: Seconds until the last answer; None if the last event got none.
         self.latency_s: float | None = None
+        #: Whether the last event may have arrived without an acknowledgement; also while its request is under way.
+        self.in_doubt = False
 
-    def send(self, payload: Payload, guarantee: Guarantee) -> Receipt:
+    def send(self, payload: Payload, guarantee: Guarantee, *, on_request: Callable[[], None] = lambda: None) -> Receipt:
         """Send one event; retry where that is safe under the guarantee.
 
+        :param on_request: called before each request, when it has its turn.
         :raises FixConnectionError: Regal refuses the key.
         :raises RefusedEventError: Regal refuses this event for good.
         :raises RetryLaterError: not applied, and patience ran out.
         :raises CheckRegalError: it can't be known whether Regal received it.
         """
-        body, self.latency_s = payload.encoded, None
+        body, self.latency_s, self.in_doubt = payload.encoded, None, False
         began = self._clock.monotonic()
         if not self._wait_for_slot(pauses_end=began + self._patience_s, ends=began + self._slot_patience_s):
             raise self._no_slot(payload)
@@ -101,6 +104,8 @@ class Sender:
         tries, doubtful = 0, False
         while True:
             tries += 1
+            on_request()
+            self.in_doubt = True
             decision = decide(
                 self._attempt(body),
                 guarantee=guarantee,
@@ -109,12 +114,13 @@ class Sender:
                 now=self._clock.now(),
             )
             now = self._clock.monotonic()
+            # If one attempt may have arrived, the results of the others don't change that.
+            doubtful = self.in_doubt = doubtful or decision.meaning is Meaning.UNKNOWN
             if decision.meaning is Meaning.ACKNOWLEDGED:
+                self.in_doubt = False
                 return Receipt.of(payload, http_status=decision.status, seconds=now - started, tries=tries)
             if decision.pauses:
                 self._pacer.pause(now + decision.wait_s)
-            # If one attempt may have arrived, the results of the others don't change that.
-            doubtful = doubtful or decision.meaning is Meaning.UNKNOWN
             sent = _Sent(payload, guarantee, tries, doubtful)
             if not decision.retry or now + decision.wait_s >= ends:
                 raise self._error(decision, sent, now - started) from decision.cause

@@ -23,7 +23,6 @@ from airflow_provider_regal.delivery.sending.recorder import Recorder
 from airflow_provider_regal.delivery.sending.share import SlotPacer
 from airflow_provider_regal.delivery.settings import NAMED_CALLS
 from airflow_provider_regal.errors import (
-    CheckRegalError,
     InvalidEventError,
     RefusedEventError,
     RegalError,
@@ -141,11 +140,9 @@ class SingleEvents:
         self._claim(row)
         if (skip := self._reserve(row)) is not None:
             return skip
-        self._recorder.start(row, self._clock.monotonic())
         try:
-            receipt = self._sender.send(row.payload, guarantee)
+            receipt = self._send_payload(row, guarantee)
         except RefusedEventError as error:
-            row.tries = error.tries
             self._held.counts.read += 1
             decision = _decision(Meaning.REFUSED, error.status)
             self._why = decision.reason
@@ -154,18 +151,13 @@ class SingleEvents:
             else:
                 self._recorder.refuse(row, decision, self._clock.now())
             raise
-        except CheckRegalError as error:
-            row.tries = error.tries
-            self._lose_sight_of(row, _decision(Meaning.UNKNOWN, error.status))
-            raise
-        except RegalError:
-            self._recorder.drop(row)
-            raise
-        except BaseException:  # such as a timeout of the task
-            self._lose_sight_of(row, Decision(Meaning.UNKNOWN, "interrupted"))
+        except BaseException as error:  # one of ours, or such as a timeout of the task
+            if self._sender.in_doubt:
+                self._lose_sight_of(row, error)
+            else:
+                self._recorder.drop(row)
             raise
         else:
-            row.tries = receipt.tries
             self._held.counts.read += 1
             self._recorder.acknowledge(row)
             return replace(receipt, opt_ins_withheld=tuple(map(str, row.payload.withheld)))
@@ -173,22 +165,29 @@ class SingleEvents:
             self._held.hold_s = 0
             self._recorder.commit_now()
 
+    def _send_payload(self, row: Ready, guarantee: Guarantee) -> Receipt:
+        def on_request() -> None:
+            self._recorder.start(row, self._clock.monotonic())
+
+        return self._sender.send(row.payload, guarantee, on_request=on_request)
+
     def _send_alone(self, row: Ready, guarantee: Guarantee) -> None:
         """Send the opt-outs of a refused event, and record their outcome; the event stays refused."""
         try:
-            receipt = self._sender.send(row.payload, guarantee)
+            self._send_payload(row, guarantee)
         except RefusedEventError as error:
-            row.tries += error.tries
             self._recorder.refuse(row, _decision(Meaning.REFUSED, error.status), self._clock.now())
         except RegalError as error:  # including what was not applied: unknown is safe here, as it stays owed
-            row.tries += getattr(error, "tries", 0)
             decision = _decision(Meaning.UNKNOWN, getattr(error, "status", None))
             self._recorder.unknown(row, decision, self._clock.now(), in_outage=False)
         else:
-            row.tries += receipt.tries
             self._recorder.acknowledge(row)
 
-    def _lose_sight_of(self, row: Ready, decision: Decision) -> None:
+    def _lose_sight_of(self, row: Ready, error: BaseException) -> None:
+        if isinstance(error, RegalError):
+            decision = _decision(Meaning.UNKNOWN, getattr(error, "status", None))
+        else:
+            decision = Decision(Meaning.UNKNOWN, "interrupted")
         self._held.counts.read += 1
         self._why = decision.reason
         self._recorder.unknown(row, decision, self._clock.now(), in_outage=False)

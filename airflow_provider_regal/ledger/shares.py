@@ -36,8 +36,8 @@ _AT_FIRST: Final = 10
 _AT_LEAST: Final = 2
 #: All single events of an account together count as this sender.
 SINGLE_EVENTS: Final = "single events"
-# They come from many processes, so their first bytes arrive less evenly than those of one process.
-_MARGIN_OF_SINGLES: Final = 0.9
+#: They come from many processes, so they go less evenly than those of one process, and a little late.
+MARGIN_OF_SINGLES: Final = 0.9
 
 _s = schema.senders.c
 _COLUMNS: Final = ("account", "sender", "wants", "granted", "rate_limit", "until", "next_at", "draining_until")
@@ -119,7 +119,7 @@ def next_slot(mine: Sender | None, granted: int, now: datetime) -> tuple[datetim
     """
     free_at = now if mine is None or mine.next_at is None else max(now, from_ledger_time(mine.next_at))
     slot = free_at if granted and (free_at - now).total_seconds() <= _AHEAD_S else None
-    next_at = free_at if slot is None else slot + timedelta(seconds=1 / (granted * _MARGIN_OF_SINGLES))
+    next_at = free_at if slot is None else slot + timedelta(seconds=1 / (granted * MARGIN_OF_SINGLES))
     draining = None
     if mine is not None and granted < mine.granted:
         draining = mine.draining_until or to_ledger_time(free_at + timedelta(seconds=_SECOND_S))

@@ -10,7 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_regal.errors import CheckRegalError, InvalidEventError, RefusedEventError, RetryLaterError
+from airflow_provider_regal.errors import (
+    CheckRegalError,
+    FixConnectionError,
+    InvalidEventError,
+    RefusedEventError,
+    RetryLaterError,
+)
 from airflow_provider_regal.events import ConsentPolicy
 from airflow_provider_regal.hooks.regal import RegalHook
 from airflow_provider_regal.ledger.account import Account
@@ -28,6 +34,7 @@ from tests.operators.ways import context, set_current_context
 PHONE = "+12125550100"
 ANNE = {"user_id": "anne", "phone": PHONE}
 NOW = datetime.now(UTC)
+NEWER_NO = Claim(OPT_IN, PHONE, "sms", False, to_ledger_time(NOW))
 
 
 def ago(days):
@@ -310,16 +317,16 @@ def test_a_newer_no_waits_as_long_as_a_yes_may_be_sent(patience_s, does, busy_s,
     regal.set_faults([{"do": does}])
     kill_while_sending(regal, SENDS, json.dumps({**ANNE, "opt_in": [yes(2)]}), str(patience_s))
     (delivery,) = deliveries(regal_ledger)
-    newer_no = Claim(OPT_IN, PHONE, "sms", False, to_ledger_time(NOW))
     with closing(open_database(regal_ledger)) as database:
         for seconds, verdict in ((busy_s, Verdict.BUSY), (free_s, Verdict.GO)):
             then = datetime.now(UTC) + timedelta(seconds=seconds)
             account = Account(database, account=delivery["account"], now=lambda then=then: then)
-            assert account.verdicts([newer_no]) == [verdict]
+            assert account.verdicts([NEWER_NO]) == [verdict]
 
 
-def test_an_event_without_a_turn_is_not_sent_after_its_claims_ran_out(regal, regal_ledger, monkeypatch):
-    monkeypatch.setattr("airflow_provider_regal.hooks._single._LEAST_SLOT_PATIENCE_S", 1.0)
+@pytest.fixture
+def others_use_the_rate(regal, regal_ledger, monkeypatch):
+    """Another sender holds all of the account's rate; returns a hook that has sent one event, and the account."""
     monkeypatch.setenv("AIRFLOW_CONN_REGAL_DEFAULT", regal.connection(rate_limit=1))
     hook = RegalHook(outage_patience_s=0)
     hook.identify(**ANNE)
@@ -329,10 +336,24 @@ def test_an_event_without_a_turn_is_not_sent_after_its_claims_ran_out(regal, reg
         another = Shares(account, rate_limit=1, sender="a delivery", hold_s=100)
         while not database.write(lambda connection: another.renew(connection, 1, lambda granted: granted)).granted:
             time.sleep(0.1)
-        with pytest.raises(RetryLaterError, match="Other senders used the account's rate limit for 1 s"):
-            hook.identify(**ANNE, opt_in=[yes(2)])
-        assert account.verdicts([Claim(OPT_IN, PHONE, "sms", False, to_ledger_time(NOW))]) == [Verdict.GO]
+        yield hook, account
     assert regal.stats()["requests"] == 1
+    assert [line["status"] for line in outcomes(regal_ledger)] == ["acknowledged"]
+    assert all(adds_up(line) for line in deliveries(regal_ledger))
+
+
+def test_an_event_without_a_turn_is_not_sent_after_its_claims_ran_out(others_use_the_rate, monkeypatch):
+    _, account = others_use_the_rate
+    monkeypatch.setattr("airflow_provider_regal.hooks._single._LEAST_SLOT_PATIENCE_S", 1.0)
+    with pytest.raises(RetryLaterError, match="Other senders used the account's rate limit for 1 s"):
+        RegalHook(outage_patience_s=0).identify(**ANNE, opt_in=[yes(2)])
+    assert account.verdicts([NEWER_NO]) == [Verdict.GO]
+
+
+def test_an_event_that_was_cut_off_before_its_turn_was_not_sent(others_use_the_rate):
+    hook, account = others_use_the_rate
+    cut_off(lambda: hook.identify(**ANNE, opt_in=[yes(2)]))
+    assert account.verdicts([NEWER_NO]) == [Verdict.GO]
 
 
 def test_a_dry_run_asks_and_keeps_nothing(regal, regal_ledger, monkeypatch):
@@ -351,23 +372,45 @@ def test_a_ledger_of_its_own_can_be_named(regal, regal_ledger, tmp_path, monkeyp
     assert not regal_ledger.exists()
 
 
-def test_an_event_that_was_cut_off_is_unknown(regal, regal_ledger):
-    class TaskTimeoutError(BaseException):
-        """As Airflow's: not an Exception."""
+def test_a_refused_key_does_not_take_back_that_the_event_may_have_arrived(regal, regal_ledger):
+    regal.set_faults(
+        [
+            {"on": {"requests": [1]}, "do": {"status": 500, "store": True}},
+            {"on": {"requests": [2]}, "do": {"status": 401}},
+        ]
+    )
+    with pytest.raises(FixConnectionError):
+        RegalHook().identify(**ANNE, opt_in=[yes(2)])
+    assert status(regal) == "Subscribed"
+    assert [(letter["status"], letter["attempts"]) for letter in dead_letters(regal_ledger)] == [("unknown", 2)]
+    assert consents(regal_ledger)[PHONE, "sms"]["state"] == "unknown"
+    assert all(adds_up(line) for line in deliveries(regal_ledger))
+
+
+class TaskTimeoutError(BaseException):
+    """As Airflow's: not an Exception."""
+
+
+def cut_off(send):
+    """Send, with a task timeout of a second."""
 
     def too_long(*_):
         raise TaskTimeoutError
 
-    regal.set_faults([{"do": {"hang": True}}])
-    hook = RegalHook()
     before = signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, 1.0)
     try:
         with pytest.raises(TaskTimeoutError):
-            hook.track("Lesson Booked", user_id="anne")
+            send()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_an_event_that_was_cut_off_is_unknown(regal, regal_ledger):
+    regal.set_faults([{"do": {"hang": True}}])
+    hook = RegalHook()
+    cut_off(lambda: hook.track("Lesson Booked", user_id="anne"))
     assert [letter["reason"] for letter in dead_letters(regal_ledger)] == ["interrupted"]
     assert all(adds_up(line) for line in deliveries(regal_ledger))
 

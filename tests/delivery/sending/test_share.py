@@ -181,6 +181,14 @@ def test_a_slot_that_went_by_while_the_process_was_frozen_is_not_used(account, t
     assert slots.take(time.now) > 0, "the ledger gives another, which is ahead by its own clock"
 
 
+@pytest.mark.parametrize(("late_s", "is_used"), [(0.05, True), (0.2, False)])
+def test_a_slot_is_used_late_only_if_the_margin_makes_up_for_it(account, time, late_s, is_used):
+    slots = SlotPacer(Shares(account, rate_limit=10), Pacer(1_000), clock=time.clock)
+    slots.take(time.now)
+    time.now += slots.take(time.now) + late_s
+    assert (slots.take(time.now) == 0.0) is is_used
+
+
 def test_a_pause_holds_back_single_events_of_the_process(account, time, ledger_path):
     pacer = Pacer(1_000)
     slots = SlotPacer(Shares(account, rate_limit=10), pacer, clock=time.clock)
